@@ -1,0 +1,163 @@
+"""A language model's answer as a stream, the same from every provider.
+
+    request -> lower -> POST -> SSE events -> assemble -> StreamChunk
+
+    import completion
+    from completion import ChatRequest
+
+    model = completion.model("local")
+    for chunk in model.chat_stream(ChatRequest("Why is the sky blue?")):
+        if chunk.type == "text_delta":
+            print(chunk.delta, end="", flush=True)
+
+To read the code, follow the path: ``contract`` (what is asked and answered), ``adapters.openai`` (lower and
+assemble), ``endpoint`` (the spine), ``transport`` (requests), ``sse`` (sseclient), ``assembly`` (order of a turn).
+"""
+
+from completion.adapters.local import LocalModel
+from completion.adapters.openai import OpenAIClient, OpenAIModel
+from completion.cancel import CancelToken
+from completion.contract.chunks import (
+    FinishReason,
+    ProviderBlockFinished,
+    ReasoningDelta,
+    ReasoningFinished,
+    RedactedReasoning,
+    StreamChunk,
+    TextDelta,
+    ToolCallArgsDelta,
+    ToolCallFinished,
+    ToolCallMalformed,
+    ToolCallStarted,
+    TurnFinished,
+    Usage,
+)
+from completion.contract.messages import (
+    AudioBlock,
+    Base64Source,
+    Block,
+    CacheControl,
+    DocumentBlock,
+    FileSource,
+    ImageBlock,
+    Message,
+    ProviderBlock,
+    ReasoningBlock,
+    RedactedReasoningBlock,
+    Source,
+    TextBlock,
+    ToolCallBlock,
+    ToolResultBlock,
+    UrlSource,
+)
+from completion.contract.model import CompletionClient, CompletionModel
+from completion.contract.request import ChatRequest, JsonSchema, SystemBlock, ToolChoice, ToolDefinition
+from completion.contract.stream import ChatStream, ResponseInfo
+from completion.contract.turn import Turn, collect
+from completion.errors import (
+    AuthenticationError,
+    CompletionError,
+    ConfigurationError,
+    ConnectTimeoutError,
+    ContentFilterError,
+    ContextOverflowError,
+    DeadlineExceededError,
+    IdleTimeoutError,
+    InvalidRequestError,
+    MalformedStreamError,
+    NotFoundError,
+    OverloadedError,
+    Permanent,
+    PermissionDeniedError,
+    ProviderError,
+    QuotaExceededError,
+    RateLimitError,
+    RequestTooLargeError,
+    Retryable,
+    ServerError,
+    StreamCancelledError,
+    StreamError,
+    Transient,
+    TransportError,
+    TruncatedStreamError,
+    UnsupportedContentError,
+)
+from completion.registry import model
+from completion.transport import Timeout
+from completion.version import __version__
+
+__all__ = [
+    "AudioBlock",
+    "AuthenticationError",
+    "Base64Source",
+    "Block",
+    "CacheControl",
+    "CancelToken",
+    "ChatRequest",
+    "ChatStream",
+    "CompletionClient",
+    "CompletionError",
+    "CompletionModel",
+    "ConfigurationError",
+    "ConnectTimeoutError",
+    "ContentFilterError",
+    "ContextOverflowError",
+    "DeadlineExceededError",
+    "DocumentBlock",
+    "FileSource",
+    "FinishReason",
+    "IdleTimeoutError",
+    "ImageBlock",
+    "InvalidRequestError",
+    "JsonSchema",
+    "LocalModel",
+    "MalformedStreamError",
+    "Message",
+    "NotFoundError",
+    "OpenAIClient",
+    "OpenAIModel",
+    "OverloadedError",
+    "Permanent",
+    "PermissionDeniedError",
+    "ProviderBlock",
+    "ProviderBlockFinished",
+    "ProviderError",
+    "QuotaExceededError",
+    "RateLimitError",
+    "ReasoningBlock",
+    "ReasoningDelta",
+    "ReasoningFinished",
+    "RedactedReasoning",
+    "RedactedReasoningBlock",
+    "RequestTooLargeError",
+    "ResponseInfo",
+    "Retryable",
+    "ServerError",
+    "Source",
+    "StreamCancelledError",
+    "StreamChunk",
+    "StreamError",
+    "SystemBlock",
+    "TextBlock",
+    "TextDelta",
+    "Timeout",
+    "ToolCallArgsDelta",
+    "ToolCallBlock",
+    "ToolCallFinished",
+    "ToolCallMalformed",
+    "ToolCallStarted",
+    "ToolChoice",
+    "ToolDefinition",
+    "ToolResultBlock",
+    "Transient",
+    "TransportError",
+    "TruncatedStreamError",
+    "Turn",
+    "TurnFinished",
+    "UnsupportedContentError",
+    "UrlSource",
+    "Usage",
+    "__version__",
+    "collect",
+    "model",
+]

@@ -1,0 +1,1 @@
+"""One file a provider, read in one order: names, the model, lower, assemble."""

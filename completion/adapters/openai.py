@@ -1,0 +1,658 @@
+"""OpenAI Chat Completions, and every server that speaks it.
+
+    ChatRequest -> lower -> POST {base_url}/chat/completions -> assemble -> StreamChunk
+
+Wire: https://platform.openai.com/docs/api-reference/chat-streaming (read November 2026). What compatible servers
+make of it is in the comments beside the code that reads it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+from completion import classify
+from completion.assembly import Line, ToolCall
+from completion.contract.chunks import (
+    FinishReason,
+    ProviderBlockFinished,
+    RedactedReasoning,
+    StreamChunk,
+    TextDelta,
+    TurnFinished,
+    Usage,
+)
+from completion.contract.messages import (
+    AudioBlock,
+    Base64Source,
+    Block,
+    DocumentBlock,
+    FileSource,
+    ImageBlock,
+    Message,
+    ProviderBlock,
+    TextBlock,
+    ToolCallBlock,
+    ToolResultBlock,
+    UrlSource,
+    sendable,
+)
+from completion.contract.request import ChatRequest, JsonSchema, ToolChoice, ToolDefinition
+from completion.contract.stream import ChatStream
+from completion.credentials import ApiKey, Key
+from completion.endpoint import Endpoint, Events
+from completion.errors import MalformedStreamError, ProviderError, TransportError, TruncatedStreamError
+from completion.lowering import data_uri, json_text, merged, system_text, unsupported, wants_cache
+from completion.sse import DONE, MAX_EVENT_BYTES
+from completion.transport import Session, Timeout
+
+log = logging.getLogger(__name__)
+
+# --- names -----------------------------------------------------------------------------------------------------
+
+WIRE = "openai-chat"
+BASE_URL = "https://api.openai.com/v1"
+PATH = "/chat/completions"
+
+FINISH_REASONS = {
+    "stop": FinishReason.END_TURN,
+    "length": FinishReason.MAX_TOKENS,
+    "tool_calls": FinishReason.TOOL_USE,
+    "function_call": FinishReason.TOOL_USE,
+    "content_filter": FinishReason.CONTENT_FILTER,
+}
+
+TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+
+AUDIO_FORMATS = {
+    "audio/wav": "wav",
+    "audio/x-wav": "wav",
+    "audio/wave": "wav",
+    "audio/mpeg": "mp3",
+    "audio/mp3": "mp3",
+}
+
+# --- the model -------------------------------------------------------------------------------------------------
+
+
+class OpenAIClient:
+    """An account at OpenAI, or at a compatible server through ``base_url``.
+
+    Args:
+        api_key: a key, or a function asked before each request; None reads ``OPENAI_API_KEY``.
+        base_url: None reads ``OPENAI_BASE_URL``, else OpenAI's own.
+        organization, project: None reads ``OPENAI_ORG_ID`` and ``OPENAI_PROJECT_ID``.
+        compatible: the server is not OpenAI's own: it gets ``max_tokens`` instead of ``max_completion_tokens``, and
+            ``top_k``. None tells it by the host of ``base_url``.
+        timeout: a Timeout, or what ``requests`` takes.
+        session: a ``requests.Session`` to use instead of one of our own.
+        headers: sent with every request.
+        max_event_bytes: a larger event of the stream raises MalformedStreamError.
+    """
+
+    name: ClassVar[str] = "openai"
+    key_variable: ClassVar[str] = "OPENAI_API_KEY"
+
+    def __init__(
+        self,
+        *,
+        api_key: Key | None = None,
+        base_url: str | None = None,
+        organization: str | None = None,
+        project: str | None = None,
+        compatible: bool | None = None,
+        timeout: Timeout | float | tuple[float | None, float | None] = Timeout(),  # noqa: B008  immutable
+        session: Session | None = None,
+        headers: Mapping[str, str] | None = None,
+        max_event_bytes: int = MAX_EVENT_BYTES,
+    ) -> None:
+        base_url = base_url or os.environ.get("OPENAI_BASE_URL") or BASE_URL
+        account = {
+            "OpenAI-Organization": organization or os.environ.get("OPENAI_ORG_ID"),
+            "OpenAI-Project": project or os.environ.get("OPENAI_PROJECT_ID"),
+        }
+        self._endpoint = Endpoint(
+            provider=self.name,
+            base_url=base_url,
+            key=ApiKey(api_key, self.key_variable),
+            timeout=timeout,
+            headers={**{name: value for name, value in account.items() if value}, **(headers or {})},
+            session=session,
+            request_id_headers=("x-request-id",),
+            max_event_bytes=max_event_bytes,
+        )
+        host = urlsplit(base_url).hostname or ""
+        is_openai = host == "api.openai.com" or host.endswith(".api.openai.com")
+        self._compatible = not is_openai if compatible is None else compatible
+
+    @property
+    def base_url(self) -> str:
+        return self._endpoint.base_url
+
+    def completion_model(self, model_id: str) -> OpenAIModel:
+        """A handle on one model; all handles of this client share its connections."""
+        return OpenAIModel(model_id, client=self)
+
+    def close(self) -> None:
+        """Close the pooled connections."""
+        self._endpoint.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(base_url={self.base_url!r})"
+
+
+class OpenAIModel:
+    """A model behind Chat Completions. Takes the options of OpenAIClient, or a ``client`` to share."""
+
+    name: ClassVar[str] = OpenAIClient.name
+    key_variable: ClassVar[str] = OpenAIClient.key_variable
+
+    def __init__(self, model: str, *, client: OpenAIClient | None = None, **options: Any) -> None:
+        if client is not None and options:
+            raise TypeError(f"give options to the client, not to a model that shares it: {', '.join(options)}")
+        self.model = model
+        self._client = client or OpenAIClient(**options)
+
+    @property
+    def base_url(self) -> str:
+        return self._client.base_url
+
+    def chat_stream(self, req: ChatRequest) -> ChatStream:
+        """The answer as a stream.
+
+        Raises:
+            CompletionError: whatever keeps the stream from opening.
+        """
+        payload, dropped = lower(req, self.model, compatible=self._client._compatible)
+        return self._client._endpoint.stream(PATH, payload, assemble, model=self.model, dropped=dropped)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.model!r}, base_url={self.base_url!r})"
+
+
+# --- lower: ChatRequest -> the JSON body -------------------------------------------------------------------------
+
+
+def lower(
+    req: ChatRequest, model: str, *, compatible: bool = False, adapter: str = "openai"
+) -> tuple[dict[str, Any], list[str]]:
+    """The JSON body, and the names of the fields that were left out because they state a preference only.
+
+    Raises:
+        UnsupportedContentError: a part that would change the answer cannot be said.
+    """
+    dropped: list[str] = ["cache_control"] if wants_cache(req) else []
+    payload: dict[str, Any] = {
+        "model": model,
+        "messages": _messages(req, adapter),
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "max_tokens" if compatible else "max_completion_tokens": req.max_tokens,
+    }
+    optional = {
+        "temperature": req.temperature,
+        "top_p": req.top_p,
+        "seed": req.seed,
+        "stop": list(req.stop_sequences) or None,
+        "tools": [_tool(tool) for tool in req.tools] or None,
+        "tool_choice": _tool_choice(req.tool_choice, req.tools),
+        "parallel_tool_calls": req.parallel_tool_use if req.tools else None,
+        "reasoning_effort": _effort(req.reasoning_effort),
+        "response_format": _response_format(req.response_format),
+    }
+    payload.update({name: value for name, value in optional.items() if value is not None})
+    if req.top_k is not None:
+        if compatible:
+            payload["top_k"] = req.top_k
+        else:
+            dropped.append("top_k")
+    return merged(payload, req.additional_params or {}), dropped
+
+
+def _messages(req: ChatRequest, adapter: str) -> list[dict[str, Any]]:
+    system = system_text(req)
+    lowered = [{"role": "system", "content": system}] if system else []
+    for message in sendable(req.messages):
+        if message.role == "assistant":
+            lowered.extend(_assistant(message))
+        else:
+            lowered.extend(_user(message, adapter))
+    if not any(message["role"] != "system" for message in lowered):
+        raise unsupported(adapter, "messages", "there is nothing in them to send")
+    return lowered
+
+
+def _assistant(message: Message) -> Iterator[dict[str, Any]]:
+    """One message, or none when it held nothing but reasoning, which this wire does not take back."""
+    texts = [block.text for block in message.blocks if isinstance(block, TextBlock)]
+    calls = [_tool_call(block) for block in message.blocks if isinstance(block, ToolCallBlock)]
+    own = [b.data for b in message.blocks if isinstance(b, ProviderBlock) and b.provider == WIRE]
+    calls.extend(block for block in own if "custom" in block)
+    annotations = [block for block in own if str(block.get("type", "")).endswith("citation")]
+    lowered: dict[str, Any] = {"role": "assistant", "content": "".join(texts) if texts else None}
+    if calls:
+        lowered["tool_calls"] = calls
+    if annotations:
+        lowered["annotations"] = annotations
+    if texts or calls:
+        yield lowered
+
+
+def _tool_call(block: ToolCallBlock) -> dict[str, Any]:
+    function = {"name": block.name, "arguments": json_text(block.args)}
+    call: dict[str, Any] = {"id": block.call_id, "type": "function", "function": function}
+    if block.signature is not None:  # only Gemini's compatible endpoint signs calls, and wants them back
+        call["extra_content"] = {"google": {"thought_signature": block.signature}}
+    return call
+
+
+def _user(message: Message, adapter: str) -> Iterator[dict[str, Any]]:
+    """Tool results are messages of their own; what stands between them becomes user messages, in order."""
+    between: list[Block] = []
+    for block in message.blocks:
+        if isinstance(block, ToolResultBlock):
+            yield from _user_parts(between, adapter)
+            between = []
+            yield {"role": "tool", "tool_call_id": block.call_id, "content": _result_text(block, adapter)}
+        else:
+            between.append(block)
+    yield from _user_parts(between, adapter)
+
+
+def _user_parts(blocks: Sequence[Block], adapter: str) -> Iterator[dict[str, Any]]:
+    parts = [part for block in blocks for part in _part(block, adapter)]
+    if len(parts) == 1 and parts[0]["type"] == "text":
+        yield {"role": "user", "content": parts[0]["text"]}
+    elif parts:
+        yield {"role": "user", "content": parts}
+
+
+def _part(block: Block, adapter: str) -> Iterator[dict[str, Any]]:
+    match block:
+        case TextBlock(text=text):
+            yield {"type": "text", "text": text}
+        case ImageBlock(source=Base64Source() as source):
+            yield {"type": "image_url", "image_url": {"url": data_uri(source)}}
+        case ImageBlock(source=UrlSource(url=url)):
+            yield {"type": "image_url", "image_url": {"url": url}}
+        case DocumentBlock(source=Base64Source() as source, name=name):
+            yield {"type": "file", "file": {"filename": name or "document", "file_data": data_uri(source)}}
+        case DocumentBlock(source=FileSource(file_id=file_id)):
+            yield {"type": "file", "file": {"file_id": file_id}}
+        case AudioBlock(source=Base64Source(media_type=media_type, data=data)):
+            if media_type not in AUDIO_FORMATS:
+                raise unsupported(adapter, "AudioBlock", f"{media_type} is none of {', '.join(sorted(AUDIO_FORMATS))}")
+            yield {"type": "input_audio", "input_audio": {"data": data, "format": AUDIO_FORMATS[media_type]}}
+        case ProviderBlock(provider=provider, data=own):
+            if provider == WIRE:
+                yield own
+        case ImageBlock() | DocumentBlock() | AudioBlock():
+            kind, source_kind = type(block).__name__, type(block.source).__name__
+            raise unsupported(adapter, kind, f"Chat Completions takes no {source_kind} for it")
+        case _:
+            raise unsupported(adapter, type(block).__name__, "it cannot stand in a user message")
+
+
+def _result_text(block: ToolResultBlock, adapter: str) -> str:
+    for inner in block.blocks:
+        if not isinstance(inner, TextBlock):
+            kind = type(inner).__name__
+            raise unsupported(adapter, f"{kind} in a ToolResultBlock", "a tool message holds text only")
+    text = "".join(inner.text for inner in block.blocks if isinstance(inner, TextBlock))
+    return f"Error: {text}" if block.is_error else text
+
+
+def _tool(tool: ToolDefinition) -> dict[str, Any]:
+    function: dict[str, Any] = {"name": tool.name, "description": tool.description, "parameters": tool.input_schema}
+    if tool.strict is not None:
+        function["strict"] = tool.strict
+    return {"type": "function", "function": function}
+
+
+def _tool_choice(choice: ToolChoice | None, tools: Sequence[ToolDefinition]) -> Any:
+    if choice is None or (not tools and choice.kind in ("auto", "none")):
+        return None
+    if choice.kind == "tool":
+        return {"type": "function", "function": {"name": choice.name}}
+    return TOOL_CHOICES[choice.kind]
+
+
+def _effort(effort: str | int | None) -> str | None:
+    if effort is None or isinstance(effort, str):
+        return effort
+    return "low" if effort < 2048 else "medium" if effort < 8192 else "high"
+
+
+def _response_format(wanted: JsonSchema | str | None) -> dict[str, Any] | None:
+    if wanted is None:
+        return None
+    if isinstance(wanted, JsonSchema):
+        schema = {"name": wanted.name, "schema": wanted.schema, "strict": wanted.strict}
+        return {"type": "json_schema", "json_schema": schema}
+    return {"type": "json_object"}
+
+
+# --- assemble: events -> chunks ----------------------------------------------------------------------------------
+
+
+def assemble(events: Events, turn_over: Callable[[], None] = lambda: None) -> Iterator[StreamChunk]:
+    """The chunks of one turn.
+
+    The end of turn is a ``finish_reason`` or ``[DONE]``, real servers leave out either. What follows the first of
+    them (usage, a repeated reason, a late error) is still read; a connection that breaks there changes nothing.
+    """
+    line = Line()
+    calls = _Calls(line)
+    end = _End()
+    is_done = False
+    try:
+        for name, data in events:
+            if data is DONE:
+                is_done = True
+                break
+            if type(data) is not dict:
+                log.debug("skipped an event that is no object")
+                continue
+            # {"error": {…}} alone or beside choices; {"object": "error", …}; Groq names the event "error"
+            if name == "error" or ("error" in data and data["error"] is not None) or data.get("object") == "error":
+                _raise_if_error(data, name)
+            choice = _first_choice(data)
+            end.note(data, choice)
+            if choice is None:
+                continue
+            # {"index": 0, "delta": {"role": "assistant", "content": "Hi"}, "finish_reason": null}
+            delta = choice.get("delta") if "delta" in choice else choice.get("message")
+            if type(delta) is dict and delta:
+                text = delta.get("content")
+                is_plain = len(delta) == 1 or (len(delta) == 2 and "role" in delta)
+                if is_plain and type(text) is str and line.is_clear and end.provider_reason is None:
+                    if text:
+                        yield TextDelta(text)
+                else:
+                    for chunk in _of_delta(delta, line, calls, end):
+                        end.check_not_spliced(data)
+                        yield chunk
+            reason = choice.get("finish_reason")
+            if reason:
+                end.finish(reason, data)
+                turn_over()
+    except TransportError:
+        if end.provider_reason is None:
+            raise
+    if not is_done and end.provider_reason is None:
+        raise TruncatedStreamError(
+            "the body ended without finish_reason and without [DONE]: the answer is not complete"
+        )
+    turn_over()
+    yield from line.end()
+    yield from calls.custom_blocks()
+    yield from end.chunks(line.calls_finished)
+
+
+def _raise_if_error(data: dict[str, Any], name: str) -> None:
+    error = data.get("error")
+    if error or name == "error" or data.get("object") == "error" or not data.get("choices"):
+        raise classify.in_band(data)
+
+
+def _first_choice(data: dict[str, Any]) -> dict[str, Any] | None:
+    """The choice of index 0, which some servers do not number."""
+    choices = data.get("choices")
+    if not choices or not isinstance(choices, list):
+        return None
+    for choice in choices:
+        if isinstance(choice, dict) and choice.get("index") in (0, None):
+            return choice
+    return None
+
+
+def _of_delta(delta: dict[str, Any], line: Line, calls: _Calls, end: _End) -> Iterator[StreamChunk]:
+    """The chunks of a delta that is more than a piece of text."""
+    yield from _reasoning(delta, line, end)
+    content = delta.get("content")
+    # Mistral and its like: [{"type": "thinking", "thinking": […]}, {"type": "text", "text": "…"}]
+    for part in content if isinstance(content, list) else [{"type": "text", "text": content}]:
+        if isinstance(part, dict):
+            if part.get("type") == "thinking":
+                for thought in _texts(part.get("thinking")):
+                    yield from line.reasoning(thought)
+            elif isinstance(part.get("text"), str) and part["text"]:
+                yield from line.text(part["text"])
+    refusal = delta.get("refusal")
+    if refusal and isinstance(refusal, str):
+        end.is_refusal = True
+        yield from line.text(refusal)
+    pieces = delta.get("tool_calls")
+    if isinstance(pieces, list):
+        for piece in pieces:
+            if isinstance(piece, dict):
+                yield from calls.take(piece)
+    function = delta.get("function_call")  # what tool calls were before there were several
+    if isinstance(function, dict):
+        yield from calls.take({"index": "function_call", "function": function})
+    for kind in ("annotations", "images"):
+        for item in delta.get(kind) or ():
+            if isinstance(item, dict):
+                yield from line.whole(ProviderBlockFinished(WIRE, item))
+
+
+def _reasoning(delta: dict[str, Any], line: Line, end: _End) -> Iterator[StreamChunk]:
+    """Reasoning in its three places, of which OpenRouter fills two with the same text."""
+    text = delta.get("reasoning_content") or delta.get("reasoning")
+    if text and isinstance(text, str):
+        end.has_plain_reasoning = True
+        yield from line.reasoning(text)
+    details = delta.get("reasoning_details")
+    # [{"type": "reasoning.text", "text": "…", "signature": "…"}, {"type": "reasoning.encrypted", "data": "…"}]
+    for detail in details if isinstance(details, list) else ():
+        if not isinstance(detail, dict):
+            continue
+        thought = detail.get("text") or detail.get("summary")
+        if thought and isinstance(thought, str) and not end.has_plain_reasoning:
+            yield from line.reasoning(thought)
+        signature = detail.get("signature")
+        if signature and isinstance(signature, str) and signature != end.signature:
+            end.signature = signature
+            yield from line.reasoning_signature(signature)
+        hidden = detail.get("data")
+        if hidden and isinstance(hidden, str):
+            yield from line.whole(RedactedReasoning(hidden))
+
+
+def _texts(parts: Any) -> Iterator[str]:
+    if isinstance(parts, str) and parts:
+        yield parts
+    elif isinstance(parts, list):
+        for part in parts:
+            if isinstance(part, dict) and isinstance(part.get("text"), str) and part["text"]:
+                yield part["text"]
+
+
+class _Calls:
+    """Which call a piece belongs to.
+
+    A piece has an index, or an id, or both, or neither; ids and names come once, repeat, come late or never; Gemini
+    and Ollama number all calls 0; whole calls may come in one piece.
+    """
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._by_index: dict[Any, ToolCall] = {}
+        self._by_id: dict[str, ToolCall] = {}
+        self._last: ToolCall | None = None
+        self._custom: dict[Any, dict[str, Any]] = {}
+
+    def take(self, piece: dict[str, Any]) -> Iterator[StreamChunk]:
+        # {"index": 0, "id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{\"a"}}
+        if piece.get("type") == "custom" or "custom" in piece:
+            self._take_custom(piece)
+            return
+        function = piece.get("function")
+        function = function if isinstance(function, dict) else {}
+        call_id, name = _string(piece.get("id")), _string(function.get("name"))
+        arguments = function.get("arguments")
+        if arguments is not None and not isinstance(arguments, str):
+            arguments = json_text(arguments)  # decoded by the server already
+        arguments = arguments or ""
+        index = piece.get("index")
+        index = index if isinstance(index, int | str) else None
+        call = self._found(index, call_id, name, arguments)
+        is_new = call is None
+        if call is None:
+            call = ToolCall(call_id)
+        if index is not None:
+            self._by_index[index] = call
+        call.call_id = call.call_id or call_id
+        call.name = call.name or name
+        call.signature = call.signature or _signature(piece)
+        if not (call.is_whole and arguments == call.raw):  # the whole call, said once more
+            call.add(arguments)
+        if call_id:
+            self._by_id[call_id] = call
+        self._last = call
+        yield from self._line.call(call) if is_new else self._line.flow()
+
+    def _found(self, index: Any, call_id: str, name: str, arguments: str) -> ToolCall | None:
+        """The open call that the piece continues, None where it begins a new one."""
+        call = self._by_index.get(index)
+        if call is None and call_id:
+            call = self._by_id.get(call_id)
+            if call is not None and name and call.is_whole and arguments != call.raw:
+                return None  # a second call under an id that was given before
+        elif call is None and index is None:
+            call = self._last
+        if call is None:
+            return None
+        if call_id and call.call_id and call_id != call.call_id:
+            return None if name else call
+        is_another = name and not call_id and call.is_whole and arguments.lstrip().startswith("{")
+        if is_another or (index is None and name and call.name and name != call.name):
+            return None
+        return call
+
+    def _take_custom(self, piece: dict[str, Any]) -> None:
+        """A custom tool takes free text: {"index": 0, "id": "…", "type": "custom", "custom": {"name", "input"}}"""
+        key = str(piece.get("index", piece.get("id")))
+        custom = piece.get("custom")
+        custom = custom if isinstance(custom, dict) else {}
+        whole = self._custom.setdefault(key, {"id": "", "type": "custom", "custom": {"name": "", "input": ""}})
+        whole["id"] = whole["id"] or _string(piece.get("id"))
+        whole["custom"]["name"] = whole["custom"]["name"] or _string(custom.get("name"))
+        whole["custom"]["input"] += _string(custom.get("input"))
+
+    def custom_blocks(self) -> Iterator[StreamChunk]:
+        for whole in self._custom.values():
+            yield ProviderBlockFinished(WIRE, whole)
+
+
+def _string(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _signature(piece: dict[str, Any]) -> str | None:
+    # {"extra_content": {"google": {"thought_signature": "…"}}}
+    extra = piece.get("extra_content")
+    google = extra.get("google") if isinstance(extra, dict) else None
+    signature = google.get("thought_signature") if isinstance(google, dict) else None
+    return signature if isinstance(signature, str) else None
+
+
+class _End:
+    """What the chunks say beside the answer: how it ended, what it cost, who gave it."""
+
+    def __init__(self) -> None:
+        self.provider_reason: str | None = None
+        self.is_refusal = False
+        self.has_plain_reasoning = False
+        self.signature: str | None = None
+        self._id: str | None = None
+        self._finished_id: Any = None
+        self._model: str | None = None
+        self._service_tier: str | None = None
+        self._usage: dict[str, Any] | None = None
+        self._sources: dict[str, Any] = {}
+
+    def note(self, data: dict[str, Any], choice: dict[str, Any] | None) -> None:
+        """What a chunk says of the response as a whole. The first id and model, the last usage count."""
+        self._id = self._id or data.get("id")
+        self._model = self._model or data.get("model")
+        self._service_tier = data.get("service_tier") or self._service_tier
+        usage = data.get("usage")
+        if usage is None and "x_groq" in data:
+            usage = self._of_groq(data["x_groq"])
+        if not usage and choice is not None:
+            usage = choice.get("usage")  # Moonshot
+        if usage and isinstance(usage, dict):
+            self._usage = usage
+        for key in ("citations", "search_results"):  # Perplexity, xAI: the same list in every chunk
+            if data.get(key):
+                self._sources[key] = data[key]
+
+    def _of_groq(self, extra: Any) -> Any:
+        # {"id": "req_…", "usage": {…}}, or {"id": "req_…", "error": "over_capacity"}
+        if not isinstance(extra, dict):
+            return None
+        if extra.get("error"):
+            raise classify.in_band({"error": extra["error"]})
+        return extra.get("usage")
+
+    def finish(self, reason: Any, data: dict[str, Any]) -> None:
+        if reason == "error":
+            raise ProviderError("the provider ended the turn with finish_reason 'error'", code="error")
+        self.provider_reason = str(reason)
+        self._finished_id = data.get("id")
+
+    def check_not_spliced(self, data: dict[str, Any]) -> None:
+        """Raise where an answer goes on after its end under another id: two answers in one body."""
+        if self.provider_reason is not None and data.get("id") != self._finished_id:
+            raise MalformedStreamError("a second answer, with another id, follows the end of the first")
+
+    def chunks(self, calls_finished: int) -> Iterator[StreamChunk]:
+        if self._sources:
+            yield ProviderBlockFinished(WIRE, self._sources)
+        yield TurnFinished(
+            reason=self._reason(calls_finished),
+            usage=_usage(self._usage) if self._usage else None,
+            service_tier=_string(self._service_tier) or None,
+            provider_reason=self.provider_reason,
+            response_id=_string(self._id) or None,
+            response_model=_string(self._model) or None,
+        )
+
+    def _reason(self, calls_finished: int) -> FinishReason:
+        word = self.provider_reason
+        reason = FinishReason.OTHER if word is None else FINISH_REASONS.get(word, FinishReason.OTHER)
+        if calls_finished and (word is None or reason is FinishReason.END_TURN):
+            return FinishReason.TOOL_USE
+        if self.is_refusal and reason is FinishReason.END_TURN:
+            return FinishReason.REFUSAL
+        return reason
+
+
+def _usage(given: dict[str, Any]) -> Usage:
+    # {"prompt_tokens": 9, "completion_tokens": 12, "total_tokens": 21, "prompt_tokens_details": {"cached_tokens": 0},
+    #  "completion_tokens_details": {"reasoning_tokens": 7}}
+    prompt = given.get("prompt_tokens_details") or given.get("input_tokens_details") or {}
+    answer = given.get("completion_tokens_details") or given.get("output_tokens_details") or {}
+    input_tokens = _count(given, "prompt_tokens") or _count(given, "input_tokens")
+    output_tokens = _count(given, "completion_tokens") or _count(given, "output_tokens")
+    reasoning = _count(answer, "reasoning_tokens")
+    if reasoning and _count(given, "total_tokens") == input_tokens + output_tokens + reasoning:
+        output_tokens += reasoning  # xAI counts reasoning beside the completion
+    return Usage(
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        cached_input_tokens=_count(prompt, "cached_tokens")
+        or _count(given, "prompt_cache_hit_tokens")  # DeepSeek
+        or _count(given, "cached_tokens"),  # Moonshot
+        cache_creation_input_tokens=_count(prompt, "cache_write_tokens"),
+        reasoning_tokens=reasoning,
+    )
+
+
+def _count(given: Any, name: str) -> int:
+    value = given.get(name) if isinstance(given, dict) else None
+    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0

@@ -1,0 +1,230 @@
+"""From the pieces of a turn to chunks in the contract's order: shared by all adapters.
+
+Providers send reasoning, text and the pieces of tool calls as they please, a few of them interleaved. The contract
+promises that one thing is finished before the next begins, so what arrives inside an open tool call waits in a line
+until the call is over. A call is known to be over when its arguments are one whole JSON object, or at the end of the
+turn; until something else arrives nothing waits and every piece flows through at once.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from completion.contract.chunks import (
+    ProviderBlockFinished,
+    ReasoningDelta,
+    ReasoningFinished,
+    RedactedReasoning,
+    StreamChunk,
+    TextDelta,
+    ToolCallArgsDelta,
+    ToolCallFinished,
+    ToolCallMalformed,
+    ToolCallStarted,
+)
+
+
+class ToolCall:
+    """A tool call as it arrives: the first id and the first name that are not empty count, and the arguments add up.
+
+    Some servers open every call with the arguments ``{}`` and send the real ones after; that opening is held back
+    until it is clear that nothing follows.
+    """
+
+    __slots__ = ("_opening", "_parts", "_told", "_whole", "call_id", "is_announced", "name", "signature")
+
+    def __init__(self, call_id: str = "", name: str = "") -> None:
+        self.call_id = call_id
+        self.name = name
+        self.signature: str | None = None
+        self._opening = ""
+        self._parts: list[str] = []
+        self._told = 0  # how many parts were given out as deltas
+        self.is_announced = False
+        self._whole: bool | None = False  # None: has to be looked at again
+
+    def add(self, text: str) -> None:
+        """More of the arguments."""
+        if not text:
+            return
+        if not self._parts:
+            if not self._opening and text.strip() == "{}":
+                self._opening = text
+                self._whole = True
+                return
+            if self._opening and not text.strip():
+                return
+            if self._opening and not text.lstrip().startswith("{"):
+                self._parts.append(self._opening)
+            self._opening = ""
+        self._parts.append(text)
+        # Only a piece that ends an object can have completed it.
+        self._whole = None if text.rstrip().endswith("}") else False
+
+    @property
+    def is_whole(self) -> bool:
+        """The arguments are one JSON object: nothing can follow."""
+        if self._whole is None:
+            try:
+                self._whole = isinstance(parse_args(self.raw), dict)
+            except ValueError:
+                self._whole = False
+        return self._whole
+
+    @property
+    def raw(self) -> str:
+        """The text of the arguments so far."""
+        return "".join(self._parts) or self._opening
+
+    def flowing(self) -> Iterator[StreamChunk]:
+        """What is new since the last time, once both id and name are known."""
+        if self.call_id and self.name:
+            yield from self._begun()
+
+    def finished(self) -> Iterator[StreamChunk]:
+        """The rest of the call, and its closing chunk."""
+        yield from self._begun()
+        raw = self.raw
+        if not self._parts and self._opening:
+            yield ToolCallArgsDelta(self.call_id, self._opening)
+        if not self.name:
+            yield ToolCallMalformed(self.call_id, "", raw, "the call has no name")
+            return
+        try:
+            args = parse_args(raw) if raw.strip() else {}
+        except ValueError as exc:
+            yield ToolCallMalformed(self.call_id, self.name, raw, f"the arguments are not JSON: {exc}")
+            return
+        if isinstance(args, dict):
+            yield ToolCallFinished(self.call_id, self.name, args, self.signature)
+        else:
+            error = f"the arguments are not a JSON object but {type(args).__name__}"
+            yield ToolCallMalformed(self.call_id, self.name, raw, error)
+
+    def _begun(self) -> Iterator[StreamChunk]:
+        if not self.is_announced:
+            self.is_announced = True
+            self.call_id = self.call_id or made_up_call_id()
+            yield ToolCallStarted(self.call_id, self.name)
+        while self._told < len(self._parts):
+            self._told += 1
+            yield ToolCallArgsDelta(self.call_id, self._parts[self._told - 1])
+
+
+def made_up_call_id() -> str:
+    """An id for a call that the provider gave none."""
+    return f"call_{uuid.uuid4().hex[:24]}"
+
+
+def parse_args(text: str) -> Any:
+    """The JSON value of a call's arguments.
+
+    Raises:
+        ValueError: not JSON (NaN and infinities included), or nested too deep.
+    """
+    try:
+        return json.loads(text, parse_constant=_no_json)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def _no_json(word: str) -> NoReturn:
+    raise ValueError(f"{word} is not JSON")
+
+
+class Line:
+    """The order of a turn: what comes in is given out at once, or waits behind an open tool call.
+
+    Methods return the chunks that may go out now, in order. ``calls_finished`` counts ToolCallFinished chunks.
+    """
+
+    __slots__ = ("_ids", "_in_reasoning", "_waiting", "calls_finished", "is_clear")
+
+    def __init__(self) -> None:
+        self.is_clear = True
+        """No call is open and no reasoning either: text may be yielded without asking here."""
+        self.calls_finished = 0
+        self._in_reasoning = False
+        # The open call first, then what arrived since: calls and chunks of other kinds.
+        self._waiting: deque[ToolCall | StreamChunk] = deque()
+        self._ids: set[str] = set()
+
+    def text(self, delta: str) -> list[StreamChunk]:
+        return self._next(TextDelta(delta))
+
+    def reasoning(self, delta: str) -> list[StreamChunk]:
+        return self._next(ReasoningDelta(delta))
+
+    def reasoning_signature(self, signature: str) -> list[StreamChunk]:
+        """Closes the reasoning that is open; with none open, an empty one."""
+        return self._next(ReasoningFinished(signature))
+
+    def whole(self, chunk: RedactedReasoning | ProviderBlockFinished) -> list[StreamChunk]:
+        """A block that comes in one piece."""
+        return self._next(chunk)
+
+    def call(self, call: ToolCall) -> list[StreamChunk]:
+        """A new call. Give its later pieces to the call itself, and then ask ``flow``."""
+        return self._next(call)
+
+    def flow(self) -> list[StreamChunk]:
+        """What a new piece of a call has set free."""
+        out: list[StreamChunk] = []
+        self._advance(out, at_end=False)
+        return out
+
+    def end(self) -> list[StreamChunk]:
+        """All that still waits, every call and the reasoning closed."""
+        out: list[StreamChunk] = []
+        self._advance(out, at_end=True)
+        self._close_reasoning(out)
+        return out
+
+    def _next(self, item: ToolCall | StreamChunk) -> list[StreamChunk]:
+        out: list[StreamChunk] = []
+        if self._waiting or isinstance(item, ToolCall):
+            self._waiting.append(item)
+            self._advance(out, at_end=False)
+        else:
+            self._give(item, out)
+        return out
+
+    def _advance(self, out: list[StreamChunk], *, at_end: bool) -> None:
+        waiting = self._waiting
+        while waiting:
+            first = waiting[0]
+            if isinstance(first, ToolCall):
+                self._close_reasoning(out)
+                if first.call_id in self._ids and not first.is_announced:
+                    first.call_id = made_up_call_id()
+                out.extend(first.flowing())
+                if not (at_end or (len(waiting) > 1 and first.is_whole)):
+                    break
+                out.extend(first.finished())
+                self._ids.add(first.call_id)
+                self.calls_finished += isinstance(out[-1], ToolCallFinished)
+            else:
+                self._give(first, out)
+            waiting.popleft()
+        self.is_clear = not waiting and not self._in_reasoning
+
+    def _give(self, chunk: StreamChunk, out: list[StreamChunk]) -> None:
+        if isinstance(chunk, ReasoningDelta):
+            self._in_reasoning = True
+            self.is_clear = False
+        elif isinstance(chunk, ReasoningFinished):
+            self._in_reasoning = False
+            self.is_clear = not self._waiting
+        else:
+            self._close_reasoning(out)
+        out.append(chunk)
+
+    def _close_reasoning(self, out: list[StreamChunk]) -> None:
+        if self._in_reasoning:
+            out.append(ReasoningFinished())
+            self._in_reasoning = False
+            self.is_clear = not self._waiting

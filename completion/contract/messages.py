@@ -1,0 +1,285 @@
+"""What is said: messages, made of blocks.
+
+    Message.user("What is on this picture?")
+    Message("user", [TextBlock("What is this?"), ImageBlock.from_path("cat.png")])
+    Message.tool_result("call_1", "17 °C")
+
+Every block has a ``cache_control``, a wish that the prompt up to and including it be cached.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import mimetypes
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+
+from completion.contract.codec import Record, Tagged, nested
+
+SourceBlockT = TypeVar("SourceBlockT", bound="_FileBlock")
+
+Role = Literal["user", "assistant"]
+
+# What `mimetypes` does not know on every Python and system.
+_MEDIA_TYPES = {".webp": "image/webp", ".md": "text/markdown", ".m4a": "audio/mp4", ".opus": "audio/ogg"}
+
+
+@dataclass(frozen=True, slots=True)
+class CacheControl(Record):
+    """Keep the prompt up to here in the provider's cache, for five minutes or an hour."""
+
+    ttl: Literal["5m", "1h"] = "5m"
+
+    def __post_init__(self) -> None:
+        if self.ttl not in ("5m", "1h"):
+            raise ValueError(f"CacheControl.ttl must be '5m' or '1h', got {self.ttl!r}")
+
+
+class Source(Tagged):
+    """Where the bytes of an image, a document or a sound are."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Base64Source(Source):
+    """The bytes themselves. ``data`` is base64 text; raw ``bytes`` are encoded when given."""
+
+    type: ClassVar[str] = "base64"
+    media_type: str
+    data: str
+
+    if TYPE_CHECKING:  # wider than the field: bytes are taken as well
+
+        def __init__(self, media_type: str, data: str | bytes) -> None: ...
+
+    def __post_init__(self) -> None:
+        if "/" not in self.media_type:
+            raise ValueError(f"Base64Source.media_type must be like 'image/png', got {self.media_type!r}")
+        if isinstance(self.data, bytes):
+            object.__setattr__(self, "data", base64.b64encode(self.data).decode("ascii"))
+            return
+        try:
+            base64.b64decode(self.data, validate=True)
+        except (binascii.Error, ValueError) as exc:
+            raise ValueError(f"Base64Source.data is not base64 ({exc}); give the raw bytes instead") from exc
+
+
+@dataclass(frozen=True, slots=True)
+class UrlSource(Source):
+    """A URL that the provider fetches."""
+
+    type: ClassVar[str] = "url"
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource(Source):
+    """A file that was uploaded to the provider before."""
+
+    type: ClassVar[str] = "file"
+    file_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block(Tagged):
+    """A part of a message."""
+
+    type: ClassVar[str]
+    cache_control: CacheControl | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TextBlock(Block):
+    """Text. An empty one is dropped on the way out."""
+
+    type: ClassVar[str] = "text"
+    text: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.text, str):
+            raise TypeError(f"TextBlock.text must be a str, got {type(self.text).__name__}")
+
+
+@dataclass(frozen=True, slots=True)
+class _FileBlock(Block):
+    source: Source = field(metadata=nested(Source))
+
+    @classmethod
+    def from_path(cls: type[SourceBlockT], path: str | PathLike[str]) -> SourceBlockT:
+        """A block with the bytes of the file; the media type comes from the name.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: the name does not tell a media type; use ``Base64Source(media_type, data)``.
+        """
+        file = Path(path)
+        media_type = _MEDIA_TYPES.get(file.suffix.lower()) or mimetypes.guess_type(file.name)[0]
+        if media_type is None:
+            raise ValueError(f"{file.name}: no media type is known for this name; give Base64Source(media_type, data)")
+        return cls(Base64Source(media_type, file.read_bytes()))
+
+
+@dataclass(frozen=True, slots=True)
+class ImageBlock(_FileBlock):
+    """A picture."""
+
+    type: ClassVar[str] = "image"
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentBlock(_FileBlock):
+    """A document, most often a PDF. ``name`` is its file name."""
+
+    type: ClassVar[str] = "document"
+    name: str | None = None
+
+    @classmethod
+    def from_path(cls, path: str | PathLike[str]) -> DocumentBlock:
+        """A block with the bytes and the name of the file. Raises as ``ImageBlock.from_path`` does."""
+        plain = super(DocumentBlock, cls).from_path(path)
+        return cls(plain.source, name=Path(path).name)
+
+
+@dataclass(frozen=True, slots=True)
+class AudioBlock(_FileBlock):
+    """A sound."""
+
+    type: ClassVar[str] = "audio"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallBlock(Block):
+    """The model asked for a tool. ``args`` is the JSON object that it gave."""
+
+    type: ClassVar[str] = "tool_call"
+    call_id: str
+    name: str
+    args: dict[str, Any]
+    signature: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.args, dict):
+            raise TypeError(f"ToolCallBlock.args must be a dict, got {type(self.args).__name__}")
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResultBlock(Block):
+    """What the tool answered to ``call_id``. ``blocks`` may be given as a plain string."""
+
+    type: ClassVar[str] = "tool_result"
+    call_id: str
+    blocks: tuple[Block, ...] = field(metadata=nested(Block))
+    is_error: bool = False
+
+    if TYPE_CHECKING:  # wider than the field: any sequence, or a plain string
+
+        def __init__(
+            self,
+            call_id: str,
+            blocks: str | Sequence[Block],
+            is_error: bool = False,
+            *,
+            cache_control: CacheControl | None = None,
+        ) -> None: ...
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "blocks", _as_blocks(self.blocks, "ToolResultBlock"))
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningBlock(Block):
+    """What the model thought. It goes back only to the provider that signed it."""
+
+    type: ClassVar[str] = "reasoning"
+    text: str
+    signature: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RedactedReasoningBlock(Block):
+    """Thinking that the provider encrypted."""
+
+    type: ClassVar[str] = "redacted_reasoning"
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderBlock(Block):
+    """A block of a kind that only one wire knows. That wire gets it back verbatim, the others never see it.
+
+    ``provider`` is the wire: ``anthropic``, ``openai-chat``, ``openai-responses``, ``gemini``, ``bedrock``.
+    """
+
+    type: ClassVar[str] = "provider"
+    provider: str
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Message(Record):
+    """One turn of a conversation. ``blocks`` may be given as a plain string."""
+
+    role: Role
+    blocks: tuple[Block, ...] = field(metadata=nested(Block))
+
+    if TYPE_CHECKING:  # wider than the field: any sequence, or a plain string
+
+        def __init__(self, role: Role, blocks: str | Sequence[Block]) -> None: ...
+
+    def __post_init__(self) -> None:
+        if self.role not in ("user", "assistant"):
+            raise ValueError(
+                f"Message.role must be 'user' or 'assistant', got {self.role!r}"
+                " (system text goes into ChatRequest.system_prompt)"
+            )
+        object.__setattr__(self, "blocks", _as_blocks(self.blocks, "Message"))
+
+    @classmethod
+    def user(cls, blocks: str | Sequence[Block]) -> Message:
+        return cls("user", blocks)
+
+    @classmethod
+    def assistant(cls, blocks: str | Sequence[Block]) -> Message:
+        return cls("assistant", blocks)
+
+    @classmethod
+    def tool_result(cls, call_id: str, blocks: str | Sequence[Block], is_error: bool = False) -> Message:
+        """A user message with the answer of one tool."""
+        return cls("user", [ToolResultBlock(call_id, blocks, is_error)])
+
+    @property
+    def text(self) -> str:
+        """The text blocks, joined."""
+        return "".join(block.text for block in self.blocks if isinstance(block, TextBlock))
+
+
+def _as_blocks(given: str | Sequence[Block], owner: str) -> tuple[Block, ...]:
+    if isinstance(given, str):
+        return (TextBlock(given),)
+    blocks = tuple(given)
+    for block in blocks:
+        if not isinstance(block, Block):
+            raise TypeError(f"{owner}.blocks takes a str or blocks, got {type(block).__name__}")
+    return blocks
+
+
+def sendable(messages: Sequence[Message]) -> Iterator[Message]:
+    """The history as a provider accepts it: no empty text, no empty message, no two of one role in a row."""
+    role: Role | None = None
+    blocks: list[Block] = []
+    for message in messages:
+        kept = [block for block in message.blocks if not (isinstance(block, TextBlock) and not block.text)]
+        if not kept:
+            continue
+        if role is not None and message.role != role:
+            yield Message(role, blocks)
+            blocks = []
+        role = message.role
+        blocks.extend(kept)
+    if role is not None and blocks:
+        yield Message(role, blocks)

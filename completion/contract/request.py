@@ -1,0 +1,211 @@
+"""What is asked: a ChatRequest, the same for every provider."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from completion.contract.codec import Record, nested
+from completion.contract.messages import CacheControl, Message
+
+EFFORTS = ("minimal", "low", "medium", "high")
+
+
+@dataclass(frozen=True, slots=True)
+class SystemBlock(Record):
+    """A part of the system prompt, with a wish that the prompt up to here be cached."""
+
+    text: str
+    cache_control: CacheControl | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolDefinition(Record):
+    """A tool that the model may ask for.
+
+    ``input_schema`` is a JSON Schema of type object. ``strict`` asks the provider to hold the model to the schema.
+    ``tags`` are for the caller and never sent.
+    """
+
+    name: str
+    description: str
+    input_schema: dict[str, Any]
+    tags: tuple[str, ...] = ()
+    strict: bool | None = None
+    cache_control: CacheControl | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("ToolDefinition.name must not be empty")
+        if not isinstance(self.input_schema, dict):
+            raise TypeError(f"ToolDefinition.input_schema must be a dict, got {type(self.input_schema).__name__}")
+        object.__setattr__(self, "tags", _strings(self.tags, "ToolDefinition.tags"))
+
+
+@dataclass(frozen=True, slots=True)
+class ToolChoice(Record):
+    """Whether the model may, must or must not call a tool. Made by ``auto``, ``any``, ``tool(name)``, ``none``."""
+
+    kind: Literal["auto", "any", "tool", "none"]
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("auto", "any", "tool", "none"):
+            raise ValueError(f"ToolChoice.kind must be 'auto', 'any', 'tool' or 'none', got {self.kind!r}")
+        if (self.kind == "tool") != bool(self.name):
+            raise ValueError("ToolChoice takes a name with kind 'tool', and only then")
+
+    @classmethod
+    def auto(cls) -> ToolChoice:
+        """The model decides."""
+        return cls("auto")
+
+    @classmethod
+    def any(cls) -> ToolChoice:
+        """Some tool must be called."""
+        return cls("any")
+
+    @classmethod
+    def tool(cls, name: str) -> ToolChoice:
+        """This tool must be called."""
+        return cls("tool", name)
+
+    @classmethod
+    def none(cls) -> ToolChoice:
+        """No tool may be called."""
+        return cls("none")
+
+
+@dataclass(frozen=True, slots=True)
+class JsonSchema(Record):
+    """The answer must be JSON of this schema."""
+
+    name: str
+    schema: dict[str, Any]
+    strict: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest(Record):
+    """One question to a model.
+
+    ``messages``: the history, or a plain string for one user message. ``max_tokens``: cap of the answer.
+    ``temperature``, ``top_p``, ``top_k``, ``seed``: in the provider's own range; None sends nothing.
+    ``reasoning_effort``: a word, or a budget in tokens. ``response_format``: ``"json"`` or a ``JsonSchema``.
+    ``parallel_tool_use=False``: at most one call a turn. ``additional_params`` is merged last into the wire body
+    as a JSON Merge Patch (RFC 7396): objects merge, None deletes.
+
+    Raises:
+        TypeError, ValueError: a value that no provider could take; the message names the field.
+    """
+
+    messages: tuple[Message, ...] = field(metadata=nested(Message))
+    max_tokens: int = 4096
+    system_prompt: str | tuple[SystemBlock, ...] | None = field(default=None, metadata=nested(SystemBlock))
+    tools: tuple[ToolDefinition, ...] = field(default=(), metadata=nested(ToolDefinition))
+    tool_choice: ToolChoice | None = None
+    parallel_tool_use: bool | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    seed: int | None = None
+    stop_sequences: tuple[str, ...] = ()
+    reasoning_effort: Literal["minimal", "low", "medium", "high"] | int | None = None
+    response_format: JsonSchema | Literal["json"] | None = field(default=None, metadata=nested(JsonSchema))
+    additional_params: dict[str, Any] | None = None
+
+    if TYPE_CHECKING:  # wider than the fields: a plain string, any sequence
+
+        def __init__(
+            self,
+            messages: str | Sequence[Message],
+            max_tokens: int = 4096,
+            system_prompt: str | Sequence[SystemBlock] | None = None,
+            tools: Sequence[ToolDefinition] = (),
+            tool_choice: ToolChoice | None = None,
+            parallel_tool_use: bool | None = None,
+            temperature: float | None = None,
+            top_p: float | None = None,
+            top_k: int | None = None,
+            seed: int | None = None,
+            stop_sequences: Sequence[str] = (),
+            reasoning_effort: Literal["minimal", "low", "medium", "high"] | int | None = None,
+            response_format: JsonSchema | Literal["json"] | None = None,
+            additional_params: dict[str, Any] | None = None,
+        ) -> None: ...
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        if isinstance(self.messages, str):
+            put(self, "messages", (Message.user(self.messages),))
+        elif isinstance(self.messages, Message):
+            put(self, "messages", (self.messages,))
+        put(self, "messages", _records(self.messages, Message, "messages"))
+        put(self, "tools", _records(self.tools, ToolDefinition, "tools"))
+        put(self, "stop_sequences", _strings(self.stop_sequences, "ChatRequest.stop_sequences"))
+        if self.system_prompt is not None and not isinstance(self.system_prompt, str):
+            put(self, "system_prompt", _records(self.system_prompt, SystemBlock, "system_prompt"))
+        self._check()
+
+    def _check(self) -> None:
+        if not self.messages:
+            raise ValueError("ChatRequest.messages is empty: give a string or at least one Message")
+        _whole("max_tokens", self.max_tokens, at_least=1)
+        _whole("top_k", self.top_k, at_least=0)
+        _whole("seed", self.seed)
+        _number("temperature", self.temperature)
+        _number("top_p", self.top_p)
+        effort = self.reasoning_effort
+        if isinstance(effort, str) or effort is None:
+            if effort not in (None, *EFFORTS):
+                raise ValueError(
+                    f"ChatRequest.reasoning_effort must be one of {EFFORTS} or a number of tokens, got {effort!r}"
+                )
+        else:
+            _whole("reasoning_effort", effort, at_least=0)
+        if self.response_format not in (None, "json") and not isinstance(self.response_format, JsonSchema):
+            raise ValueError(
+                f"ChatRequest.response_format must be 'json' or a JsonSchema, got {self.response_format!r}"
+            )
+        names = [tool.name for tool in self.tools]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"ChatRequest.tools has a name twice: {', '.join(sorted(twice))}")
+        if self.tool_choice is not None and self.tool_choice.kind == "tool" and self.tool_choice.name not in names:
+            raise ValueError(f"ChatRequest.tool_choice names {self.tool_choice.name!r}, which is not among the tools")
+
+
+def _records(given: Any, kind: type, name: str) -> tuple[Any, ...]:
+    found = tuple(given)
+    for item in found:
+        if not isinstance(item, kind):
+            raise TypeError(f"ChatRequest.{name} takes {kind.__name__} objects, got {type(item).__name__}")
+    return found
+
+
+def _strings(given: Any, name: str) -> tuple[str, ...]:
+    if isinstance(given, str):
+        raise TypeError(f"{name} takes a sequence of strings; write [{given!r}]")
+    found = tuple(given)
+    if not all(isinstance(item, str) and item for item in found):
+        raise TypeError(f"{name} takes non-empty strings, got {found!r}")
+    return found
+
+
+def _whole(name: str, value: Any, at_least: int | None = None) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"ChatRequest.{name} must be a whole number, got {value!r}")
+    if at_least is not None and value < at_least:
+        raise ValueError(f"ChatRequest.{name} must be at least {at_least}, got {value}")
+
+
+def _number(name: str, value: Any) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"ChatRequest.{name} must be a number, got {value!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"ChatRequest.{name} must be finite, got {value}")

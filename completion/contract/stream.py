@@ -1,0 +1,141 @@
+"""The stream that ``chat_stream`` returns: a blocking generator of chunks that owns its connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from completion.cancel import CancelToken
+from completion.contract.chunks import StreamChunk
+from completion.contract.turn import Turn, collect
+from completion.errors import StreamCancelledError
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseInfo:
+    """What is known of the HTTP response as soon as the call returns.
+
+    ``headers`` compares names without regard to case. ``dropped`` names the request fields that this provider
+    has no words for and that were left out, because they state a preference only.
+    """
+
+    status: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    request_id: str | None = None
+    dropped: tuple[str, ...] = ()
+
+
+def _nothing() -> None:
+    pass
+
+
+class ChatStream(Generator[StreamChunk, None, None]):
+    """A blocking generator of chunks that is also a context manager.
+
+    Leaving the ``with``, ``close()``, breaking out of the loop and dropping the stream all hang up. An error
+    closes it too: what was yielded stays valid, and ``next()`` gives StopIteration from then on.
+
+    Args:
+        chunks: what to yield. When it is a generator, it is closed with the stream.
+        response: what is known of the response.
+        token: raised by ``cancel()``; ``chunks`` may wait on it.
+        release: gives back what the stream holds; called by ``close()``, idempotent.
+        provider, model: named by the error of a cancelled stream.
+    """
+
+    def __init__(
+        self,
+        chunks: Iterator[StreamChunk],
+        *,
+        response: ResponseInfo | None = None,
+        token: CancelToken | None = None,
+        release: Callable[[], None] = _nothing,
+        provider: str | None = None,
+        model: str | None = None,
+    ) -> None:
+        self.response = response or ResponseInfo()
+        self._chunks = chunks
+        self._token = token or CancelToken()
+        self._release = release
+        self._origin = (provider, model)
+        self._over = False
+
+    def __iter__(self) -> ChatStream:
+        return self
+
+    def __next__(self) -> StreamChunk:
+        if self._token.cancelled:
+            self._end_cancelled()
+        try:
+            return next(self._chunks)
+        except StopIteration:
+            self._over = True
+            raise
+        except BaseException:
+            self.close()
+            raise
+
+    def send(self, value: None) -> StreamChunk:
+        """The same as ``next()``."""
+        return next(self)
+
+    def throw(  # type: ignore[override]
+        self,
+        typ: type[BaseException] | BaseException,
+        val: BaseException | None = None,
+        tb: TracebackType | None = None,
+    ) -> StreamChunk:
+        """Close the stream and raise the given error from here."""
+        self.close()
+        error = typ if isinstance(typ, BaseException) else (val or typ())
+        raise error.with_traceback(tb)
+
+    def close(self) -> None:
+        """Hang up. Idempotent; from another thread, while a ``next()`` is blocked, it is ``cancel()``."""
+        if isinstance(self._chunks, Generator):
+            try:
+                self._chunks.close()
+            except ValueError:  # "generator already executing": another thread is inside of next()
+                self.cancel()
+                return
+        self._over = True
+        self._release()
+
+    def cancel(self) -> None:
+        """End the stream from any thread: a ``next()`` that is blocked, or called later, raises
+        StreamCancelledError. After the end of the stream it does nothing."""
+        if not self._over:
+            self._token.cancel()
+
+    def collect(self) -> Turn:
+        """Drain the stream and return the turn.
+
+        Raises:
+            CompletionError: as ``next()`` does; ``partial`` is the Turn so far.
+        """
+        with self:
+            return collect(self)
+
+    def _end_cancelled(self) -> None:
+        over = self._over
+        self.close()
+        if not over:
+            provider, model = self._origin
+            raise StreamCancelledError("the stream was cancelled", provider=provider, model=model)
+
+    def __enter__(self) -> ChatStream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_over", True):
+            self.close()
+
+    def __repr__(self) -> str:
+        state = "over" if self._over else "cancelled" if self._token.cancelled else "open"
+        return f"<ChatStream {state}, status {self.response.status}>"

@@ -1,0 +1,149 @@
+"""A whole turn, and how chunks add up to one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from completion.contract.chunks import (
+    FinishReason,
+    ProviderBlockFinished,
+    ReasoningDelta,
+    ReasoningFinished,
+    RedactedReasoning,
+    StreamChunk,
+    TextDelta,
+    ToolCallFinished,
+    ToolCallMalformed,
+    TurnFinished,
+    Usage,
+)
+from completion.contract.codec import Record, nested
+from completion.contract.messages import (
+    Block,
+    Message,
+    ProviderBlock,
+    ReasoningBlock,
+    RedactedReasoningBlock,
+    TextBlock,
+    ToolCallBlock,
+)
+from completion.errors import CompletionError, TruncatedStreamError
+
+
+@dataclass(frozen=True, slots=True)
+class Turn(Record):
+    """What the model said in one turn.
+
+    ``message`` is ready to append to the history, reasoning and signatures included. ``reason`` is None in the
+    ``partial`` of an error: the turn did not end. ``malformed_calls`` are calls whose arguments are no JSON
+    object; they are in no message, because no history could carry them.
+    """
+
+    message: Message
+    reason: FinishReason | None = field(default=None, metadata=nested(FinishReason))
+    usage: Usage | None = None
+    service_tier: str | None = None
+    provider_reason: str | None = None
+    stop_sequence: str | None = None
+    response_id: str | None = None
+    response_model: str | None = None
+    malformed_calls: tuple[ToolCallMalformed, ...] = field(default=(), metadata=nested(ToolCallMalformed))
+
+    @property
+    def text(self) -> str:
+        """The text of the answer."""
+        return self.message.text
+
+    @property
+    def reasoning(self) -> str:
+        """The text of the reasoning, as far as the provider shows it."""
+        return "".join(block.text for block in self.message.blocks if isinstance(block, ReasoningBlock))
+
+    @property
+    def tool_calls(self) -> tuple[ToolCallBlock, ...]:
+        """The calls that are complete, in the model's order."""
+        return tuple(block for block in self.message.blocks if isinstance(block, ToolCallBlock))
+
+
+def collect(chunks: Iterable[StreamChunk]) -> Turn:
+    """Drain a stream and return the finished turn.
+
+    Raises:
+        CompletionError: whatever the stream raises; its ``partial`` is the Turn so far.
+        TruncatedStreamError: the chunks ended without a TurnFinished.
+    """
+    sum_ = _Sum()
+    try:
+        for chunk in chunks:
+            sum_.add(chunk)
+        if sum_.end is None:
+            raise TruncatedStreamError("the chunks ended without a TurnFinished")
+    except CompletionError as error:
+        error.partial = sum_.turn()
+        raise
+    return sum_.turn()
+
+
+class _Sum:
+    """The blocks so far. A text or reasoning that is still growing is kept as pieces, and joined once."""
+
+    def __init__(self) -> None:
+        self.end: TurnFinished | None = None
+        self._blocks: list[Block] = []
+        self._malformed: list[ToolCallMalformed] = []
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+
+    def add(self, chunk: StreamChunk) -> None:
+        match chunk:
+            case TextDelta(delta):
+                self._text.append(delta)
+            case ReasoningDelta(delta):
+                self._close_text()
+                self._reasoning.append(delta)
+            case ReasoningFinished(signature):
+                self._close_text()
+                self._blocks.append(ReasoningBlock("".join(self._reasoning), signature))
+                self._reasoning.clear()
+            case RedactedReasoning(data):
+                self._append(RedactedReasoningBlock(data))
+            case ToolCallFinished(call_id, name, args, signature):
+                self._append(ToolCallBlock(call_id, name, args, signature))
+            case ProviderBlockFinished(provider, data):
+                self._append(ProviderBlock(provider, data))
+            case ToolCallMalformed():
+                self._malformed.append(chunk)
+            case TurnFinished():
+                self.end = chunk
+
+    def turn(self) -> Turn:
+        self._close_text()
+        blocks = [*self._blocks]
+        if self._reasoning:  # broken off inside: there is no signature, and no closing chunk
+            blocks.append(ReasoningBlock("".join(self._reasoning)))
+        message = Message("assistant", blocks)
+        malformed = tuple(self._malformed)
+        if self.end is None:
+            return Turn(message, malformed_calls=malformed)
+        end = self.end
+        return Turn(
+            message,
+            reason=end.reason,
+            usage=end.usage,
+            service_tier=end.service_tier,
+            provider_reason=end.provider_reason,
+            stop_sequence=end.stop_sequence,
+            response_id=end.response_id,
+            response_model=end.response_model,
+            malformed_calls=malformed,
+        )
+
+    def _append(self, block: Block) -> None:
+        self._close_text()
+        self._blocks.append(block)
+
+    def _close_text(self) -> None:
+        if self._text:
+            self._blocks.append(TextBlock("".join(self._text)))
+            self._text.clear()

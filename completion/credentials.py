@@ -1,0 +1,87 @@
+"""Keys: asked for once per request, and never shown in a repr, an error or a traceback's locals."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from completion.errors import ConfigurationError
+
+Key = str | Callable[[], str]
+"""A key, or a function that is asked for one before each request."""
+
+
+class Authorization:
+    """The headers that prove who asks, as a callable for ``requests``' ``auth=``.
+
+    Given as ``auth`` rather than as headers, they also keep ``.netrc`` from replacing them.
+    """
+
+    __slots__ = ("_headers", "_secret")
+
+    def __init__(self, headers: Mapping[str, str], secret: str) -> None:
+        self._headers = headers
+        self._secret = secret
+
+    def __call__(self, prepared: Any) -> Any:
+        prepared.headers.update(self._headers)
+        return prepared
+
+    def conceal(self, text: str) -> str:
+        """The text without the key, should a server have echoed it."""
+        return text.replace(self._secret, "[key]") if self._secret else text
+
+    def __repr__(self) -> str:
+        return "<Authorization>"
+
+
+class ApiKey:
+    """A key given by the caller, or found in the environment when this object is made.
+
+    Pickles: a given key travels, one from the environment is looked up again on the other side.
+    """
+
+    __slots__ = ("_found", "_given", "header", "prefix", "variable")
+
+    def __init__(
+        self, given: Key | None, variable: str, *, header: str = "Authorization", prefix: str = "Bearer "
+    ) -> None:
+        self.variable = variable
+        self.header = header
+        self.prefix = prefix
+        self._given = given
+        self._found = None if given is not None else os.environ.get(variable)
+
+    def authorization(self, provider: str) -> Authorization:
+        """What to send with one request.
+
+        Raises:
+            ConfigurationError: there is no key, or one that cannot stand in a header.
+        """
+        key = self._given() if callable(self._given) else self._given or self._found
+        if not key:
+            raise ConfigurationError(f"no API key: set {self.variable} or give api_key=", provider=provider)
+        if not isinstance(key, str):
+            raise ConfigurationError(f"api_key must give a str, got {type(key).__name__}", provider=provider)
+        key = key.strip()
+        if not key.isascii() or not key.isprintable() or " " in key:
+            raise ConfigurationError(
+                f"the API key (api_key= or {self.variable}) holds a character that no HTTP header can carry: "
+                "white space, a control character or one outside ASCII",
+                provider=provider,
+            )
+        return Authorization({self.header: self.prefix + key}, key)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "given": self._given, "variable": self.variable, "header": self.header, "prefix": self.prefix
+        }  # fmt: skip
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(  # type: ignore[misc]
+            state["given"], state["variable"], header=state["header"], prefix=state["prefix"]
+        )
+
+    def __repr__(self) -> str:
+        return f"<ApiKey {'given' if self._given else f'from {self.variable}'}>"

@@ -1,0 +1,56 @@
+"""What adapters share on the way out, from the request to the wire."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from completion.contract.messages import Base64Source
+from completion.contract.request import ChatRequest
+from completion.errors import UnsupportedContentError
+
+
+def merged(body: Any, patch: Any) -> Any:
+    """The body with a JSON Merge Patch applied: objects merge, None deletes, anything else replaces.
+
+    https://www.rfc-editor.org/rfc/rfc7396
+    """
+    if not isinstance(patch, Mapping):
+        return patch
+    result = dict(body) if isinstance(body, Mapping) else {}
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = merged(result.get(key), value)
+    return result
+
+
+def unsupported(adapter: str, field: str, why: str) -> UnsupportedContentError:
+    """The error for a part of a request that the wire has no words for."""
+    return UnsupportedContentError(f"{field} cannot be sent: {why}", provider=adapter)
+
+
+def system_text(req: ChatRequest) -> str:
+    """The system prompt as one string, its blocks joined by a blank line."""
+    if isinstance(req.system_prompt, str) or req.system_prompt is None:
+        return req.system_prompt or ""
+    return "\n\n".join(block.text for block in req.system_prompt if block.text)
+
+
+def wants_cache(req: ChatRequest) -> bool:
+    """Some part of the request carries a CacheControl."""
+    system = () if isinstance(req.system_prompt, str) or req.system_prompt is None else req.system_prompt
+    blocks = [block for message in req.messages for block in message.blocks]
+    wishes = [part.cache_control for parts in (system, req.tools, blocks) for part in parts]
+    return any(wish is not None for wish in wishes)
+
+
+def data_uri(source: Base64Source) -> str:
+    return f"data:{source.media_type};base64,{source.data}"
+
+
+def json_text(value: Any) -> str:
+    """Compact JSON, as models write it themselves."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,33 @@
+"""For tests of programs that use this library, and of adapters: real servers and scripted models, no mocks.
+
+``ProviderServer`` is a loopback HTTP server that plays scripted replies with faults; ``ScriptedModel`` is a
+CompletionModel that answers from a script.
+"""
+
+from completion.testing.server import (
+    Cut,
+    Hangup,
+    Pause,
+    ProviderServer,
+    Reply,
+    Request,
+    Reset,
+    Stall,
+    Trickle,
+    WaitFor,
+    event,
+)
+
+__all__ = [
+    "Cut",
+    "Hangup",
+    "Pause",
+    "ProviderServer",
+    "Reply",
+    "Request",
+    "Reset",
+    "Stall",
+    "Trickle",
+    "WaitFor",
+    "event",
+]

@@ -1,0 +1,132 @@
+"""The way onto the wire: the only door to requests and urllib3.
+
+    payload -> POST -> headers -> Body: pieces of bytes, as soon as they arrive
+
+``Transport`` sends, ``body`` reads, ``exchange`` keeps the clocks and can be woken by another thread, ``session``
+makes the connections, ``faults`` turns what goes wrong into our errors.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from requests import Session
+from requests.structures import CaseInsensitiveDict
+
+from completion.credentials import Authorization
+from completion.errors import CompletionError, UnsupportedContentError
+from completion.transport.body import Body
+from completion.transport.exchange import Exchange, opening
+from completion.transport.faults import scrubbed
+from completion.transport.session import new_session
+from completion.transport.timeout import Timeout
+from completion.version import __version__
+
+__all__ = ["Body", "Session", "Timeout", "Transport"]
+
+
+class Transport:
+    """The requests of one endpoint, over one lazily made Session.
+
+    Safe over threads; after a fork the child makes a Session of its own. Pickles without its connections.
+    """
+
+    def __init__(
+        self,
+        *,
+        provider: str,
+        timeout: Timeout,
+        headers: Mapping[str, str],
+        session: Session | None,
+        request_id_headers: tuple[str, ...],
+    ) -> None:
+        self.provider = provider
+        self.timeout = timeout
+        self._headers = dict(headers)
+        self._given_session = session
+        self._request_id_headers = request_id_headers
+        self._session_of_process: dict[int, Session] = {}
+
+    def post(self, url: str, payload: Any, authorization: Authorization, *, model: str) -> Body:
+        """The open body of a 2xx event stream.
+
+        Raises:
+            CompletionError: anything that keeps the stream from opening; the connection is released.
+        """
+        exchange = Exchange(self.provider, model, self.timeout, authorization)
+        sent = _encoded(payload, exchange)
+        exchange.begin()
+        bound = opening.set(exchange)
+        try:
+            response = self._session().post(
+                url,
+                data=sent,
+                headers={
+                    "Content-Type": "application/json",
+                    "Accept": "text/event-stream",
+                    # A compressed stream arrives when its compressor's buffer is full.
+                    "Accept-Encoding": "identity",
+                    "User-Agent": f"completion/{__version__}",
+                    **self._headers,
+                },
+                auth=authorization,
+                stream=True,
+                timeout=exchange.header_timeout(),
+                allow_redirects=False,
+            )
+        except CompletionError:
+            exchange.end()
+            raise
+        except Exception as exc:
+            exchange.end()
+            raise exchange.setup_error(exc) from scrubbed(exc)
+        except BaseException:
+            exchange.end()
+            raise
+        finally:
+            opening.reset(bound)
+        body = Body(response, exchange, _request_id(response.headers, self._request_id_headers))
+        try:
+            body.check()
+        except BaseException:
+            body.close()
+            raise
+        return body
+
+    def close(self) -> None:
+        """Close the pooled connections; a later request opens new ones. A Session given by the caller stays."""
+        for session in list(self._session_of_process.values()):
+            session.close()
+
+    def _session(self) -> Session:
+        if self._given_session is not None:
+            return self._given_session
+        process = os.getpid()
+        session = self._session_of_process.get(process)
+        if session is None:
+            # Of several threads that come here at once all get the same one: setdefault is atomic.
+            session = self._session_of_process.setdefault(process, new_session())
+            for other in [pid for pid in self._session_of_process if pid != process]:
+                # The parent's: its sockets are closed in this process only.
+                self._session_of_process.pop(other, None)
+        return session
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_session_of_process": {}}
+
+
+def _encoded(payload: Any, exchange: Exchange) -> bytes:
+    try:
+        return json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError as exc:
+        what = f"the request's text holds {exc.object[exc.start]!r}, half of a surrogate pair, which UTF-8 cannot carry"
+        raise exchange.error(UnsupportedContentError, what) from None
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise exchange.error(UnsupportedContentError, f"the request cannot be written as JSON: {exc}") from exc
+
+
+def _request_id(headers: CaseInsensitiveDict[str], names: tuple[str, ...]) -> str | None:
+    return next((headers[name] for name in names if headers.get(name)), None)

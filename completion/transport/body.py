@@ -1,0 +1,161 @@
+"""The body of a response: pieces of bytes as soon as they arrive, and the end of the connection."""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from types import TracebackType
+from typing import Final
+
+import requests
+
+from completion import classify
+from completion.errors import BODY_LIMIT, CompletionError, TransportError
+from completion.transport.exchange import Exchange
+from completion.transport.faults import scrubbed
+
+READ_SIZE: Final = 64 * 1024
+
+# Reading an error's body may take so long, whatever `Timeout.read` says.
+_ERROR_BODY_SECONDS: Final = 5.0
+# After the end of turn: for usage and late errors, and then for the rest of the body.
+_TAIL_SECONDS: Final = 5.0
+_DRAIN_SECONDS: Final = 0.05
+_DRAIN_BYTES: Final = 16 * 1024
+
+
+class Body:
+    """The body of one response: pieces of bytes off the wire, and the end of the connection.
+
+    ``close()`` hangs up, unless the turn is over: then the rest is read, within narrow bounds, and the connection
+    goes back to the pool.
+    """
+
+    def __init__(self, response: requests.Response, exchange: Exchange, request_id: str | None) -> None:
+        self.status: int = response.status_code
+        self.headers: Mapping[str, str] = response.headers
+        self.request_id = request_id
+        self.token = exchange.token
+        self.conceal = exchange.authorization.conceal
+        self._response = response
+        self._exchange = exchange
+        self._raw = response.raw
+        self._held = b""
+        self._is_complete = False
+        self._turn_is_over = False
+        self._is_closed = False
+        # http.client's own response, where there is one and nothing to decompress: urllib3's read1 on top of it
+        # costs 3 µs more a call.
+        direct = getattr(self._raw, "_fp", None)
+        encoding = response.headers.get("content-encoding", "identity")
+        self._direct = direct if isinstance(direct, http.client.HTTPResponse) and encoding == "identity" else None
+        exchange.watch_response(self._raw)
+
+    def pieces(self) -> Iterator[bytes]:
+        """What arrives, as soon as it does, until the end of the body.
+
+        Raises:
+            TransportError: the connection broke, or one of the timeouts is over.
+            StreamCancelledError: somebody called ``cancel()``.
+        """
+        exchange = self._exchange
+        if self._held:
+            held, self._held = self._held, b""
+            yield held
+        read = self._direct.read1 if self._direct is not None else self._decoded
+        while True:
+            if exchange.has_clocks:
+                exchange.arm()
+            try:
+                piece = read(READ_SIZE)
+            except Exception as exc:
+                raise exchange.stream_error(exc) from scrubbed(exc)
+            if not piece:
+                break
+            yield piece
+        if self.token.cancelled:
+            raise exchange.cancelled()
+        if self._direct is not None and self._direct.length:
+            raise exchange.error(
+                TransportError, f"the connection closed {self._direct.length} bytes before the end of the body"
+            )
+        self._is_complete = True
+
+    def chunk_given(self) -> None:
+        """A chunk came out of what was read: the clock of ``Timeout.stall`` starts again."""
+        self._exchange.chunk_given()
+
+    def turn_over(self) -> None:
+        """The provider's end of turn was read: what follows is short, and nobody waits long for it."""
+        self._turn_is_over = True
+        self._exchange.limit("tail", _TAIL_SECONDS)
+
+    def check(self) -> None:
+        """Raise unless this is a 2xx response whose body can be an event stream."""
+        if not 200 <= self.status < 300:
+            raise self._with_origin(
+                classify.refusal(self.status, self.headers, self._error_text(), request_id=self.request_id)
+            )
+        content_type = self.headers.get("content-type", "")
+        if "event-stream" in content_type:
+            return
+        # Some proxies change the type of a true stream, so the body has the last word.
+        self._held = next(self.pieces(), b"")
+        if self._held.lstrip()[:1] in (b"{", b"[", b"<"):
+            raise self._with_origin(classify.not_a_stream(self._error_text(), content_type))
+
+    def close(self) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._turn_is_over and not self._is_complete and not self.token.cancelled:
+            self._drain()
+        if self._is_complete:
+            self._exchange.end()
+            if self._direct is not None:
+                self._direct.close()
+            self._raw.release_conn()
+        else:
+            # A forked child may hold a copy of the socket: only a shutdown tells the server for sure.
+            self._exchange.wake()
+            self._exchange.end()
+            with suppress(Exception):
+                self._response.close()
+
+    def _decoded(self, size: int) -> bytes:
+        piece: bytes = self._raw.read1(size, decode_content=True)
+        return piece
+
+    def _drain(self) -> None:
+        self._exchange.limit("tail", _DRAIN_SECONDS)
+        left = _DRAIN_BYTES
+        with suppress(CompletionError):
+            for piece in self.pieces():
+                left -= len(piece)
+                if left < 0:
+                    break
+
+    def _error_text(self) -> str:
+        """The body, cut to 64 KiB and to what comes within a few seconds."""
+        self._exchange.limit("tail", _ERROR_BODY_SECONDS)
+        text = bytearray()
+        with suppress(TransportError):
+            for piece in self.pieces():
+                text += piece
+                if len(text) > BODY_LIMIT:
+                    break
+        return self.conceal(bytes(text[:BODY_LIMIT]).decode("utf-8", "replace"))
+
+    def _with_origin(self, error: CompletionError) -> CompletionError:
+        error.provider, error.model = self._exchange.provider, self._exchange.model
+        error.request_id = error.request_id or self.request_id
+        return error
+
+    def __enter__(self) -> Body:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

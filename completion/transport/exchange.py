@@ -1,0 +1,190 @@
+"""One request and its response, as far as clocks and cancelling go."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import ContextVar
+from typing import Any
+
+import urllib3
+
+from completion.cancel import CancelToken
+from completion.credentials import Authorization
+from completion.errors import (
+    CompletionError,
+    DeadlineExceededError,
+    IdleTimeoutError,
+    StreamCancelledError,
+    TransportError,
+)
+from completion.transport.faults import explained, is_cut, plain
+from completion.transport.timeout import Timeout
+
+
+class Exchange:
+    """One request and its response, as far as clocks and cancelling go.
+
+    It knows the socket from the moment that there is one, so that another thread can wake whoever waits on it.
+    """
+
+    def __init__(self, provider: str, model: str, timeout: Timeout, authorization: Authorization) -> None:
+        self.provider = provider
+        self.model = model
+        self.authorization = authorization
+        self.token = CancelToken()
+        self.has_clocks = timeout.stall is not None or timeout.total is not None
+        self._timeout = timeout
+        self._began_at = time.monotonic()
+        self._chunk_at = self._began_at
+        # name of a clock -> when it runs out; "read" runs anew with each read
+        self._ends: dict[str, float] = {}
+        if timeout.total is not None:
+            self._ends["total"] = self._began_at + timeout.total
+        self._running = "read"
+        self._socket: socket.socket | None = None
+        self._shutdown: Callable[[], None] | None = None
+        self._lock = threading.RLock()
+        self._outer = CancelToken.current()
+        self._unbind: list[Callable[[], None]] = []
+        self._alarm: threading.Timer | None = None
+        self._has_rung = False
+
+    def begin(self) -> None:
+        """From here on ``cancel()`` and the clocks act.
+
+        Raises:
+            StreamCancelledError: the token that we are under was cancelled before.
+        """
+        if self._outer is not None:
+            self._unbind.append(self._outer.on_cancel(self.token.cancel))
+        if self.token.cancelled:
+            self.end()
+            raise self.cancelled()
+        self._unbind.append(self.token.on_cancel(self.wake))
+        if self.has_clocks:
+            # While http.client waits for headers nobody else can look at a clock.
+            seconds, self._running = min(
+                (seconds, name)
+                for name, seconds in (("stall", self._timeout.stall), ("total", self._timeout.total))
+                if seconds is not None
+            )
+            self._alarm = threading.Timer(seconds, self._ring)
+            self._alarm.daemon = True
+            self._alarm.start()
+
+    def end(self) -> None:
+        """Nothing wakes this exchange any more: its socket may soon serve another."""
+        with self._lock:
+            self._socket = self._shutdown = None
+        for unbind in self._unbind:
+            unbind()
+        self._unbind.clear()
+        if self._alarm is not None:
+            self._alarm.cancel()
+
+    def watch(self, sock: socket.socket | None) -> None:
+        """The connection in use stands on this socket."""
+        with self._lock:
+            self._socket = sock
+        if self.token.cancelled:
+            raise self.cancelled()
+        if self._has_rung:
+            raise TimeoutError
+
+    def watch_response(self, raw: Any) -> None:
+        """The headers are in."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        self._chunk_at = time.monotonic()
+        with self._lock:
+            if self._socket is None:  # a Session of the caller's own, with adapters of its own
+                self._socket = getattr(getattr(raw, "connection", None), "sock", None)
+                self._shutdown = getattr(raw, "shutdown", None)
+
+    def wake(self) -> None:
+        """Whoever waits on the socket stops waiting. The connection is lost."""
+        with self._lock:
+            if self._socket is not None:
+                with suppress(OSError, ValueError):
+                    self._socket.shutdown(socket.SHUT_RDWR)
+            elif self._shutdown is not None:
+                with suppress(OSError, ValueError, RuntimeError):
+                    self._shutdown()
+
+    def header_timeout(self) -> tuple[float | None, float | None]:
+        """For requests: (connect, read) while the headers are not in."""
+        limits = [s for s in (self._timeout.connect, self._timeout.total) if s is not None]
+        return (min(limits, default=None), self._timeout.read)
+
+    def limit(self, name: str, seconds: float) -> None:
+        """One more clock, which ends so many seconds from now."""
+        self._ends[name] = time.monotonic() + seconds
+        self.has_clocks = True
+
+    def chunk_given(self) -> None:
+        self._chunk_at = time.monotonic()
+
+    def arm(self) -> None:
+        """Let the next read end when the first of the clocks does.
+
+        Raises:
+            TransportError: one has run out already.
+        """
+        now = time.monotonic()
+        left = {name: end - now for name, end in self._ends.items()}
+        if self._timeout.read is not None:
+            left["read"] = self._timeout.read
+        if self._timeout.stall is not None and "tail" not in left:
+            left["stall"] = self._chunk_at + self._timeout.stall - now
+        self._running, seconds = min(left.items(), key=lambda item: item[1])
+        if seconds <= 0:
+            raise self._timed_out()
+        if self._socket is not None:
+            with suppress(OSError):
+                self._socket.settimeout(seconds)
+
+    def setup_error(self, exc: Exception) -> CompletionError:
+        """Why no response came, as one of ours."""
+        if self.token.cancelled:
+            return self.cancelled()
+        if self._has_rung:
+            return self._timed_out()
+        return self.error(*explained(exc, self._timeout, self.authorization))
+
+    def stream_error(self, exc: Exception) -> CompletionError:
+        """Why the body broke off, as one of ours."""
+        if self.token.cancelled:
+            return self.cancelled()
+        if isinstance(exc, TimeoutError | urllib3.exceptions.ReadTimeoutError):
+            return self._timed_out()
+        what = "the server broke the connection off" if is_cut(exc) else f"the connection failed ({plain(exc)})"
+        return self.error(TransportError, f"{what} before the end of the body")
+
+    def cancelled(self) -> StreamCancelledError:
+        return StreamCancelledError("the stream was cancelled", provider=self.provider, model=self.model)
+
+    def error(self, kind: type[CompletionError], message: str) -> CompletionError:
+        return kind(message, provider=self.provider, model=self.model)
+
+    def _timed_out(self) -> CompletionError:
+        timeout = self._timeout
+        if self._running == "total":
+            return self.error(DeadlineExceededError, f"the stream took longer than Timeout.total={timeout.total:g} s")
+        if self._running == "stall":
+            return self.error(IdleTimeoutError, f"no chunk came for Timeout.stall={timeout.stall:g} s")
+        if self._running == "tail":
+            return self.error(IdleTimeoutError, "the rest of the body did not come")
+        return self.error(IdleTimeoutError, f"no byte came for Timeout.read={timeout.read:g} s")
+
+    def _ring(self) -> None:
+        self._has_rung = True
+        self.wake()
+
+
+# The exchange that this thread is opening; urllib3 hands nothing through to its connections.
+opening: ContextVar[Exchange | None] = ContextVar("completionopening", default=None)

@@ -1,0 +1,83 @@
+"""From the exceptions of requests, urllib3 and http.client to our errors; a key is in none of them."""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Iterator
+
+import requests
+
+from completion.credentials import Authorization
+from completion.errors import (
+    CompletionError,
+    ConfigurationError,
+    ConnectTimeoutError,
+    IdleTimeoutError,
+    TransportError,
+)
+from completion.transport.timeout import Timeout
+
+
+def explained(exc: Exception, timeout: Timeout, authorization: Authorization) -> tuple[type[CompletionError], str]:
+    """What kind of failure an exception from ``requests`` is, and its message."""
+    said = authorization.conceal(plain(exc))
+    faults = requests.exceptions
+    if isinstance(exc, faults.ConnectTimeout):
+        return ConnectTimeoutError, f"no connection within Timeout.connect={timeout.connect} s"
+    if isinstance(exc, faults.ReadTimeout | TimeoutError):
+        return IdleTimeoutError, f"no response headers came for Timeout.read={timeout.read} s"
+    if isinstance(exc, faults.SSLError):
+        return TransportError, f"TLS failed: {said}"
+    if isinstance(exc, faults.ProxyError):
+        return TransportError, f"the proxy failed: {said}"
+    if isinstance(exc, faults.InvalidHeader | UnicodeError):
+        return ConfigurationError, "a header is not valid HTTP: check headers="
+    if isinstance(exc, ValueError | http.client.InvalidURL):  # MissingSchema, LocationParseError and their kin
+        return ConfigurationError, f"base_url is not a URL that can be called: {said}"
+    if isinstance(exc, faults.ConnectionError):
+        if is_cut(exc):
+            return TransportError, "the server closed the connection without an answer"
+        return TransportError, f"no connection: {said}"
+    if isinstance(exc, OSError) and not isinstance(exc, faults.RequestException):
+        return ConfigurationError, said  # a CA bundle that is not there
+    return TransportError, f"the request failed: {said}"
+
+
+def is_cut(exc: BaseException) -> bool:
+    """The other side went away, rather than never having been there."""
+    cuts = (http.client.RemoteDisconnected, http.client.IncompleteRead, ConnectionResetError, BrokenPipeError)
+    return any(isinstance(one, cuts) for one in _chain(exc))
+
+
+def _chain(exc: BaseException) -> Iterator[BaseException]:
+    """The exception and all that it wraps or was raised for."""
+    seen: set[int] = set()
+    todo: list[BaseException] = [exc]
+    while todo:
+        one = todo.pop()
+        if id(one) not in seen:
+            seen.add(id(one))
+            yield one
+            inside = (one.__cause__, one.__context__, getattr(one, "reason", None), *one.args)
+            todo.extend(item for item in inside if isinstance(item, BaseException))
+
+
+def plain(exc: BaseException) -> str:
+    """The innermost reason, on one line."""
+    innermost = exc
+    while True:
+        inside = (getattr(innermost, "reason", None), *innermost.args)
+        deeper = next((item for item in inside if isinstance(item, BaseException)), None)
+        if deeper is None:
+            return " ".join(str(innermost).split())[:300] or type(innermost).__name__
+        innermost = deeper
+
+
+def scrubbed(exc: BaseException) -> BaseException:
+    """The exception without what a crash reporter would show of it: the request with its headers, and frames whose
+    locals hold them."""
+    for one in _chain(exc):
+        if hasattr(one, "request"):
+            one.request = None
+        one.__traceback__ = None
+    return exc

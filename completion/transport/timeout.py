@@ -1,0 +1,35 @@
+"""How long to wait for what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Timeout:
+    """How long to wait, in seconds; None waits for ever.
+
+    ``connect``: for the connection. ``read``: the longest silence on the socket. ``stall``: the longest time
+    without a chunk (a server's pings do not count, nor does the time that the caller takes between two chunks).
+    ``total``: the whole stream, from the call on.
+    """
+
+    connect: float | None = 10.0
+    read: float | None = 60.0
+    stall: float | None = None
+    total: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            seconds = getattr(self, name)
+            if seconds is not None and not (isinstance(seconds, int | float) and seconds > 0):
+                raise ValueError(f"Timeout.{name} must be a number of seconds above 0, or None; got {seconds!r}")
+
+    @classmethod
+    def of(cls, given: Timeout | float | tuple[float | None, float | None]) -> Timeout:
+        """A Timeout from what ``requests`` takes as well: a number for ``read``, or ``(connect, read)``."""
+        if isinstance(given, Timeout):
+            return given
+        if isinstance(given, tuple):
+            return cls(connect=given[0], read=given[1])
+        return cls(read=given)
