@@ -9,7 +9,7 @@ turn; until something else arrives nothing waits and every piece flows through a
 from __future__ import annotations
 
 import json
-import uuid
+import os
 from collections import deque
 from collections.abc import Iterator
 from typing import Any, NoReturn
@@ -32,19 +32,36 @@ class ToolCall:
     """A tool call as it arrives: the first id and the first name that are not empty count, and the arguments add up.
 
     Some servers open every call with the arguments ``{}`` and send the real ones after; that opening is held back
-    until it is clear that nothing follows.
+    until the end of the turn, when it is clear that nothing followed.
     """
 
-    __slots__ = ("_opening", "_parts", "_told", "_whole", "call_id", "is_announced", "name", "signature")
+    __slots__ = (
+        "_length",
+        "_opening",
+        "_parts",
+        "_told",
+        "_whole",
+        "call_id",
+        "given_id",
+        "is_announced",
+        "is_over",
+        "name",
+        "signature",
+    )
 
     def __init__(self, call_id: str = "", name: str = "") -> None:
         self.call_id = call_id
+        """The provider's."""
+        self.given_id = ""
+        """The one in the chunks: the provider's, unless that is missing or was given to another call."""
         self.name = name
         self.signature: str | None = None
         self._opening = ""
         self._parts: list[str] = []
+        self._length = 0  # of all parts
         self._told = 0  # how many parts were given out as deltas
         self.is_announced = False
+        self.is_over = False
         self._whole: bool | None = False  # None: has to be looked at again
 
     def add(self, text: str) -> None:
@@ -52,28 +69,39 @@ class ToolCall:
         if not text:
             return
         if not self._parts:
-            if not self._opening and text.strip() == "{}":
-                self._opening = text
+            if text.strip() == "{}":
+                self._opening = self._opening or text
                 self._whole = True
                 return
             if self._opening and not text.strip():
                 return
             if self._opening and not text.lstrip().startswith("{"):
                 self._parts.append(self._opening)
+                self._length = len(self._opening)
             self._opening = ""
         self._parts.append(text)
+        self._length += len(text)
         # Only a piece that ends an object can have completed it.
         self._whole = None if text.rstrip().endswith("}") else False
 
     @property
     def is_whole(self) -> bool:
-        """The arguments are one JSON object: nothing can follow."""
+        """The arguments are one JSON object."""
         if self._whole is None:
             try:
                 self._whole = isinstance(parse_args(self.raw), dict)
             except ValueError:
                 self._whole = False
         return self._whole
+
+    @property
+    def is_settled(self) -> bool:
+        """The arguments are one JSON object, and nothing can follow."""
+        return bool(self._parts) and self.is_whole
+
+    def says_again(self, text: str) -> bool:
+        """The text is that of the whole arguments: some servers repeat a call that is complete."""
+        return len(text) == self._length and bool(text) and self.is_whole and text == self.raw
 
     @property
     def raw(self) -> str:
@@ -88,36 +116,37 @@ class ToolCall:
     def finished(self) -> Iterator[StreamChunk]:
         """The rest of the call, and its closing chunk."""
         yield from self._begun()
+        self.is_over = True
         raw = self.raw
         if not self._parts and self._opening:
-            yield ToolCallArgsDelta(self.call_id, self._opening)
+            yield ToolCallArgsDelta(self.given_id, self._opening)
         if not self.name:
-            yield ToolCallMalformed(self.call_id, "", raw, "the call has no name")
+            yield ToolCallMalformed(self.given_id, "", raw, "the call has no name")
             return
         try:
             args = parse_args(raw) if raw.strip() else {}
         except ValueError as exc:
-            yield ToolCallMalformed(self.call_id, self.name, raw, f"the arguments are not JSON: {exc}")
+            yield ToolCallMalformed(self.given_id, self.name, raw, f"the arguments are not JSON: {exc}")
             return
         if isinstance(args, dict):
-            yield ToolCallFinished(self.call_id, self.name, args, self.signature)
+            yield ToolCallFinished(self.given_id, self.name, args, self.signature)
         else:
             error = f"the arguments are not a JSON object but {type(args).__name__}"
-            yield ToolCallMalformed(self.call_id, self.name, raw, error)
+            yield ToolCallMalformed(self.given_id, self.name, raw, error)
 
     def _begun(self) -> Iterator[StreamChunk]:
         if not self.is_announced:
             self.is_announced = True
-            self.call_id = self.call_id or made_up_call_id()
-            yield ToolCallStarted(self.call_id, self.name)
+            self.given_id = self.given_id or self.call_id or made_up_call_id()
+            yield ToolCallStarted(self.given_id, self.name)
         while self._told < len(self._parts):
             self._told += 1
-            yield ToolCallArgsDelta(self.call_id, self._parts[self._told - 1])
+            yield ToolCallArgsDelta(self.given_id, self._parts[self._told - 1])
 
 
 def made_up_call_id() -> str:
     """An id for a call that the provider gave none."""
-    return f"call_{uuid.uuid4().hex[:24]}"
+    return f"call_{os.urandom(12).hex()}"
 
 
 def parse_args(text: str) -> Any:
@@ -200,12 +229,12 @@ class Line:
             if isinstance(first, ToolCall):
                 self._close_reasoning(out)
                 if first.call_id in self._ids and not first.is_announced:
-                    first.call_id = made_up_call_id()
+                    first.given_id = made_up_call_id()
                 out.extend(first.flowing())
-                if not (at_end or (len(waiting) > 1 and first.is_whole)):
+                if not (at_end or (len(waiting) > 1 and first.is_settled)):
                     break
                 out.extend(first.finished())
-                self._ids.add(first.call_id)
+                self._ids.add(first.given_id)
                 self.calls_finished += isinstance(out[-1], ToolCallFinished)
             else:
                 self._give(first, out)

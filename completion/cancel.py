@@ -11,12 +11,23 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from types import TracebackType
+from typing import NamedTuple
 
 from completion.errors import StreamCancelledError
 
-_current: ContextVar[CancelToken | None] = ContextVar("completion_cancel_token", default=None)
+
+class _Binding(NamedTuple):
+    """One ``with token:`` that a thread or task is inside of."""
+
+    token: CancelToken
+    unbind: Callable[[], None]
+    outer: _Binding | None
+
+
+# Kept here and not in the token, which several threads may be inside of.
+_current: ContextVar[_Binding | None] = ContextVar("completion_cancel_token", default=None)
 
 
 class CancelToken:
@@ -25,7 +36,7 @@ class CancelToken:
     As a context manager it binds every stream that this thread (or task) opens inside, nested tokens included.
     """
 
-    __slots__ = ("_bindings", "_lock", "_raised", "_wakers", "cancelled")
+    __slots__ = ("__weakref__", "_lock", "_wakers", "cancelled")
 
     cancelled: bool
     """True from the moment of ``cancel()`` on."""
@@ -34,9 +45,7 @@ class CancelToken:
         self.cancelled = False
         # Reentrant: a signal handler may cancel while this very thread is inside.
         self._lock = threading.RLock()
-        self._raised = threading.Event()
         self._wakers: dict[object, Callable[[], None]] = {}
-        self._bindings: list[tuple[Token[CancelToken | None], Callable[[], None]]] = []
 
     def cancel(self) -> None:
         """End what is bound to this token. Idempotent, callable from any thread and from a signal handler."""
@@ -44,7 +53,6 @@ class CancelToken:
             self.cancelled = True
             wakers = list(self._wakers.values())
             self._wakers.clear()
-        self._raised.set()
         for wake in wakers:
             wake()
 
@@ -71,26 +79,35 @@ class CancelToken:
         Raises:
             StreamCancelledError: at once when the token is cancelled, before or during the sleep.
         """
-        if self._raised.wait(seconds):
-            raise StreamCancelledError("cancelled while waiting")
+        # A bare lock: an Event is not safe against a signal handler that cancels while this thread is inside of it.
+        gate = threading.Lock()
+        gate.acquire()
+        forget = self.on_cancel(gate.release)
+        try:
+            if gate.acquire(timeout=min(max(seconds, 0), threading.TIMEOUT_MAX)):
+                raise StreamCancelledError("cancelled while waiting")
+        finally:
+            forget()
 
     @classmethod
     def current(cls) -> CancelToken | None:
         """The innermost token that this thread or task is inside of."""
-        return _current.get()
+        binding = _current.get()
+        return None if binding is None else binding.token
 
     def __enter__(self) -> CancelToken:
         outer = _current.get()
-        unbind = outer.on_cancel(self.cancel) if outer is not None else _nothing
-        self._bindings.append((_current.set(self), unbind))
+        unbind = outer.token.on_cancel(self.cancel) if outer is not None else _nothing
+        _current.set(_Binding(self, unbind, outer))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        binding, unbind = self._bindings.pop()
-        _current.reset(binding)
-        unbind()
+        binding = _current.get()
+        if binding is not None and binding.token is self:
+            _current.set(binding.outer)
+            binding.unbind()
 
 
 def _nothing() -> None:

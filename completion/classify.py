@@ -11,6 +11,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping
+from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -162,10 +163,10 @@ def not_a_stream(text: str, content_type: str) -> CompletionError:
         value = value[0]
     if isinstance(value, dict) and (value.get("error") or value.get("object") == "error"):
         return in_band(value)
-    what = "one JSON object" if isinstance(value, dict) else f"{content_type or 'text'}"
-    hint = "; does base_url point at the API, and does the server stream?"
+    what = "one JSON object" if isinstance(value, dict) else content_type or "text"
     return MalformedStreamError(
-        f"the server answered 200 with {what} instead of an event stream{hint} It begins: {_plain(text)[:200]!r}",
+        f"the server answered 200 with {what} instead of an event stream; does base_url point at the API, and does"
+        f" the server stream? It begins: {_plain(text)[:200]!r}",
         body=text,
     )
 
@@ -183,7 +184,10 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     if seconds is not None or not given:
         return seconds
     try:
-        left = parsedate_to_datetime(given).timestamp() - time.time()
+        date = parsedate_to_datetime(given)
+        if date.tzinfo is None:  # an HTTP date is always of Greenwich, also in the old form that does not say so
+            date = date.replace(tzinfo=timezone.utc)
+        left = date.timestamp() - time.time()
     except (ValueError, TypeError, OverflowError, OSError):
         return None
     return left if left >= 0 else None

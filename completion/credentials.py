@@ -60,23 +60,29 @@ class ApiKey:
             ConfigurationError: there is no key, or one that cannot stand in a header.
         """
         key = self._given() if callable(self._given) else self._given or self._found
+        if isinstance(key, str):
+            key = key.strip()
+        if key and isinstance(key, str) and key.isascii() and key.isprintable() and " " not in key:
+            return Authorization({self.header: self.prefix + key}, key)
         if not key:
-            raise ConfigurationError(f"no API key: set {self.variable} or give api_key=", provider=provider)
-        if not isinstance(key, str):
-            raise ConfigurationError(f"api_key must give a str, got {type(key).__name__}", provider=provider)
-        key = key.strip()
-        if not key.isascii() or not key.isprintable() or " " in key:
-            raise ConfigurationError(
+            why = f"no API key: set {self.variable} or give api_key="
+        elif not isinstance(key, str):
+            why = f"api_key must be a str or a function that gives one, got {type(key).__name__}"
+        else:
+            why = (
                 f"the API key (api_key= or {self.variable}) holds a character that no HTTP header can carry: "
-                "white space, a control character or one outside ASCII",
-                provider=provider,
+                "white space, a control character or one outside ASCII"
             )
-        return Authorization({self.header: self.prefix + key}, key)
+        del key  # what shows the local variables of a traceback must not show it
+        raise ConfigurationError(why, provider=provider)
 
     def __getstate__(self) -> dict[str, Any]:
         return {
-            "given": self._given, "variable": self.variable, "header": self.header, "prefix": self.prefix
-        }  # fmt: skip
+            "given": self._given,
+            "variable": self.variable,
+            "header": self.header,
+            "prefix": self.prefix,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(  # type: ignore[misc]
@@ -84,4 +90,4 @@ class ApiKey:
         )
 
     def __repr__(self) -> str:
-        return f"<ApiKey {'given' if self._given else f'from {self.variable}'}>"
+        return f"<ApiKey {'given' if self._given is not None else f'from {self.variable}'}>"

@@ -107,13 +107,9 @@ class Endpoint:
             better = classify.not_a_stream(error.body, body.headers.get("content-type", ""))
             if not isinstance(better, StreamError):
                 error = better
-        error.provider, error.model = self._provider, model
-        error.request_id = error.request_id or body.request_id
-        error.message = body.conceal(error.message)
-        error.body = None if error.body is None else body.conceal(error.body)
         if isinstance(error, StreamError):
             error.before_first_chunk = not began
-        return error
+        return body.attributed(error)
 
     def __repr__(self) -> str:
         return f"<Endpoint {self._provider} {self.base_url}>"
@@ -125,9 +121,14 @@ def _checked(base_url: str, provider: str) -> str:
     Raises:
         ConfigurationError: it is none that requests could go to, or it carries a password.
     """
-    parts = urlsplit(base_url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigurationError(f"base_url must be like 'https://host/v1', got {base_url!r}", provider=provider)
+    try:
+        parts = urlsplit(base_url)
+        is_callable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # no port, or no IPv6 address
+        is_callable = False
+    if not is_callable:
+        shown = base_url.rpartition("@")[2].partition("?")[0]
+        raise ConfigurationError(f"base_url must be like 'https://host/v1', got {shown!r}", provider=provider)
     if parts.username or parts.password:
         raise ConfigurationError(
             "base_url must not carry a user name or password: give api_key= or headers=", provider=provider

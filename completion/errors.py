@@ -89,7 +89,7 @@ class CompletionError(Exception):
         self.code = code
         self.request_id = request_id
         self.retry_after = retry_after
-        self.body = None if body is None else body[:BODY_LIMIT]
+        self.body = None if body is None else _cut(body)
         self.should_retry = should_retry
         self.partial: Turn | None = None
 
@@ -114,6 +114,12 @@ class CompletionError(Exception):
     def _may_pass(self) -> bool:
         """True where the same call, made again later, may succeed."""
         return False
+
+
+def _cut(body: str) -> str:
+    if len(body) * 4 <= BODY_LIMIT:
+        return body
+    return body.encode("utf-8", "surrogatepass")[:BODY_LIMIT].decode("utf-8", "ignore")
 
 
 def _restored(kind: type[CompletionError], message: str, facts: dict[str, Any]) -> CompletionError:

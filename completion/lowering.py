@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from completion.contract.messages import Base64Source
+from completion.contract.messages import Base64Source, ToolResultBlock
 from completion.contract.request import ChatRequest
 from completion.errors import UnsupportedContentError
 
@@ -43,7 +43,8 @@ def wants_cache(req: ChatRequest) -> bool:
     """Some part of the request carries a CacheControl."""
     system = () if isinstance(req.system_prompt, str) or req.system_prompt is None else req.system_prompt
     blocks = [block for message in req.messages for block in message.blocks]
-    wishes = [part.cache_control for parts in (system, req.tools, blocks) for part in parts]
+    inner = [block for result in blocks if isinstance(result, ToolResultBlock) for block in result.blocks]
+    wishes = [part.cache_control for parts in (system, req.tools, blocks, inner) for part in parts]
     return any(wish is not None for wish in wishes)
 
 
@@ -52,5 +53,12 @@ def data_uri(source: Base64Source) -> str:
 
 
 def json_text(value: Any) -> str:
-    """Compact JSON, as models write it themselves."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    """Compact JSON, as models write it themselves.
+
+    Raises:
+        UnsupportedContentError: JSON has no words for it.
+    """
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise UnsupportedContentError(f"{type(value).__name__} cannot be written as JSON: {exc}") from exc

@@ -96,7 +96,7 @@ class _Runs:
             if self.head is not None and len(self.head) < BODY_LIMIT:
                 self.head += piece[:BODY_LIMIT]
             if after_cr or b"\r" in piece:
-                ends_in_cr = piece.endswith(b"\r")
+                ends_in_cr = piece.endswith(b"\r") if piece else after_cr
                 if after_cr and piece.startswith(b"\n"):
                     piece = piece[1:]
                 after_cr = ends_in_cr
@@ -111,7 +111,7 @@ class _Runs:
                 whole = bytes(held[: end + 2])
                 del held[: end + 2]
                 yield self._clean(whole)
-            if len(held) > self._limit:
+            if len(held) > self._limit + 1:  # one line end may stand there already
                 raise self._too_big()
         if held.strip():
             self.cut_in_half = True
@@ -145,11 +145,11 @@ def _without_bom(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _with_one_data_line(event: bytes) -> bytes:
-    """The event with its data lines joined by a space: in JSON the same as a line end, and sseclient joins lines
-    in quadratic time."""
+    """The event's name and its data lines joined by a space: in JSON the same as a line end, and sseclient joins
+    lines in quadratic time."""
     lines = event.split(b"\n")
     if len(lines) <= _MANY_LINES:
         return event
     texts = [line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:")]
-    others = [line for line in lines if line.startswith((b"event:", b"id:", b"retry:"))]
-    return b"\n".join([*others, b"data: " + b" ".join(texts)])
+    names = [line for line in lines if line.startswith(b"event:")]
+    return b"\n".join([*names[-1:], *([b"data: " + b" ".join(texts)] if texts else [])])

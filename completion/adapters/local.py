@@ -12,18 +12,21 @@ import threading
 from collections.abc import Mapping
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from completion.adapters.openai import PATH, assemble, lower
 from completion.contract.request import ChatRequest
 from completion.contract.stream import ChatStream
 from completion.credentials import ApiKey
-from completion.embedded import Server, serve
 from completion.endpoint import Endpoint
 from completion.errors import ConfigurationError
 from completion.sse import MAX_EVENT_BYTES
 from completion.transport import Session, Timeout
-from completion.weights import SMOLLM2, weights_path
+
+if TYPE_CHECKING:
+    from completion.embedded import Server
+
+MODEL = "SmolLM2-135M-Instruct"
 
 
 class LocalModel:
@@ -54,14 +57,14 @@ class LocalModel:
     ) -> None:
         if path is None and model is not None and model.endswith(".gguf"):
             model, path = None, model
-        if path is None and model not in (None, SMOLLM2.name):
+        if path is None and model not in (None, MODEL):
             raise ConfigurationError(
-                f"the embedded model is {SMOLLM2.name}, not {model!r}; another one is given as "
+                f"the embedded model is {MODEL}, not {model!r}; another one is given as "
                 "LocalModel(path='any.gguf')",
                 provider=self.name,
             )
         self._path = None if path is None else Path(fspath(path))
-        self.model = model or (self._path.stem if self._path else SMOLLM2.name)
+        self.model = model or (self._path.stem if self._path else MODEL)
         self._options: dict[str, Any] = {
             "timeout": timeout, "session": session, "headers": headers, "max_event_bytes": max_event_bytes
         }  # fmt: skip
@@ -92,6 +95,9 @@ class LocalModel:
         return self._endpoint().stream(PATH, payload, assemble, model=self.model, dropped=dropped)
 
     def _server(self) -> Server:
+        from completion.embedded import serve
+        from completion.weights import weights_path
+
         try:
             return serve(self._path or weights_path())
         except ConfigurationError as error:

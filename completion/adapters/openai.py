@@ -8,7 +8,9 @@ make of it is in the comments beside the code that reads it.
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -34,6 +36,8 @@ from completion.contract.messages import (
     ImageBlock,
     Message,
     ProviderBlock,
+    ReasoningBlock,
+    RedactedReasoningBlock,
     TextBlock,
     ToolCallBlock,
     ToolResultBlock,
@@ -217,7 +221,7 @@ def _messages(req: ChatRequest, adapter: str) -> list[dict[str, Any]]:
     lowered = [{"role": "system", "content": system}] if system else []
     for message in sendable(req.messages):
         if message.role == "assistant":
-            lowered.extend(_assistant(message))
+            lowered.extend(_assistant(message, adapter))
         else:
             lowered.extend(_user(message, adapter))
     if not any(message["role"] != "system" for message in lowered):
@@ -225,20 +229,37 @@ def _messages(req: ChatRequest, adapter: str) -> list[dict[str, Any]]:
     return lowered
 
 
-def _assistant(message: Message) -> Iterator[dict[str, Any]]:
+def _assistant(message: Message, adapter: str) -> Iterator[dict[str, Any]]:
     """One message, or none when it held nothing but reasoning, which this wire does not take back."""
-    texts = [block.text for block in message.blocks if isinstance(block, TextBlock)]
-    calls = [_tool_call(block) for block in message.blocks if isinstance(block, ToolCallBlock)]
-    own = [b.data for b in message.blocks if isinstance(b, ProviderBlock) and b.provider == WIRE]
-    calls.extend(block for block in own if "custom" in block)
-    annotations = [block for block in own if str(block.get("type", "")).endswith("citation")]
-    lowered: dict[str, Any] = {"role": "assistant", "content": "".join(texts) if texts else None}
-    if calls:
-        lowered["tool_calls"] = calls
-    if annotations:
-        lowered["annotations"] = annotations
-    if texts or calls:
-        yield lowered
+    texts: list[str] = []
+    lists: dict[str, list[Any]] = {"tool_calls": [], "annotations": [], "images": []}
+    for block in message.blocks:
+        match block:
+            case TextBlock(text=text):
+                texts.append(text)
+            case ToolCallBlock():
+                lists["tool_calls"].append(_tool_call(block))
+            case ProviderBlock(provider=provider, data=own):
+                place = _place(own) if provider == WIRE else None
+                if place is not None:
+                    lists[place].append(own)
+            case ReasoningBlock() | RedactedReasoningBlock():
+                pass
+            case _:
+                raise unsupported(adapter, type(block).__name__, "it cannot stand in an assistant message")
+    filled = {name: items for name, items in lists.items() if items}
+    if texts or "tool_calls" in filled or "images" in filled:
+        yield {"role": "assistant", "content": "".join(texts) if texts else None, **filled}
+
+
+def _place(own: dict[str, Any]) -> str | None:
+    """Where in a message a block of this wire came from; None for what belongs to no message."""
+    kind = str(own.get("type", ""))
+    if "custom" in own:
+        return "tool_calls"
+    if kind == "image_url":
+        return "images"
+    return "annotations" if kind == "file" or kind.endswith("citation") else None
 
 
 def _tool_call(block: ToolCallBlock) -> dict[str, Any]:
@@ -264,7 +285,7 @@ def _user(message: Message, adapter: str) -> Iterator[dict[str, Any]]:
 
 def _user_parts(blocks: Sequence[Block], adapter: str) -> Iterator[dict[str, Any]]:
     parts = [part for block in blocks for part in _part(block, adapter)]
-    if len(parts) == 1 and parts[0]["type"] == "text":
+    if len(parts) == 1 and parts[0].keys() == {"type", "text"}:
         yield {"role": "user", "content": parts[0]["text"]}
     elif parts:
         yield {"role": "user", "content": parts}
@@ -353,7 +374,11 @@ def assemble(events: Events, turn_over: Callable[[], None] = lambda: None) -> It
             if data is DONE:
                 is_done = True
                 break
+            if type(data) is list and len(data) == 1:
+                data = data[0]  # Gemini's compatible endpoint wraps its errors so
             if type(data) is not dict:
+                if name == "error":
+                    raise classify.in_band(data)
                 log.debug("skipped an event that is no object")
                 continue
             # {"error": {…}} alone or beside choices; {"object": "error", …}; Groq names the event "error"
@@ -372,12 +397,12 @@ def assemble(events: Events, turn_over: Callable[[], None] = lambda: None) -> It
                     if text:
                         yield TextDelta(text)
                 else:
-                    for chunk in _of_delta(delta, line, calls, end):
-                        end.check_not_spliced(data)
-                        yield chunk
+                    if end.provider_reason is not None:
+                        end.check_not_spliced(data, delta)
+                    yield from _of_delta(delta, line, calls, end)
             reason = choice.get("finish_reason")
             if reason:
-                end.finish(reason, data)
+                end.finish(reason, data, choice)
                 turn_over()
     except TransportError:
         if end.provider_reason is None:
@@ -394,7 +419,8 @@ def assemble(events: Events, turn_over: Callable[[], None] = lambda: None) -> It
 
 def _raise_if_error(data: dict[str, Any], name: str) -> None:
     error = data.get("error")
-    if error or name == "error" or data.get("object") == "error" or not data.get("choices"):
+    is_said = name == "error" or data.get("object") == "error"
+    if error or is_said or (error == {} and not data.get("choices")):
         raise classify.in_band(data)
 
 
@@ -414,13 +440,15 @@ def _of_delta(delta: dict[str, Any], line: Line, calls: _Calls, end: _End) -> It
     yield from _reasoning(delta, line, end)
     content = delta.get("content")
     # Mistral and its like: [{"type": "thinking", "thinking": […]}, {"type": "text", "text": "…"}]
-    for part in content if isinstance(content, list) else [{"type": "text", "text": content}]:
-        if isinstance(part, dict):
-            if part.get("type") == "thinking":
-                for thought in _texts(part.get("thinking")):
-                    yield from line.reasoning(thought)
-            elif isinstance(part.get("text"), str) and part["text"]:
-                yield from line.text(part["text"])
+    for part in content if isinstance(content, list) else [content]:
+        if isinstance(part, dict) and part.get("type") == "thinking":
+            for thought in _texts(part.get("thinking")):
+                yield from line.reasoning(thought)
+        elif isinstance(part, dict) and not isinstance(part.get("text"), str) and "type" in part:
+            yield from line.whole(ProviderBlockFinished(WIRE, part))  # {"type": "reference", "reference_ids": […]}
+        else:
+            for text in _texts([part]):
+                yield from line.text(text)
     refusal = delta.get("refusal")
     if refusal and isinstance(refusal, str):
         end.is_refusal = True
@@ -434,15 +462,16 @@ def _of_delta(delta: dict[str, Any], line: Line, calls: _Calls, end: _End) -> It
     if isinstance(function, dict):
         yield from calls.take({"index": "function_call", "function": function})
     for kind in ("annotations", "images"):
-        for item in delta.get(kind) or ():
+        items = delta.get(kind)
+        for item in items if isinstance(items, list) else ():
             if isinstance(item, dict):
                 yield from line.whole(ProviderBlockFinished(WIRE, item))
 
 
 def _reasoning(delta: dict[str, Any], line: Line, end: _End) -> Iterator[StreamChunk]:
     """Reasoning in its three places, of which OpenRouter fills two with the same text."""
-    text = delta.get("reasoning_content") or delta.get("reasoning")
-    if text and isinstance(text, str):
+    text = _string(delta.get("reasoning_content")) or _string(delta.get("reasoning"))
+    if text:
         end.has_plain_reasoning = True
         yield from line.reasoning(text)
     details = delta.get("reasoning_details")
@@ -450,25 +479,24 @@ def _reasoning(delta: dict[str, Any], line: Line, end: _End) -> Iterator[StreamC
     for detail in details if isinstance(details, list) else ():
         if not isinstance(detail, dict):
             continue
-        thought = detail.get("text") or detail.get("summary")
-        if thought and isinstance(thought, str) and not end.has_plain_reasoning:
+        thought = _string(detail.get("text")) or _string(detail.get("summary"))
+        if thought and not end.has_plain_reasoning:
             yield from line.reasoning(thought)
-        signature = detail.get("signature")
-        if signature and isinstance(signature, str) and signature != end.signature:
+        signature = _string(detail.get("signature"))
+        if signature and signature != end.signature:
             end.signature = signature
             yield from line.reasoning_signature(signature)
-        hidden = detail.get("data")
-        if hidden and isinstance(hidden, str):
+        hidden = _string(detail.get("data"))
+        if hidden:
             yield from line.whole(RedactedReasoning(hidden))
 
 
 def _texts(parts: Any) -> Iterator[str]:
-    if isinstance(parts, str) and parts:
-        yield parts
-    elif isinstance(parts, list):
-        for part in parts:
-            if isinstance(part, dict) and isinstance(part.get("text"), str) and part["text"]:
-                yield part["text"]
+    """The texts, none of them empty, of a string or of a list of strings and {"text": "…"}."""
+    for part in parts if isinstance(parts, list) else [parts]:
+        text = _string(part.get("text") if isinstance(part, dict) else part)
+        if text:
+            yield text
 
 
 class _Calls:
@@ -495,7 +523,7 @@ class _Calls:
         call_id, name = _string(piece.get("id")), _string(function.get("name"))
         arguments = function.get("arguments")
         if arguments is not None and not isinstance(arguments, str):
-            arguments = json_text(arguments)  # decoded by the server already
+            arguments = json.dumps(arguments, ensure_ascii=False, separators=(",", ":"))  # decoded by the server
         arguments = arguments or ""
         index = piece.get("index")
         index = index if isinstance(index, int | str) else None
@@ -508,7 +536,7 @@ class _Calls:
         call.call_id = call.call_id or call_id
         call.name = call.name or name
         call.signature = call.signature or _signature(piece)
-        if not (call.is_whole and arguments == call.raw):  # the whole call, said once more
+        if not call.says_again(arguments):
             call.add(arguments)
         if call_id:
             self._by_id[call_id] = call
@@ -518,24 +546,35 @@ class _Calls:
     def _found(self, index: Any, call_id: str, name: str, arguments: str) -> ToolCall | None:
         """The open call that the piece continues, None where it begins a new one."""
         call = self._by_index.get(index)
-        if call is None and call_id:
-            call = self._by_id.get(call_id)
-            if call is not None and name and call.is_whole and arguments != call.raw:
-                return None  # a second call under an id that was given before
-        elif call is None and index is None:
-            call = self._last
+        if call is None:
+            call = self._unnumbered(index, call_id, name)
         if call is None:
             return None
-        if call_id and call.call_id and call_id != call.call_id:
-            return None if name else call
-        is_another = name and not call_id and call.is_whole and arguments.lstrip().startswith("{")
-        if is_another or (index is None and name and call.name and name != call.name):
+        begins_object = arguments.lstrip().startswith("{")
+        is_more = bool(arguments.strip()) and not call.says_again(arguments)
+        if not name:
+            is_another = call.is_over and is_more
+        elif not (call_id and call.call_id):
+            is_another = bool(call.name and name != call.name) or (begins_object and call.is_whole)
+        elif call_id != call.call_id:
+            is_another = True
+        else:  # perhaps a second call under an id that was given before
+            is_another = is_more and (call.is_over or (begins_object and call.is_settled))
+        return None if is_another else call
+
+    def _unnumbered(self, index: Any, call_id: str, name: str) -> ToolCall | None:
+        """The call that is meant by a piece without an index, or with one that was not seen before."""
+        if index is not None and name:
             return None
-        return call
+        if call_id in self._by_id:
+            return self._by_id[call_id]
+        is_new = index is not None or (call_id and (name or (self._last is not None and self._last.call_id)))
+        return None if is_new else self._last
 
     def _take_custom(self, piece: dict[str, Any]) -> None:
         """A custom tool takes free text: {"index": 0, "id": "…", "type": "custom", "custom": {"name", "input"}}"""
-        key = str(piece.get("index", piece.get("id")))
+        index = piece.get("index")
+        key = str(piece.get("id") or next(reversed(self._custom), None) if index is None else index)
         custom = piece.get("custom")
         custom = custom if isinstance(custom, dict) else {}
         whole = self._custom.setdefault(key, {"id": "", "type": "custom", "custom": {"name": "", "input": ""}})
@@ -599,15 +638,22 @@ class _End:
             raise classify.in_band({"error": extra["error"]})
         return extra.get("usage")
 
-    def finish(self, reason: Any, data: dict[str, Any]) -> None:
+    def finish(self, reason: Any, data: dict[str, Any], choice: dict[str, Any]) -> None:
         if reason == "error":
+            if choice.get("error"):  # OpenRouter: {"finish_reason": "error", "error": {"code": 502, "message": "…"}}
+                raise classify.in_band({"error": choice["error"]})
             raise ProviderError("the provider ended the turn with finish_reason 'error'", code="error")
         self.provider_reason = str(reason)
         self._finished_id = data.get("id")
 
-    def check_not_spliced(self, data: dict[str, Any]) -> None:
-        """Raise where an answer goes on after its end under another id: two answers in one body."""
-        if self.provider_reason is not None and data.get("id") != self._finished_id:
+    def check_not_spliced(self, data: dict[str, Any], delta: dict[str, Any]) -> None:
+        """Raise where an answer goes on after its end under another id: two answers in one body.
+
+        Where the first and the last chunk of an answer differ in their id, it says nothing (Groq's compound).
+        """
+        goes_on = any(value for key, value in delta.items() if key != "role")
+        chunk_id = data.get("id")
+        if goes_on and chunk_id and self._finished_id == self._id and chunk_id != self._finished_id:
             raise MalformedStreamError("a second answer, with another id, follows the end of the first")
 
     def chunks(self, calls_finished: int) -> Iterator[StreamChunk]:
@@ -655,4 +701,6 @@ def _usage(given: dict[str, Any]) -> Usage:
 
 def _count(given: Any, name: str) -> int:
     value = given.get(name) if isinstance(given, dict) else None
-    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return 0
+    return max(int(value), 0)

@@ -120,7 +120,7 @@ class ToolCallFinished(StreamChunk):
     type: ClassVar[str] = "tool_call_finished"
     call_id: str
     name: str
-    args: dict[str, Any]
+    args: dict[str, Any] = field(metadata=nested(dict))
     signature: str | None = None
 
 
@@ -141,7 +141,7 @@ class ProviderBlockFinished(StreamChunk):
 
     type: ClassVar[str] = "provider_block"
     provider: str
-    data: dict[str, Any]
+    data: dict[str, Any] = field(metadata=nested(dict))
 
 
 @dataclass(frozen=True, slots=True)

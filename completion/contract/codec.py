@@ -9,8 +9,9 @@ It is imported on first use: it would double the time of ``import completion``.
 from __future__ import annotations
 
 import json
+import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, fields
 from enum import Enum
 from functools import cache, partial
@@ -25,38 +26,61 @@ class Record:
     __slots__ = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """A new structure of dict, list, str, int, float, bool and None; members of a union carry ``type``."""
-        walked: dict[str, Any] = _dataclasses_json().to_dict(self)
+        """A new structure of dict, list, str, int, float, bool and None; members of a union carry ``type``.
+
+        Raises:
+            ValueError: it is nested too deeply.
+        """
+        try:
+            walked: dict[str, Any] = _dataclasses_json().to_dict(self)
+        except RecursionError:
+            raise _too_deep(type(self)) from None
         tag = getattr(type(self), "type", None)
         return {"type": tag, **walked} if isinstance(tag, str) else walked
 
     @classmethod
     def from_dict(cls: type[RecordT], document: Mapping[str, Any]) -> RecordT:
-        """The object that ``to_dict`` described.
+        """The object that ``to_dict`` described; it shares nothing with the document.
 
         Raises:
             ValueError: a field is missing or has the wrong JSON type; the message gives its path.
         """
-        _check(cls, document, cls.__name__)
-        return cast(RecordT, _build(cls, document))
+        try:
+            if fault := _fault(cls, document, cls.__name__):
+                raise ValueError(fault)
+            return cast(RecordT, _build(cls, document))
+        except RecursionError:
+            raise _too_deep(cls) from None
 
     def to_json(self, *, indent: int | None = None) -> str:
         """The same as JSON text.
 
         Raises:
-            ValueError: NaN or an infinity, for which JSON has no word.
+            ValueError: NaN or an infinity, for which JSON has no word, or it is nested too deeply.
+            TypeError: a value inside of a dict that is none of JSON's, such as bytes.
         """
-        text = json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False, indent=indent)
+        document = self.to_dict()
         try:
+            text = json.dumps(document, ensure_ascii=False, allow_nan=False, indent=indent)
             text.encode()
         except UnicodeEncodeError:  # half of a surrogate pair: only an escape can carry it
-            text = json.dumps(self.to_dict(), allow_nan=False, indent=indent)
+            text = json.dumps(document, allow_nan=False, indent=indent)
+        except RecursionError:
+            raise _too_deep(type(self)) from None
         return text
 
     @classmethod
     def from_json(cls: type[RecordT], text: str | bytes) -> RecordT:
         """The object that ``to_json`` described. Raises ValueError as ``from_dict`` does, and for bad JSON."""
-        return cls.from_dict(json.loads(text))
+        try:
+            document = json.loads(text)
+        except RecursionError:
+            raise _too_deep(cls) from None
+        return cls.from_dict(document)
+
+
+def _too_deep(kind: type) -> ValueError:
+    return ValueError(f"{kind.__name__}: nested too deeply")
 
 
 class Tagged(Record):
@@ -77,19 +101,38 @@ class Tagged(Record):
 
 
 def nested(kind: type) -> dict[str, Any]:
-    """Field metadata for a field that holds a Record, an enum member, or a tuple of them (or None, or a str)."""
+    """Field metadata for a field that holds a Record, an enum member, or a tuple of them (or None, or a str).
+
+    ``nested(dict)`` is a field that holds a JSON object: it is copied as it is, whatever its keys.
+    """
     return {"dataclasses_json": {"encoder": _encode, "decoder": partial(_decode, kind)}}
+
+
+def check_fields(record: Record) -> None:
+    """Hold the fields of a new object against their type hints.
+
+    Raises:
+        TypeError: one of them holds something else; the message names it.
+    """
+    for field, hint in _hints(cast(type, type(record))):
+        path = f"{type(record).__name__}.{field.name}"
+        if fault := _fault(hint, getattr(record, field.name), path, is_document=False):
+            raise TypeError(fault)
 
 
 def _encode(value: Any) -> Any:
     if isinstance(value, Record):
         return value.to_dict()
-    if isinstance(value, tuple):
+    if isinstance(value, Mapping):
+        return {key: _encode(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
         return [_encode(item) for item in value]
     return value.value if isinstance(value, Enum) else value
 
 
 def _decode(kind: type, value: Any) -> Any:
+    if kind is dict:
+        return _encode(value)
     if isinstance(value, list | tuple):
         return tuple(_decode(kind, item) for item in value)
     if isinstance(value, Mapping):
@@ -126,66 +169,52 @@ def _hints(kind: Any) -> tuple[tuple[Field[Any], Any], ...]:
     return tuple((field, hints[field.name]) for field in fields(kind))
 
 
-def _check(hint: Any, value: Any, path: str) -> None:
-    """Raise ValueError unless the JSON ``value`` is what the type hint says."""
-    if fault := _fault(hint, value, path):
-        raise ValueError(fault)
-
-
-def _fault(hint: Any, value: Any, path: str) -> str | None:
+def _fault(hint: Any, value: Any, path: str, *, is_document: bool = True) -> str | None:
+    """What is wrong with a value, by its type hint: a JSON document, or else a value that a constructor was given."""
     origin = get_origin(hint)
     if hint is Any:
         return None
     if origin in (Union, types.UnionType):
-        return _union_fault(hint, value, path)
+        faults = [_fault(option, value, path, is_document=is_document) for option in get_args(hint)]
+        inside = (fault for fault in faults if fault and fault.startswith((f"{path}.", f"{path}[")))
+        right = None in faults
+        return None if right else next(inside, None) or _expected(hint, value, path, is_document)
     if origin is Literal:
-        return None if value in get_args(hint) else f"{path}: expected one of {get_args(hint)}, got {value!r}"
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            return _expected("a list", value, path)
-        inside = get_args(hint)[0]
-        return _first(_fault(inside, item, f"{path}[{i}]") for i, item in enumerate(value))
-    if origin is dict or hint is dict:
-        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-            return _expected("an object", value, path)
-        return None
-    if isinstance(hint, type) and issubclass(hint, Record):
-        return _record_fault(hint, value, path)
-    if isinstance(hint, type) and issubclass(hint, Enum):
-        words = [member.value for member in hint]
-        return None if value in words else f"{path}: expected one of {words}, got {value!r}"
-    if hint is float:
-        right = isinstance(value, int | float) and not isinstance(value, bool)
-    elif hint is int:
+        right = isinstance(value, str) and value in get_args(hint)
+    elif origin is tuple:
+        right = isinstance(value, list | tuple)
+        if right:
+            item = get_args(hint)[0]
+            faults = [_fault(item, value[i], f"{path}[{i}]", is_document=is_document) for i in range(len(value))]
+            return _first(faults)
+    elif origin is dict:
+        right = isinstance(value, Mapping if is_document else dict)
+        if right and is_document and (odd := [key for key in value if not isinstance(key, str)]):
+            return f"{path}: the keys of an object are strings, got {odd[0]!r}"
+    elif issubclass(hint, Record):
+        if is_document and isinstance(value, Mapping):
+            return _record_fault(hint, value, path)
+        right = not is_document and isinstance(value, hint)
+    elif issubclass(hint, Enum):
+        right = isinstance(value, str) and value in [member.value for member in hint]
+    elif hint is int:  # a bool is an int in Python, and not in JSON
         right = isinstance(value, int) and not isinstance(value, bool)
+    elif hint is float:
+        right = isinstance(value, float) or (_fault(int, value, path) is None and abs(value) <= sys.float_info.max)
     else:
         right = isinstance(value, hint)
-    return None if right else _expected(_WORDS[hint], value, path)
+    return None if right else _expected(hint, value, path, is_document)
 
 
-def _union_fault(hint: Any, value: Any, path: str) -> str | None:
-    faults = []
-    for option in get_args(hint):
-        fault = _fault(option, value, path)
-        if fault is None:
-            return None
-        # An object is meant for the option that is one: its fault says most.
-        if isinstance(value, Mapping) == (isinstance(option, type) and issubclass(option, Record)):
-            faults.append(fault)
-    return faults[0] if faults else _expected("another type", value, path)
-
-
-def _record_fault(kind: type[Record], value: Any, path: str) -> str | None:
-    if not isinstance(value, Mapping):
-        return _expected("an object", value, path)
-    tag = value.get("type")
+def _record_fault(kind: type[Record], document: Mapping[str, Any], path: str) -> str | None:
+    tag = document.get("type")
     if _is_union(kind):
         if not isinstance(tag, str) or tag not in kind._members:
             return f"{path}.type: expected one of {sorted(kind._members)}, got {tag!r}"
         kind = kind._members[tag]
     elif issubclass(kind, Tagged) and tag not in (None, kind.type):
         return f"{path}.type: expected {kind.type!r}, got {tag!r}"
-    return _first(_field_fault(field, hint, value, path) for field, hint in _hints(cast(type, kind)))
+    return _first(_field_fault(field, hint, document, path) for field, hint in _hints(cast(type, kind)))
 
 
 def _field_fault(field: Field[Any], hint: Any, document: Mapping[str, Any], path: str) -> str | None:
@@ -195,12 +224,37 @@ def _field_fault(field: Field[Any], hint: Any, document: Mapping[str, Any], path
     return f"{path}.{field.name} is missing" if required else None
 
 
-_WORDS = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
+_JSON_WORDS: dict[Any, str] = {
+    str: "a string",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+    tuple: "a list",
+    dict: "an object",
+}
 
 
-def _expected(what: str, value: Any, path: str) -> str:
-    return f"{path}: expected {what}, got {type(value).__name__}"
+def _expected(hint: Any, value: Any, path: str, is_document: bool) -> str:
+    got = repr(value) if isinstance(value, str) and len(value) < 40 else type(value).__name__
+    return f"{path}: expected {_named(hint, is_document)}, got {got}"
 
 
-def _first(faults: Any) -> str | None:
+def _named(hint: Any, is_document: bool) -> str:
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_named(option, is_document) for option in get_args(hint))
+    if origin is Literal:
+        return " or ".join(repr(word) for word in get_args(hint))
+    plain = origin or hint
+    if issubclass(plain, Enum):
+        return " or ".join(repr(member.value) for member in plain)
+    if is_document:
+        return "an object" if issubclass(plain, Record) else _JSON_WORDS[plain]
+    if _is_union(plain):
+        return " or ".join(member.__name__ for member in plain._members.values())
+    return "None" if plain is type(None) else str(plain.__name__)
+
+
+def _first(faults: Iterable[str | None]) -> str | None:
     return next((fault for fault in faults if fault), None)

@@ -10,15 +10,14 @@ Every block has a ``cache_control``, a wish that the prompt up to and including 
 from __future__ import annotations
 
 import base64
-import binascii
 import mimetypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
-from completion.contract.codec import Record, Tagged, nested
+from completion.contract.codec import Record, Tagged, check_fields, nested
 
 SourceBlockT = TypeVar("SourceBlockT", bound="_FileBlock")
 
@@ -55,17 +54,19 @@ class Base64Source(Source):
 
     if TYPE_CHECKING:  # wider than the field: bytes are taken as well
 
-        def __init__(self, media_type: str, data: str | bytes) -> None: ...
+        def __init__(self, media_type: str, data: str | bytes | bytearray | memoryview) -> None: ...
 
     def __post_init__(self) -> None:
+        if isinstance(self.data, bytes | bytearray | memoryview):
+            object.__setattr__(self, "data", base64.b64encode(self.data).decode("ascii"))
+        check_fields(self)
         if "/" not in self.media_type:
             raise ValueError(f"Base64Source.media_type must be like 'image/png', got {self.media_type!r}")
-        if isinstance(self.data, bytes):
-            object.__setattr__(self, "data", base64.b64encode(self.data).decode("ascii"))
-            return
+        if not self.data:
+            raise ValueError("Base64Source.data is empty")
         try:
             base64.b64decode(self.data, validate=True)
-        except (binascii.Error, ValueError) as exc:
+        except ValueError as exc:
             raise ValueError(f"Base64Source.data is not base64 ({exc}); give the raw bytes instead") from exc
 
 
@@ -76,6 +77,11 @@ class UrlSource(Source):
     type: ClassVar[str] = "url"
     url: str
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if not self.url:
+            raise ValueError("UrlSource.url must not be empty")
+
 
 @dataclass(frozen=True, slots=True)
 class FileSource(Source):
@@ -83,6 +89,11 @@ class FileSource(Source):
 
     type: ClassVar[str] = "file"
     file_id: str
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if not self.file_id:
+            raise ValueError("FileSource.file_id must not be empty")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +103,9 @@ class Block(Tagged):
     type: ClassVar[str]
     cache_control: CacheControl | None = None
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 @dataclass(frozen=True, slots=True)
 class TextBlock(Block):
@@ -99,10 +113,6 @@ class TextBlock(Block):
 
     type: ClassVar[str] = "text"
     text: str
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.text, str):
-            raise TypeError(f"TextBlock.text must be a str, got {type(self.text).__name__}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,12 +169,8 @@ class ToolCallBlock(Block):
     type: ClassVar[str] = "tool_call"
     call_id: str
     name: str
-    args: dict[str, Any]
+    args: dict[str, Any] = field(metadata=nested(dict))
     signature: str | None = None
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.args, dict):
-            raise TypeError(f"ToolCallBlock.args must be a dict, got {type(self.args).__name__}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +195,7 @@ class ToolResultBlock(Block):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "blocks", _as_blocks(self.blocks, "ToolResultBlock"))
+        check_fields(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +224,7 @@ class ProviderBlock(Block):
 
     type: ClassVar[str] = "provider"
     provider: str
-    data: dict[str, Any]
+    data: dict[str, Any] = field(metadata=nested(dict))
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,10 +268,16 @@ class Message(Record):
 def _as_blocks(given: str | Sequence[Block], owner: str) -> tuple[Block, ...]:
     if isinstance(given, str):
         return (TextBlock(given),)
+    if isinstance(given, Block):
+        return (given,)
+    if not isinstance(given, Iterable):
+        raise TypeError(f"{owner}.blocks takes a str or a list of blocks, got {type(given).__name__}")
     blocks = tuple(given)
-    for block in blocks:
+    for i, block in enumerate(blocks):
         if not isinstance(block, Block):
-            raise TypeError(f"{owner}.blocks takes a str or blocks, got {type(block).__name__}")
+            raise TypeError(
+                f"{owner}.blocks[{i}] must be a block such as TextBlock or ImageBlock, got {type(block).__name__}"
+            )
     return blocks
 
 

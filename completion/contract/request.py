@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from completion.contract.codec import Record, nested
+from completion.contract.codec import Record, check_fields, nested
 from completion.contract.messages import CacheControl, Message
 
 EFFORTS = ("minimal", "low", "medium", "high")
@@ -20,6 +20,9 @@ class SystemBlock(Record):
     text: str
     cache_control: CacheControl | None = None
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 @dataclass(frozen=True, slots=True)
 class ToolDefinition(Record):
@@ -31,17 +34,16 @@ class ToolDefinition(Record):
 
     name: str
     description: str
-    input_schema: dict[str, Any]
+    input_schema: dict[str, Any] = field(metadata=nested(dict))
     tags: tuple[str, ...] = ()
     strict: bool | None = None
     cache_control: CacheControl | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "tags", _strings(self.tags, "ToolDefinition.tags"))
+        check_fields(self)
         if not self.name:
             raise ValueError("ToolDefinition.name must not be empty")
-        if not isinstance(self.input_schema, dict):
-            raise TypeError(f"ToolDefinition.input_schema must be a dict, got {type(self.input_schema).__name__}")
-        object.__setattr__(self, "tags", _strings(self.tags, "ToolDefinition.tags"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class ToolChoice(Record):
             raise ValueError(f"ToolChoice.kind must be 'auto', 'any', 'tool' or 'none', got {self.kind!r}")
         if (self.kind == "tool") != bool(self.name):
             raise ValueError("ToolChoice takes a name with kind 'tool', and only then")
+        check_fields(self)
 
     @classmethod
     def auto(cls) -> ToolChoice:
@@ -83,8 +86,13 @@ class JsonSchema(Record):
     """The answer must be JSON of this schema."""
 
     name: str
-    schema: dict[str, Any]
+    schema: dict[str, Any] = field(metadata=nested(dict))
     strict: bool = True
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if not self.name:
+            raise ValueError("JsonSchema.name must not be empty")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +122,7 @@ class ChatRequest(Record):
     stop_sequences: tuple[str, ...] = ()
     reasoning_effort: Literal["minimal", "low", "medium", "high"] | int | None = None
     response_format: JsonSchema | Literal["json"] | None = field(default=None, metadata=nested(JsonSchema))
-    additional_params: dict[str, Any] | None = None
+    additional_params: dict[str, Any] | None = field(default=None, metadata=nested(dict))
 
     if TYPE_CHECKING:  # wider than the fields: a plain string, any sequence
 
@@ -150,62 +158,62 @@ class ChatRequest(Record):
         self._check()
 
     def _check(self) -> None:
-        if not self.messages:
-            raise ValueError("ChatRequest.messages is empty: give a string or at least one Message")
-        _whole("max_tokens", self.max_tokens, at_least=1)
-        _whole("top_k", self.top_k, at_least=0)
-        _whole("seed", self.seed)
-        _number("temperature", self.temperature)
-        _number("top_p", self.top_p)
         effort = self.reasoning_effort
-        if isinstance(effort, str) or effort is None:
-            if effort not in (None, *EFFORTS):
-                raise ValueError(
-                    f"ChatRequest.reasoning_effort must be one of {EFFORTS} or a number of tokens, got {effort!r}"
-                )
-        else:
-            _whole("reasoning_effort", effort, at_least=0)
-        if self.response_format not in (None, "json") and not isinstance(self.response_format, JsonSchema):
+        if isinstance(effort, str) and effort not in EFFORTS:
+            raise ValueError(
+                f"ChatRequest.reasoning_effort must be one of {EFFORTS} or a number of tokens, got {effort!r}"
+            )
+        if isinstance(self.response_format, str) and self.response_format != "json":
             raise ValueError(
                 f"ChatRequest.response_format must be 'json' or a JsonSchema, got {self.response_format!r}"
             )
+        check_fields(self)
+        if not self.messages:
+            raise ValueError("ChatRequest.messages is empty: give a string or at least one Message")
+        _at_least(1, "max_tokens", self.max_tokens)
+        _at_least(0, "top_k", self.top_k)
+        if not isinstance(effort, str):
+            _at_least(0, "reasoning_effort", effort)
+        _finite("temperature", self.temperature)
+        _finite("top_p", self.top_p)
         names = [tool.name for tool in self.tools]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"ChatRequest.tools has a name twice: {', '.join(sorted(twice))}")
         if self.tool_choice is not None and self.tool_choice.kind == "tool" and self.tool_choice.name not in names:
             raise ValueError(f"ChatRequest.tool_choice names {self.tool_choice.name!r}, which is not among the tools")
+        if self.tool_choice is not None and self.tool_choice.kind == "any" and not names:
+            raise ValueError("ChatRequest.tool_choice asks for a call, and there are no tools")
 
 
 def _records(given: Any, kind: type, name: str) -> tuple[Any, ...]:
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(f"ChatRequest.{name} takes a list of {kind.__name__} objects, got {type(given).__name__}")
     found = tuple(given)
-    for item in found:
+    for i, item in enumerate(found):
         if not isinstance(item, kind):
-            raise TypeError(f"ChatRequest.{name} takes {kind.__name__} objects, got {type(item).__name__}")
+            raise TypeError(f"ChatRequest.{name}[{i}] must be a {kind.__name__}, got {type(item).__name__}")
     return found
 
 
 def _strings(given: Any, name: str) -> tuple[str, ...]:
     if isinstance(given, str):
-        raise TypeError(f"{name} takes a sequence of strings; write [{given!r}]")
+        raise TypeError(f"{name} takes a list of strings; write [{given!r}]")
+    if not isinstance(given, Iterable):
+        raise TypeError(f"{name} takes a list of strings, got {type(given).__name__}")
     found = tuple(given)
-    if not all(isinstance(item, str) and item for item in found):
-        raise TypeError(f"{name} takes non-empty strings, got {found!r}")
+    for i, item in enumerate(found):
+        if not isinstance(item, str):
+            raise TypeError(f"{name}[{i}] must be a string, got {type(item).__name__}")
+        if not item:
+            raise ValueError(f"{name}[{i}] must not be empty")
     return found
 
 
-def _whole(name: str, value: Any, at_least: int | None = None) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"ChatRequest.{name} must be a whole number, got {value!r}")
-    if at_least is not None and value < at_least:
-        raise ValueError(f"ChatRequest.{name} must be at least {at_least}, got {value}")
+def _at_least(least: int, name: str, value: int | None) -> None:
+    if value is not None and value < least:
+        raise ValueError(f"ChatRequest.{name} must be at least {least}, got {value}")
 
 
-def _number(name: str, value: Any) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"ChatRequest.{name} must be a number, got {value!r}")
-    if not math.isfinite(value):
+def _finite(name: str, value: float | None) -> None:
+    if value is not None and not math.isfinite(value):
         raise ValueError(f"ChatRequest.{name} must be finite, got {value}")

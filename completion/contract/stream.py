@@ -30,6 +30,11 @@ def _nothing() -> None:
     pass
 
 
+def _is_taken(exc: BaseException) -> bool:
+    """Python's own error for a generator that another thread is inside of (or this one, below a signal handler)."""
+    return isinstance(exc, ValueError) and exc.args == ("generator already executing",)
+
+
 class ChatStream(Generator[StreamChunk, None, None]):
     """A blocking generator of chunks that is also a context manager.
 
@@ -39,8 +44,9 @@ class ChatStream(Generator[StreamChunk, None, None]):
     Args:
         chunks: what to yield. When it is a generator, it is closed with the stream.
         response: what is known of the response.
-        token: raised by ``cancel()``; ``chunks`` may wait on it.
-        release: gives back what the stream holds; called by ``close()``, idempotent.
+        token: raised by ``cancel()``; ``chunks`` may wait on it. Without one the stream makes its own, under the
+            CancelToken that the caller is inside of.
+        release: gives back what the stream holds; called at the end, however it comes, perhaps more than once.
         provider, model: named by the error of a cancelled stream.
     """
 
@@ -56,7 +62,12 @@ class ChatStream(Generator[StreamChunk, None, None]):
     ) -> None:
         self.response = response or ResponseInfo()
         self._chunks = chunks
-        self._token = token or CancelToken()
+        self._unbind = _nothing
+        if token is None:
+            token, outer = CancelToken(), CancelToken.current()
+            if outer is not None:
+                self._unbind = outer.on_cancel(token.cancel)
+        self._token = token
         self._release = release
         self._origin = (provider, model)
         self._over = False
@@ -69,38 +80,43 @@ class ChatStream(Generator[StreamChunk, None, None]):
             self._end_cancelled()
         try:
             return next(self._chunks)
-        except StopIteration:
-            self._over = True
-            raise
-        except BaseException:
-            self.close()
+        except BaseException as exc:
+            if not _is_taken(exc):
+                self.close()
             raise
 
     def send(self, value: None) -> StreamChunk:
         """The same as ``next()``."""
         return next(self)
 
-    def throw(  # type: ignore[override]
+    def throw(
         self,
         typ: type[BaseException] | BaseException,
-        val: BaseException | None = None,
+        val: object = None,
         tb: TracebackType | None = None,
     ) -> StreamChunk:
         """Close the stream and raise the given error from here."""
         self.close()
-        error = typ if isinstance(typ, BaseException) else (val or typ())
-        raise error.with_traceback(tb)
+        if isinstance(typ, BaseException):
+            error = typ
+        elif isinstance(val, BaseException):
+            error = val
+        else:
+            error = typ() if val is None else typ(val)
+        raise error if tb is None else error.with_traceback(tb)
 
     def close(self) -> None:
         """Hang up. Idempotent; from another thread, while a ``next()`` is blocked, it is ``cancel()``."""
-        if isinstance(self._chunks, Generator):
-            try:
+        try:
+            if isinstance(self._chunks, Generator):
                 self._chunks.close()
-            except ValueError:  # "generator already executing": another thread is inside of next()
+        except BaseException as exc:
+            if _is_taken(exc):
                 self.cancel()
                 return
-        self._over = True
-        self._release()
+            self._end()
+            raise
+        self._end()
 
     def cancel(self) -> None:
         """End the stream from any thread: a ``next()`` that is blocked, or called later, raises
@@ -116,6 +132,12 @@ class ChatStream(Generator[StreamChunk, None, None]):
         """
         with self:
             return collect(self)
+
+    def _end(self) -> None:
+        self._over = True
+        self._chunks = iter(())
+        self._unbind()
+        self._release()
 
     def _end_cancelled(self) -> None:
         over = self._over

@@ -4,6 +4,7 @@
 CompletionModel that answers from a script.
 """
 
+from completion.testing.scripted import ScriptedModel
 from completion.testing.server import (
     Cut,
     Hangup,
@@ -26,6 +27,7 @@ __all__ = [
     "Reply",
     "Request",
     "Reset",
+    "ScriptedModel",
     "Stall",
     "Trickle",
     "WaitFor",

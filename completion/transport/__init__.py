@@ -77,9 +77,10 @@ class Transport:
                 timeout=exchange.header_timeout(),
                 allow_redirects=False,
             )
-        except CompletionError:
+        except CompletionError as error:
             exchange.end()
-            raise
+            # Without the frames of urllib3: their locals hold the headers.
+            raise error.with_traceback(None) from error.__cause__
         except Exception as exc:
             exchange.end()
             raise exchange.setup_error(exc) from scrubbed(exc)
@@ -109,7 +110,7 @@ class Transport:
         if session is None:
             # Of several threads that come here at once all get the same one: setdefault is atomic.
             session = self._session_of_process.setdefault(process, new_session())
-            for other in [pid for pid in self._session_of_process if pid != process]:
+            for other in set(self._session_of_process) - {process}:
                 # The parent's: its sockets are closed in this process only.
                 self._session_of_process.pop(other, None)
         return session

@@ -37,12 +37,12 @@ class Body:
         self.headers: Mapping[str, str] = response.headers
         self.request_id = request_id
         self.token = exchange.token
-        self.conceal = exchange.authorization.conceal
         self._response = response
         self._exchange = exchange
         self._raw = response.raw
         self._held = b""
         self._is_complete = False
+        self._is_broken = False
         self._turn_is_over = False
         self._is_closed = False
         # http.client's own response, where there is one and nothing to decompress: urllib3's read1 on top of it
@@ -70,6 +70,7 @@ class Body:
             try:
                 piece = read(READ_SIZE)
             except Exception as exc:
+                self._is_broken = True
                 raise exchange.stream_error(exc) from scrubbed(exc)
             if not piece:
                 break
@@ -77,6 +78,7 @@ class Body:
         if self.token.cancelled:
             raise exchange.cancelled()
         if self._direct is not None and self._direct.length:
+            self._is_broken = True
             raise exchange.error(
                 TransportError, f"the connection closed {self._direct.length} bytes before the end of the body"
             )
@@ -93,25 +95,43 @@ class Body:
 
     def check(self) -> None:
         """Raise unless this is a 2xx response whose body can be an event stream."""
+        interruption = self._exchange.interruption()
+        if interruption is not None:
+            raise interruption
         if not 200 <= self.status < 300:
-            raise self._with_origin(
+            raise self.attributed(
                 classify.refusal(self.status, self.headers, self._error_text(), request_id=self.request_id)
             )
         content_type = self.headers.get("content-type", "")
-        if "event-stream" in content_type:
+        if "event-stream" in content_type.lower():
             return
         # Some proxies change the type of a true stream, so the body has the last word.
         self._held = next(self.pieces(), b"")
         if self._held.lstrip()[:1] in (b"{", b"[", b"<"):
-            raise self._with_origin(classify.not_a_stream(self._error_text(), content_type))
+            raise self.attributed(classify.not_a_stream(self._error_text(), content_type))
+
+    def attributed(self, error: CompletionError) -> CompletionError:
+        """The error with its origin, and without the key, should the server have echoed it."""
+        error.provider, error.model = self._exchange.provider, self._exchange.model
+        error.request_id = error.request_id or self.request_id
+        conceal = self._exchange.authorization.conceal
+        told = {name: getattr(error, name) for name in ("message", "code", "body", "request_id")}
+        concealed = {name: conceal(text) for name, text in told.items() if isinstance(text, str)}
+        if any(concealed[name] != told[name] for name in concealed):
+            vars(error).update(concealed)
+            error.args = (error.message,)
+            # What it was read from is in the locals of the frames below.
+            error.__cause__ = error.__traceback__ = None
+        return error
 
     def close(self) -> None:
         if self._is_closed:
             return
         self._is_closed = True
-        if self._turn_is_over and not self._is_complete and not self.token.cancelled:
+        mine = not self._exchange.is_of_parent
+        if mine and self._turn_is_over and not (self._is_complete or self._is_broken or self.token.cancelled):
             self._drain()
-        if self._is_complete:
+        if mine and self._is_complete:
             self._exchange.end()
             if self._direct is not None:
                 self._direct.close()
@@ -145,12 +165,7 @@ class Body:
                 text += piece
                 if len(text) > BODY_LIMIT:
                     break
-        return self.conceal(bytes(text[:BODY_LIMIT]).decode("utf-8", "replace"))
-
-    def _with_origin(self, error: CompletionError) -> CompletionError:
-        error.provider, error.model = self._exchange.provider, self._exchange.model
-        error.request_id = error.request_id or self.request_id
-        return error
+        return bytes(text[:BODY_LIMIT]).decode("utf-8", "replace")
 
     def __enter__(self) -> Body:
         return self

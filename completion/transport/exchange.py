@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -45,12 +46,15 @@ class Exchange:
         if timeout.total is not None:
             self._ends["total"] = self._began_at + timeout.total
         self._running = "read"
-        self._socket: socket.socket | None = None
+        self._process = os.getpid()
+        self._socket: Any = None
+        self._is_connecting = False
         self._shutdown: Callable[[], None] | None = None
         self._lock = threading.RLock()
         self._outer = CancelToken.current()
         self._unbind: list[Callable[[], None]] = []
         self._alarm: threading.Timer | None = None
+        self._alarm_at = 0.0
         self._has_rung = False
 
     def begin(self) -> None:
@@ -72,6 +76,7 @@ class Exchange:
                 for name, seconds in (("stall", self._timeout.stall), ("total", self._timeout.total))
                 if seconds is not None
             )
+            self._alarm_at = self._began_at + seconds
             self._alarm = threading.Timer(seconds, self._ring)
             self._alarm.daemon = True
             self._alarm.start()
@@ -86,40 +91,56 @@ class Exchange:
         if self._alarm is not None:
             self._alarm.cancel()
 
-    def watch(self, sock: socket.socket | None) -> None:
+    def watch(self, sock: Any, *, is_connecting: bool = False) -> None:
         """The connection in use stands on this socket."""
         with self._lock:
             self._socket = sock
+        self._is_connecting = is_connecting
         if self.token.cancelled:
             raise self.cancelled()
         if self._has_rung:
             raise TimeoutError
 
+    def sending(self) -> None:
+        """Let the next send end after ``Timeout.read`` seconds; urllib3 would give it those to connect."""
+        if not self._is_connecting and self._socket is not None:
+            self._socket.settimeout(self._timeout.read)
+
     def watch_response(self, raw: Any) -> None:
         """The headers are in."""
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
-        self._chunk_at = time.monotonic()
         with self._lock:
+            if self._alarm is not None:
+                self._alarm.cancel()
+                self._alarm = None
             if self._socket is None:  # a Session of the caller's own, with adapters of its own
-                self._socket = getattr(getattr(raw, "connection", None), "sock", None)
+                self._socket = _socket_under(raw)
                 self._shutdown = getattr(raw, "shutdown", None)
+        self._chunk_at = time.monotonic()
 
     def wake(self) -> None:
         """Whoever waits on the socket stops waiting. The connection is lost."""
+        if self.is_of_parent:
+            return
         with self._lock:
             if self._socket is not None:
-                with suppress(OSError, ValueError):
-                    self._socket.shutdown(socket.SHUT_RDWR)
+                with suppress(OSError, ValueError, AttributeError):
+                    # Not SSLSocket.shutdown: it takes the TLS away first, and a thread that is about to send would
+                    # send in the clear.
+                    socket.socket.shutdown(_tcp(self._socket), socket.SHUT_RDWR)
             elif self._shutdown is not None:
                 with suppress(OSError, ValueError, RuntimeError):
                     self._shutdown()
 
+    @property
+    def is_of_parent(self) -> bool:
+        """This is a forked child's copy: the connection is the parent's, and not to be ended or read from here."""
+        return self._process != os.getpid()
+
     def header_timeout(self) -> tuple[float | None, float | None]:
         """For requests: (connect, read) while the headers are not in."""
-        limits = [s for s in (self._timeout.connect, self._timeout.total) if s is not None]
-        return (min(limits, default=None), self._timeout.read)
+        timeout = self._timeout
+        limits = [s for s in (timeout.connect, timeout.stall, timeout.total) if s is not None]
+        return (min(limits, default=None), timeout.read)
 
     def limit(self, name: str, seconds: float) -> None:
         """One more clock, which ends so many seconds from now."""
@@ -150,11 +171,17 @@ class Exchange:
 
     def setup_error(self, exc: Exception) -> CompletionError:
         """Why no response came, as one of ours."""
+        return self.interruption() or self.error(
+            *explained(exc, self._timeout, self.authorization, is_connecting=self._is_connecting)
+        )
+
+    def interruption(self) -> CompletionError | None:
+        """Why the wait for headers was ended from here: to http.client it may look like the end of the headers."""
         if self.token.cancelled:
             return self.cancelled()
-        if self._has_rung:
-            return self._timed_out()
-        return self.error(*explained(exc, self._timeout, self.authorization))
+        # A timeout of urllib3's may come a moment before the alarm.
+        is_time_up = self._running != "read" and time.monotonic() >= self._alarm_at
+        return self._timed_out() if self._has_rung or is_time_up else None
 
     def stream_error(self, exc: Exception) -> CompletionError:
         """Why the body broke off, as one of ours."""
@@ -182,9 +209,25 @@ class Exchange:
         return self.error(IdleTimeoutError, f"no byte came for Timeout.read={timeout.read:g} s")
 
     def _ring(self) -> None:
-        self._has_rung = True
-        self.wake()
+        with self._lock:
+            if self._alarm is not None:  # the headers may have come in this very moment
+                self._has_rung = True
+                self.wake()
+
+
+def _socket_under(raw: Any) -> Any:
+    """The socket that urllib3's response reads from; None where it hides it."""
+    sock = getattr(getattr(raw, "connection", None), "sock", None)
+    if sock is None:  # the response took it over: the server is going to close
+        reader = getattr(getattr(raw, "_fp", None), "fp", None)
+        sock = getattr(getattr(reader, "raw", None), "_sock", None)
+    return sock
+
+
+def _tcp(sock: Any) -> Any:
+    """The socket itself; below TLS to a proxy, inside of which there is TLS once more."""
+    return sock if isinstance(sock, socket.socket) else sock.socket
 
 
 # The exchange that this thread is opening; urllib3 hands nothing through to its connections.
-opening: ContextVar[Exchange | None] = ContextVar("completionopening", default=None)
+opening: ContextVar[Exchange | None] = ContextVar("completion_opening", default=None)

@@ -18,25 +18,31 @@ from completion.errors import (
 from completion.transport.timeout import Timeout
 
 
-def explained(exc: Exception, timeout: Timeout, authorization: Authorization) -> tuple[type[CompletionError], str]:
+def explained(
+    exc: Exception, timeout: Timeout, authorization: Authorization, *, is_connecting: bool
+) -> tuple[type[CompletionError], str]:
     """What kind of failure an exception from ``requests`` is, and its message."""
     said = authorization.conceal(plain(exc))
     faults = requests.exceptions
-    if isinstance(exc, faults.ConnectTimeout):
+    if isinstance(exc, faults.ConnectTimeout) or (is_connecting and _is_timeout(exc)):
         return ConnectTimeoutError, f"no connection within Timeout.connect={timeout.connect} s"
     if isinstance(exc, faults.ReadTimeout | TimeoutError):
         return IdleTimeoutError, f"no response headers came for Timeout.read={timeout.read} s"
+    if _is_timeout(exc):
+        return IdleTimeoutError, f"the server did not take the request for Timeout.read={timeout.read} s"
     if isinstance(exc, faults.SSLError):
         return TransportError, f"TLS failed: {said}"
     if isinstance(exc, faults.ProxyError):
         return TransportError, f"the proxy failed: {said}"
     if isinstance(exc, faults.InvalidHeader | UnicodeError):
         return ConfigurationError, "a header is not valid HTTP: check headers="
-    if isinstance(exc, ValueError | http.client.InvalidURL):  # MissingSchema, LocationParseError and their kin
-        return ConfigurationError, f"base_url is not a URL that can be called: {said}"
+    if isinstance(exc, ValueError | http.client.InvalidURL):  # InvalidProxyURL, LocationParseError and their kin
+        return ConfigurationError, f"base_url, or the URL of a proxy, is none that can be called: {said}"
     if isinstance(exc, faults.ConnectionError):
         if is_cut(exc):
             return TransportError, "the server closed the connection without an answer"
+        if any(isinstance(one, http.client.HTTPException) for one in _chain(exc)):
+            return TransportError, f"the answer is not HTTP: {said}"
         return TransportError, f"no connection: {said}"
     if isinstance(exc, OSError) and not isinstance(exc, faults.RequestException):
         return ConfigurationError, said  # a CA bundle that is not there
@@ -47,6 +53,10 @@ def is_cut(exc: BaseException) -> bool:
     """The other side went away, rather than never having been there."""
     cuts = (http.client.RemoteDisconnected, http.client.IncompleteRead, ConnectionResetError, BrokenPipeError)
     return any(isinstance(one, cuts) for one in _chain(exc))
+
+
+def _is_timeout(exc: BaseException) -> bool:
+    return any(isinstance(one, TimeoutError | requests.exceptions.Timeout) for one in _chain(exc))
 
 
 def _chain(exc: BaseException) -> Iterator[BaseException]:

@@ -15,25 +15,54 @@ from completion.transport.exchange import opening
 
 POOL_SIZE: Final = 100
 
+_SEND_SIZE: Final = 256 * 1024
+
 
 class _Watched:
     """A connection that tells the exchange in progress which socket it stands on."""
 
     sock: Any
+    _wire: socket.socket | None = None
 
     def connect(self) -> None:
-        super().connect()  # type: ignore[misc]
-        _watch(self.sock)
+        try:
+            super().connect()  # type: ignore[misc]
+            _watch(self.sock)
+        finally:
+            if self._wire is not None:
+                self._wire.close()
+                self._wire = None
+
+    def _new_conn(self) -> socket.socket:
+        sock: socket.socket = super()._new_conn()  # type: ignore[misc]
+        try:
+            # TLS takes the socket over, and shows its own one only when the handshake is done.
+            self._wire = sock.dup()
+            _watch(self._wire, is_connecting=True)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         _watch(self.sock)
         super().request(*args, **kwargs)  # type: ignore[misc]
 
+    def send(self, data: Any) -> None:
+        exchange = opening.get()
+        if exchange is None or not isinstance(data, bytes):
+            super().send(data)  # type: ignore[misc]
+            return
+        # A socket's timeout is for the whole of a sendall(). For a piece at a time it is the longest silence.
+        for start in range(0, len(data), _SEND_SIZE):
+            exchange.sending()
+            super().send(data[start : start + _SEND_SIZE])  # type: ignore[misc]
 
-def _watch(sock: socket.socket | None) -> None:
+
+def _watch(sock: socket.socket | None, *, is_connecting: bool = False) -> None:
     exchange = opening.get()
     if exchange is not None:
-        exchange.watch(sock)
+        exchange.watch(sock, is_connecting=is_connecting)
 
 
 class _HTTPConnection(_Watched, HTTPConnection):
@@ -80,8 +109,14 @@ def _socket_options() -> list[tuple[int, int, int]]:
     return options
 
 
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """None: even with ``allow_redirects=False`` requests would read the whole body of a redirect."""
+        return None
+
+
 def new_session() -> requests.Session:
-    session = requests.Session()
+    session = _Session()
     session.headers.clear()
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     adapter = _Adapter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -22,7 +23,7 @@ class Timeout:
     def __post_init__(self) -> None:
         for name in self.__slots__:
             seconds = getattr(self, name)
-            if seconds is not None and not (isinstance(seconds, int | float) and seconds > 0):
+            if seconds is not None and not (isinstance(seconds, int | float) and 0 < seconds < math.inf):
                 raise ValueError(f"Timeout.{name} must be a number of seconds above 0, or None; got {seconds!r}")
 
     @classmethod

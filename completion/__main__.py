@@ -1,0 +1,7 @@
+"""``python -m completion`` is the same as the command ``completion``."""
+
+import sys
+
+from completion.cli import main
+
+sys.exit(main())

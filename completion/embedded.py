@@ -1,0 +1,269 @@
+"""llama.cpp's HTTP server inside this process: the only door to xllamacpp.
+
+    serve(path) -> Server(base_url, api_key, pid)      one a process and weights file, started on first use
+
+The server is C++ threads behind a socket on 127.0.0.1; nothing but its address reaches the rest of the library.
+This module's own work is to end them well:
+
+* At exit they must be joined before C++ destroys its statics, or ``exit()`` waits for ever; and not before the last
+  line of Python has run, or daemon threads that read a stream print tracebacks. So this module alone refers to the
+  engines, and they end when the interpreter clears its modules.
+* After ``fork()`` those threads do not exist. The child never destroys what it inherited, closes its copies of the
+  sockets, and starts a server of its own when asked.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import os
+import secrets
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from completion.errors import ConfigurationError
+
+HOST = "127.0.0.1"
+
+SLOTS = 4
+"""Answers at a time; more requests wait in line. Two cores: 110 tokens/s with one stream, 140 with four."""
+
+CONTEXT_TOKENS = SLOTS * 5120
+"""Tokens that the slots share: four answers of 4096 at once, each after a prompt of 1024.
+
+When the slots together run out, llama.cpp fails them all, so this is sized for the worst case. One request may take
+as many as the model was trained for (SmolLM2: 8192). A token of SmolLM2 takes 22.5 KiB, which makes 450 MiB. An
+8-bit cache takes half of that, and half the speed in reading a long prompt.
+"""
+
+PING_INTERVAL_S = 10
+"""Seconds of silence after which an SSE comment says that the server still reads the prompt."""
+
+MAX_THREADS = 8
+"""A guess, not measured: the layers of a small model are too short to share among more cores."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where the server of one weights file listens, and the key without which it answers 401.
+
+    ``pid`` is the process that runs it: after a fork, call ``serve()`` again instead of keeping this.
+    """
+
+    base_url: str
+    api_key: str = field(repr=False)
+    pid: int
+
+
+class Engines:
+    """The running engines (xllamacpp.Server) with their ports; no other reference to them exists.
+
+    It is deleted while the interpreter clears this module, after all names that begin with an underscore are gone:
+    what runs then may use no such name.
+    """
+
+    def __init__(self) -> None:
+        self.by_port: dict[int, Any] = {}
+        self.may_be_destroyed = True
+
+    def add(self, port: int, engine: Any) -> None:
+        if not self.may_be_destroyed:
+            never_destroy(engine)
+        self.by_port[port] = engine
+
+    def abandon(self) -> None:
+        """Forget the engines without stopping them: this process is a fork, and their threads are elsewhere.
+
+        Nor are later ones stopped: that joins a thread which all engines share, and which is not in this process.
+        """
+        for engine in self.by_port.values():
+            never_destroy(engine)
+        self.by_port.clear()
+        self.may_be_destroyed = False
+
+    def __del__(self) -> None:
+        if self.may_be_destroyed and self.by_port:
+            # An engine waits for its requests, and a request in line sees the end only by a closed connection.
+            hang_up(set(self.by_port))
+            self.by_port.clear()
+
+
+def never_destroy(engine: Any) -> None:
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))
+
+
+def sockets_of(ports: set[int]) -> Iterator[socket.socket]:
+    """The open sockets, listening and accepted, whose own address is one of the ports.
+
+    The caller closes or detaches each of them.
+    """
+    directory = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
+    for name in os.listdir(directory):
+        try:
+            candidate = socket.socket(fileno=int(name))
+        except OSError:  # not a socket, or the descriptor of the listing itself
+            continue
+        address: Any = None
+        with contextlib.suppress(OSError):
+            address = candidate.getsockname()
+        if isinstance(address, tuple) and address[0] == HOST and address[1] in ports:
+            yield candidate
+        else:
+            candidate.detach()
+
+
+def hang_up(ports: set[int]) -> None:
+    """End both directions of every connection that the ports have accepted. The engine closes them itself."""
+    for accepted in sockets_of(ports):
+        with contextlib.suppress(OSError):  # the listening socket is not connected
+            accepted.getpeername()
+            accepted.shutdown(socket.SHUT_RDWR)
+        accepted.detach()
+
+
+def close_inherited(ports: set[int]) -> None:
+    """Close this process's copies of its parent's sockets.
+
+    Open here, they would keep the port and the parent's streams alive after the parent's end.
+    """
+    for inherited in sockets_of(ports):
+        inherited.close()
+
+
+_servers: dict[str, Server] = {}
+_engines = Engines()
+_lock = threading.RLock()
+
+# The module refers to itself so that it is cleared at exit even while frames of daemon threads hold its globals.
+_this_module = sys.modules[__name__]
+
+# A thread that is loading a model finishes first, and none begins after: no engine is left in a dead frame.
+atexit.register(lambda: _lock.acquire())
+
+
+def serve(path: Path) -> Server:
+    """The server of the weights file at ``path``, loaded on first use. Loading holds the GIL, 1 s for SmolLM2.
+
+    Raises:
+        ConfigurationError: xllamacpp is not installed, or the file is missing, not a GGUF, or cannot be loaded. No
+            server runs; a later call tries again.
+    """
+    key = os.path.realpath(path)
+    with _lock:
+        if key not in _servers:
+            _servers[key] = _start(key)
+        return _servers[key]
+
+
+def _start(path: str) -> Server:
+    try:
+        import xllamacpp
+    except ImportError as exc:
+        raise ConfigurationError(
+            f'the local model needs xllamacpp ({exc}); run: pip install "completion[local]"'
+        ) from exc
+    _check_magic(path)
+    api_key = secrets.token_urlsafe(32)
+    try:
+        engine = xllamacpp.Server(_params(xllamacpp, path, api_key))
+    except RuntimeError as exc:
+        raise ConfigurationError(
+            f"llama.cpp cannot load {path}: the file is damaged or cut short, its architecture is unknown to this "
+            "version of xllamacpp, or there is not enough memory"
+        ) from exc
+    address: str = engine.listening_address
+    _engines.add(int(address.rpartition(":")[2]), engine)
+    return Server(base_url=f"{address}/v1", api_key=api_key, pid=os.getpid())
+
+
+def _check_magic(path: str) -> None:
+    try:
+        with open(path, "rb") as file:
+            magic = file.read(4)
+    except OSError as exc:
+        raise ConfigurationError(f"cannot read the weights file {path}: {exc.strerror or exc}") from exc
+    if magic != b"GGUF":
+        raise ConfigurationError(f"{path} is not a GGUF file: it must begin with b'GGUF', got {magic!r}")
+
+
+def _params(xllamacpp: Any, path: str, api_key: str) -> Any:
+    params = xllamacpp.CommonParams()
+    params.model.path = path
+    params.model_alias = {Path(path).stem}  # without it, every chunk tells the path on this disk
+    params.verbosity = -1  # llama.cpp logs nothing, not even errors; they come as HTTP answers
+
+    params.hostnames = [HOST]
+    params.port = 0
+    params.api_keys = [api_key]
+    params.cors_origins = ""  # "*" would echo the origin of any web page, and allow credentials
+    params.cors_credentials = False
+    params.ui = False
+    params.endpoint_slots = False
+    params.sse_ping_interval = PING_INTERVAL_S
+
+    params.n_ctx = CONTEXT_TOKENS
+    params.n_parallel = SLOTS
+    params.kv_unified = True
+    params.cache_ram_mib = 0  # the default keeps up to 8 GiB of old prompts
+    params.cache_idle_slots = False
+    params.fit_params = False  # measuring free memory first adds 0.2 s to the loading
+    threads = _physical_cores()
+    params.cpuparams.n_threads = threads
+    params.cpuparams_batch.n_threads = threads
+    return params
+
+
+def _physical_cores() -> int:
+    """Cores that this process may use, at most MAX_THREADS; -1 (llama.cpp counts) where the system does not say.
+
+    llama.cpp counts the machine's cores, not those that the process may use, and a thread too many is dear: four
+    on two cores take a stream from 110 to 30 tokens/s.
+    """
+    if sys.platform != "linux":
+        return -1
+    cores = set()
+    for cpu in os.sched_getaffinity(0):
+        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        try:
+            cores.add(siblings.read_text())
+        except OSError:
+            cores.add(str(cpu))
+    return min(len(cores), MAX_THREADS)
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.RLock()
+    if _servers:
+        close_inherited(set(_engines.by_port))
+        _engines.abandon()
+        _servers.clear()
+        _exit_without_destructors()
+
+
+def _exit_without_destructors() -> None:
+    """Let ``exit()`` in this child end here, after Python is done and stdio is flushed.
+
+    A C++ static of xllamacpp 2026.10 waits in its destructor for a thread that the fork left behind. Only glibc has
+    ``on_exit``; elsewhere such a child may hang unless it ends by ``os._exit``, as those of multiprocessing do.
+    """
+    if hasattr(_libc, "on_exit"):
+        # What is registered last runs first.
+        _libc.on_exit(ctypes.cast(_libc._exit, ctypes.c_void_p), None)
+        _libc.__cxa_atexit(ctypes.cast(_libc.fflush, ctypes.c_void_p), None, None)
+
+
+if hasattr(os, "register_at_fork"):
+    _libc = ctypes.CDLL(None)
+    # A fork waits for a model that is being loaded: half a server could be neither used nor left alone.
+    os.register_at_fork(
+        before=lambda: _lock.acquire(),
+        after_in_parent=lambda: _lock.release(),
+        after_in_child=_after_fork_in_child,
+    )

@@ -1,0 +1,56 @@
+"""The distribution ``completion``."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+found = re.search(r'__version__ = "(.+)"', (HERE / "completion" / "version.py").read_text(encoding="utf-8"))
+assert found, "completion/version.py has no __version__"
+
+LOCAL = ["xllamacpp>=2026.10", "filelock>=3.12", "platformdirs>=4"]
+
+setup(
+    name="completion",
+    version=found.group(1),
+    description="A language model's answer as a stream: one synchronous, provider-agnostic contract",
+    long_description=(HERE / "README.rst").read_text(encoding="utf-8"),
+    long_description_content_type="text/x-rst",
+    license="MIT",
+    license_files=["LICENSE"],
+    packages=find_packages(include=["completion", "completion.*"]),
+    package_data={"completion": ["py.typed"]},
+    python_requires=">=3.10",
+    install_requires=[
+        "requests>=2.32",
+        # read1 and shutdown of a response; requests itself asks for less.
+        "urllib3>=2.5",
+        "sseclient-py>=1.8",
+        "dataclasses-json>=0.6.7",
+        "backoff>=2.2",
+    ],
+    extras_require={
+        "local": LOCAL,
+        "test": [*LOCAL, "pytest>=8", "hypothesis>=6.100", "coverage>=7.6", "trustme>=1.2", "docutils>=0.21"],
+        "bench": [*LOCAL, "openai>=2", "matplotlib>=3.9"],
+    },
+    entry_points={
+        "console_scripts": ["completion = completion.cli:main"],
+        "completion.adapters": [
+            "local = completion.adapters.local:LocalModel",
+            "openai = completion.adapters.openai:OpenAIModel",
+        ],
+    },
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 15)),
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Software Development :: Libraries",
+        "Typing :: Typed",
+    ],
+)

@@ -1,0 +1,71 @@
+"""What the tests of the wire share: a turn of Chat Completions in bytes, and a model that talks to a local server."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, Literal
+
+from completion import ChatRequest, ChatStream, OpenAIModel, TextDelta, Timeout
+from completion.testing import ProviderServer, event
+
+Framing = Literal["chunked", "length", "close"]
+FRAMINGS: Final[tuple[Framing, ...]] = ("chunked", "length", "close")
+
+HI: Final = ChatRequest("Hi")
+KEY: Final = "sk-very-secret-0123456789"
+
+FINISH: Final = event({"id": "c1", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+DONE: Final = event("[DONE]")
+END: Final = FINISH + DONE
+PATIENCE_S: Final = 10.0
+"""For what must happen: a test that waits so long has failed."""
+
+
+def text(delta: str) -> bytes:
+    return event({"id": "c1", "choices": [{"index": 0, "delta": {"content": delta}}]})
+
+
+def model_at(url: str, **options: Any) -> OpenAIModel:
+    return OpenAIModel("m", **{"base_url": url, "api_key": KEY, "timeout": Timeout(read=PATIENCE_S), **options})
+
+
+def model_of(server: ProviderServer, **options: Any) -> OpenAIModel:
+    return model_at(server.url, **options)
+
+
+def first_text(stream: ChatStream) -> str:
+    chunk = next(stream)
+    assert isinstance(chunk, TextDelta)
+    return chunk.delta
+
+
+class Caught(threading.Thread):
+    """Calls in a thread of its own, and keeps what came of it."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        super().__init__(daemon=True)
+        self._call = call
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.result = self._call()
+        except BaseException as error:
+            self.error = error
+
+    def within(self, seconds: float) -> Caught:
+        self.join(seconds)
+        assert not self.is_alive(), f"still not over after {seconds} s"
+        return self
+
+
+@contextmanager
+def silent_listener(*, backlog: int = 16) -> Iterator[int]:
+    """The port of a listener at which connections open, and nobody ever says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=backlog) as listener:
+        yield listener.getsockname()[1]

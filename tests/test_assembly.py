@@ -1,0 +1,329 @@
+"""The order of a turn, and the arguments of its calls, whatever the wire interleaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from completion import (
+    ProviderBlockFinished,
+    ReasoningDelta,
+    ReasoningFinished,
+    RedactedReasoning,
+    StreamChunk,
+    TextDelta,
+    ToolCallArgsDelta,
+    ToolCallFinished,
+    ToolCallMalformed,
+    ToolCallStarted,
+)
+from completion.assembly import Line, ToolCall, made_up_call_id, parse_args
+from tests.wires import interleaved, order_faults
+
+
+def closed(*arguments: str) -> StreamChunk:
+    """The chunk that closes a call whose arguments came in these pieces."""
+    return chunks_of_call(*arguments)[-1]
+
+
+def chunks_of_call(*arguments: str) -> list[StreamChunk]:
+    line, call = Line(), ToolCall("c", "f")
+    out = line.call(call)
+    for text in arguments:
+        call.add(text)
+        out += line.flow()
+    return out + line.end()
+
+
+# The arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "args"),
+    [
+        ((), {}),
+        (("",), {}),
+        (("  \n",), {}),
+        (("{}",), {}),
+        (("{", "}"), {}),
+        (("{}", "{}"), {}),
+        (("{}", "", " "), {}),
+        (("{}", '{"a"', ":1}"), {"a": 1}),
+        (("{}", "{}", '{"a":1}'), {"a": 1}),
+        ((' {"a": "}"', "} "), {"a": "}"}),
+        (('{"a":{}', "}"), {"a": {}}),
+        (('{"a":"\\ud83c', '\\udf89 ü"}'), {"a": "🎉 ü"}),
+    ],
+    ids=lambda value: "|".join(value) if isinstance(value, tuple) else None,
+)
+def test_arguments_are_the_object_that_the_pieces_add_up_to(arguments: tuple[str, ...], args: dict[str, Any]) -> None:
+    assert closed(*arguments) == ToolCallFinished("c", "f", args)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (('{"a"', ":"), "not JSON"),
+        (('{"a":1}', "}"), "not JSON"),
+        (('{"a":1}', '{"b":2}'), "not JSON"),
+        (("{}", "x"), "not JSON"),
+        (("{'a': 1}",), "not JSON"),
+        (('{"a": NaN}',), "NaN is not JSON"),
+        (('{"a": -Infinity}',), "-Infinity is not JSON"),
+        (('{"a":' + "[" * 100_000,), "nested too deep"),
+        (('{"a":' + "9" * 5000 + "}",), "not JSON"),
+        (("[1]",), "not a JSON object but list"),
+        (("12",), "not a JSON object but int"),
+        (('"{}"',), "not a JSON object but str"),
+        (("null",), "not a JSON object but NoneType"),
+    ],
+    ids=[
+        "half", "brace too many", "two objects", "text behind {}", "single quotes", "NaN", "infinity", "too deep",
+        "number too long", "list", "number", "string", "null",
+    ],
+)  # fmt: skip
+def test_other_arguments_are_malformed_and_told_raw(arguments: tuple[str, ...], error: str) -> None:
+    chunk = closed(*arguments)
+    assert isinstance(chunk, ToolCallMalformed)
+    assert (chunk.call_id, chunk.name, chunk.raw) == ("c", "f", "".join(arguments))
+    assert error in chunk.error
+
+
+def test_the_opening_is_no_delta_when_the_arguments_follow_it() -> None:
+    assert chunks_of_call("{}", '{"a"', ":1}") == [
+        ToolCallStarted("c", "f"),
+        ToolCallArgsDelta("c", '{"a"'),
+        ToolCallArgsDelta("c", ":1}"),
+        ToolCallFinished("c", "f", {"a": 1}),
+    ]
+
+
+def test_an_opening_that_nothing_follows_is_the_arguments() -> None:
+    assert chunks_of_call("{}") == [
+        ToolCallStarted("c", "f"),
+        ToolCallArgsDelta("c", "{}"),
+        ToolCallFinished("c", "f", {}),
+    ]
+
+
+def test_a_signature_is_given_out_with_the_end_of_its_call() -> None:
+    line, call = Line(), ToolCall("c", "f")
+    line.call(call)
+    call.signature = "s"
+    assert line.end() == [ToolCallFinished("c", "f", {}, "s")]
+
+
+def test_a_call_without_a_name_is_malformed() -> None:
+    line, call = Line(), ToolCall("c")
+    call.add('{"a":1}')
+    assert line.call(call) == []
+    assert line.end() == [
+        ToolCallStarted("c", ""),
+        ToolCallArgsDelta("c", '{"a":1}'),
+        ToolCallMalformed("c", "", '{"a":1}', "the call has no name"),
+    ]
+
+
+def test_a_call_waits_for_its_id_and_its_name() -> None:
+    line, call = Line(), ToolCall()
+    call.add("{")
+    assert line.call(call) == []
+    call.name = "f"
+    assert line.flow() == []
+    call.call_id = "c"
+    assert line.flow() == [ToolCallStarted("c", "f"), ToolCallArgsDelta("c", "{")]
+
+
+def test_a_missing_id_is_made_up() -> None:
+    line = Line()
+    line.call(ToolCall("", "f"))
+    started, _ = line.end()
+    assert isinstance(started, ToolCallStarted)
+    assert started.call_id.startswith("call_")
+    assert len(started.call_id) == 29
+    assert made_up_call_id() != made_up_call_id()
+
+
+def test_an_id_that_was_given_before_is_replaced_by_a_made_up_one() -> None:
+    line = Line()
+    out = line.call(ToolCall("c", "f")) + line.call(ToolCall("c", "g")) + line.end()
+    assert list(order_faults(out, ended=False)) == []
+    first, _, second, finished = out
+    assert first == ToolCallStarted("c", "f")
+    assert isinstance(second, ToolCallStarted)
+    assert second.call_id != "c"
+    assert finished == ToolCallFinished(second.call_id, "g", {})
+
+
+def test_whether_a_text_is_the_whole_arguments_again_is_known() -> None:
+    call = ToolCall("c", "f")
+    assert not call.says_again("")
+    call.add('{"a":')
+    assert not call.says_again('{"a":')
+    call.add("1}")
+    assert call.says_again('{"a":1}')
+    assert not call.says_again('{"a":2}')
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1", "nul", "{}{}", "NaN"])
+def test_parse_args_takes_json_only(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011  the words are Python's own
+        parse_args(text)
+
+
+# The order
+
+REASONING, TEXT = ReasoningDelta("hm"), TextDelta("hi")
+
+
+@pytest.mark.parametrize(
+    ("arrive", "expected"),
+    [
+        (lambda line: line.text("hi") + line.text("hi"), [TEXT, TEXT]),
+        (lambda line: line.reasoning("hm") + line.text("hi"), [REASONING, ReasoningFinished(), TEXT]),
+        (lambda line: line.reasoning("hm") + line.reasoning_signature("s"), [REASONING, ReasoningFinished("s")]),
+        (lambda line: line.reasoning_signature("s"), [ReasoningFinished("s")]),
+        (
+            lambda line: line.reasoning("hm") + line.text("hi") + line.reasoning_signature("s"),
+            [REASONING, ReasoningFinished(), TEXT, ReasoningFinished("s")],
+        ),
+        (
+            lambda line: line.reasoning("hm") + line.whole(RedactedReasoning("x")),
+            [REASONING, ReasoningFinished(), RedactedReasoning("x")],
+        ),
+        (
+            lambda line: line.reasoning("hm") + line.whole(ProviderBlockFinished("p", {})),
+            [REASONING, ReasoningFinished(), ProviderBlockFinished("p", {})],
+        ),
+        (
+            lambda line: line.reasoning("hm") + line.call(ToolCall("c", "f")),
+            [REASONING, ReasoningFinished(), ToolCallStarted("c", "f"), ToolCallFinished("c", "f", {})],
+        ),
+        (lambda line: line.reasoning("hm"), [REASONING, ReasoningFinished()]),
+    ],
+    ids=[
+        "text", "reasoning then text", "signature", "signature alone", "late signature", "redacted", "provider block",
+        "call", "end",
+    ],
+)  # fmt: skip
+def test_reasoning_is_closed_before_anything_else(
+    arrive: Callable[[Line], list[StreamChunk]], expected: list[StreamChunk]
+) -> None:
+    line = Line()
+    assert arrive(line) + line.end() == expected
+
+
+def test_the_pieces_of_the_only_open_call_flow_at_once() -> None:
+    line, call = Line(), ToolCall("c", "f")
+    assert line.call(call) == [ToolCallStarted("c", "f")]
+    for text in ("{", '"a"', ":1", "}"):
+        call.add(text)
+        assert line.flow() == [ToolCallArgsDelta("c", text)]
+    assert line.end() == [ToolCallFinished("c", "f", {"a": 1})]
+
+
+def test_what_follows_a_call_that_is_whole_closes_it() -> None:
+    line, call = Line(), ToolCall("c", "f")
+    line.call(call)
+    call.add('{"a":1}')
+    line.flow()
+    assert not line.is_clear
+    assert line.text("hi") == [ToolCallFinished("c", "f", {"a": 1}), TEXT]
+    assert line.is_clear
+    assert call.is_over
+
+
+@pytest.mark.parametrize("arguments", ["", "{}", '{"a":'], ids=["blank", "opening", "half"])
+def test_what_follows_a_call_that_may_go_on_waits_for_the_end(arguments: str) -> None:
+    line, call = Line(), ToolCall("c", "f")
+    call.add(arguments)
+    line.call(call)
+    assert line.text("hi") == line.reasoning("hm") == line.whole(RedactedReasoning("x")) == []
+    assert line.end()[-4:] == [TEXT, REASONING, ReasoningFinished(), RedactedReasoning("x")]
+    assert line.is_clear
+
+
+def test_what_waited_comes_as_soon_as_the_call_is_whole() -> None:
+    line, call = Line(), ToolCall("c", "f")
+    line.call(call)
+    line.text("hi")
+    call.add("{}")
+    call.add('{"a":1}')
+    assert line.flow() == [ToolCallArgsDelta("c", '{"a":1}'), ToolCallFinished("c", "f", {"a": 1}), TEXT]
+
+
+def test_calls_that_are_finished_are_counted_and_malformed_ones_are_not() -> None:
+    line = Line()
+    for arguments in ("{}", "[", '{"a":1}'):
+        call = ToolCall("", "f")
+        call.add(arguments)
+        line.call(call)
+    line.end()
+    assert line.calls_finished == 2
+
+
+def test_text_may_skip_the_line_only_when_nothing_is_open() -> None:
+    line = Line()
+    assert line.is_clear
+    line.reasoning("hm")
+    assert not line.is_clear
+    line.reasoning_signature("s")
+    assert line.is_clear
+    line.call(ToolCall("c", "f"))
+    assert not line.is_clear
+    line.end()
+    assert line.is_clear
+
+
+CALLS: list[tuple[list[str], dict[str, Any] | None]] = [
+    (['{"a"', ":[1", ",2]", "}"], {"a": [1, 2]}),
+    (["{}", '{"b":{}', "}"], {"b": {}}),
+    (['{"c":"}"}'], {"c": "}"}),
+    (["{}"], {}),
+    ([], {}),
+    (['{"d"', ":"], None),
+    (["[", "]"], None),
+]
+
+
+@given(
+    st.lists(st.sampled_from(CALLS), min_size=2, max_size=3),
+    st.lists(st.sampled_from(["id", "same id", "no id"]), min_size=3, max_size=3),
+    st.lists(st.integers(0, 3)),
+)
+def test_any_interleaving_keeps_the_order_and_loses_nothing(
+    picked: list[tuple[list[str], dict[str, Any] | None]], ids: list[str], order: list[int]
+) -> None:
+    line, out = Line(), list[StreamChunk]()
+    calls = [ToolCall({"id": f"c{n}", "same id": "c", "no id": ""}[kind], f"f{n}") for n, kind in enumerate(ids)]
+    others = [line.text, line.reasoning, line.reasoning_signature, line.text]
+    pieces: list[list[str | None]] = [[None, *pieces] for pieces, _ in picked]
+    pieces.append(["one", "two", "signature", "three"])
+    for which in interleaved([len(sequence) for sequence in pieces], order):
+        text = pieces[which].pop(0)
+        if which == len(picked):
+            assert text
+            out += others[-1 - len(pieces[which])](text)
+        elif text is None:
+            out += line.call(calls[which])
+        else:
+            calls[which].add(text)
+            out += line.flow()
+    out += line.end()
+
+    assert [fault for fault in order_faults(out, ended=False)] == []
+    assert "".join(chunk.delta for chunk in out if isinstance(chunk, TextDelta)) == "onethree"
+    assert [chunk.delta for chunk in out if isinstance(chunk, ReasoningDelta)] == ["two"]
+    assert sum(chunk == ReasoningFinished("signature") for chunk in out) == 1
+    ends = {chunk.name: chunk for chunk in out if isinstance(chunk, ToolCallFinished | ToolCallMalformed)}
+    for n, (sent, args) in enumerate(picked):
+        end = ends.pop(f"f{n}")
+        if isinstance(end, ToolCallFinished):
+            assert end.args == args
+        else:
+            assert (end.raw, args) == ("".join(sent), None)
+    assert ends == {}

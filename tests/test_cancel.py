@@ -1,0 +1,158 @@
+"""CancelToken: who is woken, when, and who is bound to which."""
+
+from __future__ import annotations
+
+import contextvars
+import signal
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from completion import CancelToken, StreamCancelledError
+
+PATIENCE = 10
+"""Seconds after which a test that waits for another thread has failed."""
+
+
+def test_cancelling_wakes_each_once() -> None:
+    token, woken = CancelToken(), list[str]()
+    token.on_cancel(lambda: woken.append("a"))
+    token.on_cancel(lambda: woken.append("b"))
+    token.cancel()
+    token.cancel()
+    assert token.cancelled
+    assert woken == ["a", "b"]
+
+
+def test_who_comes_after_the_cancelling_is_woken_at_once() -> None:
+    token, woken = CancelToken(), list[str]()
+    token.cancel()
+    take_back = token.on_cancel(lambda: woken.append("a"))
+    take_back()
+    assert woken == ["a"]
+
+
+def test_a_waker_that_was_taken_back_is_not_called() -> None:
+    token, woken = CancelToken(), list[str]()
+    take_back = token.on_cancel(lambda: woken.append("a"))
+    take_back()
+    take_back()
+    token.cancel()
+    assert woken == []
+
+
+def test_a_waker_may_cancel_again() -> None:
+    token = CancelToken()
+    token.on_cancel(token.cancel)
+    token.cancel()
+    assert token.cancelled
+
+
+@pytest.mark.parametrize("seconds", [-1, 0, 0.001])
+def test_a_sleep_that_nobody_cancels_ends_by_itself(seconds: float) -> None:
+    CancelToken().sleep(seconds)
+
+
+@pytest.mark.parametrize("seconds", [-1, 0, 1e300])
+def test_a_sleep_under_a_cancelled_token_ends_at_once(seconds: float) -> None:
+    token = CancelToken()
+    token.cancel()
+    with pytest.raises(StreamCancelledError, match="cancelled while waiting"):
+        token.sleep(seconds)
+
+
+def test_a_sleep_ends_when_another_thread_cancels() -> None:
+    token = CancelToken()
+    with ThreadPoolExecutor(1) as pool:
+        sleeping = pool.submit(token.sleep, 3600)
+        token.cancel()
+        with pytest.raises(StreamCancelledError):
+            sleeping.result(PATIENCE)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGALRM")
+def test_a_signal_handler_may_cancel_the_sleep_of_its_own_thread() -> None:
+    token = CancelToken()
+    before = signal.signal(signal.SIGALRM, lambda *_: token.cancel())
+    signal.setitimer(signal.ITIMER_REAL, 0.01)
+    began = time.monotonic()
+    try:
+        with pytest.raises(StreamCancelledError):
+            token.sleep(PATIENCE)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert time.monotonic() - began < PATIENCE
+
+
+def test_the_innermost_token_is_the_current_one() -> None:
+    assert CancelToken.current() is None
+    with CancelToken() as outer:
+        with CancelToken() as inner:
+            assert CancelToken.current() is inner
+        assert CancelToken.current() is outer
+    assert CancelToken.current() is None
+
+
+def test_cancelling_the_outer_token_cancels_the_inner_one() -> None:
+    with CancelToken() as outer, CancelToken() as inner:
+        inner.cancel()
+        assert not outer.cancelled
+        with CancelToken() as innermost:
+            outer.cancel()
+            assert innermost.cancelled
+
+
+def test_a_token_that_was_left_is_not_cancelled_with_the_outer_one() -> None:
+    with CancelToken() as outer:
+        with CancelToken() as inner:
+            pass
+        outer.cancel()
+    assert not inner.cancelled
+
+
+def test_a_token_opened_under_a_cancelled_one_is_cancelled() -> None:
+    with CancelToken() as outer:
+        outer.cancel()
+        with CancelToken() as inner:
+            assert inner.cancelled
+
+
+def test_a_token_may_be_entered_again() -> None:
+    token = CancelToken()
+    with token:
+        with token:
+            assert CancelToken.current() is token
+        assert CancelToken.current() is token
+    assert CancelToken.current() is None
+
+
+def test_another_thread_is_not_inside_of_the_token() -> None:
+    with CancelToken(), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(CancelToken.current).result(PATIENCE) is None
+
+
+def test_a_copied_context_is_inside_of_the_token() -> None:
+    with CancelToken() as token, ThreadPoolExecutor(1) as pool:
+        context = contextvars.copy_context()
+        assert pool.submit(context.run, CancelToken.current).result(PATIENCE) is token
+
+
+def test_threads_may_leave_a_shared_token_in_any_order() -> None:
+    token, is_inside, may_leave = CancelToken(), threading.Event(), threading.Event()
+
+    def other() -> CancelToken | None:
+        with token:
+            is_inside.set()
+            assert may_leave.wait(PATIENCE)
+        return CancelToken.current()
+
+    with ThreadPoolExecutor(1) as pool:
+        with token:
+            left = pool.submit(other)
+            assert is_inside.wait(PATIENCE)
+        may_leave.set()
+        assert left.result(PATIENCE) is None
+    assert CancelToken.current() is None

@@ -1,0 +1,350 @@
+"""The command ``completion``, run as its users run it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from completion.testing import Cut, Pause, ProviderServer, Reply, Stall, WaitFor, event
+
+COMMAND = (sys.executable, "-W", "error", "-m", "completion")
+KEY = "sk-secret-of-the-test"
+
+
+def delta(**fields: object) -> bytes:
+    return event({"choices": [{"index": 0, "delta": fields, "finish_reason": None}]})
+
+
+def end(reason: str = "stop") -> bytes:
+    usage = {"prompt_tokens": 12, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 4}}
+    return event({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}], "usage": usage}) + event("[DONE]")
+
+
+@pytest.fixture
+def server() -> Iterator[ProviderServer]:
+    with ProviderServer() as running:
+        yield running
+
+
+def environment(server: ProviderServer, **more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "COMPLETION_"))}
+    return {**kept, "OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": KEY, "COMPLETION_MODEL": "openai:m", **more}
+
+
+def run(
+    server: ProviderServer, *arguments: str, stdin: str | None = None, **more: str
+) -> subprocess.CompletedProcess[str]:
+    # No stdin is a terminal's: nothing is piped, and nobody types.
+    source = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        env=environment(server, **more),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        **source,  # type: ignore[call-overload]
+    )
+
+
+def asked(server: ProviderServer, index: int = 0) -> list[dict[str, str]]:
+    messages: list[dict[str, str]] = server.requests[index].json()["messages"]
+    return messages
+
+
+def test_it_prints_the_answer_and_nothing_else(server: ProviderServer) -> None:
+    server.reply(Reply(delta(role="assistant", content="Hel"), delta(content="lo!"), end()))
+    done = run(server, "Hi")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Hello!\n", "")
+
+
+def test_text_appears_before_the_answer_is_complete(server: ProviderServer) -> None:
+    go = threading.Event()
+    server.reply(Reply(delta(content="first "), WaitFor(go), delta(content="second"), end()))
+    with subprocess.Popen([*COMMAND, "Hi"], env=environment(server), stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert os.read(process.stdout.fileno(), 100) == b"first "
+        go.set()
+        assert process.stdout.read() == b"second\n"
+
+
+def test_options_reach_the_request(server: ProviderServer) -> None:
+    server.reply(Reply(end()))
+    run(server, "-s", "Be brief.", "--max-tokens", "7", "--temperature", "0.5", "Hi")
+    body = server.requests[0].json()
+    assert (body["max_tokens"], body["temperature"]) == (7, 0.5)
+    assert body["messages"] == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "prompt"),
+    [
+        (["Hi"], None, "Hi"),
+        (["-"], "From a pipe\n", "From a pipe\n"),
+        ([], "From a pipe", "From a pipe"),
+        (["Sum it up"], "line 1\nline 2\n", "line 1\nline 2\n\nSum it up"),
+        (["Hi"], "", "Hi"),
+        (["-"], "Grüße, 世界", "Grüße, 世界"),
+    ],
+    ids=["argument", "dash", "stdin alone", "stdin as material", "empty pipe", "other scripts"],
+)
+def test_the_prompt_comes_from_the_argument_or_stdin_or_both(
+    server: ProviderServer, arguments: Sequence[str], stdin: str | None, prompt: str
+) -> None:
+    server.reply(Reply(end()))
+    assert run(server, *arguments, stdin=stdin).returncode == 0
+    assert asked(server) == [{"role": "user", "content": prompt}]
+
+
+def test_without_a_prompt_it_says_how_to_give_one(server: ProviderServer) -> None:
+    done = run(server, "  ")
+    assert done.returncode == 2
+    assert "give one as an argument or on stdin" in done.stderr
+
+
+@pytest.mark.parametrize("value", ["0", "-3"])
+def test_a_bad_option_is_wrong_usage(server: ProviderServer, value: str) -> None:
+    done = run(server, "--max-tokens", value, "Hi")
+    assert done.returncode == 2
+    assert "max_tokens must be at least 1" in done.stderr
+
+
+def test_json_gives_each_chunk_a_line(server: ProviderServer) -> None:
+    server.reply(Reply(delta(content="Grüße"), end("length")))
+    done = run(server, "--json", "Hi")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["type"] for line in lines] == ["text_delta", "turn_finished"]
+    assert lines[0]["delta"] == "Grüße"
+    assert lines[1]["usage"]["input_tokens"] == 12
+    assert done.stderr == ""
+
+
+def test_usage_goes_to_stderr(server: ProviderServer) -> None:
+    server.reply(Reply(delta(content="Hello"), end()))
+    done = run(server, "--usage", "Hi")
+    assert (done.stdout, done.stderr) == ("Hello\n", "tokens: 12 in (4 from the cache), 5 out\n")
+
+
+def test_an_answer_that_hit_the_cap_says_so(server: ProviderServer) -> None:
+    server.reply(Reply(delta(content="Hel"), end("length")))
+    done = run(server, "--max-tokens", "1", "Hi")
+    assert (done.returncode, done.stdout) == (0, "Hel\n")
+    assert done.stderr == "completion: the answer stopped early: --max-tokens 1\n"
+
+
+def test_reasoning_stays_out_of_a_pipe(server: ProviderServer) -> None:
+    server.reply(Reply(delta(reasoning="Hm. "), delta(content="Yes."), end()))
+    assert run(server, "Hi").stdout == "Yes.\n"
+
+
+@pytest.mark.parametrize(
+    ("reply", "code", "words"),
+    [
+        (Reply.json({"error": {"message": f"bad key {KEY}"}}, status=401), 4, "check the API key"),
+        (Reply.json({"error": {"message": "slow\ndown"}}, status=429), 4, "slow down (429)"),
+        (Reply(before_headers=[Cut()]), 5, "without an answer"),
+        (Reply(delta(content="Hel"), Cut()), 5, "broke the connection off"),
+        (Reply(delta(content="Hel")), 6, "the answer is not complete"),
+        (Reply.text("<html>", content_type="text/html"), 6, "event stream"),
+    ],
+    ids=["refused", "limited", "no answer", "cut", "truncated", "web page"],
+)
+def test_an_error_is_one_line_and_an_exit_code(server: ProviderServer, reply: Reply, code: int, words: str) -> None:
+    server.reply(reply)
+    done = run(server, "Hi")
+    assert done.returncode == code
+    assert done.stderr.count("\n") == 1
+    assert words in done.stderr
+    assert KEY not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"OPENAI_API_KEY": ""}, "set OPENAI_API_KEY"),
+        ({"COMPLETION_MODEL": "nobody:m"}, "unknown family 'nobody'"),
+        ({"COMPLETION_MODEL": "openai"}, "give the model id"),
+        ({"OPENAI_BASE_URL": "nowhere"}, "base_url must be like"),
+    ],
+    ids=["no key", "no family", "no model", "bad url"],
+)
+def test_what_is_not_set_up_has_a_code_of_its_own(server: ProviderServer, more: dict[str, str], words: str) -> None:
+    done = run(server, "Hi", **more)
+    assert done.returncode == 3
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_help_lists_every_exit_code(server: ProviderServer) -> None:
+    listed = re.findall(r"^  (\d+) ", run(server, "--help").stdout, flags=re.MULTILINE)
+    assert listed == ["0", "2", "3", "4", "5", "6", "130", "141"]
+
+
+def test_a_broken_pipe_ends_quietly_and_hangs_up(server: ProviderServer) -> None:
+    server.reply(
+        Reply(delta(content="first"), *[piece for _ in range(400) for piece in (delta(content="x"), Pause(0.01))])
+    )
+    with subprocess.Popen(
+        [*COMMAND, "Hi"], env=environment(server), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        os.read(process.stdout.fileno(), 5)
+        process.stdout.close()
+        assert process.wait(20) == 141
+        assert process.stderr.read() == b""
+    assert server.wait_hung_up()
+
+
+def test_ctrl_c_ends_it_quietly_and_hangs_up(server: ProviderServer) -> None:
+    server.reply(Reply(delta(content="first"), Stall()))
+    with subprocess.Popen(
+        [*COMMAND, "Hi"], env=environment(server), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        os.read(process.stdout.fileno(), 5)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        assert process.stderr.read() == b"\n"
+    assert server.wait_hung_up()
+
+
+def test_models_lists_families_and_whether_their_key_is_set(server: ProviderServer) -> None:
+    rows = [line.split(maxsplit=2) for line in run(server, "models").stdout.splitlines()]
+    assert ["openai", "OPENAI_API_KEY", "set"] in rows
+    assert ["local", "-", "needs no key"] in rows
+    rows = [line.split(maxsplit=2) for line in run(server, "models", OPENAI_API_KEY="").stdout.splitlines()]
+    assert ["openai", "OPENAI_API_KEY", "not set"] in rows
+
+
+def test_the_installed_command_is_the_same() -> None:
+    command = Path(sys.executable).with_name("completion")
+    done = subprocess.run([command, "--version"], capture_output=True, text=True, timeout=30)
+    assert done.stdout.startswith("completion 0.")
+
+
+# --- chat --------------------------------------------------------------------------------------------------------
+
+
+def test_chat_keeps_the_history(server: ProviderServer) -> None:
+    server.reply(Reply(delta(content="Hello Bob."), end()), Reply(delta(content="Bob."), end()))
+    done = run(server, "chat", stdin="I am Bob.\nWho am I?\n")
+    assert (done.returncode, done.stdout) == (0, "Hello Bob.\nBob.\n")
+    assert [message["content"] for message in asked(server, 1)] == ["I am Bob.", "Hello Bob.", "Who am I?"]
+
+
+def test_chat_goes_on_after_an_error_and_forgets_the_question(server: ProviderServer) -> None:
+    server.reply(Reply.json({"error": {"message": "busy"}}, status=503), Reply(delta(content="Yes."), end()))
+    done = run(server, "chat", stdin="First\nSecond\n")
+    assert done.stdout == "Yes.\n"
+    assert done.stderr == "completion: openai: busy (503)\n"
+    assert [message["content"] for message in asked(server, 1)] == ["Second"]
+
+
+def test_clear_forgets_the_history(server: ProviderServer) -> None:
+    server.reply(Reply(delta(content="One."), end()), Reply(delta(content="Two."), end()))
+    run(server, "chat", stdin="First\n/clear\nSecond\n/quit\nThird\n")
+    assert [message["content"] for message in asked(server, 1)] == ["Second"]
+    assert len(server.requests) == 2
+
+
+# --- on a terminal -----------------------------------------------------------------------------------------------
+
+
+class Terminal:
+    """The command on a pseudo-terminal: type, and read the screen."""
+
+    def __init__(self, server: ProviderServer, *arguments: str, **more: str) -> None:
+        self._master, slave = pty.openpty()
+        self.process = subprocess.Popen(
+            [*COMMAND, *arguments],
+            env=environment(server, TERM="xterm", **more),
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            preexec_fn=_take_terminal,
+        )
+        os.close(slave)
+        self.screen = ""
+
+    def type(self, text: str) -> None:
+        os.write(self._master, text.encode())
+
+    def wait_for(self, text: str, timeout: float = 20) -> None:
+        ends_at = time.monotonic() + timeout
+        while text not in self.screen:
+            assert time.monotonic() < ends_at, f"{text!r} is not on the screen: {self.screen!r}"
+            if select.select([self._master], [], [], 0.1)[0]:
+                try:
+                    self.screen += os.read(self._master, 4096).decode()
+                except OSError:  # Linux says so when the other side is closed
+                    break
+        assert text in self.screen
+
+    def ended(self) -> int:
+        code = self.process.wait(20)
+        os.close(self._master)
+        return code
+
+
+def _take_terminal() -> None:
+    import fcntl
+    import termios
+
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWarning")
+
+
+def test_reasoning_is_dim_on_a_terminal(server: ProviderServer) -> None:
+    server.reply(Reply(delta(reasoning="Hm. "), delta(content="Yes."), end()))
+    terminal = Terminal(server, "Hi")
+    terminal.wait_for("Yes.")
+    assert "\x1b[2mHm. \x1b[0m" in terminal.screen
+    assert terminal.ended() == 0
+
+
+def test_no_color_leaves_the_terminal_plain(server: ProviderServer) -> None:
+    server.reply(Reply(delta(reasoning="Hm. "), delta(content="Yes."), end()))
+    terminal = Terminal(server, "Hi", NO_COLOR="1")
+    terminal.wait_for("Yes.")
+    assert "\x1b" not in terminal.screen
+    assert terminal.ended() == 0
+
+
+def test_a_model_cannot_steer_the_terminal(server: ProviderServer) -> None:
+    server.reply(Reply(delta(content="a\x1b[31mb\x07c\td\n"), end()))
+    terminal = Terminal(server, "Hi")
+    terminal.wait_for("d")
+    assert "a[31mbc\td" in terminal.screen.replace("        ", "\t")
+    assert terminal.ended() == 0
+
+
+def test_ctrl_c_in_chat_stops_the_answer_and_not_the_program(server: ProviderServer) -> None:
+    server.reply(Reply(delta(content="An endless"), Stall()), Reply(delta(content="Better."), end()))
+    terminal = Terminal(server, "chat")
+    terminal.wait_for("> ")
+    terminal.type("Tell me\n")
+    terminal.wait_for("An endless")
+    terminal.type("\x03")
+    terminal.wait_for("(stopped)")
+    assert server.wait_hung_up()
+    terminal.type("Shorter\n")
+    terminal.wait_for("Better.\r\n> ")
+    assert [message["content"] for message in asked(server, 1)] == ["Tell me", "An endless", "Shorter"]
+    terminal.type("\x04")
+    assert terminal.ended() == 0

@@ -1,0 +1,443 @@
+"""The server inside the process, with the real model. What ends or forks runs in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import requests
+
+from completion.embedded import Server, serve
+from completion.errors import ConfigurationError
+from completion.weights import weights_path
+
+pytest.importorskip("xllamacpp")
+
+ROOT = Path(__file__).parent.parent
+PRELUDE = """
+import os, sys, threading, time, warnings
+import requests
+from pathlib import Path
+from completion.embedded import serve
+warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
+path = Path(sys.argv[1])
+
+def ask(server, max_tokens):
+    return requests.post(
+        server.base_url + "/chat/completions", stream=True, timeout=60,
+        headers={"Authorization": "Bearer " + server.api_key},
+        json={"messages": [{"role": "user", "content": "Count."}], "max_tokens": max_tokens,
+              "stream": True, "ignore_eos": True})
+
+def answer(server):
+    response = ask(server, 5)
+    return response.status_code, list(filter(None, response.iter_lines()))[-1]
+
+def status_of(child):
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.02)
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    return "hangs"
+"""
+
+
+@pytest.fixture(scope="session")
+def weights() -> Path:
+    return weights_path()
+
+
+@pytest.fixture(scope="session")
+def server(weights: Path) -> Server:
+    return serve(weights)
+
+
+def chat(server: Server, **fields: object) -> requests.Response:
+    return requests.post(
+        f"{server.base_url}/chat/completions",
+        headers={"Authorization": f"Bearer {server.api_key}"},
+        json={"messages": [{"role": "user", "content": "Hi"}], **fields},
+        timeout=120,
+    )
+
+
+def run(weights: Path, script: str, *, timeout_s: float = 90) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", PRELUDE + script, str(weights)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+def assert_quiet_success(result: subprocess.CompletedProcess[str]) -> None:
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_it_answers(server: Server) -> None:
+    answer = chat(server, max_tokens=8)
+    assert answer.status_code == 200
+    assert answer.json()["choices"][0]["message"]["content"]
+
+
+def test_it_listens_on_loopback_only(server: Server) -> None:
+    assert server.base_url.startswith("http://127.0.0.1:")
+
+
+def test_another_key_is_refused(server: Server) -> None:
+    stranger = Server(server.base_url, "guess", server.pid)
+    assert chat(stranger, max_tokens=1).status_code == 401
+
+
+def test_the_key_is_not_in_the_repr(server: Server) -> None:
+    assert server.api_key not in repr(server)
+
+
+def test_web_pages_of_other_origins_are_not_let_in(server: Server) -> None:
+    page = requests.options(
+        f"{server.base_url}/chat/completions", headers={"Origin": "https://elsewhere.example"}, timeout=10
+    )
+    assert page.headers["Access-Control-Allow-Origin"] == ""
+    assert page.headers["Access-Control-Allow-Credentials"] == "false"
+
+
+@pytest.mark.parametrize("route", ["/slots", "/metrics", "/tools", "/cors-proxy"])
+def test_routes_that_show_or_open_more_are_off(server: Server, route: str) -> None:
+    base = server.base_url.removesuffix("/v1")
+    answer = requests.get(base + route, headers={"Authorization": f"Bearer {server.api_key}"}, timeout=10)
+    assert answer.status_code in (403, 501)
+
+
+def test_answers_name_the_model_and_not_its_path(server: Server, weights: Path) -> None:
+    assert chat(server, max_tokens=1).json()["model"] == weights.stem
+
+
+def test_an_answer_cap_of_4096_tokens_is_accepted(server: Server) -> None:
+    assert chat(server, max_tokens=4096, stop=["e"]).status_code == 200
+
+
+def test_a_prompt_over_the_trained_context_is_refused(server: Server) -> None:
+    too_long = [{"role": "user", "content": "word " * 9000}]
+    answer = chat(server, messages=too_long, max_tokens=1)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["n_ctx"] == 8192
+
+
+def test_four_streams_run_at_a_time(server: Server) -> None:
+    streams = [
+        requests.post(
+            f"{server.base_url}/chat/completions",
+            headers={"Authorization": f"Bearer {server.api_key}"},
+            json={
+                "messages": [{"role": "user", "content": "Count."}],
+                "max_tokens": 4096,
+                "stream": True,
+                "ignore_eos": True,
+            },
+            stream=True,
+            timeout=60,
+        )
+        for _ in range(4)
+    ]
+    # None of them can be at its end after a few tokens, so all four are in a slot.
+    first = [next(line for line in stream.iter_lines() if b'"content":"' in line) for stream in streams]
+    for stream in streams:
+        stream.close()
+    assert [json.loads(line[5:])["object"] for line in first] == ["chat.completion.chunk"] * 4
+
+
+def test_one_file_has_one_server(server: Server, weights: Path) -> None:
+    assert serve(weights) is server
+
+
+def test_links_to_one_file_share_its_server(server: Server, weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "link.gguf").symlink_to(weights)
+    assert serve(tmp_path / "link.gguf") is server
+
+
+def test_threads_that_start_at_once_share_one_server(weights: Path) -> None:
+    result = run(
+        weights,
+        """
+barrier, servers = threading.Barrier(4), []
+def start():
+    barrier.wait()
+    servers.append(serve(path))
+threads = [threading.Thread(target=start) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(len(servers), len(set(map(id, servers))))
+""",
+    )
+    assert_quiet_success(result)
+    assert result.stdout == "4 1\n"
+
+
+def test_two_files_have_two_servers(weights: Path, tmp_path: Path) -> None:
+    os.link(weights, tmp_path / "copy.gguf") if _same_disk(weights, tmp_path) else _copy(weights, tmp_path)
+    result = run(
+        weights,
+        f"""
+one, two = serve(path), serve(Path({str(tmp_path / "copy.gguf")!r}))
+print(one.base_url != two.base_url, answer(one), answer(two))
+""",
+    )
+    assert_quiet_success(result)
+    assert result.stdout.startswith("True (200, ")
+
+
+def _same_disk(one: Path, other: Path) -> bool:
+    return one.stat().st_dev == other.stat().st_dev
+
+
+def _copy(weights: Path, folder: Path) -> None:
+    (folder / "copy.gguf").write_bytes(weights.read_bytes())
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"missing\.gguf: No such file"):
+        serve(tmp_path / "missing.gguf")
+
+
+def test_a_file_that_is_no_gguf_is_named(tmp_path: Path) -> None:
+    (tmp_path / "page.gguf").write_text("<html>")
+    with pytest.raises(ConfigurationError, match=r"page\.gguf is not a GGUF"):
+        serve(tmp_path / "page.gguf")
+
+
+def test_a_truncated_gguf_is_named_and_nothing_is_printed(weights: Path, tmp_path: Path) -> None:
+    with weights.open("rb") as file:
+        (tmp_path / "half.gguf").write_bytes(file.read(50_000_000))
+    result = run(
+        weights,
+        f"""
+from completion.errors import ConfigurationError
+try: serve(Path({str(tmp_path / "half.gguf")!r}))
+except ConfigurationError as error: print(error)
+""",
+    )
+    assert_quiet_success(result)
+    assert "half.gguf" in result.stdout
+
+
+def test_a_process_that_used_the_server_is_quiet(weights: Path) -> None:
+    result = run(weights, "answer(serve(path))")
+    assert_quiet_success(result)
+    assert result.stdout == ""
+
+
+def test_a_process_ends_while_a_stream_is_open(weights: Path) -> None:
+    started = time.monotonic()
+    result = run(
+        weights,
+        """
+lines = ask(serve(path), 4096).iter_lines()
+for _ in range(6): next(lines)
+print(time.monotonic())
+""",
+    )
+    assert_quiet_success(result)
+    assert time.monotonic() - max(started, float(result.stdout)) < 3
+
+
+def test_a_process_ends_while_daemon_threads_read_streams(weights: Path) -> None:
+    result = run(
+        weights,
+        """
+server, reading = serve(path), threading.Semaphore(0)
+def read():
+    for line in ask(server, 4096).iter_lines():
+        reading.release()
+for _ in range(6): threading.Thread(target=read, daemon=True).start()
+for _ in range(100): reading.acquire()
+print(time.monotonic())
+""",
+    )
+    assert_quiet_success(result)
+    assert time.monotonic() - float(result.stdout) < 3
+
+
+def test_a_process_ends_while_a_daemon_thread_loads_the_model(weights: Path) -> None:
+    result = run(
+        weights,
+        """
+began = threading.Event()
+def load():
+    began.set()
+    serve(path)
+threading.Thread(target=load, daemon=True).start()
+began.wait()
+""",
+    )
+    assert_quiet_success(result)
+
+
+def test_an_exit_status_is_kept(weights: Path) -> None:
+    assert run(weights, "serve(path); sys.exit(7)").returncode == 7
+
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+
+
+@needs_fork
+def test_a_forked_child_that_does_nothing_ends_and_leaves_the_parents_server_alone(weights: Path) -> None:
+    result = run(
+        weights,
+        """
+server = serve(path)
+answer(server)
+child = os.fork()
+if child == 0: sys.exit(7)
+print(status_of(child), *answer(server))
+""",
+    )
+    assert_quiet_success(result)
+    assert result.stdout == "7 200 b'data: [DONE]'\n"
+
+
+@needs_fork
+def test_a_forked_child_may_leave_by_os_exit(weights: Path) -> None:
+    result = run(
+        weights,
+        """
+server = serve(path)
+child = os.fork()
+if child == 0: os._exit(7)
+print(status_of(child), *answer(server))
+""",
+    )
+    assert_quiet_success(result)
+    assert result.stdout == "7 200 b'data: [DONE]'\n"
+
+
+@needs_fork
+def test_a_forked_child_starts_a_server_of_its_own(weights: Path) -> None:
+    result = run(
+        weights,
+        """
+server = serve(path)
+answer(server)
+child = os.fork()
+if child == 0:
+    own = serve(path)
+    print(own.base_url != server.base_url, own.api_key != server.api_key, own.pid == os.getpid(), *answer(own))
+    sys.exit(7)
+print(status_of(child), *answer(server))
+""",
+    )
+    assert_quiet_success(result)
+    assert result.stdout == "True True True 200 b'data: [DONE]'\n7 200 b'data: [DONE]'\n"
+
+
+@needs_fork
+def test_a_child_of_a_child_starts_a_server_as_well(weights: Path) -> None:
+    result = run(
+        weights,
+        """
+serve(path)
+child = os.fork()
+if child == 0:
+    serve(path)
+    grandchild = os.fork()
+    if grandchild == 0:
+        print(*answer(serve(path)))
+        sys.exit(5)
+    sys.exit(status_of(grandchild))
+print(status_of(child))
+""",
+    )
+    assert_quiet_success(result)
+    assert result.stdout == "200 b'data: [DONE]'\n5\n"
+
+
+@needs_fork
+def test_a_fork_from_a_thread_while_streams_run_disturbs_none_of_them(weights: Path) -> None:
+    result = run(
+        weights,
+        """
+server = serve(path)
+lines = ask(server, 200).iter_lines()
+for _ in range(6): next(lines)
+ends = []
+def fork():
+    child = os.fork()
+    if child == 0: os._exit(7)
+    ends.append(status_of(child))
+thread = threading.Thread(target=fork)
+thread.start(); thread.join()
+print(ends, list(filter(None, lines))[-1])
+""",
+    )
+    assert_quiet_success(result)
+    assert result.stdout == "[7] b'data: [DONE]'\n"
+
+
+@needs_fork
+def test_a_child_that_meets_a_bad_file_gets_the_error(weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.gguf").write_bytes(b"GGUF" + bytes(5000))
+    result = run(
+        weights,
+        f"""
+from completion.errors import ConfigurationError
+serve(path)
+child = os.fork()
+if child == 0:
+    try: serve(Path({str(tmp_path / "bad.gguf")!r}))
+    except ConfigurationError: sys.exit(7)
+print(status_of(child))
+""",
+    )
+    assert_quiet_success(result)
+    assert result.stdout == "7\n"
+
+
+@needs_fork
+def test_the_port_is_closed_when_the_parent_ends_although_a_child_lives(weights: Path) -> None:
+    parent = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            PRELUDE
+            + """
+server = serve(path)
+lines = ask(server, 4096).iter_lines()
+next(lines)
+print(server.base_url, flush=True)
+child = os.fork()
+if child == 0:
+    sys.stdin.readline()
+    os._exit(0)
+print(child, flush=True)
+os._exit(0)
+""",
+            str(weights),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdin is not None
+    assert parent.stdout is not None
+    base_url = parent.stdout.readline().strip()
+    child = int(parent.stdout.readline())
+    parent.wait(timeout=30)
+    os.kill(child, 0)  # it lives
+    with pytest.raises(requests.ConnectionError):
+        requests.get(f"{base_url}/models", timeout=10)
+    parent.stdin.write("\n")
+    parent.stdin.close()
+    parent.stdout.close()

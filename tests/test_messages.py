@@ -1,0 +1,163 @@
+"""Messages and blocks: what their constructors take, refuse and make of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from completion import (
+    AudioBlock,
+    Base64Source,
+    Block,
+    CacheControl,
+    DocumentBlock,
+    FileSource,
+    ImageBlock,
+    Message,
+    ProviderBlock,
+    ReasoningBlock,
+    RedactedReasoningBlock,
+    TextBlock,
+    ToolCallBlock,
+    ToolResultBlock,
+    UrlSource,
+)
+from completion.contract.messages import sendable
+
+# What a caller without a type checker may give.
+untyped: Any = object()
+wrong: Any = {"ttl": "5m"}
+
+
+def test_a_string_is_one_text_block() -> None:
+    assert Message.user("hi").blocks == (TextBlock("hi"),)
+    assert Message.assistant("hi") == Message("assistant", [TextBlock("hi")])
+
+
+def test_one_block_need_not_stand_in_a_list() -> None:
+    lone: Any = TextBlock("hi")
+    assert Message("user", lone).blocks == (TextBlock("hi"),)
+
+
+def test_a_tool_result_is_a_user_message() -> None:
+    assert Message.tool_result("c", "17", is_error=True) == Message("user", [ToolResultBlock("c", "17", True)])
+
+
+def test_the_blocks_of_a_message_are_its_own() -> None:
+    blocks: list[Block] = [TextBlock("a")]
+    message = Message("user", blocks)
+    blocks.append(TextBlock("b"))
+    assert message.blocks == (TextBlock("a"),)
+
+
+def test_the_text_of_a_message_is_its_text_blocks_joined() -> None:
+    assert Message.assistant([TextBlock("a"), ReasoningBlock("x"), TextBlock("b")]).text == "ab"
+
+
+def test_blocks_are_matched_by_position_without_the_cache_control() -> None:
+    match TextBlock("a", cache_control=CacheControl()):
+        case TextBlock(text):
+            assert text == "a"
+
+
+@pytest.mark.parametrize("data", [b"\x00\xff", bytearray(b"\x00\xff"), memoryview(b"\x00\xff"), "AP8="])
+def test_bytes_become_base64_text(data: bytes | str) -> None:
+    assert Base64Source("image/png", data).data == "AP8="
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "media_type"),
+    [
+        (ImageBlock, "a.png", "image/png"),
+        (ImageBlock, "a.JPG", "image/jpeg"),
+        (ImageBlock, "a.webp", "image/webp"),
+        (AudioBlock, "a.mp3", "audio/mpeg"),
+        (AudioBlock, "a.m4a", "audio/mp4"),
+        (DocumentBlock, "a.pdf", "application/pdf"),
+        (DocumentBlock, "a.md", "text/markdown"),
+    ],
+)
+def test_a_file_tells_its_media_type_by_its_name(
+    tmp_path: Path, kind: type[ImageBlock | AudioBlock | DocumentBlock], name: str, media_type: str
+) -> None:
+    (tmp_path / name).write_bytes(b"\x00\xff")
+    assert kind.from_path(tmp_path / name).source == Base64Source(media_type, "AP8=")
+
+
+def test_a_document_from_a_path_has_the_name_of_its_file(tmp_path: Path) -> None:
+    (tmp_path / "bill.pdf").write_bytes(b"%PDF")
+    assert DocumentBlock.from_path(str(tmp_path / "bill.pdf")).name == "bill.pdf"
+
+
+def test_a_file_of_unknown_kind_asks_for_the_media_type(tmp_path: Path) -> None:
+    (tmp_path / "a.qqq").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"a\.qqq: no media type is known .* Base64Source\(media_type, data\)"):
+        ImageBlock.from_path(tmp_path / "a.qqq")
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "message"),
+    [
+        (lambda: Message(wrong, "x"), ValueError, "Message.role must be 'user' or 'assistant'"),
+        (lambda: Message("system", "x"), ValueError, "(system text goes into ChatRequest.system_prompt)"),  # type: ignore[arg-type]
+        (lambda: Message("user", untyped), TypeError, "Message.blocks takes a str or a list of blocks, got object"),
+        (lambda: Message("user", ["x"]), TypeError, "Message.blocks[0] must be a block such as TextBlock"),  # type: ignore[list-item]
+        (lambda: ToolResultBlock("c", [wrong]), TypeError, "ToolResultBlock.blocks[0] must be a block"),
+        (lambda: ToolResultBlock(untyped, "x"), TypeError, "ToolResultBlock.call_id: expected str, got object"),
+        (lambda: ToolResultBlock("c", "x", wrong), TypeError, "ToolResultBlock.is_error: expected bool, got dict"),
+        (lambda: TextBlock(untyped), TypeError, "TextBlock.text: expected str, got object"),
+        (lambda: TextBlock("x", cache_control=wrong), TypeError, "TextBlock.cache_control: expected CacheControl or"),
+        (lambda: ImageBlock("cat.png"), TypeError, "expected Base64Source or UrlSource or FileSource, got 'cat.png'"),  # type: ignore[arg-type]
+        (lambda: DocumentBlock(UrlSource("u"), untyped), TypeError, "DocumentBlock.name: expected str or None, got"),
+        (lambda: ToolCallBlock("c", "f", '{"a": 1}'), TypeError, "ToolCallBlock.args: expected dict, got '{\"a\": 1}'"),  # type: ignore[arg-type]
+        (lambda: ToolCallBlock(untyped, "f", {}), TypeError, "ToolCallBlock.call_id: expected str, got object"),
+        (lambda: ReasoningBlock(untyped), TypeError, "ReasoningBlock.text: expected str, got object"),
+        (lambda: RedactedReasoningBlock(untyped), TypeError, "RedactedReasoningBlock.data: expected str, got object"),
+        (lambda: ProviderBlock("anthropic", untyped), TypeError, "ProviderBlock.data: expected dict, got object"),
+        (lambda: CacheControl("1d"), ValueError, "CacheControl.ttl must be '5m' or '1h', got '1d'"),  # type: ignore[arg-type]
+        (lambda: Base64Source("png", b"x"), ValueError, "Base64Source.media_type must be like 'image/png', got 'png'"),
+        (lambda: Base64Source(untyped, b"x"), TypeError, "Base64Source.media_type: expected str, got object"),
+        (lambda: Base64Source("image/png", untyped), TypeError, "Base64Source.data: expected str, got object"),
+        (lambda: Base64Source("image/png", "a b"), ValueError, "Base64Source.data is not base64"),
+        (lambda: Base64Source("image/png", "ü"), ValueError, "give the raw bytes instead"),
+        (lambda: Base64Source("image/png", b""), ValueError, "Base64Source.data is empty"),
+        (lambda: UrlSource(""), ValueError, "UrlSource.url must not be empty"),
+        (lambda: UrlSource(untyped), TypeError, "UrlSource.url: expected str, got object"),
+        (lambda: FileSource(""), ValueError, "FileSource.file_id must not be empty"),
+    ],
+)
+def test_a_bad_value_is_refused_by_the_name_of_its_field(
+    make: Callable[[], object], kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        make()
+    assert message in str(caught.value)
+
+
+CALL = ToolCallBlock("c", "f", {})
+
+
+@pytest.mark.parametrize(
+    ("history", "sent"),
+    [
+        ([], []),
+        ([Message.user("")], []),
+        ([Message.user([])], []),
+        ([Message.user("a"), Message.user("b")], [Message.user([TextBlock("a"), TextBlock("b")])]),
+        (
+            [Message.user("a"), Message.assistant(""), Message.user("b")],
+            [Message.user([TextBlock("a"), TextBlock("b")])],
+        ),
+        ([Message.assistant([TextBlock(""), CALL])], [Message.assistant([CALL])]),
+        (
+            [Message.user("a"), Message.assistant("b"), Message.user("c")],
+            [Message.user("a"), Message.assistant("b"), Message.user("c")],
+        ),
+        ([Message.assistant(" "), Message.user("a")], [Message.assistant(" "), Message.user("a")]),
+    ],
+)
+def test_a_history_is_made_valid_on_the_way_out(history: list[Message], sent: list[Message]) -> None:
+    assert list(sendable(history)) == sent

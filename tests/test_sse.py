@@ -1,0 +1,296 @@
+"""Bytes to JSON events, whatever the framing: what sseclient gets wrong, and what is no event stream at all."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from completion.errors import MalformedStreamError, TransportError
+from completion.sse import DONE, MAX_EVENT_BYTES, _Runs, json_events
+from tests.wires import chunks_of
+
+SPLITS = pytest.mark.parametrize("split", [None, 7, 1], ids=["whole", "sevens", "byte by byte"])
+
+
+def values(body: bytes, split: int | None = None) -> list[Any]:
+    return [value for _, value in json_events(chunks_of(body, split))]
+
+
+def counted(pieces: list[bytes]) -> Iterator[tuple[int, Any]]:
+    """Each event's value, with the number of pieces that had been read when it came."""
+    read = 0
+
+    def feed() -> Iterator[bytes]:
+        nonlocal read
+        for piece in pieces:
+            read += 1
+            yield piece
+
+    for _, value in json_events(feed()):
+        yield read, value
+
+
+# Lines and fields
+
+
+@SPLITS
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'data: {"a":1}\n\ndata: {"a":2}\n\n', [{"a": 1}, {"a": 2}]),
+        (b'data: {"a":1}\r\n\r\ndata: {"a":2}\r\n\r\n', [{"a": 1}, {"a": 2}]),
+        (b'data: {"a":1}\r\rdata: {"a":2}\r\r', [{"a": 1}, {"a": 2}]),
+        (b'data: {"a":1}\n\r\ndata: {"a":2}\n\r\n', [{"a": 1}, {"a": 2}]),
+        (b'data: {"a":1}\r\r\ndata: {"a":2}\r\r\n', [{"a": 1}, {"a": 2}]),
+        (b'data: {"a":1}\r\n\ndata: {"a":2}\r\n\n', [{"a": 1}, {"a": 2}]),
+        (b'data: {"a":1}\n\rdata: {"a":2}\n\r', [{"a": 1}, {"a": 2}]),
+        (b'\n\n\r\ndata: {"a":1}\n\n\n\n\n', [{"a": 1}]),
+        (b'\xef\xbb\xbfdata: {"a":1}\n\ndata: {"a":2}\n\n', [{"a": 1}, {"a": 2}]),
+        (b'data:{"a":1}\n\n', [{"a": 1}]),
+        (b'data:  {"a":1}  \n\n', [{"a": 1}]),
+        (b'data: {"a":\ndata: 1}\n\n', [{"a": 1}]),
+        (b': PING\n: PING\n\n: PING\ndata: {"a":1}\n: PING\n\n', [{"a": 1}]),
+        (b'id: 7\nretry: 3000\ndata: {"a":1}\n\nid\nretry: soon\n\n', [{"a": 1}]),
+        (b'data:\n\ndata: \n\ndata\n\ndata: {"a":1}\n\n', [{"a": 1}]),
+        (b' data: {"a":1}\n\ndata: {"a":2}\n\n', [{"a": 2}]),
+        (b'unheard: of\ndata: {"a":1}\n\n', [{"a": 1}]),
+        ('data: "a\u2028b\u2029c\x85d\x7f"\n\n'.encode(), ["a\u2028b\u2029c\x85d\x7f"]),
+        ('data: "grün 日本 🎉"\n\n'.encode(), ["grün 日本 🎉"]),
+        (b'data: "\xff\xe6\x97!"\n\n', ["\ufffd\ufffd!"]),
+        (b'data: "\xed\xa0\x80"\n\n', ["\ufffd\ufffd\ufffd"]),
+        (b'data: [1]\n\ndata: "x"\n\ndata: null\n\ndata: 1.5\n\n', [[1], "x", None, 1.5]),
+    ],
+    ids=[
+        "lf", "crlf", "cr", "lf crlf", "cr crlf", "crlf lf", "lf cr", "blank lines", "byte order mark",
+        "no space after the colon", "spaces around the JSON", "two data lines", "comments", "id and retry",
+        "empty data", "line that starts with a space", "unknown field", "unicode line separators",
+        "characters of several bytes", "invalid UTF-8", "half of a surrogate pair", "JSON of all types",
+    ],
+)  # fmt: skip
+def test_an_event_stream_is_read_by_the_rules(body: bytes, expected: list[Any], split: int | None) -> None:
+    assert values(body, split) == expected
+
+
+@SPLITS
+def test_the_event_name_comes_with_the_value(split: int | None) -> None:
+    body = b"event: error\ndata: 1\n\ndata: 2\n\nevent:\ndata: 3\n\nevent: a\nevent: b\ndata: 4\n\n"
+    found = list(json_events(chunks_of(body, split)))
+    assert found == [("error", 1), ("message", 2), ("message", 3), ("b", 4)]
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n", b"\r\r"], ids=["lf", "crlf", "cr"])
+def test_an_event_is_given_out_with_its_last_byte(end: bytes) -> None:
+    event = b'data: {"a":1}' + end
+    found = [read for read, _ in counted(chunks_of(event * 2, 1))]
+    # Of a CRLF the CR is enough.
+    late = 1 if end == b"\r\n\r\n" else 0
+    assert found == [len(event) - late, 2 * len(event) - late]
+
+
+def test_events_in_one_piece_wait_for_nothing_behind_them() -> None:
+    pieces = [b"data: 1\n\ndata: 2\n\ndata: ", b"3\n\n", b": ping\n\n"]
+    assert list(counted(pieces)) == [(1, 1), (1, 2), (2, 3)]
+
+
+def test_an_empty_piece_changes_nothing() -> None:
+    pieces = [b"", b"\xef", b"", b"\xbb\xbf", b"data: 1\r", b"", b"\n\r", b"", b"\ndata: 2\r\n\r\n", b""]
+    assert [value for _, value in json_events(pieces)] == [1, 2]
+
+
+@given(st.lists(st.sampled_from([b"\n", b"\r", b"\r\n"]), min_size=12, max_size=12), st.lists(st.integers(1, 9)))
+def test_line_ends_mix_as_they_like_however_the_body_is_cut(ends: list[bytes], cuts: list[int]) -> None:
+    lines = [b'data: {"a":', b"data: 1}", b"", b"event: x", b"data: 2", b""] * 2
+    # A lone CR and an LF after it would be one end of a line.
+    for n in range(1, len(ends)):
+        if ends[n - 1] == b"\r" and ends[n] == b"\n" and not lines[n]:
+            ends[n] = b"\r"
+    body = b"".join(line + end for line, end in zip(lines, ends, strict=True))
+    pieces = []
+    for cut in cuts:
+        pieces.append(body[:cut])
+        body = body[cut:]
+    found = list(json_events([*pieces, body]))
+    assert found == [("message", {"a": 1}), ("x", 2)] * 2
+
+
+# The end of the body
+
+
+@SPLITS
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'data: 1\n\ndata: {"x": 1', [1]),
+        (b'data: 1\n\ndata: {"x": 1}', [1, {"x": 1}]),
+        (b'data: 1\n\ndata: {"x": 1}\n', [1, {"x": 1}]),
+        (b'data: 1\r\n\r\ndata: {"x": 1}\r', [1, {"x": 1}]),
+        (b"data: 1\n\ndata: [DON", [1]),
+        (b"data: 1\n\ndata: [DONE]", [1, DONE]),
+        (b"data: 1\n\nda", [1]),
+        (b"data: 1\n\nevent: err", [1]),
+        (b'data: "gr\xc3', []),
+    ],
+    ids=["half", "whole", "one line end", "one CR", "half DONE", "DONE", "half field", "half name", "half character"],
+)
+def test_an_event_without_its_blank_line_counts_when_its_json_is_whole(
+    body: bytes, expected: list[Any], split: int | None
+) -> None:
+    assert values(body, split) == expected
+
+
+@SPLITS
+def test_nothing_is_read_after_done(split: int | None) -> None:
+    assert values(b'data: 1\n\ndata: [DONE]\n\ndata: {"a":2}\n\ndata: {bad\n\n', split) == [1, DONE]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"\n", b"\xef\xbb\xbf", b": ping\n\n: ping\n\n", b"retry: 3000\n\n", b"event: ping\n\n", b"da", b"data:", b"  "],
+    ids=["empty", "line end", "byte order mark", "comments", "retry", "name only", "half field", "no value", "spaces"],
+)
+@SPLITS
+def test_a_body_without_events_gives_none(body: bytes, split: int | None) -> None:
+    assert values(body, split) == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"error": {"message": "no"}}',
+        b'{\n  "error": {\n    "message": "no"\n  }\n}\n',
+        b"<!doctype html>\n\n<html><body>502 Bad Gateway</body></html>\n\n",
+        b"upstream connect error",
+        b"database is locked\n\n",
+        b'{"a": 1}\n{"a": 2}\n\n{"a": 3}\n',
+    ],
+    ids=["JSON", "JSON of many lines", "HTML", "text", "text like a field", "NDJSON"],
+)
+@SPLITS
+def test_a_body_that_is_no_event_stream_is_malformed_and_told(body: bytes, split: int | None) -> None:
+    with pytest.raises(MalformedStreamError, match="not an event stream") as caught:
+        values(body, split)
+    assert caught.value.body == body.decode()
+
+
+def test_a_foreign_body_is_told_up_to_64_kib() -> None:
+    with pytest.raises(MalformedStreamError) as caught:
+        values(b"no stream\n" * 100_000, 1000)
+    assert caught.value.body == ("no stream\n" * 7000)[: 64 * 1024]
+
+
+@SPLITS
+@pytest.mark.parametrize("data", [b'{"a": 1', b"hello", b"{} {}", b'{"a": 1}]', b"[" * 100_000, b"9" * 5000])
+def test_an_event_that_is_no_json_is_malformed_and_told(data: bytes, split: int | None) -> None:
+    with pytest.raises(MalformedStreamError, match="not JSON") as caught:
+        values(b"data: 1\n\ndata: " + data + b"\n\ndata: 2\n\n", split)
+    assert caught.value.body == data.decode()[: 64 * 1024]
+
+
+def test_what_came_before_a_fault_is_given_out() -> None:
+    def feed() -> Iterator[bytes]:
+        yield b"data: 1\n\ndata: 2"
+        raise TransportError("broken off")
+
+    events = json_events(feed())
+    assert next(events) == ("message", 1)
+    with pytest.raises(TransportError, match="broken off"):
+        next(events)
+
+
+# Size
+
+
+@pytest.mark.parametrize("lead", [b"", b"data: 1\n\n", b"\n"], ids=["first", "second", "after a line end"])
+@SPLITS
+def test_an_event_over_the_limit_is_malformed_and_one_at_the_limit_is_not(lead: bytes, split: int | None) -> None:
+    event = b'data: "' + b"x" * 92 + b'"'
+    pieces = chunks_of(lead + event + b"\n\ndata: 2\n\n", split)
+    limit = len(event) + (lead == b"\n")
+    assert [value for _, value in json_events(pieces, limit)][-2:] == ["x" * 92, 2]
+    with pytest.raises(MalformedStreamError, match=f"max_event_bytes={limit - 1}$"):
+        list(json_events(pieces, limit - 1))
+
+
+def test_an_event_without_an_end_is_stopped_at_the_limit() -> None:
+    read = 0
+
+    def feed() -> Iterator[bytes]:
+        nonlocal read
+        while True:
+            read += 1000
+            yield b"x" * 1000
+
+    with pytest.raises(MalformedStreamError, match="max_event_bytes=5000"):
+        list(json_events(feed(), 5000))
+    assert read == 6000
+
+
+def test_a_big_event_reaches_sseclient_once_and_whole() -> None:
+    """4 MiB in pieces of 1 KiB would cost sseclient 4096 joins of 2 MiB each."""
+    text = "x" * (4 << 20)
+    pieces = chunks_of(f'data: "{text}"\n\ndata: 2\n\n'.encode(), 1024)
+    assert [len(run) for run in _Runs(pieces, MAX_EVENT_BYTES)] == [7 + len(text) + 3 + 9]
+    assert [value for _, value in json_events(pieces)] == [text, 2]
+
+
+def test_an_event_of_100_000_lines_reaches_sseclient_as_one_line() -> None:
+    """Its joining is quadratic in the lines."""
+    numbers = b"".join(b"data: %d,\n" % n for n in range(100_000))
+    body = b": a comment\n" * 1000 + b"event: a\n" * 1000 + b"event: many\ndata: [\n" + numbers + b"data:0]\n\n"
+    pieces = [body + b"data: 2\n\n", b"event: empty\n" * 1000 + b"\n"]
+    assert [run.count(b"\n") for run in _Runs(pieces, MAX_EVENT_BYTES)] == [5, 2]
+    assert list(json_events(pieces)) == [("many", [*range(100_000), 0]), ("message", 2)]
+
+
+def test_memory_does_not_grow_with_the_stream() -> None:
+    event = b'data: {"text": "' + b"x" * 200 + b'"}\n\n'
+
+    def feed(count: int) -> Iterator[bytes]:
+        for _ in range(count):
+            yield event
+
+    def peak(count: int) -> int:
+        tracemalloc.start()
+        try:
+            assert sum(1 for _ in json_events(feed(count))) == count
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(100)
+    assert peak(100_000) < peak(1000) + 100_000
+
+
+@given(
+    st.lists(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=5), max_size=5),
+    st.lists(st.integers(1, 40), max_size=50),
+)
+def test_what_was_written_is_read_however_it_is_cut(written: list[Any], cuts: list[int]) -> None:
+    body = "".join(f"data: {json.dumps(value, ensure_ascii=False)}\n\n" for value in written).encode(
+        errors="surrogatepass"
+    )
+    pieces = []
+    for cut in cuts:
+        pieces.append(body[:cut])
+        body = body[cut:]
+    assert [value for _, value in json_events([*pieces, body])] == written
+
+
+@given(st.binary(max_size=200), st.integers(1, 9))
+def test_any_bytes_are_events_or_malformed(body: bytes, split: int) -> None:
+    def outcome(pieces: list[bytes]) -> list[Any]:
+        found: list[Any] = []
+        try:
+            for event in json_events(pieces):
+                found.append(event)  # noqa: PERF402  what came before the error counts
+        except MalformedStreamError:
+            found.append("malformed")
+        return found
+
+    assert outcome(chunks_of(body, split)) == outcome([body])

