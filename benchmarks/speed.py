@@ -1,10 +1,10 @@
 """What a streamed chunk costs, as ratios within one run.
 
-    pip install -e ".[bench]" && python benchmarks/speed.py [--chunks 20000] [--rounds 7] [--image benchmarks/speed.png]
+    pip install -e ".[bench]" && python benchmarks/speed.py [--chunks 20000] [--rounds 7] [--image FILE]
 
-Each contestant reads the same stream from the same server process, in turns, so that a machine that slows down does so for
-all. CPU time of this process alone is counted. The floor is what anybody would write in four lines: requests, sseclient-py
-and json.loads, and nothing else.
+Each contestant reads the same stream from the same server process, in turns, so that a machine that slows down does
+so for all. CPU time of this process alone is counted. The floor is what anybody would write in four lines: requests,
+sseclient-py and json.loads, and nothing else.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ To read the code, follow the path: ``contract`` (what is asked and answered), ``
 assemble), ``endpoint`` (the spine), ``transport`` (requests), ``sse`` (sseclient), ``assembly`` (order of a turn).
 """
 
+from completion.adapters.azure_openai import AzureOpenAIClient, AzureOpenAIModel
 from completion.adapters.local import LocalModel
 from completion.adapters.openai import OpenAIClient, OpenAIModel
 from completion.cancel import CancelToken
@@ -88,6 +89,8 @@ from completion.version import __version__
 
 __all__ = [
     "AudioBlock",
+    "AzureOpenAIClient",
+    "AzureOpenAIModel",
     "AuthenticationError",
     "Base64Source",
     "Block",

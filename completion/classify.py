@@ -58,6 +58,7 @@ _BY_CODE: dict[str, type[ProviderError]] = {
     "billing_hard_limit_reached": QuotaExceededError,
     "billing_not_active": QuotaExceededError,
     "insufficient_credits": QuotaExceededError,
+    "api_key_invalid": AuthenticationError,  # Google's, with status 400
     "model_not_found": NotFoundError,
     "not_found_error": NotFoundError,
     "deploymentnotfound": NotFoundError,
@@ -229,8 +230,12 @@ def _said(value: Any) -> _Said:
             number = _status_number(said_here)
             if number is not None:
                 said.number = said.number or number
-            elif isinstance(said_here, str):
-                said.words.append(said_here)
+            elif isinstance(said_here, str | int):
+                said.words.append(str(said_here))
+        details = level.get("details")
+        for detail in details if isinstance(details, list) else ():  # Google's finer word
+            if isinstance(detail, Mapping) and isinstance(detail.get("reason"), str):
+                said.words.append(detail["reason"])
     return said
 
 

@@ -52,13 +52,13 @@ def data_uri(source: Base64Source) -> str:
     return f"data:{source.media_type};base64,{source.data}"
 
 
-def json_text(value: Any) -> str:
+def json_text(value: Any, adapter: str, field: str) -> str:
     """Compact JSON, as models write it themselves.
 
     Raises:
-        UnsupportedContentError: JSON has no words for it.
+        UnsupportedContentError: JSON has no words for it, as for NaN.
     """
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as exc:
-        raise UnsupportedContentError(f"{type(value).__name__} cannot be written as JSON: {exc}") from exc
+        raise unsupported(adapter, field, f"it is not JSON ({exc})") from exc

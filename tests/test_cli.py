@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -30,12 +30,6 @@ def delta(**fields: object) -> bytes:
 def end(reason: str = "stop") -> bytes:
     usage = {"prompt_tokens": 12, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 4}}
     return event({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}], "usage": usage}) + event("[DONE]")
-
-
-@pytest.fixture
-def server() -> Iterator[ProviderServer]:
-    with ProviderServer() as running:
-        yield running
 
 
 def environment(server: ProviderServer, **more: str) -> dict[str, str]:

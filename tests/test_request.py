@@ -68,7 +68,7 @@ def test_a_request_cannot_be_changed_but_replaced() -> None:
 def test_the_lists_of_a_request_are_its_own() -> None:
     messages, tools, stops, tags = [Message.user("a")], [TOOL], ["x"], ["t"]
     req = ChatRequest(messages, tools=tools, stop_sequences=stops, system_prompt=[SystemBlock("s")])
-    tool = ToolDefinition("g", "", {}, tags)  # type: ignore[arg-type]
+    tool = ToolDefinition("g", "", {}, tags)
     for given in (messages, tools, stops, tags):
         given.clear()
     assert (len(req.messages), len(req.tools), req.stop_sequences, tool.tags) == (1, 1, ("x",), ("t",))
@@ -135,7 +135,7 @@ def test_the_lists_of_a_request_are_its_own() -> None:
             TypeError,
             "ToolDefinition.input_schema: expected dict, got object",
         ),
-        (lambda: ToolDefinition("f", "d", {}, "ab"), TypeError, "ToolDefinition.tags takes a list of strings"),  # type: ignore[arg-type]
+        (lambda: ToolDefinition("f", "d", {}, "ab"), TypeError, "ToolDefinition.tags takes a list of strings"),
         (lambda: ToolDefinition("f", "d", {}, strict=untyped), TypeError, "ToolDefinition.strict: expected bool or"),
         (lambda: JsonSchema("", {}), ValueError, "JsonSchema.name must not be empty"),
         (lambda: JsonSchema("n", untyped), TypeError, "JsonSchema.schema: expected dict, got object"),
@@ -225,4 +225,10 @@ def test_bytes_travel_as_a_data_uri() -> None:
 
 
 def test_json_text_is_compact_and_not_escaped() -> None:
-    assert json_text({"a": ["ü", 1]}) == '{"a":["ü",1]}'
+    assert json_text({"a": ["ü", 1]}, "acme", "args") == '{"a":["ü",1]}'
+
+
+@pytest.mark.parametrize("value", [{"a": float("nan")}, {"a": b"x"}])
+def test_what_is_not_json_cannot_be_said(value: Any) -> None:
+    with pytest.raises(UnsupportedContentError, match="acme: args cannot be sent: it is not JSON"):
+        json_text(value, "acme", "args")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from completion.errors import MalformedStreamError, TransportError
@@ -103,6 +103,7 @@ def test_an_empty_piece_changes_nothing() -> None:
     assert [value for _, value in json_events(pieces)] == [1, 2]
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([b"\n", b"\r", b"\r\n"]), min_size=12, max_size=12), st.lists(st.integers(1, 9)))
 def test_line_ends_mix_as_they_like_however_the_body_is_cut(ends: list[bytes], cuts: list[int]) -> None:
     lines = [b'data: {"a":', b"data: 1}", b"", b"event: x", b"data: 2", b""] * 2
@@ -151,7 +152,17 @@ def test_nothing_is_read_after_done(split: int | None) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"\n", b"\xef\xbb\xbf", b": ping\n\n: ping\n\n", b"retry: 3000\n\n", b"event: ping\n\n", b"da", b"data:", b"  "],
+    [
+        b"",
+        b"\n",
+        b"\xef\xbb\xbf",
+        b": ping\n\n: ping\n\n",
+        b"retry: 3000\n\n",
+        b"event: ping\n\n",
+        b"da",
+        b"data:",
+        b"  ",
+    ],
     ids=["empty", "line end", "byte order mark", "comments", "retry", "name only", "half field", "no value", "spaces"],
 )
 @SPLITS
@@ -267,6 +278,7 @@ def test_memory_does_not_grow_with_the_stream() -> None:
     assert peak(100_000) < peak(1000) + 100_000
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=5), max_size=5),
     st.lists(st.integers(1, 40), max_size=50),
@@ -282,6 +294,7 @@ def test_what_was_written_is_read_however_it_is_cut(written: list[Any], cuts: li
     assert [value for _, value in json_events([*pieces, body])] == written
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200), st.integers(1, 9))
 def test_any_bytes_are_events_or_malformed(body: bytes, split: int) -> None:
     def outcome(pieces: list[bytes]) -> list[Any]:

@@ -59,8 +59,7 @@ class LocalModel:
             model, path = None, model
         if path is None and model not in (None, MODEL):
             raise ConfigurationError(
-                f"the embedded model is {MODEL}, not {model!r}; another one is given as "
-                "LocalModel(path='any.gguf')",
+                f"the embedded model is {MODEL}, not {model!r}; another one is given as LocalModel(path='any.gguf')",
                 provider=self.name,
             )
         self._path = None if path is None else Path(fspath(path))

@@ -238,7 +238,7 @@ def _assistant(message: Message, adapter: str) -> Iterator[dict[str, Any]]:
             case TextBlock(text=text):
                 texts.append(text)
             case ToolCallBlock():
-                lists["tool_calls"].append(_tool_call(block))
+                lists["tool_calls"].append(_tool_call(block, adapter))
             case ProviderBlock(provider=provider, data=own):
                 place = _place(own) if provider == WIRE else None
                 if place is not None:
@@ -262,8 +262,8 @@ def _place(own: dict[str, Any]) -> str | None:
     return "annotations" if kind == "file" or kind.endswith("citation") else None
 
 
-def _tool_call(block: ToolCallBlock) -> dict[str, Any]:
-    function = {"name": block.name, "arguments": json_text(block.args)}
+def _tool_call(block: ToolCallBlock, adapter: str) -> dict[str, Any]:
+    function = {"name": block.name, "arguments": json_text(block.args, adapter, "ToolCallBlock.args")}
     call: dict[str, Any] = {"id": block.call_id, "type": "function", "function": function}
     if block.signature is not None:  # only Gemini's compatible endpoint signs calls, and wants them back
         call["extra_content"] = {"google": {"thought_signature": block.signature}}

@@ -39,6 +39,18 @@ class ToolDefinition(Record):
     strict: bool | None = None
     cache_control: CacheControl | None = None
 
+    if TYPE_CHECKING:  # wider than the fields: any sequence of tags
+
+        def __init__(
+            self,
+            name: str,
+            description: str,
+            input_schema: dict[str, Any],
+            tags: Sequence[str] = (),
+            strict: bool | None = None,
+            cache_control: CacheControl | None = None,
+        ) -> None: ...
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "tags", _strings(self.tags, "ToolDefinition.tags"))
         check_fields(self)

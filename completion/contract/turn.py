@@ -100,7 +100,6 @@ class _Sum:
             case TextDelta(delta):
                 self._text.append(delta)
             case ReasoningDelta(delta):
-                self._close_text()
                 self._reasoning.append(delta)
             case ReasoningFinished(signature):
                 self._close_text()

@@ -13,14 +13,15 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from requests import Session
+from requests import Response, Session
+from requests.exceptions import ConnectionError
 from requests.structures import CaseInsensitiveDict
 
 from completion.credentials import Authorization
 from completion.errors import CompletionError, UnsupportedContentError
 from completion.transport.body import Body
 from completion.transport.exchange import Exchange, opening
-from completion.transport.faults import scrubbed
+from completion.transport.faults import is_cut, scrubbed
 from completion.transport.session import new_session
 from completion.transport.timeout import Timeout
 from completion.version import __version__
@@ -61,29 +62,14 @@ class Transport:
         exchange.begin()
         bound = opening.set(exchange)
         try:
-            response = self._session().post(
-                url,
-                data=sent,
-                headers={
-                    "Content-Type": "application/json",
-                    "Accept": "text/event-stream",
-                    # A compressed stream arrives when its compressor's buffer is full.
-                    "Accept-Encoding": "identity",
-                    "User-Agent": f"completion/{__version__}",
-                    **self._headers,
-                },
-                auth=authorization,
-                stream=True,
-                timeout=exchange.header_timeout(),
-                allow_redirects=False,
-            )
+            response = self._sent(url, sent, authorization, exchange)
         except CompletionError as error:
             exchange.end()
             # Without the frames of urllib3: their locals hold the headers.
             raise error.with_traceback(None) from error.__cause__
         except Exception as exc:
             exchange.end()
-            raise exchange.setup_error(exc) from scrubbed(exc)
+            raise exchange.setup_error(exc) from scrubbed(exc, authorization)
         except BaseException:
             exchange.end()
             raise
@@ -96,6 +82,35 @@ class Transport:
             body.close()
             raise
         return body
+
+    def _sent(self, url: str, data: bytes, authorization: Authorization, exchange: Exchange) -> Response:
+        """The response, once its headers are in.
+
+        A server may close an idle connection at the very moment at which we use it. It has then read nothing, so the
+        request goes out once more: over the next idle connection, and in the end over a new one.
+        """
+        while True:
+            try:
+                return self._session().post(
+                    url,
+                    data=data,
+                    headers={
+                        "Content-Type": "application/json",
+                        "Accept": "text/event-stream",
+                        # A compressed stream arrives when its compressor's buffer is full.
+                        "Accept-Encoding": "identity",
+                        "User-Agent": f"completion/{__version__}",
+                        **self._headers,
+                    },
+                    auth=authorization,
+                    stream=True,
+                    timeout=exchange.header_timeout(),
+                    allow_redirects=False,
+                )
+            except ConnectionError as exc:
+                if not (exchange.is_on_used_connection and is_cut(exc)) or exchange.interruption():
+                    raise
+                exchange.is_on_used_connection = False
 
     def close(self) -> None:
         """Close the pooled connections; a later request opens new ones. A Session given by the caller stays."""

@@ -71,7 +71,7 @@ class Body:
                 piece = read(READ_SIZE)
             except Exception as exc:
                 self._is_broken = True
-                raise exchange.stream_error(exc) from scrubbed(exc)
+                raise exchange.stream_error(exc) from scrubbed(exc, exchange.authorization)
             if not piece:
                 break
             yield piece

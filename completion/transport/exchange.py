@@ -37,6 +37,7 @@ class Exchange:
         self.model = model
         self.authorization = authorization
         self.token = CancelToken()
+        self.is_on_used_connection = False
         self.has_clocks = timeout.stall is not None or timeout.total is not None
         self._timeout = timeout
         self._began_at = time.monotonic()

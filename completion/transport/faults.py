@@ -83,9 +83,11 @@ def plain(exc: BaseException) -> str:
         innermost = deeper
 
 
-def scrubbed(exc: BaseException) -> BaseException:
+def scrubbed(exc: BaseException, authorization: Authorization) -> BaseException | None:
     """The exception without what a crash reporter would show of it: the request with its headers, and frames whose
-    locals hold them."""
+    locals hold them. None when its words hold the key, because the server said it."""
+    if any(authorization.conceal(repr(one)) != repr(one) for one in _chain(exc)):
+        return None
     for one in _chain(exc):
         if hasattr(one, "request"):
             one.request = None

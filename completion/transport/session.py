@@ -24,7 +24,10 @@ class _Watched:
     sock: Any
     _wire: socket.socket | None = None
 
+    _has_served = False
+
     def connect(self) -> None:
+        self._has_served = False
         try:
             super().connect()  # type: ignore[misc]
             _watch(self.sock)
@@ -45,8 +48,12 @@ class _Watched:
         return sock
 
     def request(self, *args: Any, **kwargs: Any) -> None:
+        exchange = opening.get()
+        if exchange is not None:
+            exchange.is_on_used_connection = self._has_served and self.sock is not None
         _watch(self.sock)
         super().request(*args, **kwargs)  # type: ignore[misc]
+        self._has_served = True  # after it: a new connection is made inside
 
     def send(self, data: Any) -> None:
         exchange = opening.get()

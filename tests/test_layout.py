@@ -1,0 +1,140 @@
+"""The path is the layout: imports point one way, and every third-party package is imported behind one door."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import completion
+
+ROOT = Path(completion.__file__).parent
+
+# From the ground up: a module imports from those before it, and from its own package.
+ORDER = (
+    "version",
+    "errors",
+    "cancel",
+    "contract",
+    "credentials",
+    "classify",
+    "transport",
+    "sse",
+    "assembly",
+    "lowering",
+    "endpoint",
+    "weights",
+    "embedded",
+    "adapters",
+    "registry",
+    "",  # completion itself
+    "testing",
+    "cli",
+    "__main__",
+)
+
+# Package -> the one place that imports it.
+DOORS = {
+    "requests": "transport",
+    "urllib3": "transport",
+    "sseclient": "sse",
+    "dataclasses_json": "contract.codec",
+    "marshmallow": "contract.codec",
+    "backoff": "retry",
+    "xllamacpp": "embedded",
+    "filelock": "weights",
+    "platformdirs": "weights",
+    "subprocess": "weights",
+    "asyncio": "aio",
+}
+
+# What may import inside of a function: what is optional, and what would double the time of `import completion`.
+LAZY = {"contract.codec", "adapters.local", "embedded", "weights", "registry", "cli"}
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        yield name, ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+MODULES = dict(modules())
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """The full names of what is imported anywhere below; under TYPE_CHECKING nothing is."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        else:
+            yield from imported(node)
+
+
+def part(module: str) -> str:
+    """The place in ORDER that a module, or a name of ours, belongs to."""
+    first = module.partition(".")[0]
+    return first if first in ORDER else ""
+
+
+def stands_in(module: str, door: str) -> bool:
+    return module == door or module.startswith(door + ".")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_has_a_place_in_the_order(module: str) -> None:
+    assert module == "" or module.partition(".")[0] in ORDER
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_one_way(module: str) -> None:
+    own = part(module)
+    names = [name for name in imported(MODULES[module]) if name.partition(".")[0] == "completion"]
+    sources = {part(name.removeprefix("completion").removeprefix(".")) for name in names}
+    later = {source for source in sources - {own} if ORDER.index(source) > ORDER.index(own)}
+    assert later == set()
+
+
+@pytest.mark.parametrize("adapter", [name for name in MODULES if name.startswith("adapters.")])
+def test_an_adapter_is_one_file_that_stands_on_the_spine_or_on_openai(adapter: str) -> None:
+    names = {name.split(".")[2] for name in imported(MODULES[adapter]) if name.startswith("completion.adapters.")}
+    assert names <= {"openai"}
+
+
+@pytest.mark.parametrize("package", DOORS)
+def test_a_package_is_imported_behind_one_door(package: str) -> None:
+    importers = {
+        module for module, tree in MODULES.items() if any(name.partition(".")[0] == package for name in imported(tree))
+    }
+    assert {module for module in importers if not stands_in(module, DOORS[package])} == set()
+
+
+def test_no_other_package_is_imported() -> None:
+    roots = {name.partition(".")[0] for tree in MODULES.values() for name in imported(tree)}
+    assert roots - set(sys.stdlib_module_names) - {"completion"} <= set(DOORS)
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module not in LAZY])
+def test_nothing_is_imported_inside_of_a_function(module: str) -> None:
+    functions = [n for n in ast.walk(MODULES[module]) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    assert [function.name for function in functions if list(imported(function))] == []
+
+
+def test_importing_the_library_imports_nothing_slow() -> None:
+    slow = ("dataclasses_json", "marshmallow", "xllamacpp", "asyncio", "numpy")
+    code = f"import completion, sys; print([name for name in {slow} if name in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT.parent, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_what_is_exported_is_there() -> None:
+    assert [name for name in completion.__all__ if not hasattr(completion, name)] == []

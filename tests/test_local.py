@@ -1,0 +1,145 @@
+"""LocalModel: a real model's answer, through the ordinary OpenAI wire."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import completion
+from completion import (
+    AuthenticationError,
+    ChatRequest,
+    ConfigurationError,
+    ContextOverflowError,
+    FinishReason,
+    JsonSchema,
+    LocalModel,
+    Message,
+    OpenAIModel,
+    TextDelta,
+    ToolChoice,
+    ToolDefinition,
+    TurnFinished,
+)
+from completion.weights import weights_path
+
+BRIEF = ChatRequest("Say hello.", max_tokens=8, temperature=0.0, seed=1)
+
+
+def test_it_answers_token_by_token() -> None:
+    chunks = list(LocalModel().chat_stream(BRIEF))
+    deltas = [chunk.delta for chunk in chunks if isinstance(chunk, TextDelta)]
+    assert 1 < len(deltas) <= 8
+    assert "".join(deltas).strip()
+    end = chunks[-1]
+    assert isinstance(end, TurnFinished)
+    assert end.usage is not None
+    assert end.usage.output_tokens == 8
+    assert end.reason in (FinishReason.END_TURN, FinishReason.MAX_TOKENS)
+
+
+def test_the_registry_gives_it_without_a_model_id() -> None:
+    model = completion.model("local")
+    assert (model.name, model.model) == ("local", "SmolLM2-135M-Instruct")
+    assert isinstance(model, LocalModel)
+
+
+def test_models_of_one_file_share_one_server() -> None:
+    assert LocalModel().base_url == LocalModel().base_url == LocalModel(path=weights_path()).base_url
+
+
+def test_another_client_can_use_its_server() -> None:
+    local = LocalModel()
+    other = OpenAIModel("any", base_url=local.base_url, api_key=local.api_key)
+    assert other.chat_stream(BRIEF).collect().text == local.chat_stream(BRIEF).collect().text
+
+
+def test_the_server_is_closed_to_whoever_has_no_key() -> None:
+    with pytest.raises(AuthenticationError):
+        OpenAIModel("any", base_url=LocalModel().base_url, api_key="guessed").chat_stream(BRIEF)
+
+
+def test_a_conversation_goes_on() -> None:
+    model = LocalModel()
+    first = model.chat_stream(BRIEF).collect()
+    history = [Message.user("Say hello."), first.message, Message.user("Again.")]
+    second = model.chat_stream(ChatRequest(history, max_tokens=8, system_prompt="Be brief.")).collect()
+    assert second.usage is not None
+    assert first.usage is not None
+    assert second.usage.input_tokens > first.usage.input_tokens
+
+
+def test_a_schema_is_kept() -> None:
+    schema = {"type": "object", "properties": {"colour": {"enum": ["red", "blue"]}}, "required": ["colour"]}
+    req = ChatRequest("Name a colour.", max_tokens=40, response_format=JsonSchema("colour", schema))
+    assert json.loads(LocalModel().chat_stream(req).collect().text)["colour"] in ("red", "blue")
+
+
+def test_a_tool_that_must_be_called_is_called() -> None:
+    schema = {"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"]}
+    tool = ToolDefinition("weather", "The weather in a city", schema)
+    req = ChatRequest("What is the weather in Paris?", max_tokens=200, tools=[tool], tool_choice=ToolChoice.any())
+    turn = LocalModel().chat_stream(req).collect()
+    assert [call.name for call in turn.tool_calls] == ["weather"]
+    assert turn.tool_calls[0].args["city"] in ("Paris", "Rome")
+    assert turn.reason is FinishReason.TOOL_USE
+
+
+def test_a_prompt_over_the_context_is_an_overflow() -> None:
+    with pytest.raises(ContextOverflowError):
+        LocalModel().chat_stream(ChatRequest("word " * 30_000))
+
+
+def test_breaking_out_leaves_the_server_free_for_the_next() -> None:
+    model = LocalModel()
+    for _ in range(8):
+        for _chunk in model.chat_stream(ChatRequest("Count to a thousand.", max_tokens=2000)):
+            break
+    assert model.chat_stream(BRIEF).collect().text
+
+
+def test_four_threads_are_answered_at_a_time() -> None:
+    model = LocalModel()
+    said: list[str] = []
+    threads = [threading.Thread(target=lambda: said.append(model.chat_stream(BRIEF).collect().text)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(said) == 4
+    assert all(said)
+
+
+def test_it_pickles() -> None:
+    copy = pickle.loads(pickle.dumps(LocalModel()))
+    assert copy.chat_stream(BRIEF).collect().text
+
+
+def test_another_model_is_asked_for_by_its_file(tmp_path: Path) -> None:
+    assert LocalModel("some/other.gguf").model == LocalModel(path="some/other.gguf").model == "other"
+    with pytest.raises(ConfigurationError, match="another one is given as"):
+        LocalModel("llama-3-70b")
+    with pytest.raises(ConfigurationError, match=r"missing\.gguf"):
+        LocalModel(path=tmp_path / "missing.gguf").chat_stream(BRIEF)
+
+
+def test_without_the_extra_it_says_what_to_install() -> None:
+    source = (
+        "import sys; sys.modules['xllamacpp'] = None\n"
+        "import completion\n"
+        "try: completion.model('local').chat_stream(completion.ChatRequest('Hi'))\n"
+        "except completion.ConfigurationError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60)
+    assert 'pip install "completion[local]"' in done.stdout
+
+
+def test_its_repr_shows_no_key() -> None:
+    model = LocalModel()
+    assert model.api_key not in repr(model) + repr(vars(model))

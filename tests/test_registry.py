@@ -1,0 +1,110 @@
+"""Families by name: ours, and those of other installed packages."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import completion
+from completion import CompletionModel, ConfigurationError, LocalModel, OpenAIModel
+from completion.registry import families, family
+
+ACME = """
+class AcmeModel:
+    name = "acme"
+
+    def __init__(self, model, *, shout=False):
+        self.model = model
+        self.shout = shout
+
+    def chat_stream(self, req):
+        yield from ()
+"""
+
+ENTRY_POINTS = """\
+[completion.adapters]
+acme = acme_llm:AcmeModel
+broken = acme_llm.nowhere:AcmeModel
+renamed = acme_llm:NoSuchModel
+openai = acme_llm:AcmeModel
+"""
+
+
+@pytest.fixture
+def _acme_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    (tmp_path / "acme_llm.py").write_text(ACME)
+    info = tmp_path / "acme_llm-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-llm\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(ENTRY_POINTS)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("acme_llm", None)
+
+
+def test_a_name_gives_family_and_model_id() -> None:
+    model = completion.model("openai:gpt-5", api_key="k")
+    assert isinstance(model, OpenAIModel)
+    assert (model.name, model.model) == ("openai", "gpt-5")
+
+
+def test_a_model_id_may_hold_colons() -> None:
+    assert completion.model("openai:ft:gpt-5:acme", api_key="k").model == "ft:gpt-5:acme"
+
+
+def test_options_go_to_the_family() -> None:
+    model = completion.model("openai:gpt-5", api_key="k", base_url="http://127.0.0.1:9/v1/")
+    assert isinstance(model, OpenAIModel)
+    assert model.base_url == "http://127.0.0.1:9/v1"
+
+
+def test_the_embedded_model_needs_no_model_id() -> None:
+    assert isinstance(completion.model("local"), LocalModel)
+
+
+@pytest.mark.usefixtures("_acme_is_installed")
+def test_the_family_of_another_package_is_found() -> None:
+    model = completion.model("acme:large", shout=True)
+    assert isinstance(model, CompletionModel)
+    assert (model.name, model.model, vars(model)["shout"]) == ("acme", "large", True)
+
+
+@pytest.mark.usefixtures("_acme_is_installed")
+def test_all_families_are_listed() -> None:
+    assert {"acme", "local", "openai"} <= set(families())
+    assert families() == sorted(set(families()))
+
+
+@pytest.mark.usefixtures("_acme_is_installed")
+def test_nobody_takes_the_name_of_one_of_ours() -> None:
+    assert family("openai") is OpenAIModel
+
+
+@pytest.mark.usefixtures("_acme_is_installed")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nobody:x", "unknown family 'nobody'; known are "),
+        ("gpt-5", "unknown family 'gpt-5'; known are "),
+        ("", "unknown family ''; known are "),
+        (":x", "unknown family ''; known are "),
+        ("openai", "openai: give the model id as well: 'openai:<model id>'"),
+        ("openai:", "openai: give the model id as well: 'openai:<model id>'"),
+        ("acme", "acme: give the model id as well: 'acme:<model id>'"),
+        ("broken:x", "the family 'broken' cannot be loaded from acme_llm.nowhere:AcmeModel: "),
+        ("renamed:x", "the family 'renamed' cannot be loaded from acme_llm:NoSuchModel: "),
+    ],
+)
+def test_a_name_that_gives_no_model_says_what_to_write(name: str, message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        completion.model(name)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.usefixtures("_acme_is_installed")
+def test_an_unknown_family_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigurationError, match=r"acme, .*local.*, openai.* Write it as 'family:model-id'"):
+        completion.model("nobody:x")
