@@ -73,7 +73,7 @@ def contestants(url: str) -> dict[str, Contestant]:
     def floor() -> int:
         response = session.post(f"{url}/chat/completions", json={"stream": True}, stream=True)
         count = 0
-        for found in sseclient.SSEClient(response).events():
+        for found in sseclient.SSEClient(response).events():  # type: ignore[arg-type]
             if found.data == "[DONE]":
                 break
             count += bool(json.loads(found.data))

@@ -89,9 +89,9 @@ from completion.version import __version__
 
 __all__ = [
     "AudioBlock",
+    "AuthenticationError",
     "AzureOpenAIClient",
     "AzureOpenAIModel",
-    "AuthenticationError",
     "Base64Source",
     "Block",
     "CacheControl",

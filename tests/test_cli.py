@@ -48,7 +48,7 @@ def run(
         capture_output=True,
         text=True,
         timeout=30,
-        **source,  # type: ignore[call-overload]
+        **source,
     )
 
 

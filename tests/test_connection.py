@@ -279,6 +279,16 @@ def _is_client_of(server: ProviderServer, sock: socket.socket) -> bool:
 # Threads and processes
 
 
+@pytest.fixture
+def many_switches() -> Iterator[None]:
+    """Threads take turns after every few instructions, so that a race shows."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("many_switches")
 def test_threads_that_start_at_once_share_one_pool(server: ProviderServer) -> None:
     server.always(Reply(text("a"), END))
     model = model_of(server)

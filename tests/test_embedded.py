@@ -288,6 +288,12 @@ def test_an_exit_status_is_kept(weights: Path) -> None:
     assert run(weights, "serve(path); sys.exit(7)").returncode == 7
 
 
+def test_the_environment_is_left_as_it_was(weights: Path) -> None:
+    result = run(weights, "before = dict(os.environ); serve(path); print(dict(os.environ) == before)")
+    assert_quiet_success(result)
+    assert result.stdout == "True\n"
+
+
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
 
@@ -368,7 +374,7 @@ def test_a_fork_from_a_thread_while_streams_run_disturbs_none_of_them(weights: P
         weights,
         """
 server = serve(path)
-lines = ask(server, 200).iter_lines()
+lines = ask(server, 60).iter_lines()
 for _ in range(6): next(lines)
 ends = []
 def fork():

@@ -127,12 +127,14 @@ def test_a_plain_answer_is_its_text_and_its_end() -> None:
         ],
         [{**delta(content="ab"), "error": None, "obfuscation": "x", "logprobs": {"content": []}}, STOP],
         [delta(content="ab"), {**STOP, "error": ""}, {"choices": [], "error": "", "usage": None}],
+        [delta("stop", content="ab"), {**delta(role="assistant", content=""), "id": "chatcmpl-2"}],
+        [delta(content="ab", annotations=5, images=True, tool_calls={}, reasoning_details=5, function_call=5), STOP],
     ],
     ids=[
         "role in every chunk", "null content", "null reasoning", "content filter first", "ids differ", "empty ids",
         "no choice index", "message in place of delta", "delta null", "no delta", "text and reason in one chunk",
         "content as a list", "chunks of other kinds", "reason repeated", "text beside the reason", "several choices",
-        "extra keys", "empty error",
+        "extra keys", "empty error", "another id without content", "keys of other types",
     ],
 )  # fmt: skip
 def test_the_text_is_the_same_in_every_shape(data: list[Any]) -> None:
@@ -326,6 +328,14 @@ C = piece(0, A, id="c", name="f")
             ],
             [F1, G2],
         ),
+        (
+            [
+                calls(piece(None, A, id="c1", name="f")),
+                calls(piece(None, "{", id="c2")),
+                calls(piece(None, '"b":2}', name="g")),
+            ],
+            [F1, G2],
+        ),
         ([calls(piece(0, {"a": 1}, id="c1", name="f"))], [F1]),
         ([calls(piece(0, A, id="c1", name="f")), calls(piece(0, A, id="c1", name="f"))], [F1]),
         ([calls(piece(0, A, id="c1", name="f")), delta(content="hi"), calls(piece(0, A))], [F1]),
@@ -362,8 +372,8 @@ C = piece(0, A, id="c", name="f")
     ids=[
         "several in one chunk", "parallel", "interleaved", "indexes from anywhere", "ids and names repeated",
         "late name", "late id", "late id without index", "same index", "same index, split", "same index and name",
-        "id changes within a call", "no index", "no index, interleaved", "no index, split", "object",
-        "said once more", "said once more after text", "blank after text", "same index after text",
+        "id changes within a call", "no index", "no index, interleaved", "no index, split", "no index, late name",
+        "object", "said once more", "said once more after text", "blank after text", "same index after text",
         "no arguments", "arguments null", "blank arguments", "empty object", "{} opening", "{} openings interleaved",
         "{} opening, ids and names repeated", "half arguments", "list", "number", "false", "NaN", "brace too many",
         "nameless", "message", "pieces of no shape",
@@ -394,12 +404,13 @@ def test_calls_are_told_apart_and_put_together(data: list[Any], expected: list[A
         ),
         ([calls(C), calls(piece(0, B, id="c", name="f"))], [("f", {"a": 1}), ("f", {"b": 2})]),
         ([calls(C), delta(content="hi"), calls(piece(0, "}"))], [("f", {"a": 1}), ("", "}")]),
+        ([calls(C), delta(content="hi"), calls(piece(0, "}", id="c", name="f"))], [("f", {"a": 1}), ("f", "}")]),
     ],
     ids=[
         "all index 0, no ids", "the same call twice", "the same call twice without arguments", "split, no ids",
         "no arguments, no ids", "neither index nor id", "one call, neither index nor id", "function_call",
         "two indexes with one id", "two indexes with one id, split", "one index with one id, two objects",
-        "text behind a call that is over",
+        "more for a call that is over", "more for a call that is over, named",
     ],
 )  # fmt: skip
 def test_calls_without_usable_ids_get_ids_of_their_own(data: list[Any], expected: list[Any]) -> None:

@@ -86,8 +86,9 @@ class Transport:
     def _sent(self, url: str, data: bytes, authorization: Authorization, exchange: Exchange) -> Response:
         """The response, once its headers are in.
 
-        A server may close an idle connection at the very moment at which we use it. It has then read nothing, so the
-        request goes out once more: over the next idle connection, and in the end over a new one.
+        A server may close an idle connection at the very moment at which we use it (llama.cpp does after each stream).
+        When not one byte came back, the request goes out once more: over the next idle connection, and in the end over
+        a new one.
         """
         while True:
             try:
