@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import deque
 from collections.abc import Iterator
 from typing import Any, NoReturn
@@ -27,6 +28,9 @@ from completion.contract.chunks import (
     ToolCallStarted,
 )
 
+# What tells how deep in objects a text is, and what a backslash takes that meaning from.
+_MARKS = re.compile(r'\\.|["{}]', re.DOTALL)
+
 
 class ToolCall:
     """A tool call as it arrives: the first id and the first name that are not empty count, and the arguments add up.
@@ -36,9 +40,12 @@ class ToolCall:
     """
 
     __slots__ = (
+        "_depth",
+        "_in_string",
         "_length",
         "_opening",
         "_parts",
+        "_scanned",
         "_told",
         "_whole",
         "call_id",
@@ -60,6 +67,10 @@ class ToolCall:
         self._parts: list[str] = []
         self._length = 0  # of all parts
         self._told = 0  # how many parts were given out as deltas
+        # The braces so far: in how many parts they were counted, and where that left off.
+        self._scanned = 0
+        self._depth = 0
+        self._in_string = False
         self.is_announced = False
         self.is_over = False
         self._whole: bool | None = False  # None: has to be looked at again
@@ -81,18 +92,30 @@ class ToolCall:
             self._opening = ""
         self._parts.append(text)
         self._length += len(text)
-        # Only a piece that ends an object can have completed it.
-        self._whole = None if text.rstrip().endswith("}") else False
+        # Only a piece that ends an object can have completed it, and a blank one changes nothing.
+        if text := text.rstrip():
+            self._whole = None if text.endswith("}") else False
 
     @property
     def is_whole(self) -> bool:
         """The arguments are one JSON object."""
         if self._whole is None:
             try:
-                self._whole = isinstance(parse_args(self.raw), dict)
+                self._whole = self._is_balanced() and isinstance(parse_args(self.raw), dict)
             except ValueError:
                 self._whole = False
         return self._whole
+
+    def _is_balanced(self) -> bool:
+        """Every brace is closed. Looks at each part once: to parse the whole text each time would be quadratic."""
+        text = "".join(self._parts[self._scanned :])  # ends in a brace, not in the middle of an escape
+        self._scanned = len(self._parts)
+        for mark in _MARKS.findall(text):
+            if mark == '"':
+                self._in_string = not self._in_string
+            elif not self._in_string:
+                self._depth += {"{": 1, "}": -1}.get(mark, 0)
+        return self._depth == 0 and not self._in_string
 
     @property
     def is_settled(self) -> bool:

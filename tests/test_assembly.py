@@ -237,6 +237,14 @@ def test_what_follows_a_call_that_is_whole_closes_it() -> None:
     assert call.is_over
 
 
+def test_a_blank_piece_leaves_a_call_whole() -> None:
+    line, call = Line(), ToolCall("c", "f")
+    line.call(call)
+    call.add('{"a":1}')
+    call.add("\n")
+    assert line.text("hi")[-2:] == [ToolCallFinished("c", "f", {"a": 1}), TEXT]
+
+
 @pytest.mark.parametrize("arguments", ["", "{}", '{"a":'], ids=["blank", "opening", "half"])
 def test_what_follows_a_call_that_may_go_on_waits_for_the_end(arguments: str) -> None:
     line, call = Line(), ToolCall("c", "f")
@@ -254,6 +262,19 @@ def test_what_waited_comes_as_soon_as_the_call_is_whole() -> None:
     call.add("{}")
     call.add('{"a":1}')
     assert line.flow() == [ToolCallArgsDelta("c", '{"a":1}'), ToolCallFinished("c", "f", {"a": 1}), TEXT]
+
+
+TRICKY = r'{"a":"\"}{","b":{"c":"\\"},"d":["}"],"\u00e9\\\"":{}}'
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
+def test_a_call_is_settled_with_its_last_brace_and_not_before(size: int) -> None:
+    call = ToolCall("c", "f")
+    settled = []
+    for start in range(0, len(TRICKY), size):
+        call.add(TRICKY[start : start + size])
+        settled.append(call.is_settled)
+    assert settled == [False] * (len(settled) - 1) + [True]
 
 
 def test_calls_that_are_finished_are_counted_and_malformed_ones_are_not() -> None:

@@ -23,8 +23,6 @@ from completion import (
     Message,
     OpenAIModel,
     TextDelta,
-    ToolChoice,
-    ToolDefinition,
     TurnFinished,
 )
 from completion.weights import weights_path
@@ -79,16 +77,6 @@ def test_a_schema_is_kept() -> None:
     schema = {"type": "object", "properties": {"colour": {"enum": ["red", "blue"]}}, "required": ["colour"]}
     req = ChatRequest("Name a colour.", max_tokens=40, response_format=JsonSchema("colour", schema))
     assert json.loads(LocalModel().chat_stream(req).collect().text)["colour"] in ("red", "blue")
-
-
-def test_a_tool_that_must_be_called_is_called() -> None:
-    schema = {"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"]}
-    tool = ToolDefinition("weather", "The weather in a city", schema)
-    req = ChatRequest("What is the weather in Paris?", max_tokens=200, tools=[tool], tool_choice=ToolChoice.any())
-    turn = LocalModel().chat_stream(req).collect()
-    assert [call.name for call in turn.tool_calls] == ["weather"]
-    assert turn.tool_calls[0].args["city"] in ("Paris", "Rome")
-    assert turn.reason is FinishReason.TOOL_USE
 
 
 def test_a_prompt_over_the_context_is_an_overflow() -> None:
