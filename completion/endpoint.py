@@ -1,18 +1,20 @@
 """The spine that all HTTP adapters share: from a lowered request to a ChatStream.
 
-payload -> transport: POST -> sse: JSON events -> the adapter's assemble -> ChatStream
+    payload -> transport: POST -> sse: JSON events -> the adapter's assemble -> ChatStream
+
+And what their clients and models have in common: an endpoint, which the models of one client share.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar, TypedDict
 from urllib.parse import urlsplit
 
 from completion import classify
 from completion.contract.chunks import StreamChunk
 from completion.contract.stream import ChatStream, ResponseInfo
-from completion.credentials import ApiKey
+from completion.credentials import ApiKey, Key
 from completion.errors import CompletionError, ConfigurationError, MalformedStreamError, StreamError
 from completion.sse import json_events
 from completion.transport import Body, Session, Timeout, Transport
@@ -22,6 +24,21 @@ Events = Iterator[tuple[str, Any]]
 
 Assemble = Callable[[Events, Callable[[], None]], Iterator[StreamChunk]]
 """From events to chunks. The second argument is to be called once the provider's end of turn has been read."""
+
+
+Wait = Timeout | float | tuple[float | None, float | None]
+"""A Timeout, or what ``requests`` takes as one."""
+
+
+class Options(TypedDict, total=False):
+    """What every HTTP adapter can be given."""
+
+    api_key: Key | None
+    base_url: str | None
+    timeout: Wait
+    session: Session | None
+    headers: Mapping[str, str] | None
+    max_event_bytes: int
 
 
 class Endpoint:
@@ -36,7 +53,7 @@ class Endpoint:
         provider: str,
         base_url: str,
         key: ApiKey,
-        timeout: Timeout | float | tuple[float | None, float | None],
+        timeout: Wait,
         headers: Mapping[str, str] | None,
         session: Session | None,
         request_id_headers: tuple[str, ...],
@@ -113,6 +130,46 @@ class Endpoint:
 
     def __repr__(self) -> str:
         return f"<Endpoint {self._provider} {self.base_url}>"
+
+
+class HttpClient:
+    """What the clients of HTTP adapters have in common. ``_endpoint`` is set by each."""
+
+    name: ClassVar[str]
+    key_variable: ClassVar[str]
+    _endpoint: Endpoint
+
+    @property
+    def base_url(self) -> str:
+        return self._endpoint.base_url
+
+    def close(self) -> None:
+        """Close the pooled connections; the client can still be used, and opens new ones."""
+        self._endpoint.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(base_url={self.base_url!r})"
+
+
+class HttpModel:
+    """What the models of HTTP adapters have in common: an id, and a client that is shared or their own."""
+
+    client_class: ClassVar[type[HttpClient]]
+
+    def __init__(self, model: str, client: HttpClient | None, options: Mapping[str, Any]) -> None:
+        if not model:
+            raise ConfigurationError("the model id is empty", provider=self.client_class.name)
+        if client is not None and options:
+            raise TypeError(f"give options to the client, not to a model that shares it: {', '.join(options)}")
+        self.model = model
+        self._client = client or self.client_class(**options)
+
+    @property
+    def base_url(self) -> str:
+        return self._client.base_url
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.model!r}, base_url={self.base_url!r})"
 
 
 def _checked(base_url: str, provider: str) -> str:

@@ -11,22 +11,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote
 
 from completion.adapters.openai import PATH, assemble, lower
 from completion.contract.request import ChatRequest
 from completion.contract.stream import ChatStream
 from completion.credentials import ApiKey, Key
-from completion.endpoint import Endpoint
+from completion.endpoint import Endpoint, HttpClient, HttpModel, Options, Wait
 from completion.errors import ConfigurationError
 from completion.sse import MAX_EVENT_BYTES
 from completion.transport import Session, Timeout
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 V1_ROUTE = "/openai/v1"
 
 
-class AzureOpenAIClient:
+class AzureOpenAIClient(HttpClient):
     """A resource of Azure OpenAI.
 
     Args:
@@ -51,7 +54,7 @@ class AzureOpenAIClient:
         api_key: Key | None = None,
         token_provider: Callable[[], str] | None = None,
         api_version: str | None = None,
-        timeout: Timeout | float | tuple[float | None, float | None] = Timeout(),  # noqa: B008  immutable
+        timeout: Wait = Timeout(),  # noqa: B008  immutable
         session: Session | None = None,
         headers: Mapping[str, str] | None = None,
         max_event_bytes: int = MAX_EVENT_BYTES,
@@ -71,37 +74,28 @@ class AzureOpenAIClient:
             max_event_bytes=max_event_bytes,
         )
 
-    @property
-    def base_url(self) -> str:
-        return self._endpoint.base_url
-
     def completion_model(self, model_id: str) -> AzureOpenAIModel:
         """A handle on one deployment; all handles of this client share its connections."""
         return AzureOpenAIModel(model_id, client=self)
 
-    def close(self) -> None:
-        """Close the pooled connections."""
-        self._endpoint.close()
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(base_url={self.base_url!r})"
+class AzureOptions(Options, total=False):
+    token_provider: Callable[[], str] | None
+    api_version: str | None
 
 
-class AzureOpenAIModel:
+class AzureOpenAIModel(HttpModel):
     """A deployment. Takes the options of AzureOpenAIClient, or a ``client`` to share."""
 
     name: ClassVar[str] = AzureOpenAIClient.name
     key_variable: ClassVar[str] = AzureOpenAIClient.key_variable
+    client_class = AzureOpenAIClient
+    _client: AzureOpenAIClient
 
-    def __init__(self, deployment: str, *, client: AzureOpenAIClient | None = None, **options: Any) -> None:
-        if client is not None and options:
-            raise TypeError(f"give options to the client, not to a model that shares it: {', '.join(options)}")
-        self.model = deployment
-        self._client = client or AzureOpenAIClient(**options)
-
-    @property
-    def base_url(self) -> str:
-        return self._client.base_url
+    def __init__(
+        self, deployment: str, *, client: AzureOpenAIClient | None = None, **options: Unpack[AzureOptions]
+    ) -> None:
+        super().__init__(deployment, client, options)
 
     def chat_stream(self, req: ChatRequest) -> ChatStream:
         """The answer as a stream.
@@ -112,9 +106,6 @@ class AzureOpenAIModel:
         payload, dropped = lower(req, self.model, adapter=self.name)
         path = _path(self.model, self._client._api_version)
         return self._client._endpoint.stream(path, payload, assemble, model=self.model, dropped=dropped)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.model!r}, base_url={self.base_url!r})"
 
 
 def _key(api_key: Key | None, token_provider: Callable[[], str] | None, name: str) -> ApiKey:

@@ -18,7 +18,7 @@ from completion.adapters.openai import PATH, assemble, lower
 from completion.contract.request import ChatRequest
 from completion.contract.stream import ChatStream
 from completion.credentials import ApiKey
-from completion.endpoint import Endpoint
+from completion.endpoint import Endpoint, Wait
 from completion.errors import ConfigurationError
 from completion.sse import MAX_EVENT_BYTES
 from completion.transport import Session, Timeout
@@ -50,7 +50,7 @@ class LocalModel:
         model: str | None = None,
         *,
         path: str | PathLike[str] | None = None,
-        timeout: Timeout | float | tuple[float | None, float | None] = Timeout(),  # noqa: B008  immutable
+        timeout: Wait = Timeout(),  # noqa: B008  immutable
         session: Session | None = None,
         headers: Mapping[str, str] | None = None,
         max_event_bytes: int = MAX_EVENT_BYTES,

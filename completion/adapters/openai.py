@@ -13,7 +13,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from completion import classify
@@ -47,11 +47,14 @@ from completion.contract.messages import (
 from completion.contract.request import ChatRequest, JsonSchema, ToolChoice, ToolDefinition
 from completion.contract.stream import ChatStream
 from completion.credentials import ApiKey, Key
-from completion.endpoint import Endpoint, Events
+from completion.endpoint import Endpoint, Events, HttpClient, HttpModel, Options, Wait
 from completion.errors import MalformedStreamError, ProviderError, TransportError, TruncatedStreamError
 from completion.lowering import data_uri, json_text, merged, system_text, unsupported, wants_cache
 from completion.sse import DONE, MAX_EVENT_BYTES
 from completion.transport import Session, Timeout
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +85,7 @@ AUDIO_FORMATS = {
 # --- the model -------------------------------------------------------------------------------------------------
 
 
-class OpenAIClient:
+class OpenAIClient(HttpClient):
     """An account at OpenAI, or at a compatible server through ``base_url``.
 
     Args:
@@ -108,7 +111,7 @@ class OpenAIClient:
         organization: str | None = None,
         project: str | None = None,
         compatible: bool | None = None,
-        timeout: Timeout | float | tuple[float | None, float | None] = Timeout(),  # noqa: B008  immutable
+        timeout: Wait = Timeout(),  # noqa: B008  immutable
         session: Session | None = None,
         headers: Mapping[str, str] | None = None,
         max_event_bytes: int = MAX_EVENT_BYTES,
@@ -132,37 +135,27 @@ class OpenAIClient:
         is_openai = host == "api.openai.com" or host.endswith(".api.openai.com")
         self._compatible = not is_openai if compatible is None else compatible
 
-    @property
-    def base_url(self) -> str:
-        return self._endpoint.base_url
-
     def completion_model(self, model_id: str) -> OpenAIModel:
         """A handle on one model; all handles of this client share its connections."""
         return OpenAIModel(model_id, client=self)
 
-    def close(self) -> None:
-        """Close the pooled connections."""
-        self._endpoint.close()
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(base_url={self.base_url!r})"
+class OpenAIOptions(Options, total=False):
+    organization: str | None
+    project: str | None
+    compatible: bool | None
 
 
-class OpenAIModel:
+class OpenAIModel(HttpModel):
     """A model behind Chat Completions. Takes the options of OpenAIClient, or a ``client`` to share."""
 
     name: ClassVar[str] = OpenAIClient.name
     key_variable: ClassVar[str] = OpenAIClient.key_variable
+    client_class = OpenAIClient
+    _client: OpenAIClient
 
-    def __init__(self, model: str, *, client: OpenAIClient | None = None, **options: Any) -> None:
-        if client is not None and options:
-            raise TypeError(f"give options to the client, not to a model that shares it: {', '.join(options)}")
-        self.model = model
-        self._client = client or OpenAIClient(**options)
-
-    @property
-    def base_url(self) -> str:
-        return self._client.base_url
+    def __init__(self, model: str, *, client: OpenAIClient | None = None, **options: Unpack[OpenAIOptions]) -> None:
+        super().__init__(model, client, options)
 
     def chat_stream(self, req: ChatRequest) -> ChatStream:
         """The answer as a stream.
@@ -172,9 +165,6 @@ class OpenAIModel:
         """
         payload, dropped = lower(req, self.model, compatible=self._client._compatible)
         return self._client._endpoint.stream(PATH, payload, assemble, model=self.model, dropped=dropped)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.model!r}, base_url={self.base_url!r})"
 
 
 # --- lower: ChatRequest -> the JSON body -------------------------------------------------------------------------
