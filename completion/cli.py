@@ -77,11 +77,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _ask(arguments: Sequence[str]) -> int:
     parser = _parser("completion", "Print a language model's answer as it is written.", _more_help())
-    parser.add_argument("prompt", nargs="?", help="the question; '-' or nothing reads it from stdin")
+    parser.add_argument("prompt", nargs="*", metavar="PROMPT", help="the question; '-' or nothing reads it from stdin")
     parser.add_argument("--json", action="store_true", help="print each chunk as a line of JSON")
     parser.add_argument("--version", action="version", version=f"completion {__version__}")
     options = parser.parse_args(arguments)
-    prompt = _prompt(options.prompt)
+    prompt = _prompt(" ".join(options.prompt) if options.prompt else None)
     if not prompt.strip():
         parser.error("there is no prompt: give one as an argument or on stdin")
     model = registry.model(options.model)

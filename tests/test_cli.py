@@ -85,13 +85,14 @@ def test_options_reach_the_request(server: ProviderServer) -> None:
     ("arguments", "stdin", "prompt"),
     [
         (["Hi"], None, "Hi"),
+        (["Why", "is", "it", "so?"], None, "Why is it so?"),
         (["-"], "From a pipe\n", "From a pipe\n"),
         ([], "From a pipe", "From a pipe"),
         (["Sum it up"], "line 1\nline 2\n", "line 1\nline 2\n\nSum it up"),
         (["Hi"], "", "Hi"),
         (["-"], "Grüße, 世界", "Grüße, 世界"),
     ],
-    ids=["argument", "dash", "stdin alone", "stdin as material", "empty pipe", "other scripts"],
+    ids=["argument", "words", "dash", "stdin alone", "stdin as material", "empty pipe", "other scripts"],
 )
 def test_the_prompt_comes_from_the_argument_or_stdin_or_both(
     server: ProviderServer, arguments: Sequence[str], stdin: str | None, prompt: str
