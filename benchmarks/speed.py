@@ -1,6 +1,6 @@
 """What a streamed chunk costs, as ratios within one run.
 
-    pip install -e ".[bench]" && python benchmarks/speed.py [--chunks 20000] [--rounds 7] [--image FILE]
+    pip install ".[bench]" && python benchmarks/speed.py [--chunks 20000] [--rounds 7] [--image FILE]
 
 Each contestant reads the same stream from the same server process, in turns, so that a machine that slows down does
 so for all. CPU time of this process alone is counted. The floor is what anybody would write in four lines: requests,
@@ -161,7 +161,7 @@ def draw(times: dict[str, list[float]], path: Path) -> None:
     colours = ["#888888" if name != "ours" else "#1f6f8b" for name in names]
     bars = axes.barh([labels[name] for name in names], medians, xerr=spread, color=colours, capsize=3)
     axes.bar_label(bars, labels=[f"{value:.1f} µs" for value in medians], padding=6)
-    axes.set_xlabel("CPU per streamed chunk, µs (median; whiskers: fastest and slowest round)")
+    axes.set_xlabel("CPU per streamed chunk, µs (median, fastest and slowest round)")
     axes.set_xlim(0, max(medians) * 1.2)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
