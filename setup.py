@@ -37,11 +37,6 @@ setup(
     },
     entry_points={
         "console_scripts": ["completion = completion.cli:main"],
-        "completion.adapters": [
-            "azure-openai = completion.adapters.azure_openai:AzureOpenAIModel",
-            "local = completion.adapters.local:LocalModel",
-            "openai = completion.adapters.openai:OpenAIModel",
-        ],
     },
     classifiers=[
         "Development Status :: 4 - Beta",

@@ -9,6 +9,7 @@ A token is asked by whoever may block (a read, a wait for headers, a retry's sle
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -16,6 +17,8 @@ from types import TracebackType
 from typing import NamedTuple
 
 from completion.errors import StreamCancelledError
+
+log = logging.getLogger(__name__)
 
 
 class _Binding(NamedTuple):
@@ -33,28 +36,32 @@ _current: ContextVar[_Binding | None] = ContextVar("completion_cancel_token", de
 class CancelToken:
     """A flag that any thread may raise once, and that wakes those who wait.
 
-    As a context manager it binds every stream that this thread (or task) opens inside, nested tokens included.
+    As a context manager it binds every stream that this thread (or task) opens inside, nested tokens included. It
+    ends a wait for headers and a blocked read at once; a TCP connect in progress ends with ``Timeout.connect``.
     """
 
-    __slots__ = ("__weakref__", "_lock", "_wakers", "cancelled")
+    __slots__ = ("__weakref__", "_wakers", "cancelled")
 
     cancelled: bool
     """True from the moment of ``cancel()`` on."""
 
     def __init__(self) -> None:
         self.cancelled = False
-        # Reentrant: a signal handler may cancel while this very thread is inside.
-        self._lock = threading.RLock()
+        # No lock: a signal handler may cancel while this very thread is inside. Each step on a dict is atomic.
         self._wakers: dict[object, Callable[[], None]] = {}
 
     def cancel(self) -> None:
         """End what is bound to this token. Idempotent, callable from any thread and from a signal handler."""
-        with self._lock:
-            self.cancelled = True
-            wakers = list(self._wakers.values())
-            self._wakers.clear()
-        for wake in wakers:
-            wake()
+        self.cancelled = True
+        while self._wakers:
+            try:
+                _, wake = self._wakers.popitem()
+            except KeyError:  # another thread took the last one
+                return
+            try:
+                wake()
+            except Exception:
+                log.exception("a waker of a CancelToken failed")
 
     def on_cancel(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Have ``wake`` called, in the cancelling thread, at most once; at once when it is cancelled already.
@@ -62,16 +69,13 @@ class CancelToken:
         Returns a function that takes it back.
         """
         key = object()
-        with self._lock:
-            if not self.cancelled:
-                self._wakers[key] = wake
-                return lambda: self._forget(key)
-        wake()
-        return _nothing
+        self._wakers[key] = wake
+        if self.cancelled and self._wakers.pop(key, None) is not None:
+            wake()
+        return lambda: self._forget(key)
 
     def _forget(self, key: object) -> None:
-        with self._lock:
-            self._wakers.pop(key, None)
+        self._wakers.pop(key, None)
 
     def sleep(self, seconds: float) -> None:
         """Sleep, unless cancelled.

@@ -75,6 +75,9 @@ _BY_CODE: dict[str, type[ProviderError]] = {
     "unavailable": OverloadedError,
     "slow_down": OverloadedError,
     "capacity_exceeded": OverloadedError,
+    "engine_overloaded_error": OverloadedError,
+    "exceeded_current_quota_error": QuotaExceededError,
+    "data_inspection_failed": ContentFilterError,
 }
 
 # Codes that say no more than a status would; they count where there is no status.
@@ -83,6 +86,14 @@ _BY_CODE_ALONE: dict[str, type[ProviderError]] = {
     "rate_limit_error": RateLimitError,
     "rate_limited": RateLimitError,
     "too_many_requests": RateLimitError,
+    "rate_limit_reached_error": RateLimitError,
+    "ratelimitreached": RateLimitError,
+    "limit_requests": RateLimitError,
+    "throttling.ratequota": RateLimitError,
+    "throttlingexception": RateLimitError,
+    "token_quota_exceeded": RateLimitError,
+    "too_many_tokens_error": RateLimitError,
+    "validation": InvalidRequestError,
     "tokens": RateLimitError,
     "requests": RateLimitError,
     "invalid_api_key": AuthenticationError,
@@ -106,6 +117,10 @@ _BY_CODE_ALONE: dict[str, type[ProviderError]] = {
     "tool_use_failed": InvalidRequestError,
 }
 
+_CODES = (
+    "code", "type", "status", "status_code", "statusCode", "__type", "error_type", "error_code", "http_status_code"
+)  # fmt: skip
+
 # Some providers have no code for it, only words.
 _OVERFLOW_WORDS = (
     "prompt is too long",
@@ -117,7 +132,7 @@ _OVERFLOW_WORDS = (
 )
 
 # What a 5xx may be refined to: the rest of the codes would contradict it.
-_OF_A_SERVER = frozenset({OverloadedError, QuotaExceededError})
+_OF_A_SERVER = frozenset({OverloadedError, QuotaExceededError, ContextOverflowError})
 
 # What to do, where it can be said.
 _ADVICE: dict[type[ProviderError], str] = {
@@ -137,7 +152,7 @@ def refusal(status: int, headers: Mapping[str, str], text: str, *, request_id: s
             request_id=request_id,
             body=text,
         )
-    said = _said(_parsed(text))
+    said = _said(_parsed(text.removeprefix("data:")))
     message = said.message or _plain(text) or f"HTTP status {status}"
     return _error(
         status,
@@ -223,7 +238,7 @@ def _said(value: Any) -> _Said:
         for key in ("message", "detail", "details", "msg"):
             if not said.message and isinstance(level.get(key), str):
                 said.message = level[key]
-        for key in ("code", "type", "status", "status_code", "statusCode", "__type"):
+        for key in _CODES:
             said_here = level.get(key)
             if isinstance(said_here, bool) or said_here in (None, "", "error"):
                 continue

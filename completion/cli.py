@@ -12,7 +12,6 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
-from typing import Any
 
 from completion import registry
 from completion.contract.chunks import ReasoningDelta, StreamChunk, TextDelta, TurnFinished, Usage
@@ -54,22 +53,48 @@ _CONTROL_CODES = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if c
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    run = {"chat": _chat, "models": _models}.get(arguments[0] if arguments else "")
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError, ValueError):  # not a stream that can be told
-            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    # What the shell could not decode is replaced: no provider takes half a character.
+    arguments = [os.fsencode(word).decode("utf-8", "replace") for word in (sys.argv[1:] if argv is None else argv)]
+    _open_streams()
     try:
-        return run(arguments[1:]) if run is not None else _ask(arguments)
+        return _run(arguments)
     except CompletionError as error:
         return _report(error)
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has gone. What is still buffered must not fail once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output has gone.
+        _silence_stdout()
         return BROKEN_PIPE
+    except OSError as error:
+        _silence_stdout()
+        print(f"completion: the output cannot be written: {error.strerror or error}", file=sys.stderr)
+        return FAILED
+
+
+def _run(arguments: list[str]) -> int:
+    """The first word may be a command; so may the only one that is no option."""
+    first, rest = arguments[:1], arguments[1:]
+    if first == ["models"] and not rest:
+        return _models()
+    if first == ["chat"] and all(word.startswith("-") for word in rest[:1]):
+        return _chat(rest)
+    return _ask(arguments)
+
+
+def _open_streams() -> None:
+    """Streams that are closed become empty ones; none of them fails on a character that it cannot show."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  it lives as long as the process
+        with suppress(AttributeError, ValueError):  # not a stream that can be told
+            getattr(sys, name).reconfigure(errors="replace")
+
+
+def _silence_stdout() -> None:
+    """What is still buffered must not fail once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # --- ask once ----------------------------------------------------------------------------------------------------
@@ -81,7 +106,11 @@ def _ask(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print each chunk as a line of JSON")
     parser.add_argument("--version", action="version", version=f"completion {__version__}")
     options = parser.parse_args(arguments)
-    prompt = _prompt(" ".join(options.prompt) if options.prompt else None)
+    if options.prompt in (["chat"], ["models"]) and "--" not in arguments:
+        if options.prompt == ["models"]:
+            return _models()
+        return _chat([word for word in arguments if word != "chat"])
+    prompt = _prompt(options.prompt)
     if not prompt.strip():
         parser.error("there is no prompt: give one as an argument or on stdin")
     model = registry.model(options.model)
@@ -91,14 +120,15 @@ def _ask(arguments: Sequence[str]) -> int:
     return OK
 
 
-def _prompt(argument: str | None) -> str:
+def _prompt(words: list[str]) -> str:
     """The question. With both an argument and a pipe, the pipe holds the material that the question is about."""
-    if argument is not None and argument != "-":
-        material = "" if sys.stdin is None or sys.stdin.isatty() else _stdin()
-        return f"{material.rstrip()}\n\n{argument}" if material.strip() else argument
-    if argument is None and (sys.stdin is None or sys.stdin.isatty()):
-        return ""
-    return _stdin()
+    question = " ".join(word for word in words if word != "-")
+    if sys.stdin.isatty() and "-" not in words:
+        return question
+    material = _stdin()
+    if not question:
+        return material
+    return f"{material.rstrip()}\n\n{question}" if material.strip() else question
 
 
 def _stdin() -> str:
@@ -120,6 +150,7 @@ def _chat(arguments: Sequence[str]) -> int:
     about = "Talk with a model. Ctrl-C stops the answer, Ctrl-D or /quit ends, /clear forgets what was said."
     parser = _parser("completion chat", about, _exit_code_table())
     options = parser.parse_args(arguments)
+    _request(parser, options, [Message.user("?")])  # a bad option is told before the first question
     model = registry.model(options.model)
     is_terminal = sys.stdin.isatty()
     if is_terminal:
@@ -127,6 +158,7 @@ def _chat(arguments: Sequence[str]) -> int:
             import readline  # noqa: F401
         print(f"{model.name}:{model.model} - Ctrl-C stops the answer, Ctrl-D ends", file=sys.stderr)
     history: list[Message] = []
+    failure = OK
     while True:
         try:
             line = input("> " if is_terminal else "").strip()
@@ -140,10 +172,10 @@ def _chat(arguments: Sequence[str]) -> int:
         if line == "/clear":
             history.clear()
         elif line:
-            _turn(parser, options, model, history, line)
+            failure = _turn(parser, options, model, history, line) or failure
     if is_terminal:
         print(file=sys.stderr)
-    return OK
+    return OK if is_terminal else failure
 
 
 def _turn(
@@ -152,8 +184,9 @@ def _turn(
     model: CompletionModel,
     history: list[Message],
     line: str,
-) -> None:
-    """One question and its answer. Both stay in the history, unless nothing was answered."""
+) -> int:
+    """One question and its answer, and its exit code. Both stay in the history, unless nothing was answered."""
+    code = OK
     screen = _Screen()
     request = _request(parser, options, [*history, Message.user(line)])
     end = None
@@ -163,20 +196,18 @@ def _turn(
     except KeyboardInterrupt:
         print("\n(stopped)", file=sys.stderr)
     except CompletionError as error:
-        _report(error)
+        code = _report(error)
     if screen.text:
         history += [Message.user(line), Message.assistant(screen.text)]
     _report_end(end, options, is_noted=True)
+    return code
 
 
 # --- models ------------------------------------------------------------------------------------------------------
 
 
-def _models(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="completion models", description="List the families of models and the variable of each one's key."
-    )
-    parser.parse_args(arguments)
+def _models() -> int:
+    """List the families of models, the variable of each one's key, and whether it is set."""
     rows = [("FAMILY", "KEY", "STATE")]
     for name in registry.families():
         try:
@@ -259,12 +290,14 @@ def _parser(name: str, about: str, epilog: str) -> argparse.ArgumentParser:
 
 def _more_help() -> str:
     more = "other commands:\n  completion chat    talk in the terminal\n  completion models  list the families\n"
+    more += "A prompt that is one of these words: completion -- chat\n"
     pipe = "A prompt as well as a pipe: the pipe holds the material.  git diff | completion 'Explain this'\n"
+    pipe += "In a loop over stdin, give it another one:  completion 'Hi' </dev/null\n"
     return f"{more}\n{pipe}\n{_exit_code_table()}"
 
 
 def _exit_code_table() -> str:
-    rows = [(OK, "the answer is complete"), (WRONG_USAGE, "wrong usage")]
+    rows = [(OK, "the answer is complete"), (FAILED, "the output cannot be written"), (WRONG_USAGE, "wrong usage")]
     rows += [(code, meaning) for _, code, meaning in EXIT_CODES if meaning]
     rows += [(INTERRUPTED, "interrupted by Ctrl-C"), (BROKEN_PIPE, "the reader of the output went away")]
     return "exit codes:\n" + "\n".join(f"  {code:<4} {meaning}" for code, meaning in rows)
@@ -288,7 +321,7 @@ def _report(error: CompletionError) -> int:
     return next((code for kind, code, _ in EXIT_CODES if isinstance(error, kind)), FAILED)
 
 
-def _report_end(end: TurnFinished | None, options: Any, *, is_noted: bool) -> None:
+def _report_end(end: TurnFinished | None, options: argparse.Namespace, *, is_noted: bool) -> None:
     """What the text does not show: why it ended, where that is not plain, and what it cost."""
     if end is None:
         return

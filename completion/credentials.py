@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from completion.errors import ConfigurationError
+from completion.errors import CompletionError, ConfigurationError
 
 Key = str | Callable[[], str]
 """A key, or a function that is asked for one before each request."""
@@ -30,7 +30,8 @@ class Authorization:
 
     def conceal(self, text: str) -> str:
         """The text without the key, should a server have echoed it."""
-        return text.replace(self._secret, "[key]") if self._secret else text
+        # A shorter one is a placeholder for a server that wants none, and may be a part of any word.
+        return text.replace(self._secret, "[key]") if len(self._secret) >= 8 else text
 
     def __repr__(self) -> str:
         return "<Authorization>"
@@ -59,7 +60,7 @@ class ApiKey:
         Raises:
             ConfigurationError: there is no key, or one that cannot stand in a header.
         """
-        key = self._given() if callable(self._given) else self._given or self._found
+        key = self._asked(provider) if callable(self._given) else self._given or self._found
         if isinstance(key, str):
             key = key.strip()
         if key and isinstance(key, str) and key.isascii() and key.isprintable() and " " not in key:
@@ -75,6 +76,17 @@ class ApiKey:
             )
         del key  # what shows the local variables of a traceback must not show it
         raise ConfigurationError(why, provider=provider)
+
+    def _asked(self, provider: str) -> str:
+        assert callable(self._given)
+        try:
+            return self._given()
+        except CompletionError:
+            raise
+        except Exception as exc:
+            raise ConfigurationError(
+                f"the function that gives the API key failed: {type(exc).__name__}", provider=provider
+            ) from exc
 
     def __getstate__(self) -> dict[str, Any]:
         return {

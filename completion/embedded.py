@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from completion.errors import ConfigurationError
+from completion.weights import install_command
 
 HOST = "127.0.0.1"
 
@@ -103,8 +104,8 @@ def sockets_of(ports: set[int]) -> Iterator[socket.socket]:
 
     The caller closes or detaches each of them.
     """
-    directory = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
-    for name in os.listdir(directory):
+    directory = next((path for path in ("/proc/self/fd", "/dev/fd") if os.path.isdir(path)), None)
+    for name in os.listdir(directory) if directory else ():
         try:
             candidate = socket.socket(fileno=int(name))
         except OSError:  # not a socket, or the descriptor of the listing itself
@@ -156,9 +157,26 @@ def serve(path: Path) -> Server:
     """
     key = os.path.realpath(path)
     with _lock:
-        if key not in _servers:
-            _servers[key] = _start(key)
-        return _servers[key]
+        if key in _servers:
+            return _servers[key]
+    failures: list[Exception] = []
+
+    def load() -> None:
+        with _lock:
+            if key not in _servers:
+                try:
+                    _servers[key] = _start(key)
+                except Exception as exc:
+                    failures.append(exc)
+
+    # In a thread of its own, because a KeyboardInterrupt comes to the main thread only: between the birth of an engine
+    # and its place in _engines it would destroy the engine on the spot, which never returns.
+    loading = threading.Thread(target=load, name="completion-load", daemon=True)
+    loading.start()
+    loading.join()
+    if failures:
+        raise failures[0]
+    return _servers[key]
 
 
 def _start(path: str) -> Server:
@@ -190,9 +208,7 @@ def _import_xllamacpp() -> Any:
             os.environ["GOMP_SPINCOUNT"] = "1000"
         import xllamacpp
     except ImportError as exc:
-        raise ConfigurationError(
-            f'the local model needs xllamacpp ({exc}); run: pip install "completion[local]"'
-        ) from exc
+        raise ConfigurationError(f"the local model needs xllamacpp ({exc}); run: {install_command()}") from exc
     finally:
         if spin_briefly:
             os.environ.pop("GOMP_SPINCOUNT", None)

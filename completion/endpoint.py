@@ -22,8 +22,12 @@ from completion.transport import Body, Session, Timeout, Transport
 Events = Iterator[tuple[str, Any]]
 """Name and JSON value of each event."""
 
-Assemble = Callable[[Events, Callable[[], None]], Iterator[StreamChunk]]
-"""From events to chunks. The second argument is to be called once the provider's end of turn has been read."""
+TurnOver = Callable[[bool], None]
+"""To be called when the provider's end of turn has been read, and again after each event that follows it: with True
+when the turn is surely over, with False when the answer may yet go on."""
+
+Assemble = Callable[[Events, TurnOver], Iterator[StreamChunk]]
+"""From events to chunks."""
 
 
 Wait = Timeout | float | tuple[float | None, float | None]
@@ -86,6 +90,7 @@ class Endpoint:
             response=ResponseInfo(body.status, body.headers, body.request_id, tuple(dropped)),
             token=body.token,
             release=body.close,
+            drop=body.drop,
             provider=self._provider,
             model=model,
         )
@@ -167,6 +172,10 @@ class HttpModel:
     @property
     def base_url(self) -> str:
         return self._client.base_url
+
+    def close(self) -> None:
+        """Close the pooled connections of the client; both can still be used, and open new ones."""
+        self._client.close()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model!r}, base_url={self.base_url!r})"

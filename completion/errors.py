@@ -107,6 +107,7 @@ class CompletionError(Exception):
         return (_restored, (type(self), self.message, dict(self.__dict__)))
 
     def retry_classification(self) -> Permanent | Transient:
+        """Whether the same call may succeed later. The provider's ``x-should-retry`` overrides our own opinion."""
         if self.should_retry is not None:
             return Transient(self.retry_after) if self.should_retry else Permanent()
         return Transient(self.retry_after) if self._may_pass() else Permanent()

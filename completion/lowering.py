@@ -27,6 +27,12 @@ def merged(body: Any, patch: Any) -> Any:
     return result
 
 
+def require_request(req: object, adapter: str) -> None:
+    """Raise TypeError for what people give in place of a ChatRequest."""
+    if not isinstance(req, ChatRequest):
+        raise TypeError(f"{adapter}: chat_stream takes a ChatRequest, got {type(req).__name__}: ChatRequest('…')")
+
+
 def unsupported(adapter: str, field: str, why: str) -> UnsupportedContentError:
     """The error for a part of a request that the wire has no words for."""
     return UnsupportedContentError(f"{field} cannot be sent: {why}", provider=adapter)

@@ -65,7 +65,7 @@ def family(name: str) -> Family:
         )
     try:
         return cast(Family, found.load())
-    except (ImportError, AttributeError) as exc:
+    except Exception as exc:  # whatever its import does
         raise ConfigurationError(f"the family {name!r} cannot be loaded from {found.value}: {exc}") from exc
 
 

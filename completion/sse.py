@@ -16,7 +16,7 @@ from typing import Any
 
 import sseclient
 
-from completion.errors import BODY_LIMIT, MalformedStreamError
+from completion.errors import BODY_LIMIT, MalformedStreamError, TransportError
 
 if not hasattr(sseclient.SSEClient, "events"):
     raise ImportError(
@@ -31,6 +31,9 @@ DONE = object()
 
 _BOM = b"\xef\xbb\xbf"
 _FIELD = re.compile(rb"\s*(data|event|id|retry|:|d|da|dat|e|ev|eve|even|i|r|re|ret|retr)\s*(:|\n|\Z)|\s*:|\s*\Z")
+
+# llama.cpp before September 2025 and some proxies: an error with no event of its own.
+_BARE_ERROR = re.compile(rb'^(?:error:|(?=\{ *"error".*\}$))', re.MULTILINE)
 
 # Above this many lines sseclient's joining, which is quadratic, begins to cost.
 _MANY_LINES = 256
@@ -66,7 +69,10 @@ def json_events(pieces: Iterable[bytes], max_event_bytes: int = MAX_EVENT_BYTES)
                 value = json.loads(data)  # white space before the JSON
             except (ValueError, RecursionError):
                 if runs.cut_in_half:
-                    return
+                    continue
+                if event.event == "error":
+                    yield event.event, data
+                    continue
                 raise MalformedStreamError(
                     f"an event of the stream is not JSON ({exc}): {data[:200]!r}", body=data
                 ) from exc
@@ -92,7 +98,16 @@ class _Runs:
     def __iter__(self) -> Iterator[bytes]:
         held = bytearray()  # the beginning of an event whose end is not there yet
         after_cr = False
-        for piece in _without_bom(self._pieces):
+        broken: TransportError | None = None
+        pieces = _without_bom(self._pieces)
+        while True:
+            try:
+                piece = next(pieces)
+            except StopIteration:
+                break
+            except TransportError as exc:
+                broken = exc
+                break
             if self.head is not None and len(self.head) < BODY_LIMIT:
                 self.head += piece[:BODY_LIMIT]
             if after_cr or b"\r" in piece:
@@ -116,6 +131,8 @@ class _Runs:
         if held.strip():
             self.cut_in_half = True
             yield self._clean(bytes(held) + b"\n\n")
+        if broken is not None:
+            raise broken
 
     def _clean(self, run: bytes) -> bytes:
         if len(run) > self._limit and any(len(event) > self._limit for event in run.split(b"\n\n")):
@@ -124,6 +141,8 @@ class _Runs:
             run.decode()
         except UnicodeDecodeError:
             run = run.decode("utf-8", "replace").encode()
+        if b"error" in run:
+            run = _BARE_ERROR.sub(b"event: error\ndata: ", run)
         if run.count(b"\n") > _MANY_LINES:
             run = b"\n\n".join(_with_one_data_line(event) for event in run.split(b"\n\n"))
         return run
@@ -147,9 +166,9 @@ def _without_bom(pieces: Iterable[bytes]) -> Iterator[bytes]:
 def _with_one_data_line(event: bytes) -> bytes:
     """The event's name and its data lines joined by a space: in JSON the same as a line end, and sseclient joins
     lines in quadratic time."""
-    lines = event.split(b"\n")
-    if len(lines) <= _MANY_LINES:
+    if event.count(b"\n") < _MANY_LINES:
         return event
+    lines = event.split(b"\n")
     texts = [line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:")]
     names = [line for line in lines if line.startswith(b"event:")]
     return b"\n".join([*names[-1:], *([b"data: " + b" ".join(texts)] if texts else [])])

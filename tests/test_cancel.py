@@ -24,7 +24,7 @@ def test_cancelling_wakes_each_once() -> None:
     token.cancel()
     token.cancel()
     assert token.cancelled
-    assert woken == ["a", "b"]
+    assert sorted(woken) == ["a", "b"]
 
 
 def test_who_comes_after_the_cancelling_is_woken_at_once() -> None:

@@ -183,7 +183,7 @@ def test_what_is_not_set_up_has_a_code_of_its_own(server: ProviderServer, more: 
 
 def test_the_help_lists_every_exit_code(server: ProviderServer) -> None:
     listed = re.findall(r"^  (\d+) ", run(server, "--help").stdout, flags=re.MULTILINE)
-    assert listed == ["0", "2", "3", "4", "5", "6", "130", "141"]
+    assert listed == ["0", "1", "2", "3", "4", "5", "6", "130", "141"]
 
 
 def test_a_broken_pipe_ends_quietly_and_hangs_up(server: ProviderServer) -> None:
@@ -246,6 +246,67 @@ def test_chat_goes_on_after_an_error_and_forgets_the_question(server: ProviderSe
     assert done.stdout == "Yes.\n"
     assert done.stderr == "completion: openai: busy (503)\n"
     assert [message["content"] for message in asked(server, 1)] == ["Second"]
+
+
+def test_a_piped_chat_that_failed_says_so_by_its_exit_code(server: ProviderServer) -> None:
+    server.reply(Reply.json({"error": {"message": "no"}}, status=403), Reply(delta(content="Yes."), end()))
+    assert run(server, "chat", stdin="First\nSecond\n").returncode == 4
+
+
+@pytest.mark.parametrize("arguments", [["chat", "--max-tokens", "9"], ["--max-tokens", "9", "chat"]])
+def test_options_may_stand_before_and_after_chat(server: ProviderServer, arguments: list[str]) -> None:
+    server.reply(Reply(delta(content="Yes."), end()))
+    assert run(server, *arguments, stdin="First\n").stdout == "Yes.\n"
+    assert (asked(server)[-1]["content"], server.requests[0].json()["max_tokens"]) == ("First", 9)
+
+
+def test_chat_refuses_a_bad_option_before_it_asks(server: ProviderServer) -> None:
+    done = run(server, "chat", "--max-tokens", "0", stdin="First\n")
+    assert (done.returncode, len(server.requests)) == (2, 0)
+
+
+@pytest.mark.parametrize("words", [["chat", "with", "me"], ["models", "of", "thought"]])
+def test_a_prompt_may_begin_with_the_name_of_a_command(server: ProviderServer, words: list[str]) -> None:
+    server.reply(Reply(end()))
+    run(server, *words)
+    assert asked(server)[0]["content"] == " ".join(words)
+
+
+def test_a_dash_among_words_means_stdin(server: ProviderServer) -> None:
+    server.reply(Reply(end()))
+    run(server, "-", "What", "is", "it?", stdin="material")
+    assert asked(server)[0]["content"] == "material\n\nWhat is it?"
+
+
+def test_words_that_are_not_utf8_are_replaced(server: ProviderServer) -> None:
+    server.reply(Reply(end()))
+    subprocess.run([*COMMAND, b"caf\xe9"], env=environment(server), stdin=subprocess.DEVNULL, check=True, timeout=30)
+    assert asked(server)[0]["content"] == "caf\ufffd"
+
+
+@pytest.mark.parametrize("command", [["Hi"], ["chat"], ["models"]], ids=lambda command: command[0])
+def test_a_full_disk_is_one_line(server: ProviderServer, command: list[str]) -> None:
+    server.reply(Reply(delta(content="Yes."), end()))
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*COMMAND, *command],
+            env=environment(server),
+            input="First\n",
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "completion: the output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
+def test_a_closed_stream_is_no_crash(server: ProviderServer, closed: str) -> None:
+    server.always(Reply(delta(content="Yes."), end()))
+    line = f'"{sys.executable}" -m completion Hi {closed}'
+    done = subprocess.run(["sh", "-c", line], env=environment(server), stderr=subprocess.PIPE, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_clear_forgets_the_history(server: ProviderServer) -> None:

@@ -125,7 +125,7 @@ def test_without_the_extra_it_says_what_to_install() -> None:
         "except completion.ConfigurationError as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60)
-    assert 'pip install "completion[local]"' in done.stdout
+    assert f"{sys.executable} -m pip install xllamacpp" in done.stdout
 
 
 def test_its_repr_shows_no_key() -> None:

@@ -534,16 +534,18 @@ def test_any_other_error_of_the_body_is_raised_after_what_came_before(error: Com
 
 
 def test_the_end_of_the_turn_is_told_at_once() -> None:
-    told: list[str] = []
+    told: list[bool] = []
 
     def wire() -> Iterator[tuple[str, Any]]:
         yield "message", delta(content="hi")
         assert told == []
         yield "message", STOP
-        assert told == ["over"]
+        assert told == [True]
+        yield "message", delta(content="more")
+        assert told == [True, False]
         yield "message", DONE
 
-    list(assemble(wire(), lambda: told.append("over")))
+    list(assemble(wire(), told.append))
 
 
 def test_nothing_is_read_after_done() -> None:
@@ -819,3 +821,132 @@ def test_a_call_in_many_pieces_is_not_parsed_at_each() -> None:
         sys.setprofile(before)
     assert ToolCallFinished("c", "f", {"a": [1] + [{"b": 2}] * 1000}) in found
     assert parsed == 3  # once to see that it is whole, and each call at its end
+
+
+# What a second look at real servers brought
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "too many tokens", "type": "too_many_tokens_error", "code": "token_quota_exceeded"},
+        {"code": "399505", "message": "no"},
+        {"error_code": "BAD_REQUEST", "message": "no"},
+        {"detail": "Not authenticated"},
+        {"choices": None, "base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}},
+        {"error": ""},
+        {"error": []},
+        {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "error": {"code": 502, "message": "up"}}]},
+        {"choices": [], "usage": {"prompt_tokens": 1}, "x_groq": {"error": "over_capacity", "usage": {}}},
+    ],
+    ids=["Cerebras", "Snowflake", "Databricks", "FastAPI", "MiniMax", "empty", "empty list", "in the choice", "Groq"],
+)
+@pytest.mark.parametrize("before", [[], [delta(content="hi")]], ids=["first", "later"])
+def test_an_error_in_the_place_of_a_chunk_is_raised(error: dict[str, Any], before: list[Any]) -> None:
+    with pytest.raises(ProviderError):
+        chunks(*before, error, DONE)
+
+
+def test_an_error_event_of_plain_text_is_raised_with_its_words() -> None:
+    with pytest.raises(ProviderError, match="upstream timed out"):
+        list(assemble(iter([("error", "upstream timed out")])))
+
+
+@pytest.mark.parametrize("index", ["0", 1], ids=["as text", "from one"])
+def test_the_choice_that_a_server_begins_with_is_read_whatever_its_number(index: Any) -> None:
+    said = {"choices": [{"index": index, "delta": {"content": "hi"}, "finish_reason": "stop"}]}
+    assert turn(said, DONE).text == "hi"
+
+
+def test_the_word_null_is_no_reason() -> None:
+    first = {"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "null"}]}
+    with pytest.raises(TruncatedStreamError):
+        chunks(first)
+    assert turn(first, STOP).text == "a"
+
+
+def test_a_reason_in_every_chunk_leaves_the_turn_open_until_the_answer_is_over() -> None:
+    said: list[bool] = []
+    every = [{"choices": [{"index": 0, "delta": {"content": c}, "finish_reason": "stop"}]} for c in "abc"]
+    found = collect(assemble(events(*every, STOP, DONE), said.append))
+    assert (found.text, said) == ("abc", [False, False, False, True, True])
+
+
+def test_a_message_that_repeats_what_was_streamed_is_not_said_twice() -> None:
+    whole = {"choices": [{"index": 0, "message": {"content": "Hello"}, "finish_reason": "stop"}]}
+    assert turn(delta(content="Hel"), delta(content="lo"), whole, DONE).text == "Hello"
+    alone = {"choices": [{"index": 0, "delta": None, "message": {"content": "Hello"}, "finish_reason": "stop"}]}
+    assert turn(alone, DONE).text == "Hello"
+
+
+@pytest.mark.parametrize("again", [{"id": ""}, {}], ids=["empty id", "no id"])
+def test_an_empty_opening_and_a_repeated_name_are_one_call(again: dict[str, str]) -> None:
+    opening = piece(0, "{}", id="x", name="f")
+    rest = {**piece(0, '{"city":"Rome"}', name="f"), **again}
+    assert ends(calls(opening), calls(rest), TOOLS) == [("x", "f", {"city": "Rome"})]
+
+
+def test_a_call_repeated_with_other_white_space_is_one_call() -> None:
+    first, again = piece(0, '{"a":1}', id="x", name="f"), piece(0, '{"a": 1}', id="x", name="f")
+    assert ends(calls(first), calls(again), TOOLS) == [("x", "f", {"a": 1})]
+
+
+def test_a_name_that_comes_after_the_next_call_is_not_lost() -> None:
+    found = ends(
+        calls(piece(0, "{}", id="x")), calls(piece(1, "{}", id="y", name="g")), calls(piece(0, name="f")), TOOLS
+    )
+    assert found == [("x", "f", {}), ("y", "g", {})]
+
+
+def test_a_character_that_was_cut_in_two_is_joined() -> None:
+    assert turn(delta(content="a\ud83d"), delta(content="\ude00b"), STOP).text == "a\U0001f600b"
+    assert turn(delta(content="a\ud83d"), STOP).text == "a\ufffd"
+
+
+def test_a_number_that_json_cannot_carry_back_makes_a_call_malformed() -> None:
+    (bad,) = [
+        c for c in chunks(calls(piece(0, '{"a":1e999}', id="x", name="f")), TOOLS) if c.type.endswith("malformed")
+    ]
+    assert isinstance(bad, ToolCallMalformed)
+    assert "1e999" in bad.error
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        ({"prompt_tokens": 10**400, "completion_tokens": 1}, Usage(10**400, 1)),
+        ({"total_tokens": 15}, None),
+        (
+            {
+                "prompt_tokens": 9,
+                "completion_tokens": 1,
+                "cache_read_input_tokens": 4,
+                "cache_creation_input_tokens": 3,
+            },
+            Usage(9, 1, cached_input_tokens=4, cache_creation_input_tokens=3),
+        ),
+        ({"prompt_tokens": 9, "completion_tokens": 5, "reasoning_tokens": 2}, Usage(9, 5, reasoning_tokens=2)),
+    ],
+    ids=["huge", "total only", "LiteLLM", "Perplexity"],
+)
+def test_usage_is_read_in_the_words_of_others(usage: dict[str, int], expected: Usage | None) -> None:
+    assert turn({**STOP, "usage": usage}, DONE).usage == expected
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        delta(executed_tools=[{"index": 0, "type": "search"}]),
+        delta(context={"citations": []}),
+        calls({"index": 0, "id": "w", "type": "web_browser", "web_browser": {"outputs": []}}),
+    ],
+    ids=["Groq compound", "Azure on your data", "z.ai"],
+)
+def test_what_the_server_ran_itself_is_a_provider_block(said: dict[str, Any]) -> None:
+    assert [type(chunk) for chunk in content(said, STOP)] == [ProviderBlockFinished]
+
+
+def test_details_that_come_along_with_plain_reasoning_may_go_on_without_it() -> None:
+    both = delta(reasoning="A", reasoning_details=[{"type": "reasoning.text", "text": "A"}])
+    alone = delta(reasoning_details=[{"type": "reasoning.text", "text": "B"}])
+    assert turn(both, alone, STOP).reasoning == "AB"

@@ -215,7 +215,9 @@ def test_a_chunk_is_given_out_before_the_next_event_is_sent(server: ProviderServ
     with model.chat_stream(ChatRequest("hi")) as stream:
         assert next(stream) == TextDelta("a")
         seen.set()
-        assert stream.collect().reason is FinishReason.END_TURN
+        end = next(stream)
+        assert isinstance(end, TurnFinished)
+        assert end.reason is FinishReason.END_TURN
 
 
 def test_what_is_posted_is_the_lowered_request(server: ProviderServer, model: OpenAIModel) -> None:

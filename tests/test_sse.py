@@ -173,14 +173,13 @@ def test_a_body_without_events_gives_none(body: bytes, split: int | None) -> Non
 @pytest.mark.parametrize(
     "body",
     [
-        b'{"error": {"message": "no"}}',
         b'{\n  "error": {\n    "message": "no"\n  }\n}\n',
         b"<!doctype html>\n\n<html><body>502 Bad Gateway</body></html>\n\n",
         b"upstream connect error",
         b"database is locked\n\n",
         b'{"a": 1}\n{"a": 2}\n\n{"a": 3}\n',
     ],
-    ids=["JSON", "JSON of many lines", "HTML", "text", "text like a field", "NDJSON"],
+    ids=["JSON of many lines", "HTML", "text", "text like a field", "NDJSON"],
 )
 @SPLITS
 def test_a_body_that_is_no_event_stream_is_malformed_and_told(body: bytes, split: int | None) -> None:
@@ -203,15 +202,35 @@ def test_an_event_that_is_no_json_is_malformed_and_told(data: bytes, split: int 
     assert caught.value.body == data.decode()[: 64 * 1024]
 
 
-def test_what_came_before_a_fault_is_given_out() -> None:
+@pytest.mark.parametrize(
+    ("tail", "more"),
+    [(b"", []), (b"data: {", []), (b'data: {"a": 2}', [("message", {"a": 2})]), (b"data: [DONE]", [("message", DONE)])],
+    ids=["nothing", "half", "whole but for the blank line", "done"],
+)
+def test_what_came_whole_before_a_fault_is_given_out(tail: bytes, more: list[object]) -> None:
     def feed() -> Iterator[bytes]:
-        yield b"data: 1\n\ndata: 2"
+        yield b"data: 1\n\n" + tail
         raise TransportError("broken off")
 
     events = json_events(feed())
-    assert next(events) == ("message", 1)
-    with pytest.raises(TransportError, match="broken off"):
-        next(events)
+    assert [next(events) for _ in range(1 + len(more))] == [("message", 1), *more]
+    if more[-1:] != [("message", DONE)]:
+        with pytest.raises(TransportError, match="broken off"):
+            next(events)
+
+
+@pytest.mark.parametrize("before", [b"", b": ping\n\n", b"data: 1\n\n"], ids=["first", "after a ping", "later"])
+@pytest.mark.parametrize(
+    "line", [b'error: {"message": "no"}', b'{"error": "no"}'], ids=["a field of its own", "a line of JSON"]
+)
+@SPLITS
+def test_an_error_without_an_event_of_its_own_is_an_error_event(before: bytes, line: bytes, split: int | None) -> None:
+    last = list(json_events(chunks_of(before + line + b"\n\ndata: [DONE]\n\n", split)))[-2]
+    assert last in [("error", {"message": "no"}), ("error", {"error": "no"})]
+
+
+def test_an_error_event_that_is_no_json_is_given_out_as_text() -> None:
+    assert list(json_events([b"event: error\ndata: upstream timed out\n\n"])) == [("error", "upstream timed out")]
 
 
 # Size

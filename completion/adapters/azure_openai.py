@@ -10,6 +10,7 @@ Wire: https://learn.microsoft.com/azure/foundry/openai/api-version-lifecycle (re
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote
@@ -23,7 +24,9 @@ from completion.errors import ConfigurationError
 from completion.sse import MAX_EVENT_BYTES
 from completion.transport import Session, Timeout
 
-if TYPE_CHECKING:
+if sys.version_info >= (3, 11):
+    from typing import Unpack
+elif TYPE_CHECKING:
     from typing_extensions import Unpack
 
 V1_ROUTE = "/openai/v1"

@@ -8,18 +8,19 @@ Wire: https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md (
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from completion.adapters.openai import PATH, assemble, lower
+from completion.contract.messages import AudioBlock, DocumentBlock, ImageBlock
 from completion.contract.request import ChatRequest
 from completion.contract.stream import ChatStream
 from completion.credentials import ApiKey
 from completion.endpoint import Endpoint, Wait
 from completion.errors import ConfigurationError
+from completion.lowering import unsupported
 from completion.sse import MAX_EVENT_BYTES
 from completion.transport import Session, Timeout
 
@@ -62,12 +63,11 @@ class LocalModel:
                 f"the embedded model is {MODEL}, not {model!r}; another one is given as LocalModel(path='any.gguf')",
                 provider=self.name,
             )
-        self._path = None if path is None else Path(fspath(path))
+        self._path = None if path is None else Path(fspath(path)).expanduser()
         self.model = model or (self._path.stem if self._path else MODEL)
         self._options: dict[str, Any] = {
             "timeout": timeout, "session": session, "headers": headers, "max_event_bytes": max_event_bytes
         }  # fmt: skip
-        self._lock = threading.Lock()
         self._endpoint_of_server: tuple[str, Endpoint] | None = None
 
     @property
@@ -90,41 +90,61 @@ class LocalModel:
         Raises:
             CompletionError: whatever keeps the stream from opening.
         """
+        self._check(req)
         payload, dropped = lower(req, self.model, compatible=True, adapter=self.name)
+        if self._path is None and payload.pop("reasoning_effort", None):
+            dropped.append("reasoning_effort")
         return self._endpoint().stream(PATH, payload, assemble, model=self.model, dropped=dropped)
+
+    def _check(self, req: ChatRequest) -> None:
+        """Raise for what llama.cpp would leave out without a word, or refuse: there is no projector for pictures and
+        sounds here, and SmolLM2's template has no place for tools."""
+        for message in req.messages:
+            for block in message.blocks:
+                if isinstance(block, ImageBlock | AudioBlock | DocumentBlock):
+                    raise unsupported(self.name, type(block).__name__, "the embedded model reads text only")
+        if req.tools and self._path is None:
+            raise unsupported(
+                self.name, "tools", f"{MODEL} knows none; LocalModel(path=…) takes a model whose chat template does"
+            )
 
     def _server(self) -> Server:
         from completion.embedded import serve
         from completion.weights import weights_path
 
+        path = self._path
         try:
-            return serve(self._path or weights_path())
+            path = path or weights_path()
+            return serve(path)
         except ConfigurationError as error:
             error.provider, error.model = self.name, self.model
+            if self._path is None and path is not None and not isinstance(error.__cause__, ImportError):
+                error.message += f"; if the file is damaged, remove it and run the same again: {path}"
             raise
 
     def _endpoint(self) -> Endpoint:
         """The endpoint of the server; after a fork it is another one."""
         server = self._server()
-        with self._lock:
-            if self._endpoint_of_server is None or self._endpoint_of_server[0] != server.base_url:
-                endpoint = Endpoint(
-                    provider=self.name,
-                    base_url=server.base_url,
-                    key=ApiKey(server.api_key, "the key of the embedded server"),
-                    request_id_headers=(),
-                    **self._options,
-                )
-                self._endpoint_of_server = (server.base_url, endpoint)
-            return self._endpoint_of_server[1]
+        known = self._endpoint_of_server
+        if known is None or known[0] != server.base_url:
+            endpoint = Endpoint(
+                provider=self.name,
+                base_url=server.base_url,
+                key=ApiKey(server.api_key, "the key of the embedded server"),
+                request_id_headers=(),
+                **self._options,
+            )
+            # Two threads may come here at once, and one of the two endpoints is forgotten unused.
+            known = self._endpoint_of_server = (server.base_url, endpoint)
+        return known[1]
+
+    def close(self) -> None:
+        """Close the pooled connections; the server runs on until the process ends."""
+        if self._endpoint_of_server is not None:
+            self._endpoint_of_server[1].close()
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {**self.__dict__, "_endpoint_of_server": None}
-        del state["_lock"]
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.Lock())
+        return {**self.__dict__, "_endpoint_of_server": None}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model!r})"

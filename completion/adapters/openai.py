@@ -12,12 +12,13 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from completion import classify
-from completion.assembly import Line, ToolCall
+from completion.assembly import Line, ToolCall, joined_halves
 from completion.contract.chunks import (
     FinishReason,
     ProviderBlockFinished,
@@ -47,13 +48,15 @@ from completion.contract.messages import (
 from completion.contract.request import ChatRequest, JsonSchema, ToolChoice, ToolDefinition
 from completion.contract.stream import ChatStream
 from completion.credentials import ApiKey, Key
-from completion.endpoint import Endpoint, Events, HttpClient, HttpModel, Options, Wait
+from completion.endpoint import Endpoint, Events, HttpClient, HttpModel, Options, TurnOver, Wait
 from completion.errors import MalformedStreamError, ProviderError, TransportError, TruncatedStreamError
-from completion.lowering import data_uri, json_text, merged, system_text, unsupported, wants_cache
+from completion.lowering import data_uri, json_text, merged, require_request, system_text, unsupported, wants_cache
 from completion.sse import DONE, MAX_EVENT_BYTES
 from completion.transport import Session, Timeout
 
-if TYPE_CHECKING:
+if sys.version_info >= (3, 11):
+    from typing import Unpack
+elif TYPE_CHECKING:
     from typing_extensions import Unpack
 
 log = logging.getLogger(__name__)
@@ -72,7 +75,14 @@ FINISH_REASONS = {
     "content_filter": FinishReason.CONTENT_FILTER,
 }
 
+_TOTALS = ("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens")
+
 TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+
+# Where a delta says something of the answer, and where it brings whole blocks of kinds that only this wire knows:
+# Groq's compound runs tools on its side, Azure cites its data in the context.
+_WHOLE_BLOCKS = ("annotations", "images", "executed_tools", "context")
+_SAID = ("content", "reasoning_content", "reasoning", "reasoning_details", "refusal", "tool_calls", *_WHOLE_BLOCKS)
 
 AUDIO_FORMATS = {
     "audio/wav": "wav",
@@ -178,6 +188,7 @@ def lower(
     Raises:
         UnsupportedContentError: a part that would change the answer cannot be said.
     """
+    require_request(req, adapter)
     dropped: list[str] = ["cache_control"] if wants_cache(req) else []
     payload: dict[str, Any] = {
         "model": model,
@@ -349,7 +360,7 @@ def _response_format(wanted: JsonSchema | str | None) -> dict[str, Any] | None:
 # --- assemble: events -> chunks ----------------------------------------------------------------------------------
 
 
-def assemble(events: Events, turn_over: Callable[[], None] = lambda: None) -> Iterator[StreamChunk]:
+def assemble(events: Events, turn_over: TurnOver = lambda is_sure: None) -> Iterator[StreamChunk]:
     """The chunks of one turn.
 
     The end of turn is a ``finish_reason`` or ``[DONE]``, real servers leave out either. What follows the first of
@@ -359,6 +370,7 @@ def assemble(events: Events, turn_over: Callable[[], None] = lambda: None) -> It
     calls = _Calls(line)
     end = _End()
     is_done = False
+    half = ""  # of a character that was cut in two
     try:
         for name, data in events:
             if data is DONE:
@@ -372,17 +384,26 @@ def assemble(events: Events, turn_over: Callable[[], None] = lambda: None) -> It
                 log.debug("skipped an event that is no object")
                 continue
             # {"error": {…}} alone or beside choices; {"object": "error", …}; Groq names the event "error"
-            if name == "error" or ("error" in data and data["error"] is not None) or data.get("object") == "error":
+            if name == "error" or "error" in data or not data.get("choices"):
                 _raise_if_error(data, name)
-            choice = _first_choice(data)
+            choice = end.first_choice(data)
             end.note(data, choice)
             if choice is None:
+                if end.provider_reason is not None:
+                    turn_over(end.is_sure)
                 continue
             # {"index": 0, "delta": {"role": "assistant", "content": "Hi"}, "finish_reason": null}
-            delta = choice.get("delta") if "delta" in choice else choice.get("message")
+            delta = choice.get("delta")
+            if delta:
+                end.has_delta = True
+            elif not end.has_delta:
+                delta = choice.get("message")  # all at once; after deltas it says the same again (MiniMax)
             if type(delta) is dict and delta:
                 text = delta.get("content")
-                is_plain = len(delta) == 1 or (len(delta) == 2 and "role" in delta)
+                if type(text) is str and (half or text[-1:] > "\ud7ff"):
+                    text, half = joined_halves(half + text)
+                    delta = {**delta, "content": text}
+                is_plain = len(delta) == 1 or _is_plain(delta)
                 if is_plain and type(text) is str and line.is_clear and end.provider_reason is None:
                     if text:
                         yield TextDelta(text)
@@ -391,9 +412,12 @@ def assemble(events: Events, turn_over: Callable[[], None] = lambda: None) -> It
                         end.check_not_spliced(data, delta)
                     yield from _of_delta(delta, line, calls, end)
             reason = choice.get("finish_reason")
-            if reason:
+            if (reason and reason != "null") or "error" in choice:
                 end.finish(reason, data, choice)
-                turn_over()
+            if end.provider_reason is not None:
+                # A server that says "stop" in every chunk is not over with the first.
+                end.is_sure = not (type(delta) is dict and any(delta.get(key) for key in _SAID))
+                turn_over(end.is_sure)
     except TransportError:
         if end.provider_reason is None:
             raise
@@ -401,28 +425,34 @@ def assemble(events: Events, turn_over: Callable[[], None] = lambda: None) -> It
         raise TruncatedStreamError(
             "the body ended without finish_reason and without [DONE]: the answer is not complete"
         )
-    turn_over()
+    turn_over(True)
+    if half:
+        yield from line.text("\ufffd")
     yield from line.end()
     yield from calls.custom_blocks()
     yield from end.chunks(line.calls_finished)
 
 
+def _is_plain(delta: dict[str, Any]) -> bool:
+    """Nothing but content is said; many servers name the other fields with null or empty values."""
+    for key, value in delta.items():  # noqa: SIM110  a third of the time of any()
+        if value and key not in ("content", "role"):
+            return False
+    return True
+
+
 def _raise_if_error(data: dict[str, Any], name: str) -> None:
+    """Raise for an error in the place of a chunk, in whichever shape."""
     error = data.get("error")
-    is_said = name == "error" or data.get("object") == "error"
-    if error or is_said or (error == {} and not data.get("choices")):
+    if error or name == "error" or data.get("object") == "error":
         raise classify.in_band(data)
-
-
-def _first_choice(data: dict[str, Any]) -> dict[str, Any] | None:
-    """The choice of index 0, which some servers do not number."""
-    choices = data.get("choices")
-    if not choices or not isinstance(choices, list):
-        return None
-    for choice in choices:
-        if isinstance(choice, dict) and choice.get("index") in (0, None):
-            return choice
-    return None
+    if data.get("choices") is not None or data.get("usage") or "chat.completion" in _string(data.get("object")):
+        return
+    # {"detail": "…"}, {"code": "399505", "message": "…"}, {"base_resp": {"status_code": 1008, "status_msg": "…"}}
+    base = data.get("base_resp")
+    has_failed = isinstance(base, dict) and base.get("status_code")
+    if error is not None or has_failed or any(data.get(key) for key in ("message", "detail", "error_code")):
+        raise classify.in_band({**data, "message": base.get("status_msg")} if isinstance(base, dict) else data)
 
 
 def _of_delta(delta: dict[str, Any], line: Line, calls: _Calls, end: _End) -> Iterator[StreamChunk]:
@@ -451,9 +481,9 @@ def _of_delta(delta: dict[str, Any], line: Line, calls: _Calls, end: _End) -> It
     function = delta.get("function_call")  # what tool calls were before there were several
     if isinstance(function, dict):
         yield from calls.take({"index": "function_call", "function": function})
-    for kind in ("annotations", "images"):
+    for kind in _WHOLE_BLOCKS:
         items = delta.get(kind)
-        for item in items if isinstance(items, list) else ():
+        for item in items if isinstance(items, list) else [items]:
             if isinstance(item, dict):
                 yield from line.whole(ProviderBlockFinished(WIRE, item))
 
@@ -462,7 +492,7 @@ def _reasoning(delta: dict[str, Any], line: Line, end: _End) -> Iterator[StreamC
     """Reasoning in its three places, of which OpenRouter fills two with the same text."""
     text = _string(delta.get("reasoning_content")) or _string(delta.get("reasoning"))
     if text:
-        end.has_plain_reasoning = True
+        end.plain_reasoning_length += len(text)
         yield from line.reasoning(text)
     details = delta.get("reasoning_details")
     # [{"type": "reasoning.text", "text": "…", "signature": "…"}, {"type": "reasoning.encrypted", "data": "…"}]
@@ -470,9 +500,11 @@ def _reasoning(delta: dict[str, Any], line: Line, end: _End) -> Iterator[StreamC
         if not isinstance(detail, dict):
             continue
         thought = _string(detail.get("text")) or _string(detail.get("summary"))
-        if thought and not end.has_plain_reasoning:
-            yield from line.reasoning(thought)
         signature = _string(detail.get("signature"))
+        if thought and text:
+            end.has_both_reasonings = True
+        elif thought and not end.says_again(thought, signature):
+            yield from line.reasoning(thought)
         if signature and signature != end.signature:
             end.signature = signature
             yield from line.reasoning_signature(signature)
@@ -501,7 +533,7 @@ class _Calls:
         self._by_index: dict[Any, ToolCall] = {}
         self._by_id: dict[str, ToolCall] = {}
         self._last: ToolCall | None = None
-        self._custom: dict[Any, dict[str, Any]] = {}
+        self._custom: dict[str, _CustomCall] = {}
 
     def take(self, piece: dict[str, Any]) -> Iterator[StreamChunk]:
         # {"index": 0, "id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{\"a"}}
@@ -509,7 +541,11 @@ class _Calls:
             self._take_custom(piece)
             return
         function = piece.get("function")
-        function = function if isinstance(function, dict) else {}
+        if not isinstance(function, dict):
+            if piece.get("type") not in (None, "", "function"):  # a tool that the server runs itself
+                yield from self._line.whole(ProviderBlockFinished(WIRE, piece))
+                return
+            function = {}
         call_id, name = _string(piece.get("id")), _string(function.get("name"))
         arguments = function.get("arguments")
         if arguments is not None and not isinstance(arguments, str):
@@ -545,7 +581,10 @@ class _Calls:
         if not name:
             is_another = call.is_over and is_more
         elif not (call_id and call.call_id):
-            is_another = bool(call.name and name != call.name) or (begins_object and call.is_whole)
+            is_another = bool(call.name and name != call.name) or (
+                begins_object
+                and (call.has_object or (call.is_whole and not call.call_id and arguments.strip() == "{}"))
+            )
         elif call_id != call.call_id:
             is_another = True
         else:  # perhaps a second call under an id that was given before
@@ -563,18 +602,30 @@ class _Calls:
 
     def _take_custom(self, piece: dict[str, Any]) -> None:
         """A custom tool takes free text: {"index": 0, "id": "…", "type": "custom", "custom": {"name", "input"}}"""
-        index = piece.get("index")
-        key = str(piece.get("id") or next(reversed(self._custom), None) if index is None else index)
+        key = piece.get("index")
+        if key is None:
+            key = piece.get("id") or next(reversed(self._custom), None)
+        key = str(key)
         custom = piece.get("custom")
         custom = custom if isinstance(custom, dict) else {}
-        whole = self._custom.setdefault(key, {"id": "", "type": "custom", "custom": {"name": "", "input": ""}})
-        whole["id"] = whole["id"] or _string(piece.get("id"))
-        whole["custom"]["name"] = whole["custom"]["name"] or _string(custom.get("name"))
-        whole["custom"]["input"] += _string(custom.get("input"))
+        call = self._custom.setdefault(key, _CustomCall())
+        call.call_id = call.call_id or _string(piece.get("id"))
+        call.name = call.name or _string(custom.get("name"))
+        call.inputs.append(_string(custom.get("input")))
 
     def custom_blocks(self) -> Iterator[StreamChunk]:
-        for whole in self._custom.values():
-            yield ProviderBlockFinished(WIRE, whole)
+        for call in self._custom.values():
+            custom = {"name": call.name, "input": "".join(call.inputs)}
+            yield ProviderBlockFinished(WIRE, {"id": call.call_id, "type": "custom", "custom": custom})
+
+
+class _CustomCall:
+    """A call of a custom tool as it arrives."""
+
+    def __init__(self) -> None:
+        self.call_id = ""
+        self.name = ""
+        self.inputs: list[str] = []
 
 
 def _string(value: Any) -> str:
@@ -595,14 +646,39 @@ class _End:
     def __init__(self) -> None:
         self.provider_reason: str | None = None
         self.is_refusal = False
-        self.has_plain_reasoning = False
+        self.plain_reasoning_length = 0
+        self.has_both_reasonings = False
+        self.has_delta = False
+        self.is_sure = False
         self.signature: str | None = None
         self._id: str | None = None
+        self._choice_index: Any = None
         self._finished_id: Any = None
         self._model: str | None = None
         self._service_tier: str | None = None
         self._usage: dict[str, Any] | None = None
         self._sources: dict[str, Any] = {}
+
+    def says_again(self, thought: str, signature: str) -> bool:
+        """A detail without plain reasoning beside it repeats what the plain reasoning said before.
+
+        It does after plain text alone, and where it signs the whole; where both came together, it goes on.
+        """
+        signs_all = bool(signature) and len(thought) >= self.plain_reasoning_length
+        return bool(self.plain_reasoning_length) and (signs_all or not self.has_both_reasonings)
+
+    def first_choice(self, data: dict[str, Any]) -> dict[str, Any] | None:
+        """The choice of index 0; where a server numbers otherwise or not at all, the one that it began with."""
+        choices = data.get("choices")
+        if not choices or not isinstance(choices, list):
+            return None
+        for choice in choices:
+            if isinstance(choice, dict) and choice.get("index") in (self._choice_index, 0, None):
+                return choice
+        if self._choice_index is None and self._id is None and isinstance(choices[0], dict):
+            self._choice_index = choices[0].get("index")
+            return choices[0]
+        return None
 
     def note(self, data: dict[str, Any], choice: dict[str, Any] | None) -> None:
         """What a chunk says of the response as a whole. The first id and model, the last usage count."""
@@ -610,11 +686,11 @@ class _End:
         self._model = self._model or data.get("model")
         self._service_tier = data.get("service_tier") or self._service_tier
         usage = data.get("usage")
-        if usage is None and "x_groq" in data:
-            usage = self._of_groq(data["x_groq"])
+        if "x_groq" in data:
+            usage = self._of_groq(data["x_groq"]) or usage
         if not usage and choice is not None:
             usage = choice.get("usage")  # Moonshot
-        if usage and isinstance(usage, dict):
+        if usage and isinstance(usage, dict) and any(key in usage for key in _TOTALS):
             self._usage = usage
         for key in ("citations", "search_results"):  # Perplexity, xAI: the same list in every chunk
             if data.get(key):
@@ -629,9 +705,11 @@ class _End:
         return extra.get("usage")
 
     def finish(self, reason: Any, data: dict[str, Any], choice: dict[str, Any]) -> None:
+        if choice.get("error"):  # OpenRouter: {"finish_reason": "error", "error": {"code": 502, "message": "…"}}
+            raise classify.in_band({"error": choice["error"]})
+        if not reason or reason == "null":
+            return
         if reason == "error":
-            if choice.get("error"):  # OpenRouter: {"finish_reason": "error", "error": {"code": 502, "message": "…"}}
-                raise classify.in_band({"error": choice["error"]})
             raise ProviderError("the provider ended the turn with finish_reason 'error'", code="error")
         self.provider_reason = str(reason)
         self._finished_id = data.get("id")
@@ -675,7 +753,7 @@ def _usage(given: dict[str, Any]) -> Usage:
     answer = given.get("completion_tokens_details") or given.get("output_tokens_details") or {}
     input_tokens = _count(given, "prompt_tokens") or _count(given, "input_tokens")
     output_tokens = _count(given, "completion_tokens") or _count(given, "output_tokens")
-    reasoning = _count(answer, "reasoning_tokens")
+    reasoning = _count(answer, "reasoning_tokens") or _count(given, "reasoning_tokens")  # Perplexity
     if reasoning and _count(given, "total_tokens") == input_tokens + output_tokens + reasoning:
         output_tokens += reasoning  # xAI counts reasoning beside the completion
     return Usage(
@@ -683,14 +761,20 @@ def _usage(given: dict[str, Any]) -> Usage:
         output_tokens=output_tokens,
         cached_input_tokens=_count(prompt, "cached_tokens")
         or _count(given, "prompt_cache_hit_tokens")  # DeepSeek
-        or _count(given, "cached_tokens"),  # Moonshot
-        cache_creation_input_tokens=_count(prompt, "cache_write_tokens"),
+        or _count(given, "cached_tokens")  # Moonshot
+        or _count(given, "cache_read_input_tokens"),  # LiteLLM
+        cache_creation_input_tokens=_count(prompt, "cache_write_tokens")
+        or _count(prompt, "cache_creation_input_tokens")  # Alibaba
+        or _count(prompt, "cache_creation_tokens")  # LiteLLM
+        or _count(given, "cache_creation_input_tokens"),
         reasoning_tokens=reasoning,
     )
 
 
 def _count(given: Any, name: str) -> int:
     value = given.get(name) if isinstance(given, dict) else None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0
+    if isinstance(value, float) and not math.isfinite(value):
         return 0
     return max(int(value), 0)

@@ -57,13 +57,16 @@ class Base64Source(Source):
         def __init__(self, media_type: str, data: str | bytes | bytearray | memoryview) -> None: ...
 
     def __post_init__(self) -> None:
-        if isinstance(self.data, bytes | bytearray | memoryview):
-            object.__setattr__(self, "data", base64.b64encode(self.data).decode("ascii"))
+        was_encoded_here = isinstance(self.data, bytes | bytearray | memoryview)
+        if was_encoded_here:
+            object.__setattr__(self, "data", base64.b64encode(self.data).decode("ascii"))  # type: ignore[arg-type]
         check_fields(self)
         if "/" not in self.media_type:
             raise ValueError(f"Base64Source.media_type must be like 'image/png', got {self.media_type!r}")
         if not self.data:
             raise ValueError("Base64Source.data is empty")
+        if was_encoded_here:
+            return
         try:
             base64.b64decode(self.data, validate=True)
         except ValueError as exc:

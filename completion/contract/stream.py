@@ -47,6 +47,7 @@ class ChatStream(Generator[StreamChunk, None, None]):
         token: raised by ``cancel()``; ``chunks`` may wait on it. Without one the stream makes its own, under the
             CancelToken that the caller is inside of.
         release: gives back what the stream holds; called at the end, however it comes, perhaps more than once.
+        drop: the same from a finalizer, where it must take no lock that this thread may hold. None: ``release``.
         provider, model: named by the error of a cancelled stream.
     """
 
@@ -57,6 +58,7 @@ class ChatStream(Generator[StreamChunk, None, None]):
         response: ResponseInfo | None = None,
         token: CancelToken | None = None,
         release: Callable[[], None] = _nothing,
+        drop: Callable[[], None] | None = None,
         provider: str | None = None,
         model: str | None = None,
     ) -> None:
@@ -69,6 +71,8 @@ class ChatStream(Generator[StreamChunk, None, None]):
                 self._unbind = outer.on_cancel(token.cancel)
         self._token = token
         self._release = release
+        self._drop = drop
+        self._has_begun = False
         self._origin = (provider, model)
         self._over = False
 
@@ -78,6 +82,7 @@ class ChatStream(Generator[StreamChunk, None, None]):
     def __next__(self) -> StreamChunk:
         if self._token.cancelled:
             self._end_cancelled()
+        self._has_begun = True
         try:
             return next(self._chunks)
         except BaseException as exc:
@@ -127,9 +132,17 @@ class ChatStream(Generator[StreamChunk, None, None]):
     def collect(self) -> Turn:
         """Drain the stream and return the turn.
 
+        To look at the chunks as well, pass a generator that looks at each and yields it to ``completion.collect``.
+
         Raises:
             CompletionError: as ``next()`` does; ``partial`` is the Turn so far.
+            RuntimeError: somebody has read from the stream or closed it; the chunks are not kept.
         """
+        if self._has_begun or self._over:
+            raise RuntimeError(
+                "collect() needs a stream that nobody has read from or closed; to look at the chunks as well, pass a "
+                "generator that yields them on to completion.collect()"
+            )
         with self:
             return collect(self)
 
@@ -156,6 +169,8 @@ class ChatStream(Generator[StreamChunk, None, None]):
 
     def __del__(self) -> None:
         if not getattr(self, "_over", True):
+            if self._drop is not None:
+                self._drop()
             self.close()
 
     def __repr__(self) -> str:

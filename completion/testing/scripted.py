@@ -18,7 +18,7 @@ from completion.cancel import CancelToken
 from completion.contract.chunks import FinishReason, StreamChunk, TextDelta, TurnFinished
 from completion.contract.request import ChatRequest
 from completion.contract.stream import ChatStream
-from completion.errors import TruncatedStreamError
+from completion.errors import StreamCancelledError, TruncatedStreamError
 from completion.testing.server import Pause, WaitFor
 
 Step = StreamChunk | Exception | Pause | WaitFor
@@ -67,6 +67,8 @@ class ScriptedModel:
             raise script
         token = CancelToken()
         outer = CancelToken.current()
+        if outer is not None and outer.cancelled:
+            raise StreamCancelledError("the stream was cancelled", provider=self.name, model=self.model)
         unbind = outer.on_cancel(token.cancel) if outer is not None else lambda: None
         steps = _words(script) if isinstance(script, str) else script
         return ChatStream(_played(steps, token), token=token, release=unbind, provider=self.name, model=self.model)

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from requests import Response, Session
@@ -47,9 +49,12 @@ class Transport:
         self.provider = provider
         self.timeout = timeout
         self._headers = dict(headers)
+        if session is not None and not isinstance(session, Session):
+            raise TypeError(f"session= takes a requests.Session, got {type(session).__name__}")
         self._given_session = session
         self._request_id_headers = request_id_headers
         self._session_of_process: dict[int, Session] = {}
+        self._dropped: deque[Body] = deque()  # by finalizers, with connections that can serve again
 
     def post(self, url: str, payload: Any, authorization: Authorization, *, model: str) -> Body:
         """The open body of a 2xx event stream.
@@ -57,11 +62,12 @@ class Transport:
         Raises:
             CompletionError: anything that keeps the stream from opening; the connection is released.
         """
+        self._give_back_dropped()
         exchange = Exchange(self.provider, model, self.timeout, authorization)
         sent = _encoded(payload, exchange)
-        exchange.begin()
         bound = opening.set(exchange)
         try:
+            exchange.begin()
             response = self._sent(url, sent, authorization, exchange)
         except CompletionError as error:
             exchange.end()
@@ -75,7 +81,7 @@ class Transport:
             raise
         finally:
             opening.reset(bound)
-        body = Body(response, exchange, _request_id(response.headers, self._request_id_headers))
+        body = Body(response, exchange, _request_id(response.headers, self._request_id_headers), self._dropped)
         try:
             body.check()
         except BaseException:
@@ -113,8 +119,14 @@ class Transport:
                     raise
                 exchange.is_on_used_connection = False
 
+    def _give_back_dropped(self) -> None:
+        while self._dropped:
+            with suppress(IndexError):  # another thread was faster
+                self._dropped.popleft().give_back()
+
     def close(self) -> None:
         """Close the pooled connections; a later request opens new ones. A Session given by the caller stays."""
+        self._give_back_dropped()
         for session in list(self._session_of_process.values()):
             session.close()
 
@@ -132,7 +144,7 @@ class Transport:
         return session
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_session_of_process": {}}
+        return {**self.__dict__, "_session_of_process": {}, "_dropped": deque()}
 
 
 def _encoded(payload: Any, exchange: Exchange) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from types import TracebackType
@@ -32,7 +33,13 @@ class Body:
     goes back to the pool.
     """
 
-    def __init__(self, response: requests.Response, exchange: Exchange, request_id: str | None) -> None:
+    def __init__(
+        self,
+        response: requests.Response,
+        exchange: Exchange,
+        request_id: str | None,
+        dropped: deque[Body],
+    ) -> None:
         self.status: int = response.status_code
         self.headers: Mapping[str, str] = response.headers
         self.request_id = request_id
@@ -45,6 +52,7 @@ class Body:
         self._is_broken = False
         self._turn_is_over = False
         self._is_closed = False
+        self._dropped = dropped
         # http.client's own response, where there is one and nothing to decompress: urllib3's read1 on top of it
         # costs 3 µs more a call.
         direct = getattr(self._raw, "_fp", None)
@@ -88,10 +96,13 @@ class Body:
         """A chunk came out of what was read: the clock of ``Timeout.stall`` starts again."""
         self._exchange.chunk_given()
 
-    def turn_over(self) -> None:
-        """The provider's end of turn was read: what follows is short, and nobody waits long for it."""
+    def turn_over(self, is_sure: bool = True) -> None:
+        """The provider's end of turn was read: nobody waits long for what follows. Each call starts the wait anew.
+
+        Not ``is_sure``: the answer may go on, so it is waited for as long as for any other part of it.
+        """
         self._turn_is_over = True
-        self._exchange.limit("tail", _TAIL_SECONDS)
+        self._exchange.limit("tail", _TAIL_SECONDS if is_sure else self._exchange.patience)
 
     def check(self) -> None:
         """Raise unless this is a 2xx response whose body can be an event stream."""
@@ -120,15 +131,15 @@ class Body:
         if any(concealed[name] != told[name] for name in concealed):
             vars(error).update(concealed)
             error.args = (error.message,)
-            # What it was read from is in the locals of the frames below.
-            error.__cause__ = error.__traceback__ = None
+            # What it was read from is in the locals of the frames below, and in what they raised.
+            error.__cause__ = error.__context__ = error.__traceback__ = None
         return error
 
     def close(self) -> None:
         if self._is_closed:
             return
         self._is_closed = True
-        mine = not self._exchange.is_of_parent
+        mine = not self._exchange.is_inherited
         if mine and self._turn_is_over and not (self._is_complete or self._is_broken or self.token.cancelled):
             self._drain()
         if mine and self._is_complete:
@@ -142,6 +153,28 @@ class Body:
             self._exchange.end()
             with suppress(Exception):
                 self._response.close()
+
+    def drop(self) -> None:
+        """Close it from a finalizer, which may run inside of anything: here, of the pool's own lock.
+
+        An answer that is not over is hung up at once. A connection that can serve again waits in ``dropped`` until
+        the next request gives it back.
+        """
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._turn_is_over and not self.token.cancelled:
+            self._dropped.append(self)
+            return
+        self._exchange.wake()
+        self._exchange.end()
+        with suppress(Exception):
+            self._raw.close()
+
+    def give_back(self) -> None:
+        """Close, after all, what was dropped."""
+        self._is_closed = False
+        self.close()
 
     def _decoded(self, size: int) -> bytes:
         piece: bytes = self._raw.read1(size, decode_content=True)

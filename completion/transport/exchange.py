@@ -80,7 +80,8 @@ class Exchange:
             self._alarm_at = self._began_at + seconds
             self._alarm = threading.Timer(seconds, self._ring)
             self._alarm.daemon = True
-            self._alarm.start()
+            with suppress(RuntimeError):  # the interpreter is ending: the timeout of the socket has to do
+                self._alarm.start()
 
     def end(self) -> None:
         """Nothing wakes this exchange any more: its socket may soon serve another."""
@@ -120,7 +121,7 @@ class Exchange:
 
     def wake(self) -> None:
         """Whoever waits on the socket stops waiting. The connection is lost."""
-        if self.is_of_parent:
+        if self.is_inherited:
             return
         with self._lock:
             if self._socket is not None:
@@ -133,20 +134,28 @@ class Exchange:
                     self._shutdown()
 
     @property
-    def is_of_parent(self) -> bool:
+    def is_inherited(self) -> bool:
         """This is a forked child's copy: the connection is the parent's, and not to be ended or read from here."""
         return self._process != os.getpid()
 
     def header_timeout(self) -> tuple[float | None, float | None]:
         """For requests: (connect, read) while the headers are not in."""
         timeout = self._timeout
-        limits = [s for s in (timeout.connect, timeout.stall, timeout.total) if s is not None]
-        return (min(limits, default=None), timeout.read)
+        clocks = [seconds for seconds in (timeout.stall, timeout.total) if seconds is not None]
+        connect, read = (
+            min([*clocks, *([] if own is None else [own])], default=None) for own in (timeout.connect, timeout.read)
+        )
+        return connect, read
 
     def limit(self, name: str, seconds: float) -> None:
         """One more clock, which ends so many seconds from now."""
         self._ends[name] = time.monotonic() + seconds
         self.has_clocks = True
+
+    @property
+    def patience(self) -> float:
+        """Seconds that one part of the answer is waited for."""
+        return self._timeout.read or 60.0
 
     def chunk_given(self) -> None:
         self._chunk_at = time.monotonic()
@@ -188,7 +197,9 @@ class Exchange:
         """Why the body broke off, as one of ours."""
         if self.token.cancelled:
             return self.cancelled()
-        if isinstance(exc, TimeoutError | urllib3.exceptions.ReadTimeoutError):
+        # A TimeoutError with an errno is not the clock's: TCP keep-alive found nobody there.
+        is_ours = isinstance(exc, TimeoutError) and exc.errno is None
+        if is_ours or isinstance(exc, urllib3.exceptions.ReadTimeoutError):
             return self._timed_out()
         what = "the server broke the connection off" if is_cut(exc) else f"the connection failed ({plain(exc)})"
         return self.error(TransportError, f"{what} before the end of the body")

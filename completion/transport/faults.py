@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 from collections.abc import Iterator
 
 import requests
@@ -72,6 +73,9 @@ def _chain(exc: BaseException) -> Iterator[BaseException]:
             todo.extend(item for item in inside if isinstance(item, BaseException))
 
 
+_INTERNAL = re.compile(r"^\w*(Connection|Pool)\(.*?\): ")
+
+
 def plain(exc: BaseException) -> str:
     """The innermost reason, on one line."""
     innermost = exc
@@ -79,7 +83,7 @@ def plain(exc: BaseException) -> str:
         inside = (getattr(innermost, "reason", None), *innermost.args)
         deeper = next((item for item in inside if isinstance(item, BaseException)), None)
         if deeper is None:
-            return " ".join(str(innermost).split())[:300] or type(innermost).__name__
+            return _INTERNAL.sub("", " ".join(str(innermost).split()))[:300] or type(innermost).__name__
         innermost = deeper
 
 

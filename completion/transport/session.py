@@ -24,10 +24,10 @@ class _Watched:
     sock: Any
     _wire: socket.socket | None = None
 
-    _has_served = False
+    _has_sent = False
 
     def connect(self) -> None:
-        self._has_served = False
+        self._has_sent = False
         try:
             super().connect()  # type: ignore[misc]
             _watch(self.sock)
@@ -50,10 +50,10 @@ class _Watched:
     def request(self, *args: Any, **kwargs: Any) -> None:
         exchange = opening.get()
         if exchange is not None:
-            exchange.is_on_used_connection = self._has_served and self.sock is not None
+            exchange.is_on_used_connection = self._has_sent and self.sock is not None
         _watch(self.sock)
         super().request(*args, **kwargs)  # type: ignore[misc]
-        self._has_served = True  # after it: a new connection is made inside
+        self._has_sent = True  # after it: a new connection is made inside
 
     def send(self, data: Any) -> None:
         exchange = opening.get()

@@ -23,7 +23,8 @@ class Timeout:
     def __post_init__(self) -> None:
         for name in self.__slots__:
             seconds = getattr(self, name)
-            if seconds is not None and not (isinstance(seconds, int | float) and 0 < seconds < math.inf):
+            is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+            if seconds is not None and not (is_number and 0 < seconds < math.inf):
                 raise ValueError(f"Timeout.{name} must be a number of seconds above 0, or None; got {seconds!r}")
 
     @classmethod
@@ -32,5 +33,7 @@ class Timeout:
         if isinstance(given, Timeout):
             return given
         if isinstance(given, tuple):
+            if len(given) != 2:
+                raise ValueError(f"timeout= takes a Timeout, seconds or (connect, read), got {given!r}")
             return cls(connect=given[0], read=given[1])
         return cls(read=given)
