@@ -156,3 +156,16 @@ def test_threads_may_leave_a_shared_token_in_any_order() -> None:
         may_leave.set()
         assert left.result(PATIENCE) is None
     assert CancelToken.current() is None
+
+
+def test_a_waker_that_fails_keeps_nobody_asleep(caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    token, woken = CancelToken(), list[str]()
+    token.on_cancel(lambda: woken.append("a"))
+    token.on_cancel(fail)
+    token.on_cancel(lambda: woken.append("c"))
+    token.cancel()
+    assert sorted(woken) == ["a", "c"]
+    assert "a waker of a CancelToken failed" in caplog.text

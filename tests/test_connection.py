@@ -17,9 +17,10 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+import requests
 
-from completion import ChatRequest, ChatStream, OpenAIClient, OpenAIModel, Timeout, TurnFinished
-from completion.testing import Cut, Pause, ProviderServer, Reply, Reset, Stall, Trickle, WaitFor
+from completion import ChatRequest, ChatStream, DeadlineExceededError, OpenAIClient, OpenAIModel, Timeout, TurnFinished
+from completion.testing import Cut, Pause, ProviderServer, Reply, Reset, Stall, Trickle, WaitFor, event
 from completion.testing.server import Piece
 from tests.loopback import (
     DONE,
@@ -551,3 +552,53 @@ def test_memory_stays_flat_over_a_long_stream(server: ProviderServer) -> None:
     assert count == 28_001
     assert after - before < 200_000
     assert peak - before < 2_000_000
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # in a cycle the socket's own finalizer may come first
+def test_streams_dropped_in_cycles_while_the_pool_is_in_use_block_nobody(server: ProviderServer) -> None:
+    """A finalizer may run inside of the pool's own lock, which is not reentrant."""
+    server.always(Reply(event({"choices": [{"index": 0, "delta": {"content": "a"}}]}), Stall(0.2)))
+    model = OpenAIModel("m", api_key="k", base_url=server.url)
+    held = [model.chat_stream(ChatRequest("hi")) for _ in range(8)]
+    threshold = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        for _ in range(40):
+            stream = model.chat_stream(ChatRequest("hi"))
+            next(stream)
+            cycle: list[object] = [stream]
+            cycle.append(cycle)
+            del stream, cycle
+    finally:
+        gc.set_threshold(*threshold)
+        gc.collect()
+    for stream in held:
+        stream.close()
+
+
+def test_a_stream_dropped_after_its_turn_gives_its_connection_to_the_next(server: ProviderServer) -> None:
+    end = event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    server.always(Reply(end, event("[DONE]")))
+    model = OpenAIModel("m", api_key="k", base_url=server.url)
+    for _ in range(3):
+        for chunk in model.chat_stream(ChatRequest("hi")):
+            if chunk.type == "turn_finished":
+                break
+    assert server.connections == 1
+
+
+def test_a_total_also_ends_the_wait_for_headers_of_a_session_of_ones_own(server: ProviderServer) -> None:
+    server.always(Reply(before_headers=[Stall()]))
+    timeout = Timeout(read=30, total=0.3)
+    model = OpenAIModel("m", api_key="k", base_url=server.url, session=requests.Session(), timeout=timeout)
+    began = time.monotonic()
+    with pytest.raises(DeadlineExceededError):
+        model.chat_stream(ChatRequest("hi"))
+    assert time.monotonic() - began < 10
+
+
+def test_an_answer_that_goes_on_after_a_finish_reason_is_waited_for(server: ProviderServer) -> None:
+    said = [{"choices": [{"index": 0, "delta": {"content": c}, "finish_reason": "stop"}]} for c in "ab"]
+    server.reply(Reply(event(said[0]), Pause(5.3), event(said[1]), event("[DONE]")))
+    model = OpenAIModel("m", api_key="k", base_url=server.url)
+    assert model.chat_stream(ChatRequest("hi")).collect().text == "ab"

@@ -14,6 +14,7 @@ import pytest
 
 import completion
 from completion import (
+    AuthenticationError,
     CancelToken,
     ChatRequest,
     CompletionError,
@@ -271,3 +272,13 @@ def test_the_partial_turn_of_an_error_is_still_there_when_the_key_was_concealed(
     assert isinstance(error, StreamError)
     assert error.partial is not None
     assert error.partial.text == "so far"
+
+
+@pytest.mark.parametrize("key", ["k", "none", "invalid"])
+def test_a_placeholder_for_a_key_changes_no_word(server: ProviderServer, key: str) -> None:
+    body = {"error": {"message": "invalid token, none known", "code": "invalid_api_key"}}
+    server.reply(Reply.json(body, status=401))
+    with pytest.raises(AuthenticationError) as caught:
+        OpenAIModel("m", api_key=key, base_url=server.url).chat_stream(ChatRequest("hi"))
+    assert caught.value.code == "invalid_api_key"
+    assert "invalid token, none known" in caught.value.message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import sys
 import threading
@@ -12,9 +13,11 @@ from typing import Any
 import pytest
 
 from completion import DeadlineExceededError, IdleTimeoutError, StreamCancelledError, Timeout, Transient, TransportError
+from completion.credentials import Authorization
 from completion.testing import ProviderServer, Reply, Stall, Trickle, WaitFor
 from completion.testing.server import Piece
 from completion.transport import body as transport_body
+from completion.transport.exchange import Exchange
 from tests.loopback import (
     END,
     FINISH,
@@ -180,3 +183,10 @@ def test_no_timeout_at_all_waits(server: ProviderServer) -> None:
     server.reply(Reply(text("a"), Trickle(times=4), END))
     forever = Timeout(connect=None, read=None)
     assert model_of(server, timeout=forever).chat_stream(HI).collect().text == "a"
+
+
+def test_a_peer_that_keep_alive_finds_dead_is_a_broken_connection() -> None:
+    exchange = Exchange("openai", "m", Timeout(read=None), Authorization({}, ""))
+    error = exchange.stream_error(TimeoutError(errno.ETIMEDOUT, "Connection timed out"))
+    assert type(error) is TransportError
+    assert isinstance(error.retry_classification(), Transient)

@@ -130,6 +130,10 @@ class Transport:
         for session in list(self._session_of_process.values()):
             session.close()
 
+    def __del__(self) -> None:
+        for body in getattr(self, "_dropped", ()):
+            body.abandon()
+
     def _session(self) -> Session:
         if self._given_session is not None:
             return self._given_session

@@ -166,6 +166,10 @@ class Body:
         if self._turn_is_over and not self.token.cancelled:
             self._dropped.append(self)
             return
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Hang up, and leave the pool alone."""
         self._exchange.wake()
         self._exchange.end()
         with suppress(Exception):
