@@ -57,7 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = [os.fsencode(word).decode("utf-8", "replace") for word in (sys.argv[1:] if argv is None else argv)]
     _open_streams()
     try:
-        return _run(arguments)
+        code = _run(arguments)
+        sys.stdout.flush()  # here, where a failure can still be told
+        return code
     except CompletionError as error:
         return _report(error)
     except KeyboardInterrupt:
