@@ -43,7 +43,6 @@ class ToolCall:
     __slots__ = (
         "_depth",
         "_in_string",
-        "_length",
         "_opening",
         "_parts",
         "_scanned",
@@ -66,7 +65,6 @@ class ToolCall:
         self.signature: str | None = None
         self._opening = ""
         self._parts: list[str] = []
-        self._length = 0  # of all parts
         self._told = 0  # how many parts were given out as deltas
         # The braces so far: in how many parts they were counted, and where that left off.
         self._scanned = 0
@@ -89,10 +87,8 @@ class ToolCall:
                 return
             if self._opening and not text.lstrip().startswith("{"):
                 self._parts.append(self._opening)
-                self._length = len(self._opening)
             self._opening = ""
         self._parts.append(text)
-        self._length += len(text)
         # Only a piece that ends an object can have completed it, and a blank one changes nothing.
         if text := text.rstrip():
             self._whole = None if text.endswith("}") else False
@@ -121,7 +117,7 @@ class ToolCall:
     @property
     def is_settled(self) -> bool:
         """Id, name and arguments are there, one whole JSON object: nothing can follow."""
-        return bool(self._parts and self.call_id and self.name) and self.is_whole
+        return bool(self.call_id and self.name) and self.has_object
 
     @property
     def has_object(self) -> bool:
