@@ -14,6 +14,7 @@ To read the code, follow the path: ``contract`` (what is asked and answered), ``
 assemble), ``endpoint`` (the spine), ``transport`` (requests), ``sse`` (sseclient), ``assembly`` (order of a turn).
 """
 
+from completion.adapters.anthropic import AnthropicClient, AnthropicModel
 from completion.adapters.azure_openai import AzureOpenAIClient, AzureOpenAIModel
 from completion.adapters.local import LocalModel
 from completion.adapters.openai import OpenAIClient, OpenAIModel
@@ -83,11 +84,15 @@ from completion.errors import (
     TruncatedStreamError,
     UnsupportedContentError,
 )
+from completion.fallback import FallbackModel
 from completion.registry import model
+from completion.retry import RetryConfig, RetryEvent, RetryingModel
 from completion.transport import Timeout
 from completion.version import __version__
 
 __all__ = [
+    "AnthropicClient",
+    "AnthropicModel",
     "AudioBlock",
     "AuthenticationError",
     "AzureOpenAIClient",
@@ -107,6 +112,7 @@ __all__ = [
     "ContextOverflowError",
     "DeadlineExceededError",
     "DocumentBlock",
+    "FallbackModel",
     "FileSource",
     "FinishReason",
     "IdleTimeoutError",
@@ -134,7 +140,10 @@ __all__ = [
     "RedactedReasoningBlock",
     "RequestTooLargeError",
     "ResponseInfo",
+    "RetryConfig",
+    "RetryEvent",
     "Retryable",
+    "RetryingModel",
     "ServerError",
     "Source",
     "StreamCancelledError",

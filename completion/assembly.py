@@ -2,8 +2,8 @@
 
 Providers send reasoning, text and the pieces of tool calls as they please, a few of them interleaved. The contract
 promises that one thing is finished before the next begins, so what arrives inside an open tool call waits in a line
-until the call is over. A call is known to be over when its arguments are one whole JSON object, or at the end of the
-turn; until something else arrives nothing waits and every piece flows through at once.
+until the call is over. A call is known to be over when the provider says so, when its arguments are one whole JSON
+object, or at the end of the turn; until something else arrives nothing waits and every piece flows through at once.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class ToolCall:
         "call_id",
         "given_id",
         "is_announced",
+        "is_closed",
         "is_over",
         "name",
         "signature",
@@ -71,6 +72,8 @@ class ToolCall:
         self._depth = 0
         self._in_string = False
         self.is_announced = False
+        self.is_closed = False
+        """The provider said that the call is complete; most do not say so."""
         self.is_over = False
         self._whole: bool | None = False  # None: has to be looked at again
 
@@ -202,6 +205,21 @@ def _no_json(word: str) -> NoReturn:
     raise ValueError(f"{word} is not JSON")
 
 
+def string(value: Any) -> str:
+    """The value where it is a string, else an empty one."""
+    return value if isinstance(value, str) else ""
+
+
+def count(given: Any, name: str) -> int:
+    """The number of tokens that ``given`` has under this name; 0 where there is none, or nonsense."""
+    value = given.get(name) if isinstance(given, dict) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0
+    if isinstance(value, float) and not math.isfinite(value):
+        return 0
+    return max(int(value), 0)
+
+
 def joined_halves(text: str) -> tuple[str, str]:
     """The text with its surrogate pairs joined, and the half of one at its end, which waits for the other half.
 
@@ -235,7 +253,7 @@ class Line:
     def reasoning(self, delta: str) -> list[StreamChunk]:
         return self._next(ReasoningDelta(delta))
 
-    def reasoning_signature(self, signature: str) -> list[StreamChunk]:
+    def reasoning_over(self, signature: str | None) -> list[StreamChunk]:
         """Closes the reasoning that is open; with none open, an empty one."""
         return self._next(ReasoningFinished(signature))
 
@@ -244,7 +262,7 @@ class Line:
         return self._next(chunk)
 
     def call(self, call: ToolCall) -> list[StreamChunk]:
-        """A new call. Give its later pieces to the call itself, and then ask ``flow``."""
+        """A new call. Give its later pieces and its end to the call itself, and then ask ``flow``."""
         return self._next(call)
 
     def flow(self) -> list[StreamChunk]:
@@ -278,7 +296,7 @@ class Line:
                 if first.call_id in self._ids and not first.is_announced:
                     first.given_id = made_up_call_id()
                 out.extend(first.flowing())
-                if not (at_end or (len(waiting) > 1 and first.is_settled)):
+                if not (at_end or first.is_closed or (len(waiting) > 1 and first.is_settled)):
                     break
                 out.extend(first.finished())
                 self._ids.add(first.given_id)

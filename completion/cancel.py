@@ -94,6 +94,12 @@ class CancelToken:
             forget()
 
     @classmethod
+    def bound(cls) -> tuple[CancelToken, Callable[[], None]]:
+        """A new token that is cancelled together with the current one, and a function that unties the two."""
+        token, outer = cls(), cls.current()
+        return token, (_nothing if outer is None else outer.on_cancel(token.cancel))
+
+    @classmethod
     def current(cls) -> CancelToken | None:
         """The innermost token that this thread or task is inside of."""
         binding = _current.get()

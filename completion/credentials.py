@@ -1,12 +1,21 @@
-"""Keys: asked for once per request, and never shown in a repr, an error or a traceback's locals."""
+"""Keys and tokens: asked for once per request, and never shown in a repr, an error or a traceback's locals."""
 
 from __future__ import annotations
 
+import base64
+import json
+import logging
 import os
+import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from completion.errors import CompletionError, ConfigurationError
+
+log = logging.getLogger(__name__)
+
+_REFRESH_EARLY_SECONDS = 300.0
 
 Key = str | Callable[[], str]
 """A key, or a function that is asked for one before each request."""
@@ -43,12 +52,19 @@ class ApiKey:
     Pickles: a given key travels, one from the environment is looked up again on the other side.
     """
 
-    __slots__ = ("_found", "_given", "header", "prefix", "variable")
+    __slots__ = ("_found", "_given", "header", "prefix", "variable", "ways")
 
     def __init__(
-        self, given: Key | None, variable: str, *, header: str = "Authorization", prefix: str = "Bearer "
+        self,
+        given: Key | None,
+        variable: str,
+        *,
+        header: str = "Authorization",
+        prefix: str = "Bearer ",
+        ways: str = "give api_key=",
     ) -> None:
         self.variable = variable
+        self.ways = ways
         self.header = header
         self.prefix = prefix
         self._given = given
@@ -66,7 +82,7 @@ class ApiKey:
         if key and isinstance(key, str) and key.isascii() and key.isprintable() and " " not in key:
             return Authorization({self.header: self.prefix + key}, key)
         if not key:
-            why = f"no API key: set {self.variable} or give api_key="
+            why = f"no API key: set {self.variable} or {self.ways}"
         elif not isinstance(key, str):
             why = f"api_key must be a str or a function that gives one, got {type(key).__name__}"
         else:
@@ -76,6 +92,11 @@ class ApiKey:
             )
         del key  # what shows the local variables of a traceback must not show it
         raise ConfigurationError(why, provider=provider)
+
+    def refused(self) -> None:
+        """The provider did not accept the last answer: a token that is kept may have been revoked."""
+        if isinstance(self._given, CachedToken):
+            self._given.forget()
 
     def _asked(self, provider: str) -> str:
         assert callable(self._given)
@@ -89,17 +110,78 @@ class ApiKey:
             ) from exc
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            "given": self._given,
-            "variable": self.variable,
-            "header": self.header,
-            "prefix": self.prefix,
-        }
+        names = ("header", "prefix", "variable", "ways")
+        return {"given": self._given, **{name: getattr(self, name) for name in names}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(  # type: ignore[misc]
-            state["given"], state["variable"], header=state["header"], prefix=state["prefix"]
-        )
+        self.__init__(**state)  # type: ignore[misc]
 
     def __repr__(self) -> str:
         return f"<ApiKey {'given' if self._given is not None else f'from {self.variable}'}>"
+
+
+class CachedToken:
+    """A function that gives tokens, asked again five minutes before the last one expires.
+
+    It may give a JSON web token, whose ``exp`` tells when that is, or an object with ``token`` and ``expires_on``
+    (seconds since the epoch), as those of azure-identity. A token that does not tell is asked for each time.
+
+    Safe over threads, and nobody waits for another: while one thread asks early, the others go on with the old token.
+    When asking early fails, the old token serves as long as it lives.
+    """
+
+    __slots__ = ("_asking", "_expires_at", "_provider", "_token")
+
+    def __init__(self, provider: Callable[[], Any]) -> None:
+        self._provider = provider
+        self._asking = threading.Lock()
+        self.forget()
+
+    def forget(self) -> None:
+        """Ask again next time."""
+        self._token, self._expires_at = "", 0.0
+
+    def __call__(self) -> str:
+        token, left = self._token, self._expires_at - time.time()
+        if left > _REFRESH_EARLY_SECONDS:
+            return token
+        if left <= 0:
+            return self._asked()
+        if not self._asking.acquire(blocking=False):
+            return token
+        try:
+            return self._asked()
+        except Exception as exc:
+            log.warning("a new token could not be had, the old one lives for %.0f s more: %s", left, type(exc).__name__)
+            return token
+        finally:
+            self._asking.release()
+
+    def _asked(self) -> str:
+        given = self._provider()
+        token = getattr(given, "token", given)
+        self._token, self._expires_at = token, _expires_at(given, token)
+        return token  # type: ignore[no-any-return]  # ApiKey looks at it
+
+    def __getstate__(self) -> Callable[[], Any]:
+        return self._provider
+
+    def __setstate__(self, provider: Callable[[], Any]) -> None:
+        self.__init__(provider)  # type: ignore[misc]
+
+    def __repr__(self) -> str:
+        return "<CachedToken>"
+
+
+def _expires_at(given: Any, token: Any) -> float:
+    """When a token expires, in seconds since the epoch; 0 where nobody says so.
+
+    https://www.rfc-editor.org/rfc/rfc7519#section-4.1.4
+    """
+    try:
+        if not isinstance(given, str):
+            return float(given.expires_on)
+        claims = token.split(".")[1]
+        return float(json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["exp"])
+    except Exception:  # opaque
+        return 0.0

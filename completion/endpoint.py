@@ -15,7 +15,13 @@ from completion import classify
 from completion.contract.chunks import StreamChunk
 from completion.contract.stream import ChatStream, ResponseInfo
 from completion.credentials import ApiKey, Key
-from completion.errors import CompletionError, ConfigurationError, MalformedStreamError, StreamError
+from completion.errors import (
+    AuthenticationError,
+    CompletionError,
+    ConfigurationError,
+    MalformedStreamError,
+    StreamError,
+)
 from completion.sse import json_events
 from completion.transport import Body, Session, Timeout, Transport
 
@@ -84,7 +90,11 @@ class Endpoint:
             CompletionError: what keeps it from opening.
         """
         authorization = self._key.authorization(self._provider)
-        body = self._transport.post(self.base_url + path, payload, authorization, model=model)
+        try:
+            body = self._transport.post(self.base_url + path, payload, authorization, model=model)
+        except AuthenticationError:
+            self._key.refused()
+            raise
         return ChatStream(
             self._chunks(body, assemble, model),
             response=ResponseInfo(body.status, body.headers, body.request_id, tuple(dropped)),

@@ -65,7 +65,8 @@ class CompletionError(Exception):
     (of HTTP, or the provider's own number for an error inside a 200 body), ``code`` (the provider's word),
     ``message`` (what happened, without the prefix that ``str(error)`` adds), ``request_id``, ``retry_after``
     (seconds), ``body`` (text of the provider's answer, at most 64 KiB), ``should_retry`` (the provider's
-    ``x-should-retry``) and ``partial`` (the ``Turn`` so far, after ``collect()``). Errors pickle.
+    ``x-should-retry``), ``attempts`` (the calls that a RetryingModel made) and ``partial`` (the ``Turn`` so far, after
+    ``collect()``). Errors pickle.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class CompletionError(Exception):
         self.retry_after = retry_after
         self.body = None if body is None else _cut(body)
         self.should_retry = should_retry
+        self.attempts: int | None = None
         self.partial: Turn | None = None
 
     def __str__(self) -> str:

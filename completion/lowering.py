@@ -45,13 +45,12 @@ def system_text(req: ChatRequest) -> str:
     return "\n\n".join(block.text for block in req.system_prompt if block.text)
 
 
-def wants_cache(req: ChatRequest) -> bool:
-    """Some part of the request carries a CacheControl."""
-    system = () if isinstance(req.system_prompt, str) or req.system_prompt is None else req.system_prompt
+def cache_wishes(req: ChatRequest) -> int:
+    """How many parts of the request carry a CacheControl."""
+    system = req.system_prompt if isinstance(req.system_prompt, tuple) else ()
     blocks = [block for message in req.messages for block in message.blocks]
     inner = [block for result in blocks if isinstance(result, ToolResultBlock) for block in result.blocks]
-    wishes = [part.cache_control for parts in (system, req.tools, blocks, inner) for part in parts]
-    return any(wish is not None for wish in wishes)
+    return sum(part.cache_control is not None for parts in (system, req.tools, blocks, inner) for part in parts)
 
 
 def data_uri(source: Base64Source) -> str:

@@ -19,6 +19,7 @@ from completion.errors import ConfigurationError
 GROUP = "completion.adapters"
 
 OURS = {
+    "anthropic": "completion.adapters.anthropic:AnthropicModel",
     "azure-openai": "completion.adapters.azure_openai:AzureOpenAIModel",
     "local": "completion.adapters.local:LocalModel",
     "openai": "completion.adapters.openai:OpenAIModel",

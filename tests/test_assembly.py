@@ -185,10 +185,10 @@ REASONING, TEXT = ReasoningDelta("hm"), TextDelta("hi")
     [
         (lambda line: line.text("hi") + line.text("hi"), [TEXT, TEXT]),
         (lambda line: line.reasoning("hm") + line.text("hi"), [REASONING, ReasoningFinished(), TEXT]),
-        (lambda line: line.reasoning("hm") + line.reasoning_signature("s"), [REASONING, ReasoningFinished("s")]),
-        (lambda line: line.reasoning_signature("s"), [ReasoningFinished("s")]),
+        (lambda line: line.reasoning("hm") + line.reasoning_over("s"), [REASONING, ReasoningFinished("s")]),
+        (lambda line: line.reasoning_over("s"), [ReasoningFinished("s")]),
         (
-            lambda line: line.reasoning("hm") + line.text("hi") + line.reasoning_signature("s"),
+            lambda line: line.reasoning("hm") + line.text("hi") + line.reasoning_over("s"),
             [REASONING, ReasoningFinished(), TEXT, ReasoningFinished("s")],
         ),
         (
@@ -292,7 +292,7 @@ def test_text_may_skip_the_line_only_when_nothing_is_open() -> None:
     assert line.is_clear
     line.reasoning("hm")
     assert not line.is_clear
-    line.reasoning_signature("s")
+    line.reasoning_over("s")
     assert line.is_clear
     line.call(ToolCall("c", "f"))
     assert not line.is_clear
@@ -322,7 +322,7 @@ def test_any_interleaving_keeps_the_order_and_loses_nothing(
 ) -> None:
     line, out = Line(), list[StreamChunk]()
     calls = [ToolCall({"id": f"c{n}", "same id": "c", "no id": ""}[kind], f"f{n}") for n, kind in enumerate(ids)]
-    others = [line.text, line.reasoning, line.reasoning_signature, line.text]
+    others = [line.text, line.reasoning, line.reasoning_over, line.text]
     pieces: list[list[str | None]] = [[None, *pieces] for pieces, _ in picked]
     pieces.append(["one", "two", "signature", "three"])
     for which in interleaved([len(sequence) for sequence in pieces], order):

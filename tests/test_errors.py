@@ -134,6 +134,7 @@ def test_facts_that_are_not_known_are_none() -> None:
         "retry_after": None,
         "body": None,
         "should_retry": None,
+        "attempts": None,
         "partial": None,
     }
 

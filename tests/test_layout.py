@@ -27,6 +27,9 @@ ORDER = (
     "assembly",
     "lowering",
     "endpoint",
+    "attempts",
+    "retry",
+    "fallback",
     "weights",
     "embedded",
     "adapters",
@@ -53,7 +56,7 @@ DOORS = {
 }
 
 # What may import inside of a function: what is optional, and what would double the time of `import completion`.
-LAZY = {"contract.codec", "adapters.local", "embedded", "weights", "registry", "cli"}
+LAZY = {"contract.codec", "adapters.local", "embedded", "weights", "registry", "retry", "cli"}
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:

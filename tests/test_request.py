@@ -20,7 +20,7 @@ from completion import (
     ToolDefinition,
     UnsupportedContentError,
 )
-from completion.lowering import data_uri, json_text, merged, system_text, unsupported, wants_cache
+from completion.lowering import cache_wishes, data_uri, json_text, merged, system_text, unsupported
 
 TOOL = ToolDefinition("f", "does f", {"type": "object"})
 
@@ -211,7 +211,7 @@ CACHED = CacheControl()
     ],
 )
 def test_a_wish_for_the_cache_is_seen_wherever_it_stands(req: ChatRequest, wanted: bool) -> None:
-    assert wants_cache(req) is wanted
+    assert bool(cache_wishes(req)) is wanted
 
 
 def test_what_cannot_be_said_names_field_and_adapter() -> None:

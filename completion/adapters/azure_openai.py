@@ -12,13 +12,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
 from completion.adapters.openai import PATH, assemble, lower
 from completion.contract.request import ChatRequest
 from completion.contract.stream import ChatStream
-from completion.credentials import ApiKey, Key
+from completion.credentials import ApiKey, CachedToken, Key
 from completion.endpoint import Endpoint, HttpClient, HttpModel, Options, Wait
 from completion.errors import ConfigurationError
 from completion.sse import MAX_EVENT_BYTES
@@ -30,6 +30,11 @@ elif TYPE_CHECKING:
     from typing_extensions import Unpack
 
 V1_ROUTE = "/openai/v1"
+KEY_VARIABLE = "AZURE_OPENAI_API_KEY"
+TOKEN_VARIABLE = "AZURE_OPENAI_AD_TOKEN"
+
+TokenProvider = Callable[[], Any]
+"""Gives a bearer token: a string, or an object with ``token`` and ``expires_on``."""
 
 
 class AzureOpenAIClient(HttpClient):
@@ -37,25 +42,29 @@ class AzureOpenAIClient(HttpClient):
 
     Args:
         base_url: ``https://<resource>.openai.azure.com``; None reads ``AZURE_OPENAI_ENDPOINT``.
-        api_key: a key, or a function asked before each request; None reads ``AZURE_OPENAI_API_KEY``.
-        token_provider: gives an Entra bearer token, asked before each request. With neither of the two,
-            ``AZURE_OPENAI_AD_TOKEN`` may hold a token.
+        api_key: a key, or a function asked before each request.
+        token: an Entra bearer token that does not change.
+        token_provider: gives Entra bearer tokens: a string, or what azure-identity's ``get_token`` gives. It is asked
+            before a request when the last token has less than five minutes to live, or does not tell how long it lives.
         api_version: of the dated route; None reads ``OPENAI_API_VERSION``, and without one takes the v1 route.
         timeout, session, headers, max_event_bytes: as for OpenAIClient.
 
+    Give one of the three credentials; without any ``AZURE_OPENAI_API_KEY`` or ``AZURE_OPENAI_AD_TOKEN`` is read.
+
     Raises:
-        ConfigurationError: no base URL, or both an api_key and a token_provider.
+        ConfigurationError: no base URL, or more than one credential.
     """
 
     name: ClassVar[str] = "azure-openai"
-    key_variable: ClassVar[str] = "AZURE_OPENAI_API_KEY"
+    key_variable: ClassVar[str] = KEY_VARIABLE
 
     def __init__(
         self,
         *,
         base_url: str | None = None,
         api_key: Key | None = None,
-        token_provider: Callable[[], str] | None = None,
+        token: str | None = None,
+        token_provider: TokenProvider | None = None,
         api_version: str | None = None,
         timeout: Wait = Timeout(),  # noqa: B008  immutable
         session: Session | None = None,
@@ -69,7 +78,7 @@ class AzureOpenAIClient(HttpClient):
         self._endpoint = Endpoint(
             provider=self.name,
             base_url=base_url.rstrip("/").removesuffix(V1_ROUTE).removesuffix("/openai"),
-            key=_key(api_key, token_provider, self.name),
+            key=_key(api_key, token, token_provider, self.name),
             timeout=timeout,
             headers=headers,
             session=session,
@@ -83,7 +92,8 @@ class AzureOpenAIClient(HttpClient):
 
 
 class AzureOptions(Options, total=False):
-    token_provider: Callable[[], str] | None
+    token: str | None
+    token_provider: TokenProvider | None
     api_version: str | None
 
 
@@ -111,13 +121,19 @@ class AzureOpenAIModel(HttpModel):
         return self._client._endpoint.stream(path, payload, assemble, model=self.model, dropped=dropped)
 
 
-def _key(api_key: Key | None, token_provider: Callable[[], str] | None, name: str) -> ApiKey:
-    if api_key is not None and token_provider is not None:
-        raise ConfigurationError("give api_key= or token_provider=, not both", provider=name)
-    has_token = not os.environ.get("AZURE_OPENAI_API_KEY") and os.environ.get("AZURE_OPENAI_AD_TOKEN")
-    if token_provider is not None or (api_key is None and has_token):
-        return ApiKey(token_provider, "AZURE_OPENAI_AD_TOKEN")
-    return ApiKey(api_key, "AZURE_OPENAI_API_KEY", header="api-key", prefix="")
+def _key(api_key: Key | None, token: str | None, token_provider: TokenProvider | None, name: str) -> ApiKey:
+    given = {"api_key=": api_key, "token=": token, "token_provider=": token_provider}
+    names = [what for what, value in given.items() if value is not None]
+    if not names:
+        names = [variable for variable in (KEY_VARIABLE, TOKEN_VARIABLE) if os.environ.get(variable)]
+    if len(names) > 1:
+        raise ConfigurationError(f"there are several credentials, {' and '.join(names)}: give one", provider=name)
+    if token_provider is not None:
+        return ApiKey(CachedToken(token_provider), TOKEN_VARIABLE, ways="give token_provider=")
+    if token is not None or names == [TOKEN_VARIABLE]:
+        return ApiKey(token, TOKEN_VARIABLE, ways="give token=")
+    ways = f"{TOKEN_VARIABLE}, or give api_key=, token= or token_provider="
+    return ApiKey(api_key, KEY_VARIABLE, header="api-key", prefix="", ways=ways)
 
 
 def _path(deployment: str, api_version: str | None) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from completion import classify
-from completion.assembly import Line, ToolCall, joined_halves
+from completion.assembly import Line, ToolCall, count, joined_halves, string
 from completion.contract.chunks import (
     FinishReason,
     ProviderBlockFinished,
@@ -50,7 +49,7 @@ from completion.contract.stream import ChatStream
 from completion.credentials import ApiKey, Key
 from completion.endpoint import Endpoint, Events, HttpClient, HttpModel, Options, TurnOver, Wait
 from completion.errors import MalformedStreamError, ProviderError, TransportError, TruncatedStreamError
-from completion.lowering import data_uri, json_text, merged, require_request, system_text, unsupported, wants_cache
+from completion.lowering import cache_wishes, data_uri, json_text, merged, require_request, system_text, unsupported
 from completion.sse import DONE, MAX_EVENT_BYTES
 from completion.transport import Session, Timeout
 
@@ -189,7 +188,7 @@ def lower(
         UnsupportedContentError: a part that would change the answer cannot be said.
     """
     require_request(req, adapter)
-    dropped: list[str] = ["cache_control"] if wants_cache(req) else []
+    dropped: list[str] = ["cache_control"] if cache_wishes(req) else []
     payload: dict[str, Any] = {
         "model": model,
         "messages": _messages(req, adapter),
@@ -446,7 +445,7 @@ def _raise_if_error(data: dict[str, Any], name: str) -> None:
     error = data.get("error")
     if error or name == "error" or data.get("object") == "error":
         raise classify.in_band(data)
-    if data.get("choices") is not None or data.get("usage") or "chat.completion" in _string(data.get("object")):
+    if data.get("choices") is not None or data.get("usage") or "chat.completion" in string(data.get("object")):
         return
     # {"detail": "…"}, {"code": "399505", "message": "…"}, {"base_resp": {"status_code": 1008, "status_msg": "…"}}
     base = data.get("base_resp")
@@ -490,7 +489,7 @@ def _of_delta(delta: dict[str, Any], line: Line, calls: _Calls, end: _End) -> It
 
 def _reasoning(delta: dict[str, Any], line: Line, end: _End) -> Iterator[StreamChunk]:
     """Reasoning in its three places, of which OpenRouter fills two with the same text."""
-    text = _string(delta.get("reasoning_content")) or _string(delta.get("reasoning"))
+    text = string(delta.get("reasoning_content")) or string(delta.get("reasoning"))
     if text:
         end.plain_reasoning_length += len(text)
         yield from line.reasoning(text)
@@ -499,16 +498,16 @@ def _reasoning(delta: dict[str, Any], line: Line, end: _End) -> Iterator[StreamC
     for detail in details if isinstance(details, list) else ():
         if not isinstance(detail, dict):
             continue
-        thought = _string(detail.get("text")) or _string(detail.get("summary"))
-        signature = _string(detail.get("signature"))
+        thought = string(detail.get("text")) or string(detail.get("summary"))
+        signature = string(detail.get("signature"))
         if thought and text:
             end.has_both_reasonings = True
         elif thought and not end.says_again(thought, signature):
             yield from line.reasoning(thought)
         if signature and signature != end.signature:
             end.signature = signature
-            yield from line.reasoning_signature(signature)
-        hidden = _string(detail.get("data"))
+            yield from line.reasoning_over(signature)
+        hidden = string(detail.get("data"))
         if hidden:
             yield from line.whole(RedactedReasoning(hidden))
 
@@ -516,7 +515,7 @@ def _reasoning(delta: dict[str, Any], line: Line, end: _End) -> Iterator[StreamC
 def _texts(parts: Any) -> Iterator[str]:
     """The texts, none of them empty, of a string or of a list of strings and {"text": "…"}."""
     for part in parts if isinstance(parts, list) else [parts]:
-        text = _string(part.get("text") if isinstance(part, dict) else part)
+        text = string(part.get("text") if isinstance(part, dict) else part)
         if text:
             yield text
 
@@ -546,7 +545,7 @@ class _Calls:
                 yield from self._line.whole(ProviderBlockFinished(WIRE, piece))
                 return
             function = {}
-        call_id, name = _string(piece.get("id")), _string(function.get("name"))
+        call_id, name = string(piece.get("id")), string(function.get("name"))
         arguments = function.get("arguments")
         if arguments is not None and not isinstance(arguments, str):
             arguments = json.dumps(arguments, ensure_ascii=False, separators=(",", ":"))  # decoded by the server
@@ -609,9 +608,9 @@ class _Calls:
         custom = piece.get("custom")
         custom = custom if isinstance(custom, dict) else {}
         call = self._custom.setdefault(key, _CustomCall())
-        call.call_id = call.call_id or _string(piece.get("id"))
-        call.name = call.name or _string(custom.get("name"))
-        call.inputs.append(_string(custom.get("input")))
+        call.call_id = call.call_id or string(piece.get("id"))
+        call.name = call.name or string(custom.get("name"))
+        call.inputs.append(string(custom.get("input")))
 
     def custom_blocks(self) -> Iterator[StreamChunk]:
         for call in self._custom.values():
@@ -626,10 +625,6 @@ class _CustomCall:
         self.call_id = ""
         self.name = ""
         self.inputs: list[str] = []
-
-
-def _string(value: Any) -> str:
-    return value if isinstance(value, str) else ""
 
 
 def _signature(piece: dict[str, Any]) -> str | None:
@@ -730,10 +725,10 @@ class _End:
         yield TurnFinished(
             reason=self._reason(calls_finished),
             usage=_usage(self._usage) if self._usage else None,
-            service_tier=_string(self._service_tier) or None,
+            service_tier=string(self._service_tier) or None,
             provider_reason=self.provider_reason,
-            response_id=_string(self._id) or None,
-            response_model=_string(self._model) or None,
+            response_id=string(self._id) or None,
+            response_model=string(self._model) or None,
         )
 
     def _reason(self, calls_finished: int) -> FinishReason:
@@ -751,30 +746,21 @@ def _usage(given: dict[str, Any]) -> Usage:
     #  "completion_tokens_details": {"reasoning_tokens": 7}}
     prompt = given.get("prompt_tokens_details") or given.get("input_tokens_details") or {}
     answer = given.get("completion_tokens_details") or given.get("output_tokens_details") or {}
-    input_tokens = _count(given, "prompt_tokens") or _count(given, "input_tokens")
-    output_tokens = _count(given, "completion_tokens") or _count(given, "output_tokens")
-    reasoning = _count(answer, "reasoning_tokens") or _count(given, "reasoning_tokens")  # Perplexity
-    if reasoning and _count(given, "total_tokens") == input_tokens + output_tokens + reasoning:
+    input_tokens = count(given, "prompt_tokens") or count(given, "input_tokens")
+    output_tokens = count(given, "completion_tokens") or count(given, "output_tokens")
+    reasoning = count(answer, "reasoning_tokens") or count(given, "reasoning_tokens")  # Perplexity
+    if reasoning and count(given, "total_tokens") == input_tokens + output_tokens + reasoning:
         output_tokens += reasoning  # xAI counts reasoning beside the completion
     return Usage(
         input_tokens=input_tokens,
         output_tokens=output_tokens,
-        cached_input_tokens=_count(prompt, "cached_tokens")
-        or _count(given, "prompt_cache_hit_tokens")  # DeepSeek
-        or _count(given, "cached_tokens")  # Moonshot
-        or _count(given, "cache_read_input_tokens"),  # LiteLLM
-        cache_creation_input_tokens=_count(prompt, "cache_write_tokens")
-        or _count(prompt, "cache_creation_input_tokens")  # Alibaba
-        or _count(prompt, "cache_creation_tokens")  # LiteLLM
-        or _count(given, "cache_creation_input_tokens"),
+        cached_input_tokens=count(prompt, "cached_tokens")
+        or count(given, "prompt_cache_hit_tokens")  # DeepSeek
+        or count(given, "cached_tokens")  # Moonshot
+        or count(given, "cache_read_input_tokens"),  # LiteLLM
+        cache_creation_input_tokens=count(prompt, "cache_write_tokens")
+        or count(prompt, "cache_creation_input_tokens")  # Alibaba
+        or count(prompt, "cache_creation_tokens")  # LiteLLM
+        or count(given, "cache_creation_input_tokens"),
         reasoning_tokens=reasoning,
     )
-
-
-def _count(given: Any, name: str) -> int:
-    value = given.get(name) if isinstance(given, dict) else None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return 0
-    if isinstance(value, float) and not math.isfinite(value):
-        return 0
-    return max(int(value), 0)

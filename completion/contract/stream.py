@@ -66,9 +66,7 @@ class ChatStream(Generator[StreamChunk, None, None]):
         self._chunks = chunks
         self._unbind = _nothing
         if token is None:
-            token, outer = CancelToken(), CancelToken.current()
-            if outer is not None:
-                self._unbind = outer.on_cancel(token.cancel)
+            token, self._unbind = CancelToken.bound()
         self._token = token
         self._release = release
         self._drop = drop

@@ -65,11 +65,9 @@ class ScriptedModel:
             ) from None
         if isinstance(script, Exception):
             raise script
-        token = CancelToken()
-        outer = CancelToken.current()
-        if outer is not None and outer.cancelled:
+        token, unbind = CancelToken.bound()
+        if token.cancelled:
             raise StreamCancelledError("the stream was cancelled", provider=self.name, model=self.model)
-        unbind = outer.on_cancel(token.cancel) if outer is not None else lambda: None
         steps = _words(script) if isinstance(script, str) else script
         return ChatStream(_played(steps, token), token=token, release=unbind, provider=self.name, model=self.model)
 

@@ -1,0 +1,808 @@
+"""Anthropic Messages.
+
+    ChatRequest -> lower -> POST {base_url}/v1/messages -> assemble -> StreamChunk
+
+Wire: https://platform.claude.com/docs/en/build-with-claude/streaming and /docs/en/api/messages (read November 2026)
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import os
+import re
+import sys
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from completion import classify
+from completion.assembly import Line, ToolCall, count, joined_halves, string
+from completion.contract.chunks import (
+    FinishReason,
+    ProviderBlockFinished,
+    RedactedReasoning,
+    StreamChunk,
+    TextDelta,
+    TurnFinished,
+    Usage,
+)
+from completion.contract.messages import (
+    Base64Source,
+    Block,
+    CacheControl,
+    DocumentBlock,
+    FileSource,
+    ImageBlock,
+    Message,
+    ProviderBlock,
+    ReasoningBlock,
+    RedactedReasoningBlock,
+    TextBlock,
+    ToolCallBlock,
+    ToolResultBlock,
+    UrlSource,
+    sendable,
+)
+from completion.contract.request import ChatRequest, JsonSchema, ToolChoice, ToolDefinition
+from completion.contract.stream import ChatStream
+from completion.credentials import ApiKey, Key
+from completion.endpoint import Endpoint, Events, HttpClient, HttpModel, Options, TurnOver, Wait
+from completion.errors import MalformedStreamError, TransportError, TruncatedStreamError
+from completion.lowering import cache_wishes, merged, require_request, system_text, unsupported
+from completion.sse import DONE, MAX_EVENT_BYTES
+from completion.transport import Session, Timeout
+
+if sys.version_info >= (3, 11):
+    from typing import Unpack
+elif TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+log = logging.getLogger(__name__)
+
+# --- names -----------------------------------------------------------------------------------------------------
+
+WIRE = "anthropic"
+BASE_URL = "https://api.anthropic.com"
+PATH = "/v1/messages"
+
+VERSION = "2023-06-01"
+NO_SAMPLING_SINCE = "2026-10-21"
+"""The API version from which on temperature, top_p and top_k are refused, whatever their value."""
+
+FINISH_REASONS = {
+    "end_turn": FinishReason.END_TURN,
+    "tool_use": FinishReason.TOOL_USE,
+    "max_tokens": FinishReason.MAX_TOKENS,
+    "stop_sequence": FinishReason.STOP_SEQUENCE,
+    "refusal": FinishReason.REFUSAL,
+    "pause_turn": FinishReason.PAUSE,
+    "model_context_window_exceeded": FinishReason.CONTEXT_OVERFLOW,
+}
+
+SAMPLING = ("temperature", "top_p", "top_k")
+IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
+MAX_BREAKPOINTS = 4
+_LEAST_WHILE_THINKING = {"temperature": 1, "top_p": 0.95}
+
+# Tokens to think with, for models that take a budget: up to 4.6. From 4.6 on they take an effort, too, and from 4.7
+# on nothing else.
+BUDGETS = {"minimal": 0, "low": 1024, "medium": 4096, "high": 16384}
+LEAST_BUDGET = 1024
+ADAPTIVE_SINCE = (4, 6)
+ADAPTIVE_ONLY_SINCE = (4, 7)
+NEWEST = (99, 0)
+
+# Blocks of our own making in a history: what belongs to a block or a message of the wire, and has no place in ours.
+#   {"type": "citations", "citations": […], "length": 17}     of the last 17 characters of the text before it
+#   {"type": "caller", "tool_use_id": "toolu_1", "caller": {…}}
+#   {"type": "message", "container": {…}, "stop_details": {…}, "context_management": {…}}
+CITATIONS, CALLER, MESSAGE = "citations", "caller", "message"
+_BESIDE_CONTENT = ("container", "stop_details", "context_management")
+
+# --- the model -------------------------------------------------------------------------------------------------
+
+
+class AnthropicClient(HttpClient):
+    """An account at Anthropic, or at a compatible server through ``base_url``.
+
+    Args:
+        api_key: a key, or a function asked before each request; None reads ``ANTHROPIC_API_KEY``.
+        base_url: None reads ``ANTHROPIC_BASE_URL``, else Anthropic's own.
+        version: of the API. From ``2026-10-21`` on it takes no temperature, top_p and top_k.
+        betas: names of features in beta, such as ``files-api-2025-04-14``.
+        timeout, session, headers, max_event_bytes: as for OpenAIClient.
+    """
+
+    name: ClassVar[str] = "anthropic"
+    key_variable: ClassVar[str] = "ANTHROPIC_API_KEY"
+
+    def __init__(
+        self,
+        *,
+        api_key: Key | None = None,
+        base_url: str | None = None,
+        version: str = VERSION,
+        betas: Sequence[str] = (),
+        timeout: Wait = Timeout(),  # noqa: B008  immutable
+        session: Session | None = None,
+        headers: Mapping[str, str] | None = None,
+        max_event_bytes: int = MAX_EVENT_BYTES,
+    ) -> None:
+        if isinstance(betas, str):
+            raise TypeError(f"betas takes a list of strings; write [{betas!r}]")
+        base_url = base_url or os.environ.get("ANTHROPIC_BASE_URL") or BASE_URL
+        own = {"anthropic-version": version, **({"anthropic-beta": ",".join(betas)} if betas else {})}
+        self._version = version
+        self._endpoint = Endpoint(
+            provider=self.name,
+            base_url=base_url.rstrip("/").removesuffix("/v1"),
+            key=ApiKey(api_key, self.key_variable, header="x-api-key", prefix=""),
+            timeout=timeout,
+            headers={**own, **(headers or {})},
+            session=session,
+            request_id_headers=("request-id", "x-request-id"),
+            max_event_bytes=max_event_bytes,
+        )
+
+    def completion_model(self, model_id: str) -> AnthropicModel:
+        """A handle on one model; all handles of this client share its connections."""
+        return AnthropicModel(model_id, client=self)
+
+
+class AnthropicOptions(Options, total=False):
+    version: str
+    betas: Sequence[str]
+
+
+class AnthropicModel(HttpModel):
+    """A model behind Anthropic Messages. Takes the options of AnthropicClient, or a ``client`` to share."""
+
+    name: ClassVar[str] = AnthropicClient.name
+    key_variable: ClassVar[str] = AnthropicClient.key_variable
+    client_class = AnthropicClient
+    _client: AnthropicClient
+
+    def __init__(
+        self, model: str, *, client: AnthropicClient | None = None, **options: Unpack[AnthropicOptions]
+    ) -> None:
+        super().__init__(model, client, options)
+
+    def chat_stream(self, req: ChatRequest) -> ChatStream:
+        """The answer as a stream.
+
+        Raises:
+            CompletionError: whatever keeps the stream from opening.
+        """
+        payload, dropped = lower(req, self.model, version=self._client._version)
+        return self._client._endpoint.stream(PATH, payload, assemble, model=self.model, dropped=dropped)
+
+
+# --- lower: ChatRequest -> the JSON body -------------------------------------------------------------------------
+
+
+def lower(
+    req: ChatRequest, model: str, *, version: str = VERSION, adapter: str = "anthropic"
+) -> tuple[dict[str, Any], list[str]]:
+    """The JSON body, and the names of the fields that were left out because they state a preference only.
+
+    Raises:
+        UnsupportedContentError: a part that would change the answer cannot be said, or the API is known to refuse it.
+    """
+    require_request(req, adapter)
+    thinking, effort = _thinking(req.reasoning_effort, _version_of(model))
+    output_config = {"effort": effort, "format": _format(req.response_format, adapter)}
+    optional = {
+        "system": _system(req),
+        "tools": [_tool(tool) for tool in req.tools] or None,
+        "tool_choice": _tool_choice(req),
+        **{name: getattr(req, name) for name in SAMPLING},
+        "stop_sequences": list(req.stop_sequences) or None,
+        "thinking": thinking,
+        "output_config": _without_none(output_config) or None,
+        "container": _container(req.messages),
+    }
+    payload = {
+        "model": model,
+        # What the model thinks counts as output: the budget comes on top of what it may say.
+        "max_tokens": req.max_tokens + (thinking or {}).get("budget_tokens", 0),
+        "messages": _messages(req, adapter),
+        "stream": True,
+        **_without_none(optional),
+    }
+    dropped = ["seed"] if req.seed is not None else []
+    if _breakpoints(payload) < cache_wishes(req):
+        dropped.append("cache_control")
+    body = merged(payload, req.additional_params or {})
+    _check(body, version, adapter)
+    return body, dropped
+
+
+def _without_none(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _version_of(model: str) -> tuple[int, int] | None:
+    """The version in a model id: (4, 6) of claude-opus-4-6-20260205. Of a Claude that names none the newest there is,
+    of another's model None."""
+    # claude-3-7-sonnet-20250219, claude-sonnet-4-20250514, anthropic.claude-opus-4-6-v1, claude-opus-4.7, claude-opus-5
+    found = re.search(r"claude-(?:[a-z]+-)*(\d{1,2})(?:[-.](\d{1,2}))?(?!\d)", model.lower())
+    if found:
+        return int(found[1]), int(found[2] or 0)
+    return NEWEST if "claude" in model.lower() else None
+
+
+def _thinking(effort: str | int | None, version: tuple[int, int] | None) -> tuple[dict[str, Any] | None, str | None]:
+    """What to send as ``thinking`` and as ``output_config.effort``."""
+    if effort is None:
+        return None, None
+    adaptive_since = ADAPTIVE_SINCE if isinstance(effort, str) else ADAPTIVE_ONLY_SINCE
+    is_adaptive = version is not None and version >= adaptive_since
+    if not is_adaptive:
+        budget = BUDGETS[effort] if isinstance(effort, str) else effort
+        if not budget:
+            return {"type": "disabled"}, None
+        return {"type": "enabled", "budget_tokens": max(budget, LEAST_BUDGET)}, None
+    if effort in ("minimal", 0):  # without being asked to it does not think, and some cannot be told not to
+        return None, "low"
+    if isinstance(effort, int):
+        effort = "low" if effort < 2048 else "medium" if effort < 8192 else "high"
+    return {"type": "adaptive"}, effort
+
+
+def _format(wanted: JsonSchema | str | None, adapter: str) -> dict[str, Any] | None:
+    if wanted is None:
+        return None
+    if isinstance(wanted, JsonSchema):
+        return {"type": "json_schema", "schema": wanted.schema}
+    raise unsupported(adapter, "response_format='json'", "this wire takes a schema: give a JsonSchema")
+
+
+def _system(req: ChatRequest) -> Any:
+    """A string, or blocks when one of them is to be cached."""
+    if not isinstance(req.system_prompt, tuple) or not any(block.cache_control for block in req.system_prompt):
+        return system_text(req) or None
+    said = [block for block in req.system_prompt if block.text]
+    return [_cached({"type": "text", "text": block.text}, block.cache_control) for block in said] or None
+
+
+def _tool(tool: ToolDefinition) -> dict[str, Any]:
+    fields = {
+        "name": tool.name,
+        "description": tool.description or None,
+        "input_schema": tool.input_schema,
+        "strict": tool.strict,
+    }
+    return _cached(_without_none(fields), tool.cache_control)
+
+
+def _tool_choice(req: ChatRequest) -> dict[str, Any] | None:
+    choice = req.tool_choice
+    if not req.tools or (choice is None and req.parallel_tool_use is None):
+        return None
+    choice = choice or ToolChoice.auto()
+    lowered: dict[str, Any] = {"type": choice.kind}
+    if choice.name is not None:
+        lowered["name"] = choice.name
+    if req.parallel_tool_use is not None and choice.kind != "none":
+        lowered["disable_parallel_tool_use"] = not req.parallel_tool_use
+    return lowered
+
+
+def _cached(block: dict[str, Any], wish: CacheControl | None) -> dict[str, Any]:
+    """The block with the wish that the prompt up to it be cached."""
+    if wish is None:
+        return block
+    ttl = {} if wish.ttl == "5m" else {"ttl": wish.ttl}
+    return {**block, "cache_control": {"type": "ephemeral", **ttl}}
+
+
+def _messages(req: ChatRequest, adapter: str) -> list[dict[str, Any]]:
+    lowered: list[dict[str, Any]] = []
+    for message in sendable(req.messages):
+        content = _assistant(message, adapter) if message.role == "assistant" else _user(message, adapter)
+        if not content:
+            continue
+        if lowered and lowered[-1]["role"] == message.role:
+            lowered[-1]["content"] += content
+        else:
+            lowered.append({"role": message.role, "content": content})
+    if not lowered:
+        raise unsupported(adapter, "messages", "there is nothing in them to send")
+    return lowered
+
+
+def _assistant(message: Message, adapter: str) -> list[dict[str, Any]]:
+    """Content blocks as the API gave them out, thinking and signatures included, in the same order."""
+    content: list[dict[str, Any]] = []
+    for block in message.blocks:
+        match block:
+            case TextBlock(text=text):
+                if text.strip():  # the API refuses white space alone
+                    content.append(_cached({"type": "text", "text": text}, block.cache_control))
+            case ReasoningBlock(text=text, signature=signature):
+                if signature:  # it takes none back that it did not sign
+                    content.append({"type": "thinking", "thinking": text, "signature": signature})
+            case RedactedReasoningBlock(data=data):
+                content.append({"type": "redacted_thinking", "data": data})
+            case ToolCallBlock(call_id=call_id, name=name, args=args):
+                call = {"type": "tool_use", "id": _call_id(call_id), "name": name, "input": args}
+                content.append(_cached(call, block.cache_control))
+            case ProviderBlock(provider=provider, data=own):
+                if provider == WIRE:
+                    _put_back(own, content, block.cache_control)
+            case _:
+                raise unsupported(adapter, type(block).__name__, "it cannot stand in an assistant message")
+    return content
+
+
+def _put_back(own: dict[str, Any], content: list[dict[str, Any]], wish: CacheControl | None) -> None:
+    """A block of this wire, verbatim; what we made of a part of one goes back to its place."""
+    kind = own.get("type")
+    if kind == CITATIONS:
+        if content and content[-1]["type"] == "text":
+            content[-1:] = _cited(content[-1], own)
+    elif kind == CALLER:
+        for block in content:
+            if block["type"] == "tool_use" and block["id"] == own.get("tool_use_id"):
+                block["caller"] = own.get("caller")
+    elif kind != MESSAGE:
+        content.append(_cached(own, wish))
+
+
+def _cited(block: dict[str, Any], own: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The end of the text with its citations, and before it the rest, which has none."""
+    text, length = block["text"], own.get("length") or 0
+    before = text[:-length] if length else ""
+    if before.strip() and "citations" not in block:
+        yield {"type": "text", "text": before}
+        block = {**block, "text": text[-length:]}
+    yield {**block, "citations": [*block.get("citations", ()), *own["citations"]]}
+
+
+def _container(messages: Sequence[Message]) -> str | None:
+    """The container that the last answer ran code in: its calls cannot be answered without."""
+    last = next((message for message in reversed(messages) if message.role == "assistant"), None)
+    for block in last.blocks if last else ():
+        if isinstance(block, ProviderBlock) and block.provider == WIRE and block.data.get("type") == MESSAGE:
+            container = block.data.get("container")
+            return string(container.get("id")) or None if isinstance(container, dict) else None
+    return None
+
+
+def _user(message: Message, adapter: str) -> list[dict[str, Any]]:
+    """Content blocks; the API wants the results of tools before anything else."""
+    results = [block for block in message.blocks if isinstance(block, ToolResultBlock)]
+    others = [block for block in message.blocks if not isinstance(block, ToolResultBlock)]
+    return [*(_tool_result(block, adapter) for block in results), *_parts(others, adapter)]
+
+
+def _tool_result(result: ToolResultBlock, adapter: str) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "type": "tool_result",
+        "tool_use_id": _call_id(result.call_id),
+        "content": _parts(result.blocks, adapter) or None,
+        "is_error": result.is_error or None,
+    }
+    return _cached(_without_none(fields), result.cache_control)
+
+
+def _parts(blocks: Iterable[Block], adapter: str) -> list[dict[str, Any]]:
+    return [
+        _cached(part, block.cache_control)
+        for block in blocks
+        if (part := _part(block, adapter)) is not None
+    ]  # fmt: skip
+
+
+def _part(block: Block, adapter: str) -> dict[str, Any] | None:
+    match block:
+        case TextBlock(text=text):
+            return {"type": "text", "text": text} if text.strip() else None
+        case ImageBlock(source=Base64Source(media_type=media_type, data=data)):
+            if media_type not in IMAGE_TYPES:
+                raise unsupported(adapter, "ImageBlock", f"{media_type} is none of {', '.join(IMAGE_TYPES)}")
+            return {"type": "image", "source": {"type": "base64", "media_type": media_type, "data": data}}
+        case ImageBlock(source=UrlSource() | FileSource() as source):
+            return {"type": "image", "source": _elsewhere(source)}
+        case DocumentBlock(source=source, name=name):
+            lowered = _text_or_pdf(source, adapter) if isinstance(source, Base64Source) else _elsewhere(source)
+            return {"type": "document", "source": lowered, **({"title": name} if name else {})}
+        case ProviderBlock(provider=provider, data=own):
+            return own if provider == WIRE else None
+        case ReasoningBlock() | RedactedReasoningBlock():
+            return None
+        case _:
+            raise unsupported(adapter, type(block).__name__, "it cannot stand in a user message of this wire")
+
+
+def _elsewhere(source: Any) -> dict[str, Any]:
+    if isinstance(source, UrlSource):
+        return {"type": "url", "url": source.url}
+    return {"type": "file", "file_id": source.file_id}
+
+
+def _text_or_pdf(source: Base64Source, adapter: str) -> dict[str, Any]:
+    if source.media_type == "application/pdf":
+        return {"type": "base64", "media_type": source.media_type, "data": source.data}
+    if not source.media_type.startswith("text/"):
+        raise unsupported(adapter, "DocumentBlock", f"{source.media_type} is neither application/pdf nor text")
+    try:
+        text = base64.b64decode(source.data).decode()
+    except UnicodeDecodeError:
+        raise unsupported(adapter, "DocumentBlock", f"its {source.media_type} is not UTF-8") from None
+    return {"type": "text", "media_type": "text/plain", "data": text}
+
+
+def _call_id(call_id: str) -> str:
+    """The id in the characters that the API takes; other providers use more."""
+    legal = re.sub(r"[^a-zA-Z0-9_-]", "_", call_id)
+    return legal if legal == call_id and legal else f"{legal}_{zlib.crc32(call_id.encode('utf-8', 'replace')):08x}"
+
+
+def _check(body: Any, version: str, adapter: str) -> None:
+    """Raise for what the API is known to refuse."""
+    given = [name for name in SAMPLING if name in body]
+    if given and version >= NO_SAMPLING_SINCE:
+        raise unsupported(adapter, given[0], f"version {version} of the API takes no {', '.join(SAMPLING)}")
+    thinking, choice = body.get("thinking"), body.get("tool_choice")
+    if isinstance(thinking, dict) and thinking.get("type") != "disabled":
+        if isinstance(choice, dict) and choice.get("type") in ("any", "tool"):
+            raise unsupported(adapter, "tool_choice", "no call can be forced while the model thinks")
+        for name in SAMPLING:
+            if name in body and not _LEAST_WHILE_THINKING.get(name, 2) <= body[name] <= 1:
+                raise unsupported(adapter, name, "it cannot be set while the model thinks")
+        budget, most = thinking.get("budget_tokens", 0), body.get("max_tokens", 0)
+        if isinstance(budget, int) and isinstance(most, int) and budget >= most:
+            raise unsupported(adapter, "thinking.budget_tokens", f"{budget} is not below max_tokens, {most}")
+    breakpoints = _breakpoints(body)
+    if breakpoints > MAX_BREAKPOINTS:
+        raise unsupported(adapter, "cache_control", f"{breakpoints} are set, the API takes {MAX_BREAKPOINTS}")
+
+
+def _breakpoints(body: dict[str, Any]) -> int:
+    """How many places ask for the prompt up to there to be cached."""
+    blocks = [body, *_dicts(body.get("tools")), *_dicts(body.get("system"))]
+    for message in _dicts(body.get("messages")):
+        content = _dicts(message.get("content"))
+        blocks += content
+        for block in content:
+            blocks += _dicts(block.get("content"))
+    return sum(block.get("cache_control") is not None for block in blocks)
+
+
+def _dicts(given: Any) -> list[dict[str, Any]]:
+    return [item for item in given if isinstance(item, dict)] if isinstance(given, list) else []
+
+
+# --- assemble: events -> chunks ----------------------------------------------------------------------------------
+
+
+def assemble(events: Events, turn_over: TurnOver = lambda is_sure: None) -> Iterator[StreamChunk]:
+    """The chunks of one turn.
+
+    The end of turn is a ``stop_reason`` or ``message_stop``, compatible servers leave out either. What follows is
+    still read, for usage, late errors and a second answer; a connection that breaks there changes nothing.
+    """
+    line = Line()
+    content = _Content(line)
+    message = _Message()
+    try:
+        for name, data in events:
+            if data is DONE:  # gateways add it; it is no end of turn on this wire
+                break
+            if type(data) is not dict:
+                if name == "error":
+                    raise classify.in_band(data)
+                log.debug("skipped an event that is no object")
+                continue
+            kind = data.get("type") or name
+            if kind == "content_block_delta":
+                # {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hi"}}
+                delta = data["delta"]
+                if delta.get("type") == "text_delta" and line.is_clear and not content.half:
+                    text = delta.get("text")
+                    if text and text[-1] <= "\ud7ff":
+                        content.said += len(text)
+                        yield TextDelta(text)
+                        continue
+                yield from content.delta(data.get("index"), delta)
+            elif kind == "content_block_start":
+                # {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
+                block = data["content_block"]
+                message.answers(block)
+                yield from content.start(data.get("index"), block)
+            elif kind == "content_block_stop":
+                yield from content.stop(data.get("index"))
+            elif kind == "message_start":
+                # {"type": "message_start", "message": {"id": "msg_1", "content": [], "usage": {…}, …}}
+                if message.start(data["message"]):
+                    for index, block in enumerate(data["message"].get("content") or ()):
+                        yield from content.start(index, block)
+                        yield from content.stop(index)
+            elif kind == "message_delta":
+                # {"type": "message_delta", "delta": {"stop_reason": "end_turn", …}, "usage": {"output_tokens": 9}}
+                message.note(data.get("delta"))
+                message.count(data.get("usage"))
+            elif kind == "message_stop":
+                message.is_stopped = True
+            elif kind == "error" or data.get("error") or ("type" not in data and _is_complaint(data)):
+                raise classify.in_band(data)
+            else:
+                if kind != "ping":
+                    log.debug("skipped an event of unknown type %r", kind)
+                continue
+            if message.is_over:
+                turn_over(True)
+    except TransportError:
+        if not message.is_over:
+            raise
+    if not message.is_over:
+        raise TruncatedStreamError("the body ended without stop_reason and message_stop: the answer is not complete")
+    turn_over(True)
+    yield from content.end()
+    yield from message.chunks(line.calls_finished)
+
+
+def _is_complaint(data: dict[str, Any]) -> bool:
+    """{"message": "…"} and its like, from something between us and the provider."""
+    return any(data.get(key) for key in ("message", "detail", "error_code"))
+
+
+class _Content:
+    """The content blocks as they arrive."""
+
+    def __init__(self, line: Line) -> None:
+        self.said = 0
+        """Characters of text so far."""
+        self.half = ""
+        """Of a character that was cut in two."""
+        self._line = line
+        self._open: dict[Any, _Block] = {}
+        self._calls: set[Any] = set()  # indexes of calls that are over
+        self._text_over: _Block | None = None
+
+    def start(self, index: Any, given: dict[str, Any]) -> Iterator[StreamChunk]:
+        # A server that does not say where a block stops ends it by beginning the next; calls may go on.
+        for other in [key for key, open_ in self._open.items() if key == index or open_.kind in ("text", "thinking")]:
+            yield from self.stop(other)
+        kind = string(given.get("type"))
+        block = self._opened(index, kind, given)
+        match kind:
+            case "text":
+                # {"type": "text", "text": "", "citations": []}
+                yield from self._text(string(given.get("text")))
+                block.citations += _dicts(given.get("citations"))
+            case "thinking":
+                # {"type": "thinking", "thinking": "", "signature": ""}
+                block.signature = string(given.get("signature"))
+                yield from self._thought(block, given.get("thinking"))
+            case "redacted_thinking":
+                # {"type": "redacted_thinking", "data": "EqkE…"}
+                yield from self._line.whole(RedactedReasoning(string(given.get("data"))))
+            case "tool_use":
+                # {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {}}
+                yield from self._line.call(block.call)
+
+    def delta(self, index: Any, delta: dict[str, Any]) -> Iterator[StreamChunk]:
+        kind = delta.get("type")
+        block = self._open.get(index)
+        match kind:
+            case "text_delta":
+                yield from self._text(string(delta.get("text")))
+            case "thinking_delta":
+                yield from self._thought(block or self._opened(index, "thinking", {}), delta.get("thinking"))
+            case "signature_delta":
+                block = block or self._opened(index, "thinking", {})
+                block.signature = string(delta.get("signature"))
+            case "input_json_delta":
+                yield from self._input(index, block, string(delta.get("partial_json")))
+            case "citations_delta":
+                # {"type": "citations_delta", "citation": {"type": "page_location", "cited_text": "…", …}}
+                citation = _dicts([delta.get("citation")])
+                if block is not None:
+                    block.citations += citation
+                elif self._text_over is not None:
+                    yield from self._cite(self._text_over, citation)
+            case "compaction_delta" if block is not None:
+                # {"type": "compaction_delta", "content": "A summary"}
+                block.given |= {key: value for key, value in delta.items() if key != "type" and value is not None}
+            case _:
+                log.debug("skipped a delta of unknown type %r", kind)
+
+    def stop(self, index: Any) -> Iterator[StreamChunk]:
+        block = self._open.pop(index, None)
+        if block is None:
+            return
+        match block.kind:
+            case "text":
+                yield from self._text("", is_last=True)
+                block.length = self.said - block.began_at
+                self._text_over = block
+                yield from self._cite(block, block.citations)
+            case "thinking":
+                if block.signature or not block.is_empty:
+                    yield from self._line.reasoning_over(block.signature or None)
+            case "tool_use":
+                self._calls.add(index)
+                yield from self._call_over(block)
+            case "redacted_thinking":
+                pass
+            case _:
+                yield from self._line.whole(ProviderBlockFinished(WIRE, block.whole()))
+
+    def end(self) -> Iterator[StreamChunk]:
+        """All that is still open, closed."""
+        for index in list(self._open):
+            yield from self.stop(index)
+        yield from self._text("", is_last=True)
+        yield from self._line.end()
+
+    def _opened(self, index: Any, kind: str, given: dict[str, Any]) -> _Block:
+        block = self._open[index] = _Block(kind, given, self.said)
+        return block
+
+    def _text(self, text: str, *, is_last: bool = False) -> Iterator[StreamChunk]:
+        text, self.half = joined_halves(self.half + text)
+        if is_last and self.half:
+            text, self.half = text + "\ufffd", ""
+        if text:
+            self.said += len(text)
+            yield from self._line.text(text)
+
+    def _thought(self, block: _Block, text: Any) -> Iterator[StreamChunk]:
+        if text and isinstance(text, str):
+            block.is_empty = False
+            yield from self._line.reasoning(text)
+
+    def _input(self, index: Any, block: _Block | None, text: str) -> Iterator[StreamChunk]:
+        if block is not None and block.kind != "tool_use":
+            block.inputs.append(text)  # of a tool that the server runs
+            return
+        if not text:
+            return
+        if block is None:
+            if index in self._calls:
+                raise MalformedStreamError("the arguments of a tool call go on after its end")
+            block = self._opened(index, "tool_use", {})  # nobody said which tool
+            yield from self._line.call(block.call)
+        block.inputs.append(text)
+        block.call.add(text)
+        yield from self._line.flow()
+
+    def _call_over(self, block: _Block) -> Iterator[StreamChunk]:
+        call, given = block.call, block.given.get("input")
+        if given and not block.inputs:
+            call.add(json.dumps(given, ensure_ascii=False, separators=(",", ":")))
+        call.is_closed = True
+        yield from self._line.flow()
+        caller = block.given.get("caller")
+        if isinstance(caller, dict) and caller.get("type") != "direct":
+            own = {"type": CALLER, "tool_use_id": call.given_id or call.call_id, "caller": caller}
+            yield from self._line.whole(ProviderBlockFinished(WIRE, own))
+
+    def _cite(self, block: _Block, citations: list[dict[str, Any]]) -> Iterator[StreamChunk]:
+        if citations:
+            own = {"type": CITATIONS, "citations": citations, "length": block.length}
+            yield from self._line.whole(ProviderBlockFinished(WIRE, own))
+
+
+class _Block:
+    """A content block as it arrives."""
+
+    __slots__ = ("began_at", "call", "citations", "given", "inputs", "is_empty", "kind", "length", "signature")
+
+    def __init__(self, kind: str, given: dict[str, Any], began_at: int) -> None:
+        self.kind = kind
+        self.given = given
+        self.began_at = began_at  # characters of text before it
+        self.length = 0
+        self.call = ToolCall(string(given.get("id")), string(given.get("name")))
+        self.inputs: list[str] = []
+        self.citations: list[dict[str, Any]] = []
+        self.signature = ""
+        self.is_empty = True
+
+    def whole(self) -> dict[str, Any]:
+        """The block of a kind that the contract does not model, with the input that came in pieces."""
+        text = "".join(self.inputs)
+        if not text.strip():
+            return self.given
+        try:
+            given = json.loads(text)
+        except (ValueError, RecursionError):  # cut off by max_tokens
+            given = text
+        return {**self.given, "input": given}
+
+
+class _Message:
+    """What the events say beside the content: how it ended, what it cost, who gave it."""
+
+    def __init__(self) -> None:
+        self.is_stopped = False
+        self.provider_reason: str | None = None
+        self._has_begun = False
+        self._stop_sequence: str | None = None
+        self._id: str | None = None
+        self._model: str | None = None
+        self._usage: dict[str, Any] = {}
+        self._beside: dict[str, Any] = {}
+
+    @property
+    def is_over(self) -> bool:
+        return self.is_stopped or self.provider_reason is not None
+
+    def start(self, given: dict[str, Any]) -> bool:
+        """Take what the message says of itself; False where it says so a second time.
+
+        Raises:
+            MalformedStreamError: it is another message.
+        """
+        if self._has_begun:
+            if self.is_over or given.get("id") != self._id:
+                raise MalformedStreamError("a second message begins inside of the body of the first")
+            return False
+        self._has_begun = True
+        self._id = given.get("id")
+        self._model = given.get("model")
+        self.count(given.get("usage"))
+        self.note(given)
+        return True
+
+    def note(self, given: Any) -> None:
+        """The end of the turn, where it is there already."""
+        if not isinstance(given, dict):
+            return
+        self.provider_reason = string(given.get("stop_reason")) or self.provider_reason
+        self._stop_sequence = string(given.get("stop_sequence")) or self._stop_sequence
+        self._beside |= {name: given[name] for name in _BESIDE_CONTENT if given.get(name)}
+
+    def count(self, usage: Any) -> None:
+        """Counters replace those that were told before, and may be smaller."""
+        if isinstance(usage, dict):
+            self._usage |= _without_none(usage)
+
+    def answers(self, block: dict[str, Any]) -> None:
+        """Another model takes over: {"type": "fallback", "from": {"model": "…"}, "to": {"model": "…"}}"""
+        if block.get("type") == "fallback" and isinstance(block.get("to"), dict):
+            self._model = block["to"].get("model") or self._model
+
+    def chunks(self, calls_finished: int) -> Iterator[StreamChunk]:
+        if self._beside:
+            yield ProviderBlockFinished(WIRE, {"type": MESSAGE, **self._beside})
+        yield TurnFinished(
+            reason=self._reason(calls_finished),
+            usage=_usage(self._usage) if self._usage else None,
+            service_tier=string(self._usage.get("service_tier")) or None,
+            provider_reason=self.provider_reason,
+            stop_sequence=self._stop_sequence,
+            response_id=string(self._id) or None,
+            response_model=string(self._model) or None,
+        )
+
+    def _reason(self, calls_finished: int) -> FinishReason:
+        word = self.provider_reason
+        reason = FinishReason.OTHER if word is None else FINISH_REASONS.get(word, FinishReason.OTHER)
+        if calls_finished and (word is None or reason is FinishReason.END_TURN):
+            return FinishReason.TOOL_USE
+        return reason
+
+
+def _usage(given: dict[str, Any]) -> Usage:
+    # {"input_tokens": 9, "cache_read_input_tokens": 0, "cache_creation_input_tokens": 0, "output_tokens": 12,
+    #  "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
+    #  "output_tokens_details": {"thinking_tokens": 0}}       input_tokens: those beside the cache
+    cached = count(given, "cache_read_input_tokens")
+    by_ttl = given.get("cache_creation")
+    for_5m, for_1h = count(by_ttl, "ephemeral_5m_input_tokens"), count(by_ttl, "ephemeral_1h_input_tokens")
+    created = count(given, "cache_creation_input_tokens") or for_5m + for_1h
+    return Usage(
+        input_tokens=count(given, "input_tokens") + cached + created,
+        output_tokens=count(given, "output_tokens"),
+        cached_input_tokens=cached,
+        cache_creation_input_tokens=created,
+        cache_creation_5m_tokens=for_5m,
+        cache_creation_1h_tokens=for_1h,
+        reasoning_tokens=count(given.get("output_tokens_details"), "thinking_tokens"),
+    )
