@@ -33,7 +33,7 @@ setup(
     extras_require={
         "local": LOCAL,
         "test": [*LOCAL, "pytest>=8", "hypothesis>=6.100", "coverage>=7.6", "trustme>=1.2", "docutils>=0.21"],
-        "bench": [*LOCAL, "openai>=2", "matplotlib>=3.9"],
+        "bench": [*LOCAL, "anthropic>=0.80", "openai>=2", "matplotlib>=3.9"],
     },
     entry_points={
         "console_scripts": ["completion = completion.cli:main"],

@@ -18,60 +18,95 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import anthropic
 import openai
 import requests
 import sseclient
 
-from completion import ChatRequest
-from completion.adapters.openai import OpenAIModel
+from completion import AnthropicModel, ChatRequest, CompletionModel, OpenAIModel, RetryingModel
 from completion.testing import ProviderServer, Reply, event
 
-# What the ratios are to reach, with the floor's own and the SDK's cost as 1.
-GOALS = {"ours / floor": 1.25, "ours / openai": 0.11, "import completion / import requests": 1.6}
+# What the ratios are to reach; each name is that of two contestants.
+GOALS = {
+    "completion / floor": 1.25,
+    "completion / openai SDK": 0.11,
+    "RetryingModel / completion": 1.05,
+    "completion (Anthropic) / floor (Anthropic)": 1.3,
+    "completion (Anthropic) / anthropic SDK": 0.42,
+    "import completion / import requests": 1.6,
+}
+IMPORTS = "import completion / import requests"
 
 Contestant = Callable[[], int]
+Urls = Sequence[str]
+"""Where Chat Completions are served, and where Anthropic Messages."""
 
 
-def chunk(text: str) -> bytes:
-    """A chunk as OpenAI sends it today, about 270 bytes."""
-    return event(
-        {
-            "id": "chatcmpl-B9MBs8CjcvOU2jLn4n570S5qMJKcT",
-            "object": "chat.completion.chunk",
-            "created": 1741569952,
-            "model": "gpt-4o-mini-2024-07-18",
-            "service_tier": "default",
-            "system_fingerprint": "fp_44709d6fcb",
-            "choices": [{"index": 0, "delta": {"content": text}, "logprobs": None, "finish_reason": None}],
-        }
+def chat_completions(chunks: int) -> Reply:
+    """Chunks as OpenAI sends them today, about 270 bytes each."""
+    common = {
+        "id": "chatcmpl-B9MBs8CjcvOU2jLn4n570S5qMJKcT",
+        "object": "chat.completion.chunk",
+        "created": 1741569952,
+        "model": "gpt-4o-mini-2024-07-18",
+        "service_tier": "default",
+        "system_fingerprint": "fp_44709d6fcb",
+    }
+
+    def chunk(delta: dict[str, str], reason: str | None = None) -> bytes:
+        return event({**common, "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}]})
+
+    pieces = [chunk({"content": f" word{i % 1000}"}) for i in range(chunks)]
+    return Reply(*pieces, chunk({}, "stop"), event("[DONE]"), batch=True)
+
+
+def messages(chunks: int) -> Reply:
+    """Events as Anthropic sends them, about 130 bytes each."""
+    usage = {"input_tokens": 9, "output_tokens": 1}
+    message = {"id": "msg_01", "type": "message", "role": "assistant", "model": "claude-haiku-4-5", "content": []}
+
+    def named(kind: str, **fields: object) -> bytes:
+        return event({"type": kind, **fields}, kind)
+
+    def delta(text: str) -> bytes:
+        return named("content_block_delta", index=0, delta={"type": "text_delta", "text": text})
+
+    return Reply(
+        named("message_start", message={**message, "stop_reason": None, "stop_sequence": None, "usage": usage}),
+        named("content_block_start", index=0, content_block={"type": "text", "text": ""}),
+        *(delta(f" word{i % 1000}") for i in range(chunks)),
+        named("content_block_stop", index=0),
+        named(
+            "message_delta", delta={"stop_reason": "end_turn", "stop_sequence": None}, usage={"output_tokens": chunks}
+        ),
+        named("message_stop"),
+        batch=True,
     )
 
 
-def stream(chunks: int) -> Reply:
-    end = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
-    last = event({**end, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
-    pieces = [chunk(f" word{i % 1000}") for i in range(chunks)]
-    return Reply(*pieces, last, event("[DONE]"), batch=True)
-
-
 def serve(chunks: int) -> None:
-    """In a process of its own: serve the same stream to everybody until stdin closes."""
-    with ProviderServer() as server:
-        server.always(stream(chunks))
-        print(server.url, flush=True)
+    """In a process of its own: serve the same two streams to everybody until stdin closes."""
+    with ProviderServer() as openai_server, ProviderServer() as anthropic_server:
+        openai_server.always(chat_completions(chunks))
+        anthropic_server.always(messages(chunks))
+        print(openai_server.url, anthropic_server.url, flush=True)
         sys.stdin.read()
 
 
-def contestants(url: str) -> dict[str, Contestant]:
+def contestants(urls: Urls) -> dict[str, Contestant]:
     session = requests.Session()
-    client = openai.OpenAI(base_url=url, api_key="k", max_retries=0)
-    model = OpenAIModel("m", api_key="k", base_url=url)
+    openai_url, anthropic_url = urls
+    openai_client = openai.OpenAI(base_url=openai_url, api_key="k", max_retries=0)
+    anthropic_client = anthropic.Anthropic(base_url=anthropic_url, api_key="k", max_retries=0)
+    model = OpenAIModel("m", api_key="k", base_url=openai_url)
+    retrying = RetryingModel(model)
+    claude = AnthropicModel("m", api_key="k", base_url=anthropic_url)
 
-    def floor() -> int:
-        response = session.post(f"{url}/chat/completions", json={"stream": True}, stream=True)
+    def floor(url: str) -> int:
+        response = session.post(url, json={"stream": True}, stream=True)
         count = 0
         for found in sseclient.SSEClient(response).events():  # type: ignore[arg-type]
             if found.data == "[DONE]":
@@ -80,14 +115,26 @@ def contestants(url: str) -> dict[str, Contestant]:
         response.close()
         return count
 
-    def ours() -> int:
+    def ours(model: CompletionModel) -> int:
         return sum(1 for _ in model.chat_stream(ChatRequest("hi")))
 
-    def sdk() -> int:
-        messages: list[openai.types.chat.ChatCompletionMessageParam] = [{"role": "user", "content": "hi"}]
-        return sum(1 for _ in client.chat.completions.create(model="m", messages=messages, stream=True))
+    def openai_sdk() -> int:
+        said: list[openai.types.chat.ChatCompletionMessageParam] = [{"role": "user", "content": "hi"}]
+        return sum(1 for _ in openai_client.chat.completions.create(model="m", messages=said, stream=True))
 
-    return {"floor": floor, "ours": ours, "openai": sdk}
+    def anthropic_sdk() -> int:
+        said: list[anthropic.types.MessageParam] = [{"role": "user", "content": "hi"}]
+        return sum(1 for _ in anthropic_client.messages.create(model="m", max_tokens=9, messages=said, stream=True))
+
+    return {
+        "floor": lambda: floor(openai_url),
+        "completion": lambda: ours(model),
+        "RetryingModel": lambda: ours(retrying),
+        "openai SDK": openai_sdk,
+        "floor (Anthropic)": lambda: floor(anthropic_url),
+        "completion (Anthropic)": lambda: ours(claude),
+        "anthropic SDK": anthropic_sdk,
+    }
 
 
 def cpu_per_chunk(run: Contestant, chunks: int) -> float:
@@ -99,8 +146,8 @@ def cpu_per_chunk(run: Contestant, chunks: int) -> float:
     return spent / chunks * 1e6
 
 
-def measure(url: str, chunks: int, rounds: int) -> dict[str, list[float]]:
-    runs = contestants(url)
+def measure(urls: Urls, chunks: int, rounds: int) -> dict[str, list[float]]:
+    runs = contestants(urls)
     times: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(rounds + 1):
         for name, run in runs.items():
@@ -108,6 +155,10 @@ def measure(url: str, chunks: int, rounds: int) -> dict[str, list[float]]:
             if turn:  # the first one warms up
                 times[name].append(spent)
     return times
+
+
+def ratio(times: dict[str, list[float]], ours: str, theirs: str) -> float:
+    return statistics.median(a / b for a, b in zip(times[ours], times[theirs], strict=True))
 
 
 def import_seconds(statement: str) -> float:
@@ -125,9 +176,9 @@ def import_ratio(rounds: int) -> tuple[float, float, float]:
     return plain, whole, statistics.median(ours / theirs for theirs, ours in pairs)
 
 
-def peak_kib(url: str) -> float:
+def peak_kib(urls: Urls) -> float:
     """The most memory that reading one stream takes at any moment, as Python counts it."""
-    model = OpenAIModel("m", api_key="k", base_url=url)
+    model = OpenAIModel("m", api_key="k", base_url=urls[0])
     tracemalloc.start()
     for _ in model.chat_stream(ChatRequest("hi")):
         pass
@@ -136,12 +187,12 @@ def peak_kib(url: str) -> float:
     return peak / 1024
 
 
-def with_server(chunks: int, run: Callable[[str], object]) -> object:
+def with_server(chunks: int, run: Callable[[Urls], object]) -> object:
     command = [sys.executable, __file__, "--serve", str(chunks)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdin is not None
         try:
-            return run(process.stdout.readline().strip())
+            return run(process.stdout.readline().split())
         finally:
             process.stdin.close()
 
@@ -152,14 +203,13 @@ def draw(times: dict[str, list[float]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(7, 2.4))
+    figure, axes = pyplot.subplots(figsize=(7, 3.6))
     names = list(times)[::-1]
     medians = [statistics.median(times[name]) for name in names]
     spread = [[m - min(times[n]) for m, n in zip(medians, names, strict=True)],
               [max(times[n]) - m for m, n in zip(medians, names, strict=True)]]  # fmt: skip
-    labels = {"floor": "requests + sseclient-py\n+ json.loads", "ours": "completion", "openai": "openai SDK"}
-    colours = ["#888888" if name != "ours" else "#1f6f8b" for name in names]
-    bars = axes.barh([labels[name] for name in names], medians, xerr=spread, color=colours, capsize=3)
+    colours = ["#888888" if "floor" in name or "SDK" in name else "#1f6f8b" for name in names]
+    bars = axes.barh(names, medians, xerr=spread, color=colours, capsize=3)
     axes.bar_label(bars, labels=[f"{value:.1f} µs" for value in medians], padding=6)
     axes.set_xlabel("CPU per streamed chunk, µs (median, fastest and slowest round)")
     axes.set_xlim(0, max(medians) * 1.2)
@@ -179,22 +229,17 @@ def main() -> None:
     if options.serve:
         serve(options.serve)
         return
-    times = with_server(options.chunks, lambda url: measure(url, options.chunks, options.rounds))
+    times = with_server(options.chunks, lambda urls: measure(urls, options.chunks, options.rounds))
     assert isinstance(times, dict)
-    print(f"Python {platform.python_version()}, openai {openai.__version__}, requests {requests.__version__}; "
-          f"{options.chunks} chunks, {options.rounds} rounds\n")  # fmt: skip
-    print(f"{'CPU per chunk, µs':<40}{'median':>9}{'min':>9}{'max':>9}")
+    versions = {"openai": openai.__version__, "anthropic": anthropic.__version__, "requests": requests.__version__}
+    print(f"Python {platform.python_version()}, {versions}; {options.chunks} chunks, {options.rounds} rounds\n")
+    print(f"{'CPU per chunk, µs':<44}{'median':>9}{'min':>9}{'max':>9}")
     for name, spent in times.items():
-        print(f"{name:<40}{statistics.median(spent):>9.2f}{min(spent):>9.2f}{max(spent):>9.2f}")
+        print(f"{name:<44}{statistics.median(spent):>9.2f}{min(spent):>9.2f}{max(spent):>9.2f}")
     plain, whole, imports = import_ratio(options.rounds)
-    ratios = {
-        "ours / floor": statistics.median(a / b for a, b in zip(times["ours"], times["floor"], strict=True)),
-        "ours / openai": statistics.median(a / b for a, b in zip(times["ours"], times["openai"], strict=True)),
-        "import completion / import requests": imports,
-    }
-    print(f"\n{'Ratio (median of the rounds)':<40}{'measured':>9}{'goal':>9}")
-    for name, value in ratios.items():
-        print(f"{name:<40}{value:>9.3f}{GOALS[name]:>9.2f}")
+    print(f"\n{'Ratio (median of the rounds)':<44}{'measured':>9}{'goal':>9}")
+    for name, goal in GOALS.items():
+        print(f"{name:<44}{imports if name == IMPORTS else ratio(times, *name.split(' / ')):>9.3f}{goal:>9.2f}")
     print(f"(imports: requests {plain:.0f} ms, completion {whole:.0f} ms of CPU)")
     short, long = with_server(1_000, peak_kib), with_server(100_000, peak_kib)
     print(f"\nPeak memory of a stream, KiB: {short:.0f} over 1,000 chunks, {long:.0f} over 100,000")

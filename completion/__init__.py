@@ -10,8 +10,9 @@
         if chunk.type == "text_delta":
             print(chunk.delta, end="", flush=True)
 
-To read the code, follow the path: ``contract`` (what is asked and answered), ``adapters.openai`` (lower and
+To read the code, follow the path: ``contract`` (what is asked and answered), ``adapters.anthropic`` (lower and
 assemble), ``endpoint`` (the spine), ``transport`` (requests), ``sse`` (sseclient), ``assembly`` (order of a turn).
+On it stand ``retry`` and ``fallback``.
 """
 
 from completion.adapters.anthropic import AnthropicClient, AnthropicModel
