@@ -28,9 +28,14 @@ from completion.transport import Body, Session, Timeout, Transport
 Events = Iterator[tuple[str, Any]]
 """Name and JSON value of each event."""
 
-TurnOver = Callable[[bool], None]
-"""To be called when the provider's end of turn has been read, and again after each event that follows it: with True
-when the turn is surely over, with False when the answer may yet go on."""
+TurnOver = Callable[[float | None], None]
+"""To be called when the provider's end of turn has been read, and again after each event that follows it: with the
+seconds that what comes next is worth, or with None when the answer may yet go on."""
+
+FOR_USAGE = 5.0
+"""Seconds after a finish reason: counters and late errors come behind it."""
+FOR_NOTHING = 0.5
+"""Seconds after the last word of a turn, which some servers leave the connection open behind."""
 
 Assemble = Callable[[Events, TurnOver], Iterator[StreamChunk]]
 """From events to chunks."""

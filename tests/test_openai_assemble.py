@@ -45,6 +45,7 @@ from completion import (
 )
 from completion.adapters.openai import assemble
 from completion.assembly import parse_args
+from completion.endpoint import FOR_NOTHING, FOR_USAGE
 from completion.sse import DONE
 from tests.wires import calls, delta, interleaved, order_faults, piece
 
@@ -534,15 +535,15 @@ def test_any_other_error_of_the_body_is_raised_after_what_came_before(error: Com
 
 
 def test_the_end_of_the_turn_is_told_at_once() -> None:
-    told: list[bool] = []
+    told: list[float | None] = []
 
     def wire() -> Iterator[tuple[str, Any]]:
         yield "message", delta(content="hi")
         assert told == []
         yield "message", STOP
-        assert told == [True]
+        assert told == [FOR_USAGE]
         yield "message", delta(content="more")
-        assert told == [True, False]
+        assert told == [FOR_USAGE, None]
         yield "message", DONE
 
     list(assemble(wire(), told.append))
@@ -866,10 +867,10 @@ def test_the_word_null_is_no_reason() -> None:
 
 
 def test_a_reason_in_every_chunk_leaves_the_turn_open_until_the_answer_is_over() -> None:
-    said: list[bool] = []
+    said: list[float | None] = []
     every = [{"choices": [{"index": 0, "delta": {"content": c}, "finish_reason": "stop"}]} for c in "abc"]
     found = collect(assemble(events(*every, STOP, DONE), said.append))
-    assert (found.text, said) == ("abc", [False, False, False, True, True])
+    assert (found.text, said) == ("abc", [None, None, None, FOR_USAGE, FOR_NOTHING])
 
 
 def test_a_message_that_repeats_what_was_streamed_is_not_said_twice() -> None:

@@ -47,7 +47,7 @@ from completion.contract.messages import (
 from completion.contract.request import ChatRequest, JsonSchema, ToolChoice, ToolDefinition
 from completion.contract.stream import ChatStream
 from completion.credentials import ApiKey, Key
-from completion.endpoint import Endpoint, Events, HttpClient, HttpModel, Options, TurnOver, Wait
+from completion.endpoint import FOR_NOTHING, FOR_USAGE, Endpoint, Events, HttpClient, HttpModel, Options, TurnOver, Wait
 from completion.errors import MalformedStreamError, ProviderError, TransportError, TruncatedStreamError
 from completion.lowering import cache_wishes, data_uri, json_text, merged, require_request, system_text, unsupported
 from completion.sse import DONE, MAX_EVENT_BYTES
@@ -359,7 +359,7 @@ def _response_format(wanted: JsonSchema | str | None) -> dict[str, Any] | None:
 # --- assemble: events -> chunks ----------------------------------------------------------------------------------
 
 
-def assemble(events: Events, turn_over: TurnOver = lambda is_sure: None) -> Iterator[StreamChunk]:
+def assemble(events: Events, turn_over: TurnOver = lambda seconds: None) -> Iterator[StreamChunk]:
     """The chunks of one turn.
 
     The end of turn is a ``finish_reason`` or ``[DONE]``, real servers leave out either. What follows the first of
@@ -389,7 +389,7 @@ def assemble(events: Events, turn_over: TurnOver = lambda is_sure: None) -> Iter
             end.note(data, choice)
             if choice is None:
                 if end.provider_reason is not None:
-                    turn_over(end.is_sure)
+                    turn_over(FOR_USAGE if end.is_sure else None)
                 continue
             # {"index": 0, "delta": {"role": "assistant", "content": "Hi"}, "finish_reason": null}
             delta = choice.get("delta")
@@ -416,7 +416,7 @@ def assemble(events: Events, turn_over: TurnOver = lambda is_sure: None) -> Iter
             if end.provider_reason is not None:
                 # A server that says "stop" in every chunk is not over with the first.
                 end.is_sure = not (type(delta) is dict and any(delta.get(key) for key in _SAID))
-                turn_over(end.is_sure)
+                turn_over(FOR_USAGE if end.is_sure else None)
     except TransportError:
         if end.provider_reason is None:
             raise
@@ -424,7 +424,7 @@ def assemble(events: Events, turn_over: TurnOver = lambda is_sure: None) -> Iter
         raise TruncatedStreamError(
             "the body ended without finish_reason and without [DONE]: the answer is not complete"
         )
-    turn_over(True)
+    turn_over(FOR_NOTHING)
     if half:
         yield from line.text("\ufffd")
     yield from line.end()

@@ -20,8 +20,7 @@ READ_SIZE: Final = 64 * 1024
 
 # Reading an error's body may take so long, whatever `Timeout.read` says.
 _ERROR_BODY_SECONDS: Final = 5.0
-# After the end of turn: for usage and late errors, and then for the rest of the body.
-_TAIL_SECONDS: Final = 5.0
+# After the end of turn, for the rest of the body.
 _DRAIN_SECONDS: Final = 0.05
 _DRAIN_BYTES: Final = 16 * 1024
 
@@ -96,13 +95,13 @@ class Body:
         """A chunk came out of what was read: the clock of ``Timeout.stall`` starts again."""
         self._exchange.chunk_given()
 
-    def turn_over(self, is_sure: bool = True) -> None:
-        """The provider's end of turn was read: nobody waits long for what follows. Each call starts the wait anew.
+    def turn_over(self, seconds: float | None) -> None:
+        """The provider's end of turn was read: what follows is waited for so long. Each call starts the wait anew.
 
-        Not ``is_sure``: the answer may go on, so it is waited for as long as for any other part of it.
+        With None the answer may go on, so it is waited for as long as for any other part of it.
         """
         self._turn_is_over = True
-        self._exchange.limit("tail", _TAIL_SECONDS if is_sure else self._exchange.patience)
+        self._exchange.limit("tail", self._exchange.patience if seconds is None else seconds)
 
     def check(self) -> None:
         """Raise unless this is a 2xx response whose body can be an event stream."""
