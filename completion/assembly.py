@@ -13,10 +13,11 @@ import math
 import os
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
 from completion.contract.chunks import (
+    FinishReason,
     ProviderBlockFinished,
     ReasoningDelta,
     ReasoningFinished,
@@ -203,6 +204,14 @@ def _finite(text: str) -> float:
 
 def _no_json(word: str) -> NoReturn:
     raise ValueError(f"{word} is not JSON")
+
+
+def finish_reason(word: str | None, reasons: Mapping[str, FinishReason], calls_finished: int) -> FinishReason:
+    """The reason for the provider's word, None where it gave none. A turn that calls a tool is no plain end."""
+    reason = FinishReason.OTHER if word is None else reasons.get(word, FinishReason.OTHER)
+    if calls_finished and (word is None or reason is FinishReason.END_TURN):
+        return FinishReason.TOOL_USE
+    return reason
 
 
 def string(value: Any) -> str:

@@ -8,15 +8,22 @@ stands between, and it costs nothing.
 
 from __future__ import annotations
 
+import logging
+import sys
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from contextvars import ContextVar
+from dataclasses import fields
+from typing import ParamSpec, TypeVar
 
 from completion.cancel import CancelToken
 from completion.contract.chunks import StreamChunk
 from completion.contract.stream import ChatStream, ResponseInfo
-from completion.errors import StreamCancelledError, StreamError
+from completion.errors import Permanent, Retryable, StreamCancelledError, StreamError, Transient, TruncatedStreamError
+
+log = logging.getLogger(__name__)
 
 Chunks = Generator[StreamChunk, None, None]
 """What any CompletionModel returns: a ChatStream, or a plain generator."""
@@ -24,12 +31,21 @@ Chunks = Generator[StreamChunk, None, None]
 is_retried: ContextVar[bool] = ContextVar("completion_is_retried", default=False)
 """Somebody further out tries again: what stands further in must not do so as well, or the attempts multiply."""
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
 
 class Attempts(ABC):
-    """One call of a wrapper's ``chat_stream``: the attempts that it takes."""
+    """One call of a wrapper's ``chat_stream``: the attempts that it takes.
 
-    def __init__(self, provider: str, model: str) -> None:
-        self._origin = (provider, model)
+    Args:
+        provider, model: named by the errors of the wrapper's own.
+        retries: whoever stands further in leaves the retrying to somebody further out.
+    """
+
+    def __init__(self, provider: str, model: str, *, retries: bool) -> None:
+        self.origin = (provider, model)
+        self._retries = retries
         self.token, self._unbind = CancelToken.bound()
 
     @abstractmethod
@@ -37,92 +53,163 @@ class Attempts(ABC):
         """One attempt."""
 
     @abstractmethod
-    def failed(self, error: Exception) -> None:
-        """Raise the error, or return when there shall be another attempt."""
+    def goes_on(self, error: Exception, *, was_open: bool) -> bool:
+        """Whether there shall be another attempt; asked while the error is being handled.
 
-    def stream(self, *, until_first_chunk: bool = True) -> ChatStream:
+        ``was_open``: it came from an open stream, not from setting up.
+        """
+
+    @abstractmethod
+    def pause(self) -> None:
+        """Wait for the next attempt."""
+
+    def stream(self) -> ChatStream:
         """The first stream that opens; until its first chunk it may yet be replaced."""
         try:
-            opened = self._opened()
+            return _RestartableStream(self.opened(), self, self._unbind)
         except BaseException:
             self._unbind()
             raise
-        again = self._again if until_first_chunk else None
-        return _RestartableStream(opened, again, self.token, self._unbind)
 
-    def cancelled(self) -> StreamCancelledError:
-        provider, model = self._origin
-        return StreamCancelledError("the stream was cancelled", provider=provider, model=model)
-
-    def _opened(self) -> Chunks:
+    def opened(self) -> Chunks:
         while True:
             if self.token.cancelled:
                 raise self.cancelled()
             try:
-                with self.token:
-                    return self.call()
+                return self._run(self.call)
             except Exception as exc:
-                error = exc
-            self.failed(error)
-            del error  # its traceback holds this frame
+                if not self.may_go_on(exc, was_open=False):
+                    raise  # not ``raise exc``, which would put the caller's exception into its context
+                failure = exc
+            without_frames(failure)
+            del failure
+            self.pause()
 
-    def _again(self, error: Exception) -> Chunks:
-        self.failed(error)
-        return self._opened()
+    def first_chunk(self, stream: Chunks) -> StreamChunk:
+        """The stream's first chunk. A plain generator opens its connection here, and not in ``call``."""
+        chunk = self._run(next, stream, None)
+        if chunk is None:
+            provider, model = self.origin
+            raise TruncatedStreamError("the stream ended before its first chunk", provider=provider, model=model)
+        return chunk
+
+    def may_go_on(self, error: Exception, *, was_open: bool) -> bool:
+        if isinstance(error, StreamError):
+            error.before_first_chunk = True
+        if self.token.cancelled and not isinstance(error, StreamCancelledError):
+            raise self.cancelled() from error
+        return self.goes_on(error, was_open=was_open)
+
+    def cancelled(self) -> StreamCancelledError:
+        provider, model = self.origin
+        return StreamCancelledError("the stream was cancelled", provider=provider, model=model)
+
+    def _run(self, function: Callable[_P, _T], *args: _P.args, **options: _P.kwargs) -> _T:
+        """Call it in such a way that what it opens is cancelled with us, and not retried by two."""
+        outer = is_retried.set(self._retries)
+        try:
+            with self.token:
+                return function(*args, **options)
+        finally:
+            is_retried.reset(outer)
 
 
 class _RestartableStream(ChatStream):
     """A stream that goes on with another one when it fails before its first chunk."""
 
-    def __init__(
-        self,
-        stream: Chunks,
-        again: Callable[[Exception], Chunks] | None,
-        token: CancelToken,
-        unbind: Callable[[], None],
-    ) -> None:
+    def __init__(self, stream: Chunks, attempts: Attempts, unbind: Callable[[], None]) -> None:
+        provider, model = attempts.origin
         # The generator knows this stream weakly: who drops a stream that was never begun hangs up at once.
-        super().__init__(_beginning(weakref.ref(self), again), token=token, release=unbind)
+        chunks = _beginning(weakref.ref(self), attempts)
+        super().__init__(chunks, token=attempts.token, release=unbind, provider=provider, model=model)
         self._play(stream)
 
     def _play(self, stream: Chunks) -> None:
         self._inner = stream
+        self._drop = None
         if isinstance(stream, ChatStream):
-            self.response, self._drop, self._origin = stream.response, stream._drop, stream._origin
-        else:
-            self.response = getattr(stream, "response", None) or ResponseInfo()
-            self._drop = None
+            self._drop, self._origin = stream._drop, stream._origin
+        response = getattr(stream, "response", None)
+        is_one = all(hasattr(response, fact.name) for fact in fields(ResponseInfo))
+        self.response = response if response is not None and is_one else ResponseInfo()
 
     def _end(self) -> None:
         super()._end()
-        self._inner.close()
+        _close(self._inner)
 
 
-def _beginning(
-    owner: weakref.ref[_RestartableStream], again: Callable[[Exception], Chunks] | None
-) -> Iterator[StreamChunk]:
+def _beginning(owner: weakref.ref[_RestartableStream], attempts: Attempts) -> Iterator[StreamChunk]:
     """The first chunk, whichever stream gives it. Then the owner reads on from that stream itself."""
     while True:
         stream = _alive(owner)._inner
         try:
-            first = next(stream)
+            first = attempts.first_chunk(stream)
             break
-        except StopIteration:
-            return
         except Exception as exc:
-            if isinstance(exc, StreamError):
-                exc.before_first_chunk = True
-            if again is None:
+            if not attempts.may_go_on(exc, was_open=True):
                 raise
-            error = exc
-        opened = again(error)
-        del error
-        _alive(owner)._play(opened)
-    _alive(owner)._chunks = stream._chunks if isinstance(stream, ChatStream) else stream
+            failure = exc
+        without_frames(failure)
+        del failure
+        with suppress(Exception):  # of somebody else's making, and broken already
+            _close(stream)
+        attempts.pause()
+        _alive(owner)._play(attempts.opened())
+    _alive(owner)._play(stream)  # a wrapper further in may have gone on to another response
+    _alive(owner)._chunks = _read_directly(stream)
     yield first
+
+
+def _read_directly(stream: Chunks) -> Iterator[StreamChunk]:
+    """What ``next(stream)`` reads from, unless a subclass does more than that."""
+    is_plain = isinstance(stream, ChatStream) and type(stream).__next__ is ChatStream.__next__
+    return stream._chunks if is_plain and isinstance(stream, ChatStream) else stream
+
+
+def _close(stream: Chunks) -> None:
+    close = getattr(stream, "close", None)  # an iterator that is no generator may have none
+    if close is not None:
+        close()
 
 
 def _alive(owner: weakref.ref[_RestartableStream]) -> _RestartableStream:
     stream = owner()
     assert stream is not None, "its __next__ is running"
     return stream
+
+
+def verdict(error: Exception) -> Permanent | Transient:
+    """What the error says of itself; Permanent where it says nothing."""
+    if not isinstance(error, Retryable):
+        return Permanent()
+    try:
+        return error.retry_classification()
+    except Exception:
+        log.exception("retry_classification() of %s failed", type(error).__name__)
+        return Permanent()
+
+
+def in_short(error: Exception) -> str:
+    """What a log may say of the error: none of the provider's words, which may quote the prompt."""
+    facts = [getattr(error, name, None) for name in ("status", "code")]
+    request_id = getattr(error, "request_id", None)
+    said = [type(error).__name__, *(str(fact) for fact in facts if fact is not None)]
+    return " ".join([*said, f"[request {request_id}]"] if request_id else said)
+
+
+def without_frames(error: BaseException) -> None:
+    """Drop the tracebacks of an error that another attempt makes up for, and of those behind it.
+
+    Their frames lead to those of the caller. Whoever kept the error would keep what stands in the variables there: a
+    stream that goes out of scope would not hang up.
+    """
+    theirs = sys.exc_info()[1]  # what a caller is handling at the moment
+    left: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while left:
+        one = left.pop()
+        if one is None or one is theirs or id(one) in seen:
+            continue
+        seen.add(id(one))
+        one.with_traceback(None)  # an assignment may be refused, as by a frozen dataclass
+        left += [one.__cause__, one.__context__]

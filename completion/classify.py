@@ -3,14 +3,19 @@
     HTTP status decides first, the body's code or type refines:  400 + context_length_exceeded -> ContextOverflowError
 
 The same table reads an error object inside a 200 body, where the status is the provider's own number, or none.
+
+It is one table, and not a part of each adapter: gateways and compatible servers pass on the codes of whoever stands
+behind them, and no code means one thing here and another there.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -31,9 +36,15 @@ from completion.errors import (
     RateLimitError,
     RequestTooLargeError,
     ServerError,
+    Transient,
 )
 
-_BY_STATUS: dict[int, type[ProviderError]] = {
+Kind = type[ProviderError]
+
+# --- the table -------------------------------------------------------------------------------------------------------
+
+# Not listed: 4xx is InvalidRequestError, 5xx ServerError.
+_BY_STATUS: dict[int, Kind] = {
     401: AuthenticationError,
     402: QuotaExceededError,
     403: PermissionDeniedError,
@@ -46,100 +57,199 @@ _BY_STATUS: dict[int, type[ProviderError]] = {
     529: OverloadedError,
 }
 
-# Codes and types, in lower case, that say more than a status does.
-_BY_CODE: dict[str, type[ProviderError]] = {
-    "context_length_exceeded": ContextOverflowError,
-    "context_window_exceeded": ContextOverflowError,
-    "exceed_context_size_error": ContextOverflowError,
-    "model_context_window_exceeded": ContextOverflowError,
-    "insufficient_quota": QuotaExceededError,
-    "quota_exceeded": QuotaExceededError,
-    "billing_error": QuotaExceededError,
-    "billing_hard_limit_reached": QuotaExceededError,
-    "billing_not_active": QuotaExceededError,
-    "insufficient_credits": QuotaExceededError,
-    "api_key_invalid": AuthenticationError,  # Google's, with status 400
-    "model_not_found": NotFoundError,
-    "not_found_error": NotFoundError,
-    "deploymentnotfound": NotFoundError,
-    "content_filter": ContentFilterError,
-    "content_policy_violation": ContentFilterError,
-    "responsibleaipolicyviolation": ContentFilterError,
-    "request_too_large": RequestTooLargeError,
-    "overloaded_error": OverloadedError,
-    "overloaded": OverloadedError,
-    "server_overloaded": OverloadedError,
-    "engine_overloaded": OverloadedError,
-    "service_unavailable": OverloadedError,
-    "service_unavailable_error": OverloadedError,
-    "unavailable": OverloadedError,
-    "slow_down": OverloadedError,
-    "capacity_exceeded": OverloadedError,
-    "engine_overloaded_error": OverloadedError,
-    "exceeded_current_quota_error": QuotaExceededError,
-    "data_inspection_failed": ContentFilterError,
+# Codes and types that say more than a status does. Letter case, "_", and "Error" or "Exception" at the end are ignored.
+_REFINING: dict[Kind, tuple[str, ...]] = {
+    ContextOverflowError: (
+        "context_length_exceeded",  # OpenAI
+        "context_window_exceeded",
+        "model_context_window_exceeded",
+        "exceed_context_size_error",  # llama.cpp
+    ),
+    QuotaExceededError: (
+        "insufficient_quota",  # OpenAI
+        "billing_hard_limit_reached",
+        "billing_not_active",
+        "billing_error",  # Anthropic
+        "ServiceQuotaExceededException",  # Bedrock
+        "quota_exceeded",
+        "insufficient_credits",
+        "exceeded_current_quota_error",  # Moonshot
+    ),
+    AuthenticationError: (
+        "invalid_api_key",  # OpenAI
+        "authentication_error",  # Anthropic
+        "API_KEY_INVALID",  # Gemini, with status 400
+    ),
+    PermissionDeniedError: (
+        "permission_error",  # Anthropic
+        "PERMISSION_DENIED",  # Gemini
+        "AccessDeniedException",  # Bedrock
+    ),
+    NotFoundError: (
+        "model_not_found",  # OpenAI
+        "DeploymentNotFound",  # Azure
+        "not_found_error",  # Anthropic; Gemini's NOT_FOUND
+        "ResourceNotFoundException",  # Bedrock
+        "invalid_model",  # Mistral
+    ),
+    RequestTooLargeError: ("request_too_large",),  # Anthropic
+    ContentFilterError: (
+        "content_filter",  # OpenAI, Azure
+        "content_policy_violation",
+        "invalid_prompt",  # OpenAI: flagged by its usage policy
+        "ResponsibleAIPolicyViolation",  # Azure
+        "data_inspection_failed",  # Alibaba
+    ),
+    OverloadedError: (
+        "overloaded_error",  # Anthropic
+        "slow_down",  # OpenAI
+        "server_overloaded",
+        "engine_overloaded_error",  # Moonshot
+        "service_unavailable",  # Bedrock's ServiceUnavailableException
+        "UNAVAILABLE",  # Gemini
+        "ModelNotReadyException",  # Bedrock
+        "NoCapacity",  # Azure
+        "service_tier_capacity_exceeded",  # Mistral
+        "capacity_exceeded",
+        "over_capacity",  # Groq
+    ),
 }
 
-# Codes that say no more than a status would; they count where there is no status.
-_BY_CODE_ALONE: dict[str, type[ProviderError]] = {
-    "rate_limit_exceeded": RateLimitError,
-    "rate_limit_error": RateLimitError,
-    "rate_limited": RateLimitError,
-    "too_many_requests": RateLimitError,
-    "rate_limit_reached_error": RateLimitError,
-    "ratelimitreached": RateLimitError,
-    "limit_requests": RateLimitError,
-    "throttling.ratequota": RateLimitError,
-    "throttlingexception": RateLimitError,
-    "token_quota_exceeded": RateLimitError,
-    "too_many_tokens_error": RateLimitError,
-    "validation": InvalidRequestError,
-    "tokens": RateLimitError,
-    "requests": RateLimitError,
-    "invalid_api_key": AuthenticationError,
-    "authentication_error": AuthenticationError,
-    "unauthorized": AuthenticationError,
-    "permission_error": PermissionDeniedError,
-    "permission_denied": PermissionDeniedError,
-    "not_found": NotFoundError,
-    "server_error": ServerError,
-    "api_error": ServerError,
-    "internal_error": ServerError,
-    "internal_server_error": ServerError,
-    "timeout_error": ServerError,
-    "invalid_request_error": InvalidRequestError,
-    "invalid_request": InvalidRequestError,
-    "bad_request": InvalidRequestError,
-    "invalid_value": InvalidRequestError,
-    "unsupported_parameter": InvalidRequestError,
-    "unsupported_value": InvalidRequestError,
-    "unknown_parameter": InvalidRequestError,
-    "tool_use_failed": InvalidRequestError,
+# Codes and types that say no more than a status would, or contradict it: they count where there is none.
+_ALONE: dict[Kind, tuple[str, ...]] = {
+    RateLimitError: (
+        "rate_limit_exceeded",  # OpenAI, with the types "tokens" and "requests"
+        "tokens",
+        "requests",
+        "limit_requests",
+        "rate_limit_error",  # Anthropic
+        "RESOURCE_EXHAUSTED",  # Gemini
+        "ThrottlingException",  # Bedrock
+        "rate_limited",
+        "too_many_requests",
+        "rate_limit_reached_error",  # Moonshot; Azure's RateLimitReached
+        "Throttling.RateQuota",  # Alibaba
+        "token_quota_exceeded",
+        "too_many_tokens_error",
+    ),
+    AuthenticationError: ("unauthorized", "UNAUTHENTICATED"),
+    ServerError: (
+        "server_error",  # OpenAI
+        "api_error",  # Anthropic
+        "timeout_error",
+        "INTERNAL",  # Gemini
+        "DEADLINE_EXCEEDED",
+        "ModelStreamErrorException",  # Bedrock
+        "ModelTimeoutException",
+        "internal_server_error",  # Bedrock's InternalServerException
+    ),
+    InvalidRequestError: (
+        "invalid_request_error",  # OpenAI, Anthropic
+        "invalid_value",
+        "unsupported_parameter",
+        "unsupported_value",
+        "unknown_parameter",
+        "INVALID_ARGUMENT",  # Gemini
+        "FAILED_PRECONDITION",
+        "ValidationException",  # Bedrock
+        "bad_request",
+        "tool_use_failed",  # Groq
+    ),
 }
 
-_CODES = (
-    "code", "type", "status", "status_code", "statusCode", "__type", "error_type", "error_code", "http_status_code"
-)  # fmt: skip
-
-# Some providers have no code for it, only words.
-_OVERFLOW_WORDS = (
-    "prompt is too long",
-    "context length",
-    "context window",
-    "context size",
-    "maximum context",
-    "context_length_exceeded",
+# Some providers have no code for it, only words: kind, the statuses that these may refine, phrases in lower case.
+_PHRASES: tuple[tuple[Kind, tuple[int | None, ...], tuple[str, ...]], ...] = (
+    (
+        ContextOverflowError,
+        (None, 400, 413, 422),
+        (
+            "prompt is too long",  # Anthropic
+            "exceed context limit",  # Anthropic: input length and `max_tokens` exceed context limit
+            "context length",
+            "context window",
+            "context size",
+            "maximum context",
+            "context_length_exceeded",
+            "exceeds the maximum number of tokens",  # Gemini
+            "input is too long for requested model",  # Bedrock
+            "number of input tokens exceeds",
+            "maximum prompt length",  # xAI
+            "exceeded model token limit",  # Moonshot
+            "`inputs` must have less than",  # Text Generation Inference
+            "`inputs` tokens + `max_new_tokens` must be",
+        ),
+    ),
+    (
+        QuotaExceededError,
+        (None, 400, 403, 429),
+        (
+            "credit balance is too low",  # Anthropic
+            "insufficient balance",  # MiniMax, Zhipu
+            "out of call volume quota",  # Azure's gateway
+        ),
+    ),
+    (ContentFilterError, (None, 400, 403), ("input was flagged",)),  # OpenRouter
+    (
+        NotFoundError,
+        (None, 400),
+        (
+            "model identifier is invalid",  # Bedrock
+            "invalid model name",  # LiteLLM
+            "is not a valid model",  # OpenRouter
+            "model not exist",  # DeepSeek
+            "model does not exist",
+        ),
+    ),
 )
 
-# What a 5xx may be refined to: the rest of the codes would contradict it.
-_OF_A_SERVER = frozenset({OverloadedError, QuotaExceededError, ContextOverflowError})
+# What a 5xx may be refined to: the rest would contradict it.
+_OF_A_SERVER = (OverloadedError, QuotaExceededError, ContextOverflowError)
 
-# What to do, where it can be said.
-_ADVICE: dict[type[ProviderError], str] = {
-    AuthenticationError: "check the API key",
+# What to do, where waiting does not help and it can be said.
+_ADVICE: dict[Kind, str] = {
+    AuthenticationError: "check the API key or token",
+    PermissionDeniedError: "check what this key may do, and whether it may use this model",
+    NotFoundError: "check the model id or deployment name, and base_url",
     QuotaExceededError: "check the plan and the billing of the account",
     ContextOverflowError: "shorten the messages or lower max_tokens",
+    RequestTooLargeError: "make the request smaller",
+    ContentFilterError: "change the prompt",
 }
+
+
+def _folded(code: str) -> str:
+    return code.lower().replace("_", "").removesuffix("error").removesuffix("exception")
+
+
+def _by_word(table: Mapping[Kind, tuple[str, ...]]) -> dict[str, Kind]:
+    return {_folded(word): kind for kind, words in table.items() for word in words}
+
+
+_REFINING_BY_WORD = _by_word(_REFINING)
+_ALONE_BY_WORD = _by_word(_ALONE)
+
+
+def _kind(status: int | None, codes: list[str], message: str) -> Kind:
+    refined = _first(codes, _REFINING_BY_WORD) or _of_phrase(status, message.lower())
+    if status is None:
+        return refined or _first(codes, _ALONE_BY_WORD) or ProviderError
+    if status == 401 or (status >= 500 and refined not in _OF_A_SERVER):
+        refined = None
+    return refined or _BY_STATUS.get(status, ServerError if status >= 500 else InvalidRequestError)
+
+
+def _first(codes: list[str], table: Mapping[str, Kind]) -> Kind | None:
+    return next((table[word] for word in map(_folded, codes) if word in table), None)
+
+
+def _of_phrase(status: int | None, message: str) -> Kind | None:
+    for kind, statuses, phrases in _PHRASES:
+        if status in statuses and any(phrase in message for phrase in phrases):
+            return kind
+    return None
+
+
+# --- from a response to an error -------------------------------------------------------------------------------------
 
 
 def refusal(status: int, headers: Mapping[str, str], text: str, *, request_id: str | None = None) -> CompletionError:
@@ -152,15 +262,16 @@ def refusal(status: int, headers: Mapping[str, str], text: str, *, request_id: s
             request_id=request_id,
             body=text,
         )
-    said = _said(_parsed(text.removeprefix("data:")))
-    message = said.message or _plain(text) or f"HTTP status {status}"
+    said = _said(_parsed(text))
+    if headers.get("x-amzn-errortype"):  # Bedrock
+        said.codes.insert(0, _name(headers["x-amzn-errortype"]))
     return _error(
         status,
         said,
-        message,
+        said.message or _plain(text) or f"HTTP status {status}",
         body=text,
         request_id=request_id or said.request_id,
-        retry_after=retry_after(headers),
+        retry_after=_first_known(retry_after(headers), said.retry_after),
         should_retry=_flag(headers.get("x-should-retry")),
     )
 
@@ -169,7 +280,8 @@ def in_band(value: Any) -> ProviderError:
     """The error for an error object inside a 200 body."""
     said = _said(value)
     text = json.dumps(value, ensure_ascii=False)
-    return _error(said.number, said, said.message or _plain(text), body=text, request_id=said.request_id)
+    message = said.message or _plain(text)
+    return _error(said.number, said, message, body=text, request_id=said.request_id, retry_after=said.retry_after)
 
 
 def not_a_stream(text: str, content_type: str) -> CompletionError:
@@ -177,7 +289,7 @@ def not_a_stream(text: str, content_type: str) -> CompletionError:
     value = _parsed(text)
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
-    if isinstance(value, dict) and (value.get("error") or value.get("object") == "error"):
+    if isinstance(value, dict) and (value.get("error") or "error" in (value.get("object"), value.get("type"))):
         return in_band(value)
     what = "one JSON object" if isinstance(value, dict) else content_type or "text"
     return MalformedStreamError(
@@ -185,6 +297,134 @@ def not_a_stream(text: str, content_type: str) -> CompletionError:
         f" the server stream? It begins: {_plain(text)[:200]!r}",
         body=text,
     )
+
+
+def _error(status: int | None, said: _Said, message: str, **facts: Any) -> ProviderError:
+    kind = _kind(status, said.codes, message)
+    message = _on_one_line(message)
+    error = kind(message, status=status, code=said.codes[0] if said.codes else None, **facts)
+    advice = _advice(error)
+    if advice:
+        error.message = f"{message.removesuffix('.')}; {advice}"
+        error.args = (error.message,)
+    return error
+
+
+def _advice(error: ProviderError) -> str | None:
+    verdict = error.retry_classification()
+    if not isinstance(verdict, Transient):
+        return _ADVICE.get(type(error))
+    if verdict.retry_after is None or re.search(r"\b(try again|retry) (in|after)\b", error.message, re.IGNORECASE):
+        return None  # nobody knows when, or the provider says so itself
+    return f"try again in {verdict.retry_after:g} s"
+
+
+# --- what a body says ------------------------------------------------------------------------------------------------
+
+_MESSAGES = ("message", "detail", "details", "msg")
+_CODES = ("code", "type", "status", "__type", "error_type", "error_code")
+_NUMBERS = ("status_code", "statusCode", "http_status_code")
+
+
+@dataclass(slots=True)
+class _Said:
+    """What an error body says, whichever of the shapes in use it has.
+
+    ``{"error": {"message", "type", "code"}}``, ``{"error": "text"}``, ``{"message"}``, ``{"detail"}``,
+    ``{"statusCode", "message"}``, ``{"type": "error", "error": …, "request_id"}``, or a list of one of these.
+    """
+
+    message: str = ""
+    codes: list[str] = field(default_factory=list)
+    number: int | None = None
+    """The status that the body names."""
+    request_id: str | None = None
+    retry_after: float | None = None
+
+
+def _said(value: Any) -> _Said:
+    said = _Said()
+    if isinstance(value, list) and value:
+        value = value[0]
+    for level in _levels(value):
+        said.message = said.message or next(filter(None, (_text(level.get(key)) for key in _MESSAGES)), "")
+        said.request_id = said.request_id or _text(level.get("request_id")) or None
+        for key in (*_CODES, *_NUMBERS):
+            code = level.get(key)
+            number = _status_number(code)
+            if number is not None:
+                said.number = said.number or number
+            elif isinstance(code, str | int) and not isinstance(code, bool) and code not in ("", "error"):
+                said.codes.append(_name(str(code)))
+        # Google: [{"@type": "…ErrorInfo", "reason": "API_KEY_INVALID"}, {"@type": "…RetryInfo", "retryDelay": "7.5s"}]
+        details = level.get("details")
+        for detail in details if isinstance(details, list) else ():
+            if isinstance(detail, Mapping):
+                said.codes += filter(None, [_text(detail.get("reason"))])
+                said.retry_after = _first_known(said.retry_after, _number(_text(detail.get("retryDelay")).rstrip("s")))
+    return said
+
+
+def _levels(value: Any) -> Iterator[Mapping[str, Any]]:
+    """The object's error, what is inside of that, and the object itself: the most telling first."""
+    if isinstance(value, str):
+        yield {"message": value}
+    if not isinstance(value, Mapping):
+        return
+    inner = value.get("error")
+    if isinstance(inner, Mapping):
+        yield inner
+        for key in ("innererror", "error", "message"):
+            if isinstance(inner.get(key), Mapping):
+                yield inner[key]
+    elif isinstance(inner, str):
+        yield {"message": inner} if " " in inner else {"code": inner}
+    yield value
+    if isinstance(value.get("message"), Mapping):  # Mistral: {"message": {"detail": [{"loc": …, "msg": "…"}]}}
+        yield value["message"]
+    if isinstance(inner, str):
+        yield {"message": inner}
+
+
+def _text(said: Any) -> str:
+    """A text; of FastAPI's complaints the first: [{"loc": ["body", "model"], "msg": "Field required", "input": …}]"""
+    if isinstance(said, list) and said and isinstance(said[0], Mapping) and isinstance(said[0].get("msg"), str):
+        place = said[0].get("loc")
+        return ".".join(map(str, place)) + f": {said[0]['msg']}" if isinstance(place, list) else said[0]["msg"]
+    return said if isinstance(said, str) else ""
+
+
+def _name(code: str) -> str:
+    """The code without what Amazon adds: com.amazonaws.bedrock#ThrottlingException, or …Exception:http://…"""
+    return code.rpartition("#")[2].partition(":http")[0]
+
+
+def _status_number(word: Any) -> int | None:
+    if isinstance(word, str) and word.isdecimal() and len(word) == 3:
+        word = int(word)
+    return word if isinstance(word, int) and 400 <= word <= 599 else None
+
+
+def _parsed(text: str) -> Any:
+    """The JSON of a body, or of the first event where it is a stream."""
+    data = re.match(r"(?:event:.*\n)?data:(.*)", text)
+    try:
+        return json.loads(data[1] if data else text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _plain(text: str) -> str:
+    """The beginning of a body, on one line."""
+    return _on_one_line(text[:1000])[:300]
+
+
+def _on_one_line(text: str) -> str:
+    """The text without what would break a log's line or move a terminal's cursor."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
+# --- headers ---------------------------------------------------------------------------------------------------------
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -209,105 +449,6 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return left if left >= 0 else None
 
 
-class _Said:
-    """The words of an error body, whichever of the shapes in use it has.
-
-    ``{"error": {"message", "type", "code"}}``, ``{"error": "text"}``, ``{"message"}``, ``{"detail"}``,
-    ``{"statusCode", "message"}``, ``{"type": "error", "error": …, "request_id"}``, or a list of one of these.
-    """
-
-    def __init__(self) -> None:
-        self.message = ""
-        self.words: list[str] = []
-        self.number: int | None = None
-        self.request_id: str | None = None
-
-
-def _said(value: Any) -> _Said:
-    said = _Said()
-    if isinstance(value, list) and value:
-        value = value[0]
-    if not isinstance(value, Mapping):
-        said.message = value if isinstance(value, str) else ""
-        return said
-    if isinstance(value.get("request_id"), str):
-        said.request_id = value["request_id"]
-    inner = value.get("error")
-    said.message = inner if isinstance(inner, str) else ""
-    for level in _levels(value):
-        for key in ("message", "detail", "details", "msg"):
-            if not said.message and isinstance(level.get(key), str):
-                said.message = level[key]
-        for key in _CODES:
-            said_here = level.get(key)
-            if isinstance(said_here, bool) or said_here in (None, "", "error"):
-                continue
-            number = _status_number(said_here)
-            if number is not None:
-                said.number = said.number or number
-            elif isinstance(said_here, str | int):
-                said.words.append(str(said_here))
-        details = level.get("details")
-        for detail in details if isinstance(details, list) else ():  # Google's finer word
-            if isinstance(detail, Mapping) and isinstance(detail.get("reason"), str):
-                said.words.append(detail["reason"])
-    return said
-
-
-def _levels(value: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The object's error, what is inside of that, and the object itself: the most telling first."""
-    inner = value.get("error")
-    if isinstance(inner, Mapping):
-        yield inner
-        for key in ("innererror", "error"):
-            if isinstance(inner.get(key), Mapping):
-                yield inner[key]
-    yield value
-
-
-def _status_number(word: Any) -> int | None:
-    if isinstance(word, str) and word.isdecimal() and len(word) == 3:
-        word = int(word)
-    return word if isinstance(word, int) and 400 <= word <= 599 else None
-
-
-def _error(status: int | None, said: _Said, message: str, **facts: Any) -> ProviderError:
-    kind = _kind(status, [word.lower() for word in said.words], message.lower())
-    advice = _ADVICE.get(kind)
-    return kind(
-        f"{message}; {advice}" if advice else message,
-        status=status,
-        code=said.words[0] if said.words else None,
-        **facts,
-    )
-
-
-def _kind(status: int | None, words: list[str], message: str) -> type[ProviderError]:
-    refined = next((_BY_CODE[word] for word in words if word in _BY_CODE), None)
-    if refined is None and status in (None, 400, 413, 422) and any(phrase in message for phrase in _OVERFLOW_WORDS):
-        refined = ContextOverflowError
-    if status is None:
-        alone = next((_BY_CODE_ALONE[word] for word in words if word in _BY_CODE_ALONE), ProviderError)
-        return refined or alone
-    if status >= 500:
-        return refined if refined in _OF_A_SERVER and refined else _BY_STATUS.get(status, ServerError)
-    if status == 401:
-        return AuthenticationError
-    return refined or _BY_STATUS.get(status, InvalidRequestError)
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _plain(text: str) -> str:
-    """The beginning of a body, on one line."""
-    return " ".join(text[:1000].split())[:300]
-
-
 def _number(text: str | None) -> float | None:
     """A number of seconds that one could wait, or None."""
     try:
@@ -315,6 +456,10 @@ def _number(text: str | None) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) and number >= 0 else None
+
+
+def _first_known(*seconds: float | None) -> float | None:
+    return next((one for one in seconds if one is not None), None)
 
 
 def _flag(text: str | None) -> bool | None:

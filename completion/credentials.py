@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import math
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -130,44 +130,57 @@ class CachedToken:
     When asking early fails, the old token serves as long as it lives.
     """
 
-    __slots__ = ("_asking", "_expires_at", "_provider", "_token")
+    __slots__ = ("_asking", "_kept", "_provider")
 
     def __init__(self, provider: Callable[[], Any]) -> None:
         self._provider = provider
-        self._asking = threading.Lock()
+        # By process: who asked when a fork came asks in the parent only. Each step on a dict is atomic.
+        self._asking: dict[int, object] = {}
         self.forget()
 
     def forget(self) -> None:
         """Ask again next time."""
-        self._token, self._expires_at = "", 0.0
+        self._kept = ("", 0.0)  # both at once: a thread sees no token with the other's expiry
 
     def __call__(self) -> str:
-        token, left = self._token, self._expires_at - time.time()
+        token, expires_at = self._kept
+        left = expires_at - time.time()
         if left > _REFRESH_EARLY_SECONDS:
             return token
-        if left <= 0:
-            return self._asked()
-        if not self._asking.acquire(blocking=False):
-            return token
+        if left > 0:
+            fresh = self._asked_early(left)
+            if fresh or time.time() < expires_at:
+                return fresh or token
+        del token  # what shows the local variables of a traceback must not show it
+        return self._asked()
+
+    def _asked_early(self, left: float) -> str:
+        """A new token; none where it could not be had, or where another thread is asking for it."""
+        process, me = os.getpid(), object()
+        if self._asking.setdefault(process, me) is not me:
+            return ""
         try:
-            return self._asked()
+            fresh = self._asked()
+            if fresh and isinstance(fresh, str):
+                return fresh
+            reason = "it gave none"
         except Exception as exc:
-            log.warning("a new token could not be had, the old one lives for %.0f s more: %s", left, type(exc).__name__)
-            return token
+            reason = type(exc).__name__
         finally:
-            self._asking.release()
+            del self._asking[process]
+        log.warning("a new token could not be had, the old one lives for %.0f s more: %s", left, reason)
+        return ""
 
     def _asked(self) -> str:
         given = self._provider()
         token = getattr(given, "token", given)
-        self._token, self._expires_at = token, _expires_at(given, token)
+        expires_at = _expires_at(given, token)
+        if expires_at:
+            self._kept = (token, expires_at)
         return token  # type: ignore[no-any-return]  # ApiKey looks at it
 
-    def __getstate__(self) -> Callable[[], Any]:
-        return self._provider
-
-    def __setstate__(self, provider: Callable[[], Any]) -> None:
-        self.__init__(provider)  # type: ignore[misc]
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CachedToken, (self._provider,)
 
     def __repr__(self) -> str:
         return "<CachedToken>"
@@ -180,8 +193,10 @@ def _expires_at(given: Any, token: Any) -> float:
     """
     try:
         if not isinstance(given, str):
-            return float(given.expires_on)
-        claims = token.split(".")[1]
-        return float(json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["exp"])
+            expires_at = float(given.expires_on)
+        else:
+            claims = token.split(".")[1]
+            expires_at = float(json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["exp"])
     except Exception:  # opaque
         return 0.0
+    return expires_at if token and isinstance(token, str) and math.isfinite(expires_at) else 0.0

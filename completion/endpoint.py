@@ -20,6 +20,7 @@ from completion.errors import (
     CompletionError,
     ConfigurationError,
     MalformedStreamError,
+    ProviderError,
     StreamError,
 )
 from completion.sse import json_events
@@ -132,6 +133,8 @@ class Endpoint:
                     yield chunk
                     body.chunk_given()
             except CompletionError as error:
+                if isinstance(error, ProviderError):
+                    body.turn_over(FOR_NOTHING)  # the body ends behind it: another try need not connect anew
                 raise self._told(error, body, model, began) from error.__cause__
             except Exception as exc:  # the net below the adapters: an event that none of them foresaw
                 unread = MalformedStreamError(f"an event of the stream has an unknown shape ({exc!r})")

@@ -6,13 +6,14 @@ FallbackModel([AnthropicModel("…"), OpenAIModel("…")]).chat_stream(req)
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 
-from completion.attempts import Attempts, Chunks, is_retried
+from completion.attempts import Attempts, Chunks, in_short, is_retried, verdict
 from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest
 from completion.contract.stream import ChatStream
-from completion.errors import CompletionError, InvalidRequestError, Retryable, StreamCancelledError, Transient
+from completion.errors import CompletionError, InvalidRequestError, StreamCancelledError, Transient, without_prompt
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class FallbackModel:
         """The id that the first model is bound to."""
         return self.models[0].model
 
+    @without_prompt
     def chat_stream(self, req: ChatRequest) -> ChatStream:
         """The answer of the first model that gives one, as a stream.
 
@@ -65,31 +67,49 @@ class _Candidates(Attempts):
     """The models that are left, for one call."""
 
     def __init__(self, owner: FallbackModel, req: ChatRequest) -> None:
-        super().__init__(owner.name, owner.model)
+        super().__init__(owner.name, owner.model, retries=is_retried.get())
         self._req = req
-        self._left = list(owner.models)
-        self._is_retried = is_retried.get()
+        self._left = deque(owner.models)
         self._failure: Exception | None = None
 
     def call(self) -> Chunks:
-        self._current = self._left.pop(0)
-        outer = is_retried.set(self._is_retried)
-        try:
-            return self._current.chat_stream(self._req)
-        finally:
-            is_retried.reset(outer)
+        self._current = self._left.popleft()
+        return self._current.chat_stream(self._req)
 
-    def failed(self, error: Exception) -> None:
-        if error.__cause__ is None and self._failure is not error:
-            error.__cause__ = self._failure
+    def goes_on(self, error: Exception, *, was_open: bool) -> bool:
+        if self._failure is not None:
+            _attach(self._failure, error)
         if not self._left or not _may_be_better_elsewhere(error):
-            raise error
+            return False
         self._failure = error
         tried, following = self._current, self._left[0]
-        log.warning("%s %s failed, now %s %s: %s", tried.name, tried.model, following.name, following.model, error)
+        names = (tried.name, tried.model, following.name, following.model)
+        log.warning("%s %s failed, now %s %s: %s", *names, in_short(error))
+        return True
+
+    def pause(self) -> None:
+        """The next model has done nothing wrong yet."""
 
 
 def _may_be_better_elsewhere(error: Exception) -> bool:
     if isinstance(error, CompletionError):
         return not isinstance(error, _THE_SAME_EVERYWHERE)
-    return isinstance(error, Retryable) and isinstance(error.retry_classification(), Transient)
+    return isinstance(verdict(error), Transient)
+
+
+def _attach(earlier: Exception, error: Exception) -> None:
+    """Let the error lead to the earlier one, behind the causes of its own."""
+    behind = {id(one) for one in _causes(earlier)}
+    own = list(_causes(error))
+    if behind.isdisjoint(map(id, own)):  # else one object was raised twice, and would lead to itself
+        BaseException.__setattr__(own[-1], "__cause__", earlier)  # a frozen dataclass refuses an assignment
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it leads to; a circle of somebody else's making ends."""
+    seen: set[int] = set()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        yield one
+        one = one.__cause__

@@ -66,4 +66,5 @@ def json_text(value: Any, adapter: str, field: str) -> str:
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as exc:
-        raise unsupported(adapter, field, f"it is not JSON ({exc})") from exc
+        # The frames of json hold the whole of it.
+        raise unsupported(adapter, field, f"it is not JSON ({exc})") from exc.with_traceback(None)

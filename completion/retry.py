@@ -2,27 +2,36 @@
 
     RetryingModel(model).chat_stream(req)       a call that failed is made again, where that may help
 
-Of backoff the wait generator and the jitter are used. Its decorators retry no generator, measure by the wall clock, and
-their sleep cannot be ended (2.2.1).
+Of backoff the wait generator is used. Its decorators retry no generator, measure by the wall clock, and their sleep
+cannot be ended; its jitter takes turns with a random generator that programs seed (2.2.1).
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import repeat
+from random import SystemRandom
+from typing import Any
 
-from completion.attempts import Attempts, Chunks, is_retried
+from completion.attempts import Attempts, Chunks, in_short, is_retried, verdict
 from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest
 from completion.contract.stream import ChatStream
-from completion.errors import Permanent, Retryable, StreamCancelledError, Transient
+from completion.errors import StreamCancelledError, Transient, without_prompt
 
 log = logging.getLogger(__name__)
+
+_NO_SECONDS = 1e-9
+"""Under this there is nothing to double: backoff's own doubling would overflow before it came to a second."""
+
+# Workers that all call random.seed(0) would come back at the same moment.
+_random = SystemRandom()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +71,9 @@ class RetryConfig:
 class RetryEvent:
     """A call failed and will be made again, ``delay`` seconds from now.
 
-    ``attempt`` counts the calls so far, of at most ``max_attempts``; ``provider`` and ``model`` say whose.
+    ``attempt`` counts the calls so far, of at most ``max_attempts``; ``provider`` and ``model`` say whose. The
+    traceback of ``error`` is there while ``on_retry`` runs and is dropped afterwards: it would keep the variables of
+    the caller alive.
     """
 
     attempt: int
@@ -112,14 +123,14 @@ class RetryingModel:
         """The id that the inner model is bound to."""
         return self.inner.model
 
+    @without_prompt
     def chat_stream(self, req: ChatRequest) -> ChatStream:
         """The answer as a stream.
 
         Raises:
             CompletionError: the last error, where trying again did not help or could not.
         """
-        attempts = _Retries(self, req)
-        return attempts.stream(until_first_chunk=self.config.before_first_chunk)
+        return _Retries(self, req).stream()
 
     def __repr__(self) -> str:
         return f"RetryingModel({self.inner!r}, {self.config!r})"
@@ -129,10 +140,11 @@ class _Retries(Attempts):
     """The attempts of one call."""
 
     def __init__(self, owner: RetryingModel, req: ChatRequest) -> None:
-        super().__init__(owner.name, owner.model)
+        super().__init__(owner.name, owner.model, retries=True)
         self._owner = owner
         self._req = req
         self._number = 0
+        self._delay = 0.0
         self._began_at = time.monotonic()
         self._delays = _delays(owner.config)
         # Somebody further out retries: one attempt is all that is left to us.
@@ -140,43 +152,57 @@ class _Retries(Attempts):
 
     def call(self) -> Chunks:
         self._number += 1
-        outer = is_retried.set(True)
-        try:
-            return self._owner.inner.chat_stream(self._req)
-        finally:
-            is_retried.reset(outer)
+        return self._owner.inner.chat_stream(self._req)
 
-    def failed(self, error: Exception) -> None:
+    def goes_on(self, error: Exception, *, was_open: bool) -> bool:
+        with suppress(Exception):  # of somebody else's making, with slots
+            error.attempts = self._number  # type: ignore[attr-defined]
+        owner = self._owner
+        if was_open and not owner.config.before_first_chunk:
+            return False
         delay = self._delay_after(error)
         if delay is None:
-            with suppress(AttributeError):  # of somebody else's making, with slots
-                error.attempts = self._number  # type: ignore[attr-defined]
-            raise error
-        owner = self._owner
+            return False
+        self._delay = delay
         event = RetryEvent(self._number, self._most, delay, error, owner.name, owner.model)
         log.warning(
             "%s %s: attempt %d of %d failed, the next is in %.2f s: %s",
-            *(event.provider, event.model, event.attempt, event.max_attempts, delay, error),
+            *(event.provider, event.model, event.attempt, event.max_attempts, delay, in_short(error)),
         )
         if owner.on_retry is not None:
             owner.on_retry(event)
+        return True
+
+    def pause(self) -> None:
         try:
-            self.token.sleep(delay)
+            self.token.sleep(self._delay)
         except StreamCancelledError:
             raise self.cancelled() from None
 
     def _delay_after(self, error: Exception) -> float | None:
         """Seconds to wait before the next attempt, None where there shall be none."""
         config = self._owner.config
-        verdict = error.retry_classification() if isinstance(error, Retryable) else Permanent()
-        if not isinstance(verdict, Transient) or self._number >= self._most:
+        said = verdict(error)
+        if not isinstance(said, Transient) or self._number >= self._most:
             return None
-        delay = next(self._delays) if verdict.retry_after is None else max(verdict.retry_after, 0.0)
-        if verdict.retry_after is not None and delay > config.max_retry_after:
+        asked = _seconds(said.retry_after)
+        if asked is not None and asked > config.max_retry_after:
             return None
+        delay = next(self._delays) if asked is None else asked
         if config.total is not None and time.monotonic() - self._began_at + delay > config.total:
             return None
         return delay
+
+
+def _seconds(given: Any) -> float | None:
+    """A server's wish, as an error has it, perhaps one of somebody else's; None where it is no number."""
+    try:
+        seconds = float(given)
+    except OverflowError:
+        return math.inf
+    except (TypeError, ValueError):
+        return None
+    return None if math.isnan(seconds) else max(seconds, 0.0)
 
 
 def _delays(config: RetryConfig) -> Iterator[float]:
@@ -188,5 +214,5 @@ def _delays(config: RetryConfig) -> Iterator[float]:
 
     waits = backoff.expo(factor=config.base_delay, max_value=min(config.max_delay, threading.TIMEOUT_MAX))
     waits.send(None)  # it begins with a value that is none: None in 2.2, 0 in its successor
-    for wait in waits if config.base_delay else repeat(0.0):
-        yield backoff.full_jitter(wait) if config.jitter else wait
+    for wait in waits if config.base_delay > _NO_SECONDS else repeat(0.0):
+        yield _random.uniform(0, wait) if config.jitter else wait

@@ -10,6 +10,7 @@ thousands of lines. Format: https://html.spec.whatwg.org/multipage/server-sent-e
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -52,7 +53,9 @@ def json_events(pieces: Iterable[bytes], max_event_bytes: int = MAX_EVENT_BYTES)
             not even the beginning of one (``body`` is then its text).
     """
     runs = _Runs(pieces, max_event_bytes)
-    for event in sseclient.SSEClient(iter(runs)).events():
+    client = sseclient.SSEClient(iter(runs))
+    client._logger = _SILENT  # type: ignore[attr-defined]
+    for event in client.events():
         runs.head = None
         data = event.data
         try:
@@ -80,6 +83,16 @@ def json_events(pieces: Iterable[bytes], max_event_bytes: int = MAX_EVENT_BYTES)
     if runs.head is not None and not _FIELD.match(runs.head):
         text = runs.head.decode("utf-8", "replace")
         raise MalformedStreamError(f"the body is not an event stream: {text[:200]!r}", body=text)
+
+
+class _Silent(logging.Logger):
+    """What sseclient reports is the body itself, event by event: it may hold anything, a key that was echoed too."""
+
+    def debug(self, *args: object, **options: object) -> None:
+        pass
+
+
+_SILENT = _Silent(__name__)
 
 
 class _Runs:

@@ -403,6 +403,25 @@ assert first + "".join(c.delta for c in stream if c.type == "text_delta") == "sl
         ),
         pytest.param(
             """
+from completion import TransportError
+
+stream = model.chat_stream(ChatRequest("slow"))
+first = next(stream).delta
+
+def child():
+    try:
+        while True:
+            next(stream)
+    except TransportError as error:
+        assert "forked" in str(error)
+
+wait(forked(child))
+assert first + "".join(c.delta for c in stream if c.type == "text_delta") == "slow"
+""",
+            id="a child that reads on takes nothing from the parent",
+        ),
+        pytest.param(
+            """
 stream = model.chat_stream(ChatRequest("slow"))
 first = next(stream).delta
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import os
 import pickle
+import threading
+import time
 import traceback
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 import pytest
 import requests
 
 from completion import ConfigurationError
-from completion.credentials import ApiKey, Authorization, Key
+from completion.credentials import ApiKey, Authorization, CachedToken, Key
 
 SECRET = "sk-very-secret"
 
@@ -134,3 +141,285 @@ def test_a_key_that_a_server_echoes_is_concealed() -> None:
     authorization = ApiKey(SECRET, "ACME_API_KEY").authorization("acme")
     assert authorization.conceal(f"bad key {SECRET}!") == "bad key [key]!"
     assert Authorization({}, "").conceal("nothing to hide") == "nothing to hide"
+
+
+# --- tokens that are kept --------------------------------------------------------------------------------------------
+
+PATIENCE_S = 10
+HOUR = 3600.0
+
+
+class AccessToken(NamedTuple):
+    """As azure-identity gives it."""
+
+    token: str
+    expires_on: float
+
+
+def web_token(lives: Any, name: str = "t") -> str:
+    """A JSON web token; ``lives`` in seconds from now, or what its ``exp`` says instead."""
+    exp = time.time() + lives if isinstance(lives, float) else lives
+    claims = base64.urlsafe_b64encode(json.dumps({"exp": exp, "name": name}).encode()).decode().rstrip("=")
+    return f"e30.{claims}.c2lnbmF0dXJl"
+
+
+def access_token(lives: Any, name: str = "t") -> AccessToken:
+    return AccessToken(f"secret-{name}", time.time() + lives if isinstance(lives, float) else lives)
+
+
+def text_of(given: Any) -> str:
+    text: str = given.token if isinstance(given, AccessToken) else given
+    return text
+
+
+class Provider:
+    """Gives what it was made with, in turn; an exception it raises. Counts."""
+
+    def __init__(self, *answers: Any) -> None:
+        self._answers = list(answers)
+        self.asked = 0
+
+    def __call__(self) -> Any:
+        answer = self._answers[min(self.asked, len(self._answers) - 1)]
+        self.asked += 1
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+
+@pytest.fixture(params=[web_token, access_token], ids=["JSON web token", "AccessToken"])
+def make(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    made: Callable[..., Any] = request.param
+    return made
+
+
+def test_a_token_that_lives_is_asked_for_once(make: Callable[..., Any]) -> None:
+    given = make(HOUR)
+    provider = Provider(given)
+    token = CachedToken(provider)
+    assert [token() for _ in range(3)] == [text_of(given)] * 3
+    assert provider.asked == 1
+
+
+@pytest.mark.parametrize("lives", [299.0, 1.0, -1.0, 0], ids=["299 s", "1 s", "over", "1970"])
+def test_a_token_is_asked_for_again_five_minutes_before_its_end(make: Callable[..., Any], lives: float) -> None:
+    old, new = make(lives, "old"), make(HOUR, "new")
+    provider = Provider(old, new)
+    token = CachedToken(provider)
+    assert [token(), token(), token()] == [text_of(old), text_of(new), text_of(new)]
+    assert provider.asked == 2
+
+
+@pytest.mark.parametrize(
+    "opaque",
+    [
+        "opaque",
+        "a.b.c",
+        "a.!!.c",
+        f"e30.{base64.urlsafe_b64encode(b'[]').decode()}.c",
+        web_token("soon"),
+        web_token(None),
+        web_token([]),
+        AccessToken("t", None),  # type: ignore[arg-type]
+        AccessToken("t", float("nan")),
+        AccessToken("t", float("inf")),
+    ],
+    ids=["opaque", "no claims", "no base64", "a list", "words", "null", "a list as exp", "None", "NaN", "endless"],
+)
+def test_a_token_that_does_not_tell_is_asked_for_each_time(opaque: Any) -> None:
+    provider = Provider(opaque)
+    token = CachedToken(provider)
+    assert [token(), token()] == [text_of(opaque)] * 2
+    assert provider.asked == 2
+
+
+def test_an_expiry_may_be_text() -> None:
+    provider = Provider(AccessToken("t", str(int(time.time() + HOUR))))  # type: ignore[arg-type]
+    token = CachedToken(provider)
+    assert [token(), token()] == ["t", "t"]
+    assert provider.asked == 1
+
+
+def test_a_token_that_was_forgotten_is_asked_for_again(make: Callable[..., Any]) -> None:
+    old, new = make(HOUR, "old"), make(HOUR, "new")
+    token = CachedToken(Provider(old, new))
+    token()
+    token.forget()
+    assert token() == text_of(new)
+
+
+def test_a_refused_answer_forgets_the_token_of_a_key() -> None:
+    key = ApiKey(CachedToken(Provider(access_token(HOUR, "old"), access_token(HOUR, "new"))), "ACME_API_KEY")
+    assert sent(key) == sent(key) == {"Authorization": "Bearer secret-old"}
+    key.refused()
+    assert sent(key) == {"Authorization": "Bearer secret-new"}
+
+
+@pytest.mark.parametrize("given", [None, SECRET, given_key])
+def test_another_key_has_nothing_to_forget(given: Key | None) -> None:
+    key = ApiKey(given, "ACME_API_KEY")
+    before = sent(key)
+    key.refused()
+    assert sent(key) == before
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("secret-cause"), "", None], ids=["an error", "nothing", "None"])
+def test_the_old_token_serves_while_it_lives(
+    make: Callable[..., Any], failure: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    old, new = make(200.0, "old"), make(HOUR, "new")
+    provider = Provider(old, failure, failure, new)
+    token = CachedToken(provider)
+    assert [token() for _ in range(4)] == [text_of(old)] * 3 + [text_of(new)]
+    assert provider.asked == 4
+    assert len(caplog.records) == 2
+    assert "the old one lives for" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_a_failure_that_outlasts_the_old_token_is_raised() -> None:
+    expires_at = time.time() + 0.3
+
+    def provider() -> AccessToken:
+        if not token._kept[0]:
+            return AccessToken("secret-old", expires_at)
+        while time.time() < expires_at:
+            time.sleep(0.01)
+        raise RuntimeError("no")
+
+    token = CachedToken(provider)
+    key = ApiKey(token, "ACME_API_KEY")
+    key.authorization("acme")
+    with pytest.raises(ConfigurationError) as caught:
+        key.authorization("acme")
+    assert "secret" not in f"{caught.value} {chained_trace(caught.value)}"
+
+
+def chained_trace(error: BaseException) -> str:
+    """The local variables of our frames, those of the causes too."""
+    shown: list[str] = []
+    one: BaseException | None = error
+    while one is not None:
+        shown.append(repr(one) if one is error else type(one).__name__)
+        trace = one.__traceback__
+        while trace is not None:
+            if trace.tb_frame.f_code.co_filename == ApiKey.authorization.__code__.co_filename:
+                shown.append(repr({name: value for name, value in trace.tb_frame.f_locals.items() if name != "exc"}))
+            trace = trace.tb_next
+        one = one.__cause__
+    return " ".join(shown)
+
+
+@pytest.mark.parametrize("lived", [False, True], ids=["never had one", "the old one is over"])
+def test_a_provider_that_fails_is_a_configuration_error_that_shows_no_token(lived: bool) -> None:
+    failure = RuntimeError("no network")
+    answers = [access_token(-1.0, "old"), failure] if lived else [failure]
+    key = ApiKey(CachedToken(Provider(*answers)), "ACME_API_KEY")
+    if lived:
+        key.authorization("acme")
+    with pytest.raises(ConfigurationError, match=r"acme: the function that gives .* failed: RuntimeError") as caught:
+        key.authorization("acme")
+    assert caught.value.__cause__ is failure
+    assert "secret" not in f"{caught.value} {chained_trace(caught.value)}"
+
+
+def test_an_error_of_ours_passes_through_as_it_is() -> None:
+    error = ConfigurationError("log in first", provider="acme")
+    with pytest.raises(ConfigurationError) as caught:
+        ApiKey(CachedToken(Provider(error)), "ACME_API_KEY").authorization("acme")
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("given", [5, b"secret-bytes", AccessToken(b"secret-bytes", 0), {"access_token": "secret"}])  # type: ignore[arg-type]
+def test_a_token_of_another_type_is_refused_without_showing_it(given: Any) -> None:
+    with pytest.raises(ConfigurationError, match="must be a str or a function that gives one, got") as caught:
+        ApiKey(CachedToken(Provider(given)), "ACME_API_KEY").authorization("acme")
+    assert "secret" not in f"{caught.value} {chained_trace(caught.value)}"
+
+
+def test_one_thread_asks_early_and_the_others_do_not_wait(make: Callable[..., Any]) -> None:
+    old, new = make(200.0, "old"), make(HOUR, "new")
+    is_asking, goes_on, asked = threading.Event(), threading.Event(), list[int]()
+
+    def provider() -> Any:
+        asked.append(len(asked))
+        if len(asked) == 1:
+            return old
+        is_asking.set()
+        assert goes_on.wait(PATIENCE_S)
+        return new
+
+    token = CachedToken(provider)
+    token()
+    with ThreadPoolExecutor(9) as pool:
+        early = pool.submit(token)
+        assert is_asking.wait(PATIENCE_S)
+        others = [pool.submit(token) for _ in range(32)]
+        assert [other.result(PATIENCE_S) for other in others] == [text_of(old)] * 32
+        goes_on.set()
+        assert early.result(PATIENCE_S) == text_of(new)
+    assert (token(), len(asked)) == (text_of(new), 2)
+
+
+def test_threads_that_forget_see_no_half_of_a_token(make: Callable[..., Any]) -> None:
+    given = make(HOUR)
+    token = CachedToken(lambda: given)
+    ends_at = time.monotonic() + 0.3
+
+    def use(forgets: bool) -> set[str]:
+        found = set[str]()
+        while time.monotonic() < ends_at:
+            found.add(token())
+            if forgets:
+                token.forget()
+        return found
+
+    with ThreadPoolExecutor(4) as pool:
+        assert set().union(*pool.map(use, [True, False, False, False])) == {text_of(given)}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_child_that_was_forked_while_somebody_asked_asks_itself() -> None:
+    old, new = access_token(200.0, "old"), access_token(HOUR, "new")
+    is_asking, goes_on, parent = threading.Event(), threading.Event(), os.getpid()
+
+    def provider() -> AccessToken:
+        if token._kept[0] and os.getpid() == parent:
+            is_asking.set()
+            assert goes_on.wait(PATIENCE_S)
+        return new if token._kept[0] else old
+
+    token = CachedToken(provider)
+    token()
+    with ThreadPoolExecutor(1) as pool:
+        early = pool.submit(token)
+        assert is_asking.wait(PATIENCE_S)
+        child = os.fork()
+        if not child:
+            with suppress(BaseException):
+                os._exit(0 if token() == "secret-new" else 1)
+            os._exit(2)
+        goes_on.set()
+        assert early.result(PATIENCE_S) == "secret-new"
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def provided() -> AccessToken:
+    return access_token(HOUR, "travelled")
+
+
+def test_a_token_stays_and_its_provider_travels() -> None:
+    token = CachedToken(provided)
+    token()
+    pickled = pickle.dumps(token)
+    assert b"secret" not in pickled
+    assert pickle.loads(pickled)() == "secret-travelled"
+
+
+def test_nothing_shows_a_kept_token() -> None:
+    token = CachedToken(provided)
+    key = ApiKey(token, "ACME_API_KEY")
+    key.authorization("acme")
+    assert f"{token!r} {token!s} {key!r}" == "<CachedToken> <CachedToken> <ApiKey given>"
+    assert not hasattr(token, "__dict__")

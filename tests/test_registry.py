@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import completion
-from completion import CompletionModel, ConfigurationError, LocalModel, OpenAIModel
+from completion import AnthropicModel, AzureOpenAIModel, CompletionModel, ConfigurationError, LocalModel, OpenAIModel
+from completion.endpoint import HttpModel
 from completion.registry import families, family
 
 ACME = """
@@ -45,20 +46,31 @@ def _acme_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     sys.modules.pop("acme_llm", None)
 
 
-def test_a_name_gives_family_and_model_id() -> None:
-    model = completion.model("openai:gpt-5", api_key="k")
-    assert isinstance(model, OpenAIModel)
-    assert (model.name, model.model) == ("openai", "gpt-5")
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("anthropic:claude-sonnet-4-5", AnthropicModel),
+        ("azure-openai:my-deployment", AzureOpenAIModel),
+        ("local:my-model.gguf", LocalModel),
+        ("openai:gpt-5", OpenAIModel),
+    ],
+)
+def test_a_name_gives_family_and_model_id(name: str, kind: type[CompletionModel]) -> None:
+    options = {} if kind is LocalModel else {"api_key": "k", "base_url": "http://127.0.0.1:9"}
+    model = completion.model(name, **options)
+    assert type(model) is kind
+    assert (model.name, model.model) == (name.partition(":")[0], name.partition(":")[2].removesuffix(".gguf"))
 
 
 def test_a_model_id_may_hold_colons() -> None:
     assert completion.model("openai:ft:gpt-5:acme", api_key="k").model == "ft:gpt-5:acme"
 
 
-def test_options_go_to_the_family() -> None:
-    model = completion.model("openai:gpt-5", api_key="k", base_url="http://127.0.0.1:9/v1/")
-    assert isinstance(model, OpenAIModel)
-    assert model.base_url == "http://127.0.0.1:9/v1"
+@pytest.mark.parametrize("family_name", ["anthropic", "azure-openai", "openai"])
+def test_options_go_to_the_family(family_name: str) -> None:
+    model = completion.model(f"{family_name}:m", api_key="k", base_url="http://127.0.0.1:9/proxy/")
+    assert isinstance(model, HttpModel)
+    assert model.base_url == "http://127.0.0.1:9/proxy"
 
 
 def test_the_embedded_model_needs_no_model_id() -> None:

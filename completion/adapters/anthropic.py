@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import math
 import os
 import re
 import sys
@@ -18,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from completion import classify
-from completion.assembly import Line, ToolCall, count, joined_halves, string
+from completion.assembly import Line, ToolCall, count, finish_reason, joined_halves, parse_args, string
 from completion.contract.chunks import (
     FinishReason,
     ProviderBlockFinished,
@@ -48,8 +49,8 @@ from completion.contract.messages import (
 from completion.contract.request import ChatRequest, JsonSchema, ToolChoice, ToolDefinition
 from completion.contract.stream import ChatStream
 from completion.credentials import ApiKey, Key
-from completion.endpoint import Endpoint, Events, HttpClient, HttpModel, Options, TurnOver, Wait
-from completion.errors import MalformedStreamError, TransportError, TruncatedStreamError
+from completion.endpoint import FOR_NOTHING, FOR_USAGE, Endpoint, Events, HttpClient, HttpModel, Options, TurnOver, Wait
+from completion.errors import MalformedStreamError, TransportError, TruncatedStreamError, without_prompt
 from completion.lowering import cache_wishes, merged, require_request, system_text, unsupported
 from completion.sse import DONE, MAX_EVENT_BYTES
 from completion.transport import Session, Timeout
@@ -84,6 +85,7 @@ FINISH_REASONS = {
 SAMPLING = ("temperature", "top_p", "top_k")
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 MAX_BREAKPOINTS = 4
+NO_ERROR_TEXT = [{"type": "text", "text": "Error"}]  # a failure may not be without words
 _LEAST_WHILE_THINKING = {"temperature": 1, "top_p": 0.95}
 
 # Tokens to think with, for models that take a budget: up to 4.6. From 4.6 on they take an effort, too, and from 4.7
@@ -96,10 +98,12 @@ NEWEST = (99, 0)
 
 # Blocks of our own making in a history: what belongs to a block or a message of the wire, and has no place in ours.
 #   {"type": "citations", "citations": […], "length": 17}     of the last 17 characters of the text before it
-#   {"type": "caller", "tool_use_id": "toolu_1", "caller": {…}}
+#   {"type": "caller", "tool_use_id": "toolu_1", "caller": {…}}      and what else stands in a call
 #   {"type": "message", "container": {…}, "stop_details": {…}, "context_management": {…}}
 CITATIONS, CALLER, MESSAGE = "citations", "caller", "message"
+_OF_A_CALL = ("type", "id", "name", "input")
 _BESIDE_CONTENT = ("container", "stop_details", "context_management")
+_COUNTERS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 
 # --- the model -------------------------------------------------------------------------------------------------
 
@@ -135,6 +139,7 @@ class AnthropicClient(HttpClient):
         base_url = base_url or os.environ.get("ANTHROPIC_BASE_URL") or BASE_URL
         own = {"anthropic-version": version, **({"anthropic-beta": ",".join(betas)} if betas else {})}
         self._version = version
+        self._betas = tuple(betas)
         self._endpoint = Endpoint(
             provider=self.name,
             base_url=base_url.rstrip("/").removesuffix("/v1"),
@@ -169,21 +174,23 @@ class AnthropicModel(HttpModel):
     ) -> None:
         super().__init__(model, client, options)
 
+    @without_prompt
     def chat_stream(self, req: ChatRequest) -> ChatStream:
         """The answer as a stream.
 
         Raises:
             CompletionError: whatever keeps the stream from opening.
         """
-        payload, dropped = lower(req, self.model, version=self._client._version)
-        return self._client._endpoint.stream(PATH, payload, assemble, model=self.model, dropped=dropped)
+        client = self._client
+        payload, dropped = lower(req, self.model, version=client._version, betas=client._betas)
+        return client._endpoint.stream(PATH, payload, assemble, model=self.model, dropped=dropped)
 
 
 # --- lower: ChatRequest -> the JSON body -------------------------------------------------------------------------
 
 
 def lower(
-    req: ChatRequest, model: str, *, version: str = VERSION, adapter: str = "anthropic"
+    req: ChatRequest, model: str, *, version: str = VERSION, betas: Sequence[str] = (), adapter: str = "anthropic"
 ) -> tuple[dict[str, Any], list[str]]:
     """The JSON body, and the names of the fields that were left out because they state a preference only.
 
@@ -215,7 +222,7 @@ def lower(
     if _breakpoints(payload) < cache_wishes(req):
         dropped.append("cache_control")
     body = merged(payload, req.additional_params or {})
-    _check(body, version, adapter)
+    _check(body, version, betas, adapter)
     return body, dropped
 
 
@@ -237,6 +244,7 @@ def _thinking(effort: str | int | None, version: tuple[int, int] | None) -> tupl
     """What to send as ``thinking`` and as ``output_config.effort``."""
     if effort is None:
         return None, None
+    effort = effort or "minimal"
     adaptive_since = ADAPTIVE_SINCE if isinstance(effort, str) else ADAPTIVE_ONLY_SINCE
     is_adaptive = version is not None and version >= adaptive_since
     if not is_adaptive:
@@ -244,7 +252,7 @@ def _thinking(effort: str | int | None, version: tuple[int, int] | None) -> tupl
         if not budget:
             return {"type": "disabled"}, None
         return {"type": "enabled", "budget_tokens": max(budget, LEAST_BUDGET)}, None
-    if effort in ("minimal", 0):  # without being asked to it does not think, and some cannot be told not to
+    if effort == "minimal":  # without being asked to it does not think, and some cannot be told not to
         return None, "low"
     if isinstance(effort, int):
         effort = "low" if effort < 2048 else "medium" if effort < 8192 else "high"
@@ -262,8 +270,9 @@ def _format(wanted: JsonSchema | str | None, adapter: str) -> dict[str, Any] | N
 def _system(req: ChatRequest) -> Any:
     """A string, or blocks when one of them is to be cached."""
     if not isinstance(req.system_prompt, tuple) or not any(block.cache_control for block in req.system_prompt):
-        return system_text(req) or None
-    said = [block for block in req.system_prompt if block.text]
+        text = system_text(req)
+        return text if text.strip() else None
+    said = [block for block in req.system_prompt if block.text.strip()]
     return [_cached({"type": "text", "text": block.text}, block.cache_control) for block in said] or None
 
 
@@ -271,7 +280,7 @@ def _tool(tool: ToolDefinition) -> dict[str, Any]:
     fields = {
         "name": tool.name,
         "description": tool.description or None,
-        "input_schema": tool.input_schema,
+        "input_schema": {"type": "object", **tool.input_schema},  # it has to be said, also of a tool without input
         "strict": tool.strict,
     }
     return _cached(_without_none(fields), tool.cache_control)
@@ -279,7 +288,8 @@ def _tool(tool: ToolDefinition) -> dict[str, Any]:
 
 def _tool_choice(req: ChatRequest) -> dict[str, Any] | None:
     choice = req.tool_choice
-    if not req.tools or (choice is None and req.parallel_tool_use is None):
+    has_tools = req.tools or (req.additional_params or {}).get("tools")  # those that the server runs
+    if not has_tools or (choice is None and req.parallel_tool_use is None):
         return None
     choice = choice or ToolChoice.auto()
     lowered: dict[str, Any] = {"type": choice.kind}
@@ -300,16 +310,22 @@ def _cached(block: dict[str, Any], wish: CacheControl | None) -> dict[str, Any]:
 
 def _messages(req: ChatRequest, adapter: str) -> list[dict[str, Any]]:
     lowered: list[dict[str, Any]] = []
-    for message in sendable(req.messages):
-        content = _assistant(message, adapter) if message.role == "assistant" else _user(message, adapter)
+    for sent in sendable(req.messages):
+        content = _assistant(sent, adapter) if sent.role == "assistant" else _parts(sent.blocks, adapter)
         if not content:
             continue
-        if lowered and lowered[-1]["role"] == message.role:
+        if lowered and lowered[-1]["role"] == sent.role:  # nothing was left of what stood between them
             lowered[-1]["content"] += content
         else:
-            lowered.append({"role": message.role, "content": content})
+            lowered.append({"role": sent.role, "content": content})
     if not lowered:
         raise unsupported(adapter, "messages", "there is nothing in them to send")
+    for message in lowered:
+        if message["role"] == "user":  # the API wants the results of tools before anything else
+            message["content"].sort(key=lambda block: block.get("type") != "tool_result")
+    last = lowered[-1]["content"][-1]
+    if lowered[-1]["role"] == "assistant" and last.get("type") == "text":  # to be continued; it refuses a space there
+        lowered[-1]["content"][-1] = {**last, "text": string(last.get("text")).rstrip()}
     return lowered
 
 
@@ -341,24 +357,28 @@ def _put_back(own: dict[str, Any], content: list[dict[str, Any]], wish: CacheCon
     """A block of this wire, verbatim; what we made of a part of one goes back to its place."""
     kind = own.get("type")
     if kind == CITATIONS:
-        if content and content[-1]["type"] == "text":
+        if content and content[-1].get("type") == "text":
             content[-1:] = _cited(content[-1], own)
     elif kind == CALLER:
-        for block in content:
-            if block["type"] == "tool_use" and block["id"] == own.get("tool_use_id"):
-                block["caller"] = own.get("caller")
+        beside = {name: value for name, value in own.items() if name not in ("type", "tool_use_id")}
+        for n, block in enumerate(content):
+            if block.get("type") == "tool_use" and block.get("id") == own.get("tool_use_id"):
+                content[n] = {**block, **beside}
     elif kind != MESSAGE:
         content.append(_cached(own, wish))
 
 
 def _cited(block: dict[str, Any], own: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The end of the text with its citations, and before it the rest, which has none."""
-    text, length = block["text"], own.get("length") or 0
-    before = text[:-length] if length else ""
+    text, length = block["text"], count(own, "length")
+    if not length:  # they came with no text at all
+        yield block
+        return
+    before = text[:-length]
     if before.strip() and "citations" not in block:
         yield {"type": "text", "text": before}
         block = {**block, "text": text[-length:]}
-    yield {**block, "citations": [*block.get("citations", ()), *own["citations"]]}
+    yield {**block, "citations": [*block.get("citations", ()), *_dicts(own.get("citations"))]}
 
 
 def _container(messages: Sequence[Message]) -> str | None:
@@ -371,21 +391,16 @@ def _container(messages: Sequence[Message]) -> str | None:
     return None
 
 
-def _user(message: Message, adapter: str) -> list[dict[str, Any]]:
-    """Content blocks; the API wants the results of tools before anything else."""
-    results = [block for block in message.blocks if isinstance(block, ToolResultBlock)]
-    others = [block for block in message.blocks if not isinstance(block, ToolResultBlock)]
-    return [*(_tool_result(block, adapter) for block in results), *_parts(others, adapter)]
-
-
 def _tool_result(result: ToolResultBlock, adapter: str) -> dict[str, Any]:
+    if any(isinstance(block, ToolResultBlock) for block in result.blocks):
+        raise unsupported(adapter, "ToolResultBlock", "it cannot stand in another")
     fields: dict[str, Any] = {
         "type": "tool_result",
         "tool_use_id": _call_id(result.call_id),
-        "content": _parts(result.blocks, adapter) or None,
+        "content": _parts(result.blocks, adapter) or (NO_ERROR_TEXT if result.is_error else None),
         "is_error": result.is_error or None,
     }
-    return _cached(_without_none(fields), result.cache_control)
+    return _without_none(fields)
 
 
 def _parts(blocks: Iterable[Block], adapter: str) -> list[dict[str, Any]]:
@@ -411,8 +426,8 @@ def _part(block: Block, adapter: str) -> dict[str, Any] | None:
             return {"type": "document", "source": lowered, **({"title": name} if name else {})}
         case ProviderBlock(provider=provider, data=own):
             return own if provider == WIRE else None
-        case ReasoningBlock() | RedactedReasoningBlock():
-            return None
+        case ToolResultBlock():
+            return _tool_result(block, adapter)
         case _:
             raise unsupported(adapter, type(block).__name__, "it cannot stand in a user message of this wire")
 
@@ -441,7 +456,7 @@ def _call_id(call_id: str) -> str:
     return legal if legal == call_id and legal else f"{legal}_{zlib.crc32(call_id.encode('utf-8', 'replace')):08x}"
 
 
-def _check(body: Any, version: str, adapter: str) -> None:
+def _check(body: dict[str, Any], version: str, betas: Sequence[str], adapter: str) -> None:
     """Raise for what the API is known to refuse."""
     given = [name for name in SAMPLING if name in body]
     if given and version >= NO_SAMPLING_SINCE:
@@ -450,11 +465,14 @@ def _check(body: Any, version: str, adapter: str) -> None:
     if isinstance(thinking, dict) and thinking.get("type") != "disabled":
         if isinstance(choice, dict) and choice.get("type") in ("any", "tool"):
             raise unsupported(adapter, "tool_choice", "no call can be forced while the model thinks")
-        for name in SAMPLING:
-            if name in body and not _LEAST_WHILE_THINKING.get(name, 2) <= body[name] <= 1:
+        for name in given:
+            is_number = isinstance(body[name], int | float)
+            if is_number and not _LEAST_WHILE_THINKING.get(name, math.inf) <= body[name] <= 1:
                 raise unsupported(adapter, name, "it cannot be set while the model thinks")
-        budget, most = thinking.get("budget_tokens", 0), body.get("max_tokens", 0)
-        if isinstance(budget, int) and isinstance(most, int) and budget >= most:
+        budget, most = thinking.get("budget_tokens"), body.get("max_tokens")
+        # Interleaved with calls, the thinking of several answers shares one budget.
+        is_shared = any(beta.startswith("interleaved-thinking") for beta in betas)
+        if isinstance(budget, int) and isinstance(most, int) and budget >= most and not is_shared:
             raise unsupported(adapter, "thinking.budget_tokens", f"{budget} is not below max_tokens, {most}")
     breakpoints = _breakpoints(body)
     if breakpoints > MAX_BREAKPOINTS:
@@ -479,7 +497,7 @@ def _dicts(given: Any) -> list[dict[str, Any]]:
 # --- assemble: events -> chunks ----------------------------------------------------------------------------------
 
 
-def assemble(events: Events, turn_over: TurnOver = lambda is_sure: None) -> Iterator[StreamChunk]:
+def assemble(events: Events, turn_over: TurnOver = lambda seconds: None) -> Iterator[StreamChunk]:
     """The chunks of one turn.
 
     The end of turn is a ``stop_reason`` or ``message_stop``, compatible servers leave out either. What follows is
@@ -488,6 +506,9 @@ def assemble(events: Events, turn_over: TurnOver = lambda is_sure: None) -> Iter
     line = Line()
     content = _Content(line)
     message = _Message()
+    is_over = False
+    is_another_wire: bool | None = None
+    is_clear = True  # text may be yielded without asking anybody
     try:
         for name, data in events:
             if data is DONE:  # gateways add it; it is no end of turn on this wire
@@ -500,47 +521,67 @@ def assemble(events: Events, turn_over: TurnOver = lambda is_sure: None) -> Iter
             kind = data.get("type") or name
             if kind == "content_block_delta":
                 # {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hi"}}
-                delta = data["delta"]
-                if delta.get("type") == "text_delta" and line.is_clear and not content.half:
+                delta = data.get("delta")
+                if type(delta) is not dict:
+                    log.debug("skipped a delta that is no object")
+                    continue
+                if is_clear and delta.get("type") == "text_delta":
                     text = delta.get("text")
-                    if text and text[-1] <= "\ud7ff":
+                    if type(text) is str and text and text[-1] <= "\ud7ff":
                         content.said += len(text)
                         yield TextDelta(text)
                         continue
-                yield from content.delta(data.get("index"), delta)
+                for chunk in content.delta(data.get("index"), delta):
+                    message.check_goes_on()
+                    yield chunk
             elif kind == "content_block_start":
                 # {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
-                block = data["content_block"]
+                block = data.get("content_block")
+                if type(block) is not dict:
+                    log.debug("skipped a block that is no object")
+                    continue
                 message.answers(block)
-                yield from content.start(data.get("index"), block)
+                for chunk in content.start(data.get("index"), block):
+                    message.check_goes_on()
+                    yield chunk
             elif kind == "content_block_stop":
                 yield from content.stop(data.get("index"))
             elif kind == "message_start":
                 # {"type": "message_start", "message": {"id": "msg_1", "content": [], "usage": {…}, …}}
-                if message.start(data["message"]):
-                    for index, block in enumerate(data["message"].get("content") or ()):
+                given = data.get("message")
+                if type(given) is dict and message.start(given):
+                    for index, block in enumerate(_dicts(given.get("content"))):
                         yield from content.start(index, block)
                         yield from content.stop(index)
             elif kind == "message_delta":
                 # {"type": "message_delta", "delta": {"stop_reason": "end_turn", …}, "usage": {"output_tokens": 9}}
+                message.note(data)
                 message.note(data.get("delta"))
                 message.count(data.get("usage"))
             elif kind == "message_stop":
                 message.is_stopped = True
-            elif kind == "error" or data.get("error") or ("type" not in data and _is_complaint(data)):
+            elif "error" in (kind, name) or data.get("error") or ("type" not in data and _is_complaint(data)):
                 raise classify.in_band(data)
             else:
                 if kind != "ping":
                     log.debug("skipped an event of unknown type %r", kind)
+                    is_another_wire = is_another_wire is not False
                 continue
-            if message.is_over:
-                turn_over(True)
+            is_another_wire = False
+            is_over = message.is_over
+            is_clear = line.is_clear and not content.half and not is_over
+            if is_over:
+                turn_over(FOR_NOTHING if message.is_stopped else FOR_USAGE)
     except TransportError:
-        if not message.is_over:
+        if not is_over:
             raise
-    if not message.is_over:
+    if is_another_wire:
+        raise MalformedStreamError(
+            "no event is one of Anthropic Messages: does base_url point at a server of this wire?"
+        )
+    if not is_over:
         raise TruncatedStreamError("the body ended without stop_reason and message_stop: the answer is not complete")
-    turn_over(True)
+    turn_over(FOR_NOTHING)
     yield from content.end()
     yield from message.chunks(line.calls_finished)
 
@@ -560,13 +601,16 @@ class _Content:
         """Of a character that was cut in two."""
         self._line = line
         self._open: dict[Any, _Block] = {}
-        self._calls: set[Any] = set()  # indexes of calls that are over
+        self._flowing: dict[Any, None] = {}  # indexes of the open ones of text and thinking
+        self._over: set[Any] = set()  # indexes of the calls, of ours and of the server's tools, that are over
+        self._last: Any = None  # index of the block that began last
         self._text_over: _Block | None = None
 
     def start(self, index: Any, given: dict[str, Any]) -> Iterator[StreamChunk]:
+        index = _key(index)
         # A server that does not say where a block stops ends it by beginning the next; calls may go on.
-        for other in [key for key, open_ in self._open.items() if key == index or open_.kind in ("text", "thinking")]:
-            yield from self.stop(other)
+        for other in (*self._flowing, index):
+            yield from self._stop(other)
         kind = string(given.get("type"))
         block = self._opened(index, kind, given)
         match kind:
@@ -587,6 +631,7 @@ class _Content:
 
     def delta(self, index: Any, delta: dict[str, Any]) -> Iterator[StreamChunk]:
         kind = delta.get("type")
+        index = self._last if _key(index) is None else index
         block = self._open.get(index)
         match kind:
             case "text_delta":
@@ -595,53 +640,64 @@ class _Content:
                 yield from self._thought(block or self._opened(index, "thinking", {}), delta.get("thinking"))
             case "signature_delta":
                 block = block or self._opened(index, "thinking", {})
-                block.signature = string(delta.get("signature"))
+                block.signature = string(delta.get("signature")) or block.signature
             case "input_json_delta":
                 yield from self._input(index, block, string(delta.get("partial_json")))
             case "citations_delta":
                 # {"type": "citations_delta", "citation": {"type": "page_location", "cited_text": "…", …}}
                 citation = _dicts([delta.get("citation")])
-                if block is not None:
+                if block is not None and block.kind == "text":
                     block.citations += citation
-                elif self._text_over is not None:
-                    yield from self._cite(self._text_over, citation)
-            case "compaction_delta" if block is not None:
-                # {"type": "compaction_delta", "content": "A summary"}
-                block.given |= {key: value for key, value in delta.items() if key != "type" and value is not None}
+                else:
+                    yield from self._cite(self._text_over or _Block("text", {}, 0), citation)
+            case "compaction_delta":
+                # {"type": "compaction_delta", "content": "A summary", "encrypted_content": "…"}
+                block = block or self._opened(index, "compaction", {"type": "compaction"})
+                told = {name: value for name, value in delta.items() if name != "type" and value is not None}
+                block.given = {**block.given, **told}
             case _:
                 log.debug("skipped a delta of unknown type %r", kind)
 
     def stop(self, index: Any) -> Iterator[StreamChunk]:
-        block = self._open.pop(index, None)
-        if block is None:
-            return
-        match block.kind:
-            case "text":
-                yield from self._text("", is_last=True)
-                block.length = self.said - block.began_at
-                self._text_over = block
-                yield from self._cite(block, block.citations)
-            case "thinking":
-                if block.signature or not block.is_empty:
-                    yield from self._line.reasoning_over(block.signature or None)
-            case "tool_use":
-                self._calls.add(index)
-                yield from self._call_over(block)
-            case "redacted_thinking":
-                pass
-            case _:
-                yield from self._line.whole(ProviderBlockFinished(WIRE, block.whole()))
+        return self._stop(self._last if _key(index) is None else index)
 
     def end(self) -> Iterator[StreamChunk]:
         """All that is still open, closed."""
         for index in list(self._open):
-            yield from self.stop(index)
+            yield from self._stop(index)
         yield from self._text("", is_last=True)
         yield from self._line.end()
 
     def _opened(self, index: Any, kind: str, given: dict[str, Any]) -> _Block:
         block = self._open[index] = _Block(kind, given, self.said)
+        self._last = index
+        if kind in ("text", "thinking"):
+            self._flowing[index] = None
         return block
+
+    def _stop(self, index: Any) -> Iterator[StreamChunk]:
+        block = self._open.pop(index, None)
+        if block is None:
+            return
+        self._flowing.pop(index, None)
+        match block.kind:
+            case "text":
+                yield from self._text("", is_last=True)
+                self._text_over = block
+                yield from self._cite(block, block.citations)
+            case "thinking":
+                if block.signature or not block.is_empty:
+                    yield from self._line.reasoning_over(block.signature or None)
+            case "redacted_thinking":
+                pass
+            case "tool_use":
+                self._over.add(index)
+                yield from self._call_over(block)
+            case "":
+                log.debug("skipped a block without a type")
+            case _:
+                self._over.add(index)
+                yield from self._line.whole(ProviderBlockFinished(WIRE, block.whole()))
 
     def _text(self, text: str, *, is_last: bool = False) -> Iterator[StreamChunk]:
         text, self.half = joined_halves(self.half + text)
@@ -657,14 +713,16 @@ class _Content:
             yield from self._line.reasoning(text)
 
     def _input(self, index: Any, block: _Block | None, text: str) -> Iterator[StreamChunk]:
+        if block is None and index in self._over:
+            if text.strip():
+                raise MalformedStreamError("the arguments of a tool call go on after its end")
+            return
         if block is not None and block.kind != "tool_use":
             block.inputs.append(text)  # of a tool that the server runs
             return
         if not text:
             return
         if block is None:
-            if index in self._calls:
-                raise MalformedStreamError("the arguments of a tool call go on after its end")
             block = self._opened(index, "tool_use", {})  # nobody said which tool
             yield from self._line.call(block.call)
         block.inputs.append(text)
@@ -674,30 +732,37 @@ class _Content:
     def _call_over(self, block: _Block) -> Iterator[StreamChunk]:
         call, given = block.call, block.given.get("input")
         if given and not block.inputs:
-            call.add(json.dumps(given, ensure_ascii=False, separators=(",", ":")))
+            is_text = isinstance(given, str)
+            call.add(given if is_text else json.dumps(given, ensure_ascii=False, separators=(",", ":")))
         call.is_closed = True
         yield from self._line.flow()
-        caller = block.given.get("caller")
-        if isinstance(caller, dict) and caller.get("type") != "direct":
-            own = {"type": CALLER, "tool_use_id": call.given_id or call.call_id, "caller": caller}
+        beside = {name: value for name, value in block.given.items() if name not in _OF_A_CALL and value is not None}
+        if beside.get("caller") == {"type": "direct"}:  # by the model, as ever
+            del beside["caller"]
+        if beside:
+            own = {"type": CALLER, "tool_use_id": call.given_id or call.call_id, **beside}
             yield from self._line.whole(ProviderBlockFinished(WIRE, own))
 
     def _cite(self, block: _Block, citations: list[dict[str, Any]]) -> Iterator[StreamChunk]:
         if citations:
-            own = {"type": CITATIONS, "citations": citations, "length": block.length}
+            own = {"type": CITATIONS, "citations": citations, "length": self.said - block.began_at}
             yield from self._line.whole(ProviderBlockFinished(WIRE, own))
+
+
+def _key(index: Any) -> int | str | None:
+    """The index of a block; None where there is none, or nonsense."""
+    return index if isinstance(index, int | str) else None
 
 
 class _Block:
     """A content block as it arrives."""
 
-    __slots__ = ("began_at", "call", "citations", "given", "inputs", "is_empty", "kind", "length", "signature")
+    __slots__ = ("began_at", "call", "citations", "given", "inputs", "is_empty", "kind", "signature")
 
     def __init__(self, kind: str, given: dict[str, Any], began_at: int) -> None:
         self.kind = kind
         self.given = given
         self.began_at = began_at  # characters of text before it
-        self.length = 0
         self.call = ToolCall(string(given.get("id")), string(given.get("name")))
         self.inputs: list[str] = []
         self.citations: list[dict[str, Any]] = []
@@ -710,8 +775,8 @@ class _Block:
         if not text.strip():
             return self.given
         try:
-            given = json.loads(text)
-        except (ValueError, RecursionError):  # cut off by max_tokens
+            given = parse_args(text)
+        except ValueError:  # cut off by max_tokens
             given = text
         return {**self.given, "input": given}
 
@@ -750,6 +815,11 @@ class _Message:
         self.note(given)
         return True
 
+    def check_goes_on(self) -> None:
+        """Raise MalformedStreamError where there is no more to say."""
+        if self.is_stopped:
+            raise MalformedStreamError("the answer goes on after message_stop")
+
     def note(self, given: Any) -> None:
         """The end of the turn, where it is there already."""
         if not isinstance(given, dict):
@@ -773,7 +843,7 @@ class _Message:
             yield ProviderBlockFinished(WIRE, {"type": MESSAGE, **self._beside})
         yield TurnFinished(
             reason=self._reason(calls_finished),
-            usage=_usage(self._usage) if self._usage else None,
+            usage=None if self._usage.keys().isdisjoint(_COUNTERS) else _usage(self._usage),
             service_tier=string(self._usage.get("service_tier")) or None,
             provider_reason=self.provider_reason,
             stop_sequence=self._stop_sequence,
@@ -782,11 +852,9 @@ class _Message:
         )
 
     def _reason(self, calls_finished: int) -> FinishReason:
-        word = self.provider_reason
-        reason = FinishReason.OTHER if word is None else FINISH_REASONS.get(word, FinishReason.OTHER)
-        if calls_finished and (word is None or reason is FinishReason.END_TURN):
-            return FinishReason.TOOL_USE
-        return reason
+        reason = finish_reason(self.provider_reason, FINISH_REASONS, calls_finished)
+        is_stopped_early = self._stop_sequence and reason is FinishReason.END_TURN  # llama.cpp
+        return FinishReason.STOP_SEQUENCE if is_stopped_early else reason
 
 
 def _usage(given: dict[str, Any]) -> Usage:

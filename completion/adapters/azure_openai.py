@@ -20,7 +20,7 @@ from completion.contract.request import ChatRequest
 from completion.contract.stream import ChatStream
 from completion.credentials import ApiKey, CachedToken, Key
 from completion.endpoint import Endpoint, HttpClient, HttpModel, Options, Wait
-from completion.errors import ConfigurationError
+from completion.errors import ConfigurationError, without_prompt
 from completion.sse import MAX_EVENT_BYTES
 from completion.transport import Session, Timeout
 
@@ -46,7 +46,8 @@ class AzureOpenAIClient(HttpClient):
         token: an Entra bearer token that does not change.
         token_provider: gives Entra bearer tokens: a string, or what azure-identity's ``get_token`` gives. It is asked
             before a request when the last token has less than five minutes to live, or does not tell how long it lives.
-        api_version: of the dated route; None reads ``OPENAI_API_VERSION``, and without one takes the v1 route.
+        api_version: of the dated route; None reads ``OPENAI_API_VERSION``. Without one, and with ``""``, it is the v1
+            route.
         timeout, session, headers, max_event_bytes: as for OpenAIClient.
 
     Give one of the three credentials; without any ``AZURE_OPENAI_API_KEY`` or ``AZURE_OPENAI_AD_TOKEN`` is read.
@@ -74,7 +75,7 @@ class AzureOpenAIClient(HttpClient):
         base_url = base_url or os.environ.get("AZURE_OPENAI_ENDPOINT")
         if not base_url:
             raise ConfigurationError("no base URL: set AZURE_OPENAI_ENDPOINT or give base_url=", provider=self.name)
-        self._api_version = api_version or os.environ.get("OPENAI_API_VERSION") or None
+        self._api_version = (os.environ.get("OPENAI_API_VERSION") if api_version is None else api_version) or None
         self._endpoint = Endpoint(
             provider=self.name,
             base_url=base_url.rstrip("/").removesuffix(V1_ROUTE).removesuffix("/openai"),
@@ -110,6 +111,7 @@ class AzureOpenAIModel(HttpModel):
     ) -> None:
         super().__init__(deployment, client, options)
 
+    @without_prompt
     def chat_stream(self, req: ChatRequest) -> ChatStream:
         """The answer as a stream.
 
@@ -139,4 +141,4 @@ def _key(api_key: Key | None, token: str | None, token_provider: TokenProvider |
 def _path(deployment: str, api_version: str | None) -> str:
     if api_version is None:
         return V1_ROUTE + PATH
-    return f"/openai/deployments/{quote(deployment, safe='')}{PATH}?api-version={quote(api_version)}"
+    return f"/openai/deployments/{quote(deployment, safe='')}{PATH}?api-version={quote(api_version, safe='')}"

@@ -19,7 +19,7 @@ from completion.contract.request import ChatRequest
 from completion.contract.stream import ChatStream
 from completion.credentials import ApiKey
 from completion.endpoint import Endpoint, Wait
-from completion.errors import ConfigurationError
+from completion.errors import ConfigurationError, without_prompt
 from completion.lowering import unsupported
 from completion.sse import MAX_EVENT_BYTES
 from completion.transport import Session, Timeout
@@ -84,6 +84,7 @@ class LocalModel:
         """The random key of the server. Raises as ``base_url`` does."""
         return self._server().api_key
 
+    @without_prompt
     def chat_stream(self, req: ChatRequest) -> ChatStream:
         """The answer as a stream; the first call starts the server, and fetches the weights if need be.
 

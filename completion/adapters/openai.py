@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from completion import classify
-from completion.assembly import Line, ToolCall, count, joined_halves, string
+from completion.assembly import Line, ToolCall, count, finish_reason, joined_halves, string
 from completion.contract.chunks import (
     FinishReason,
     ProviderBlockFinished,
@@ -48,7 +48,7 @@ from completion.contract.request import ChatRequest, JsonSchema, ToolChoice, Too
 from completion.contract.stream import ChatStream
 from completion.credentials import ApiKey, Key
 from completion.endpoint import FOR_NOTHING, FOR_USAGE, Endpoint, Events, HttpClient, HttpModel, Options, TurnOver, Wait
-from completion.errors import MalformedStreamError, ProviderError, TransportError, TruncatedStreamError
+from completion.errors import MalformedStreamError, ProviderError, TransportError, TruncatedStreamError, without_prompt
 from completion.lowering import cache_wishes, data_uri, json_text, merged, require_request, system_text, unsupported
 from completion.sse import DONE, MAX_EVENT_BYTES
 from completion.transport import Session, Timeout
@@ -166,6 +166,7 @@ class OpenAIModel(HttpModel):
     def __init__(self, model: str, *, client: OpenAIClient | None = None, **options: Unpack[OpenAIOptions]) -> None:
         super().__init__(model, client, options)
 
+    @without_prompt
     def chat_stream(self, req: ChatRequest) -> ChatStream:
         """The answer as a stream.
 
@@ -450,7 +451,8 @@ def _raise_if_error(data: dict[str, Any], name: str) -> None:
     # {"detail": "…"}, {"code": "399505", "message": "…"}, {"base_resp": {"status_code": 1008, "status_msg": "…"}}
     base = data.get("base_resp")
     has_failed = isinstance(base, dict) and base.get("status_code")
-    if error is not None or has_failed or any(data.get(key) for key in ("message", "detail", "error_code")):
+    complaint = data.get("detail") or data.get("error_code") or string(data.get("message"))
+    if error is not None or has_failed or complaint:
         raise classify.in_band({**data, "message": base.get("status_msg")} if isinstance(base, dict) else data)
 
 
@@ -732,13 +734,8 @@ class _End:
         )
 
     def _reason(self, calls_finished: int) -> FinishReason:
-        word = self.provider_reason
-        reason = FinishReason.OTHER if word is None else FINISH_REASONS.get(word, FinishReason.OTHER)
-        if calls_finished and (word is None or reason is FinishReason.END_TURN):
-            return FinishReason.TOOL_USE
-        if self.is_refusal and reason is FinishReason.END_TURN:
-            return FinishReason.REFUSAL
-        return reason
+        reason = finish_reason(self.provider_reason, FINISH_REASONS, calls_finished)
+        return FinishReason.REFUSAL if self.is_refusal and reason is FinishReason.END_TURN else reason
 
 
 def _usage(given: dict[str, Any]) -> Usage:

@@ -1,9 +1,11 @@
 """For tests of programs that use this library, and of adapters: real servers and scripted models, no mocks.
 
 ``ProviderServer`` is a loopback HTTP server that plays scripted replies with faults; ``ScriptedModel`` is a
-CompletionModel that answers from a script.
+CompletionModel that answers from a script; ``check_completion_model`` tells which promises of the contract an adapter
+breaks.
 """
 
+from completion.testing.conformance import check_completion_model
 from completion.testing.scripted import ScriptedModel
 from completion.testing.server import (
     Cut,
@@ -31,5 +33,6 @@ __all__ = [
     "Stall",
     "Trickle",
     "WaitFor",
+    "check_completion_model",
     "event",
 ]

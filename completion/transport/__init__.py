@@ -66,6 +66,7 @@ class Transport:
         exchange = Exchange(self.provider, model, self.timeout, authorization)
         sent = _encoded(payload, exchange)
         bound = opening.set(exchange)
+        failure: CompletionError | None = None
         try:
             exchange.begin()
             response = self._sent(url, sent, authorization, exchange)
@@ -75,12 +76,15 @@ class Transport:
             raise error.with_traceback(None) from error.__cause__
         except Exception as exc:
             exchange.end()
-            raise exchange.setup_error(exc) from scrubbed(exc, authorization)
+            failure = exchange.setup_error(exc)
+            failure.__cause__ = scrubbed(exc, authorization)
         except BaseException:
             exchange.end()
             raise
         finally:
             opening.reset(bound)
+        if failure is not None:  # raised here, lest what was caught hangs on it as its context, with all that it says
+            raise failure
         body = Body(response, exchange, _request_id(response.headers, self._request_id_headers), self._dropped)
         try:
             body.check()
@@ -152,13 +156,17 @@ class Transport:
 
 
 def _encoded(payload: Any, exchange: Exchange) -> bytes:
+    cause: Exception | None
     try:
         return json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     except UnicodeEncodeError as exc:
         what = f"the request's text holds {exc.object[exc.start]!r}, half of a surrogate pair, which UTF-8 cannot carry"
-        raise exchange.error(UnsupportedContentError, what) from None
+        cause = None
     except (TypeError, ValueError, RecursionError) as exc:
-        raise exchange.error(UnsupportedContentError, f"the request cannot be written as JSON: {exc}") from exc
+        what = f"the request cannot be written as JSON: {exc}"
+        cause = exc.with_traceback(None)
+    # Raised here, lest what was caught hangs on it as its context: it holds the whole request.
+    raise exchange.error(UnsupportedContentError, what) from cause
 
 
 def _request_id(headers: CaseInsensitiveDict[str], names: tuple[str, ...]) -> str | None:

@@ -70,18 +70,25 @@ class Body:
         if self._held:
             held, self._held = self._held, b""
             yield held
+        failure: CompletionError | None = None
         read = self._direct.read1 if self._direct is not None else self._decoded
         while True:
+            if exchange.is_inherited:  # what is read here would be missing there
+                raise exchange.error(TransportError, "this stream belongs to the process that this one was forked from")
             if exchange.has_clocks:
                 exchange.arm()
             try:
                 piece = read(READ_SIZE)
             except Exception as exc:
-                self._is_broken = True
-                raise exchange.stream_error(exc) from scrubbed(exc, exchange.authorization)
+                failure = exchange.stream_error(exc)
+                failure.__cause__ = scrubbed(exc, exchange.authorization)
+                break
             if not piece:
                 break
             yield piece
+        if failure is not None:  # raised here, lest what was caught hangs on it as its context, with all that it says
+            self._is_broken = True
+            raise failure
         if self.token.cancelled:
             raise exchange.cancelled()
         if self._direct is not None and self._direct.length:

@@ -1,0 +1,211 @@
+"""Good answers on the wire: those that the kit knows by itself, and those that an author gives; and what one says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from completion.contract.chunks import (
+    ReasoningDelta,
+    StreamChunk,
+    TextDelta,
+    ToolCallArgsDelta,
+    ToolCallFinished,
+    ToolCallMalformed,
+    ToolCallStarted,
+    TurnFinished,
+)
+from completion.testing.server import Framing, Piece, Reply, _Send, event
+
+EVENT_STREAM = "text/event-stream"
+
+# What a Reply says of its body by itself.
+_OF_FRAMING = ("content-type", "transfer-encoding", "content-length", "connection")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The body of a good answer, cut into its events."""
+
+    events: tuple[bytes, ...]
+    content_type: str | None = EVENT_STREAM
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_event_stream(self) -> bool:
+        return EVENT_STREAM in (self.content_type or "").lower()
+
+    def whole(
+        self, *, split: int | None = None, framing: Framing = "chunked", before_headers: Iterable[Piece] = ()
+    ) -> Reply:
+        """The answer as it should be."""
+        return Reply(
+            *self.events,
+            content_type=self.content_type,
+            headers=self.headers,
+            split=split,
+            framing=framing,
+            before_headers=before_headers,
+        )
+
+    def begun(self, events: int, *then: Piece) -> Reply:
+        """So many of its events, and then something else: without it, the proper end of the body."""
+        return Reply(*self.events[:events], *then, content_type=self.content_type, headers=self.headers)
+
+
+Answers = Callable[[str], Answer]
+"""An answer that says the given word. An author's own says the same, whatever the word."""
+
+
+def answers_of(given: Reply | str | bytes | Iterable[bytes]) -> Answers:
+    """What ``answer=`` means.
+
+    Raises:
+        ValueError: a name of a wire that the kit does not know, or an answer without events.
+    """
+    if isinstance(given, str):
+        if given not in KNOWN_WIRES:
+            known = ", ".join(map(repr, sorted(KNOWN_WIRES)))
+            raise ValueError(f"answer={given!r}: the kit knows {known} by name; give other answers as a Reply or bytes")
+        wire = KNOWN_WIRES[given]
+        return lambda word: Answer(wire(word))
+    if isinstance(given, Reply):
+        answer = _of_reply(given)
+    elif isinstance(given, bytes):
+        answer = Answer(_events(given))
+    else:
+        answer = Answer(tuple(given))
+    if not answer.events:
+        raise ValueError("answer: there is nothing in it")
+    return lambda word: answer
+
+
+def _of_reply(reply: Reply) -> Answer:
+    """The Reply taken apart; its steps (pauses and the like) are left out."""
+    sent = [(action.framed, action.body_bytes) for action in reply.script if isinstance(action, _Send)]
+    head = next(framed for framed, _ in sent if framed.startswith(b"HTTP/"))
+    lines = (line.partition(": ") for line in head.decode("latin-1").splitlines()[1:] if line)
+    headers = {name: value for name, _, value in lines}
+    lower = {name.lower(): value for name, value in headers.items()}
+    is_chunked = "chunked" in lower.get("transfer-encoding", "")
+    parts = [part for framed, size in sent if size for part in (_chunks(framed) if is_chunked else [framed])]
+    content_type = lower.get("content-type")
+    is_sse = EVENT_STREAM in (content_type or "").lower()
+    return Answer(
+        _events(b"".join(parts)) if is_sse else tuple(parts),
+        content_type,
+        {name: value for name, value in headers.items() if name.lower() not in _OF_FRAMING},
+    )
+
+
+def _chunks(framed: bytes) -> Iterable[bytes]:
+    """What stands in the chunks of a chunked body."""
+    while framed and (size := int(framed[: (start := framed.index(b"\r\n") + 2)], 16)):
+        yield framed[start : start + size]
+        framed = framed[start + size + 2 :]
+
+
+def _events(body: bytes) -> tuple[bytes, ...]:
+    """The events of a body of server-sent events, each with the blank line that ends it."""
+    return tuple(re.findall(rb".+?(?:\r?\n\r?\n|\Z)", body, re.DOTALL))
+
+
+def broken(event_: bytes) -> bytes | None:
+    """The event with half of its JSON, ended as before; None where it holds no JSON."""
+    start = event_.find(b"{")
+    end = len(event_.rstrip())
+    if start < 0 or end - start < 2:
+        return None
+    return event_[: (start + end) // 2] + event_[end:]
+
+
+def said(chunks: Iterable[StreamChunk]) -> list[tuple[object, ...]]:
+    """What an answer says, however it was cut into deltas. Made-up call ids and late usage are no part of it."""
+    parts: list[tuple[object, ...]] = []
+    for chunk in chunks:
+        match chunk:
+            case TextDelta(delta) | ReasoningDelta(delta):
+                if parts and parts[-1][0] == chunk.type:
+                    delta = f"{parts.pop()[1]}{delta}"
+                parts.append((chunk.type, delta))
+            case ToolCallStarted() | ToolCallArgsDelta():
+                pass
+            case ToolCallFinished(name=name, args=args):
+                parts.append((chunk.type, name, args))
+            case ToolCallMalformed(name=name, raw=raw):
+                parts.append((chunk.type, name, raw))
+            case TurnFinished(reason=reason):
+                parts.append((chunk.type, str(reason)))
+            case _:
+                parts.append((type(chunk).__name__, chunk))
+    return parts
+
+
+def _openai_chat(word: str) -> tuple[bytes, ...]:
+    def chunk(delta: dict[str, Any], reason: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "finish_reason": reason}
+        return event({**of_all, "choices": [choice], "usage": None})
+
+    def call(arguments: str, **start: Any) -> bytes:
+        function = {**({"name": "get_weather"} if start else {}), "arguments": arguments}
+        return chunk({"tool_calls": [{"index": 0, **start, "function": function}]})
+
+    of_all = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "conformance-1"}
+    usage = {
+        "prompt_tokens": 12,
+        "completion_tokens": 9,
+        "total_tokens": 21,
+        "prompt_tokens_details": {"cached_tokens": 4},
+        "completion_tokens_details": {"reasoning_tokens": 2},
+    }
+    return (
+        chunk({"role": "assistant", "content": ""}),
+        chunk({"content": "Grüße"}),
+        chunk({"content": f" 🙂 {word}"}),
+        call("", id="call_1", type="function"),
+        call('{"city":'),
+        call(' "Köln"}'),
+        chunk({}, "tool_calls"),
+        event({**of_all, "choices": [], "usage": usage}),
+        event("[DONE]"),
+    )
+
+
+def _anthropic(word: str) -> tuple[bytes, ...]:
+    def named(kind: str, **fields: Any) -> bytes:
+        return event({"type": kind, **fields}, kind)
+
+    def started(index: int, **block: Any) -> bytes:
+        return named("content_block_start", index=index, content_block=block)
+
+    def delta(index: int, kind: str, **fields: str) -> bytes:
+        return named("content_block_delta", index=index, delta={"type": kind, **fields})
+
+    message: dict[str, Any] = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "conformance-1",
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+        "usage": {"input_tokens": 8, "cache_read_input_tokens": 4, "output_tokens": 1},
+    }
+    return (
+        named("message_start", message=message),
+        started(0, type="text", text=""),
+        delta(0, "text_delta", text="Grüße"),
+        delta(0, "text_delta", text=f" 🙂 {word}"),
+        named("content_block_stop", index=0),
+        started(1, type="tool_use", id="toolu_1", name="get_weather", input={}),
+        delta(1, "input_json_delta", partial_json='{"city":'),
+        delta(1, "input_json_delta", partial_json=' "Köln"}'),
+        named("content_block_stop", index=1),
+        named("message_delta", delta={"stop_reason": "tool_use", "stop_sequence": None}, usage={"output_tokens": 9}),
+        named("message_stop"),
+    )
+
+
+KNOWN_WIRES: Mapping[str, Callable[[str], tuple[bytes, ...]]] = {"anthropic": _anthropic, "openai-chat": _openai_chat}

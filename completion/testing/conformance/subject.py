@@ -1,0 +1,166 @@
+"""What is examined: models fresh from the factory, the servers that they talk to, and calls that may never return."""
+
+from __future__ import annotations
+
+import inspect
+import secrets
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from completion.contract.chunks import StreamChunk
+from completion.contract.model import CompletionModel
+from completion.contract.request import ChatRequest
+from completion.testing.conformance.answers import Answer, Answers
+from completion.testing.server import ProviderServer, Reply
+
+_MOST_CHUNKS = 100_000
+
+Stream = Generator[StreamChunk, None, None]
+
+
+class Aside(threading.Thread):
+    """A call in a thread of its own, which nobody has to wait for."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        super().__init__(name="conformance", daemon=True)
+        self._call: Callable[[], Any] | None = call
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        assert self._call is not None
+        try:
+            self.result = self._call()
+        except BaseException as error:
+            self.error = error
+        finally:
+            self._call = None  # it may hold a stream that somebody wants to drop
+
+    def ended_within(self, seconds: float) -> bool:
+        self.join(seconds)
+        return not self.is_alive()
+
+
+class Subject:
+    """The factory, and what its models are asked.
+
+    ``answers`` is None where the models answer by themselves.
+    """
+
+    def __init__(self, factory: Callable[..., CompletionModel], answers: Answers | None, request: ChatRequest) -> None:
+        self.request = request
+        self.key = f"sk-conformance-{secrets.token_hex(16)}"
+        self.chunks: list[StreamChunk] = []
+        """A whole answer, from before the first check."""
+        self.events_to_first_chunk = 0
+        """How many events of the answer it takes; 0 where none comes before the last event."""
+        self.hung = 0
+        """How many checks did not end."""
+        self._factory = factory
+        self._answers = answers
+        self._takes = None if answers is None else _parameters(factory)
+        self._servers: list[ProviderServer] = []
+
+    def answers(self, word: str) -> Answer:
+        assert self._answers is not None
+        return self._answers(word)
+
+    @property
+    def has_server(self) -> bool:
+        return self._answers is not None
+
+    @property
+    def answer(self) -> Answer:
+        return self.answers("Hello")
+
+    def model(self, url: str = "") -> CompletionModel:
+        """A fresh model; with answers of the kit's, at this URL."""
+        if self._takes is None:
+            return self._factory()
+        given = {"base_url": url, "api_key": self.key}
+        by_name = {name: given[name] for name in given if name in self._takes}
+        return self._factory(**by_name) if "base_url" in by_name else self._factory(url, **by_name)
+
+    def open(self, model: CompletionModel) -> Stream:
+        return model.chat_stream(self.request)
+
+    def read(self, model: CompletionModel) -> list[StreamChunk]:
+        """A whole answer."""
+        return drained(self.open(model))
+
+    @contextmanager
+    def serving(self, *replies: Reply, always: Reply | None = None) -> Iterator[tuple[ProviderServer, CompletionModel]]:
+        """A server with these replies, and a fresh model that talks to it."""
+        with ProviderServer() as server:
+            self._servers.append(server)
+            server.reply(*replies)
+            if always is not None:
+                server.always(always)
+            yield server, self.model(server.url)
+
+    @contextmanager
+    def answering(self) -> Iterator[CompletionModel]:
+        """A fresh model that answers as often as it is asked."""
+        if self._answers is None:
+            yield self.model()
+        else:
+            with self.serving(always=self.answer.whole()) as (_, model):
+                yield model
+
+    def release(self) -> None:
+        """Stop the servers of a check that hangs: most threads that hang on them end with them."""
+        self.hung += 1
+        for server in self._servers:
+            server.stop()
+        self._servers.clear()
+
+
+def drained(stream: Iterable[StreamChunk]) -> list[StreamChunk]:
+    """All chunks.
+
+    Raises:
+        AssertionError: they do not end.
+    """
+    chunks = []
+    for chunk in stream:
+        chunks.append(chunk)
+        if len(chunks) > _MOST_CHUNKS:
+            raise AssertionError(f"the stream goes on after {_MOST_CHUNKS} chunks")
+    return chunks
+
+
+def attempted(stream: Iterable[StreamChunk]) -> tuple[list[StreamChunk], Exception | None]:
+    """The chunks, and what next() raised after them."""
+    chunks: list[StreamChunk] = []
+    try:
+        for chunk in stream:
+            chunks.append(chunk)
+            if len(chunks) > _MOST_CHUNKS:
+                break
+    except Exception as error:
+        return chunks, error
+    return chunks, None
+
+
+def _parameters(factory: Callable[..., CompletionModel]) -> set[str]:
+    """Which of ``base_url`` and ``api_key`` the factory takes by name; without the first it takes a URL by position.
+
+    Raises:
+        TypeError: it takes no URL at all.
+    """
+    both = {"base_url", "api_key"}
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except ValueError:  # of a builtin
+        return both
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return both
+    by_name = {parameter.name for parameter in parameters if parameter.kind is not parameter.POSITIONAL_ONLY} & both
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    others = [parameter for parameter in parameters if parameter.kind in positional and parameter.name not in by_name]
+    if "base_url" not in by_name and len(others) != 1:
+        raise TypeError("with answer= the factory is called with the URL of a server: factory(base_url=…, api_key=…)")
+    return by_name

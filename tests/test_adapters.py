@@ -1,0 +1,383 @@
+"""What holds for every adapter that speaks HTTP: names, options, keys, connections, errors."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from completion import (
+    AnthropicClient,
+    AnthropicModel,
+    AuthenticationError,
+    AzureOpenAIClient,
+    AzureOpenAIModel,
+    CompletionClient,
+    CompletionError,
+    CompletionModel,
+    ConfigurationError,
+    ContextOverflowError,
+    InvalidRequestError,
+    NotFoundError,
+    OpenAIClient,
+    OpenAIModel,
+    OverloadedError,
+    Permanent,
+    PermissionDeniedError,
+    ProviderError,
+    QuotaExceededError,
+    RateLimitError,
+    RequestTooLargeError,
+    ServerError,
+    Transient,
+)
+from completion.adapters.anthropic import AnthropicOptions
+from completion.adapters.azure_openai import AzureOptions
+from completion.adapters.openai import OpenAIOptions
+from completion.endpoint import HttpClient, HttpModel
+from completion.registry import OURS
+from completion.testing import ProviderServer, Reply, event
+from tests.loopback import END, HI, KEY, text
+
+BEGUN: Final = b"".join(
+    [
+        event({"type": "message_start", "message": {"id": "msg_1", "model": "m-1", "usage": {"input_tokens": 3}}}),
+        event({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
+        event({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "a"}}),
+    ]
+)
+ENDED: Final = b"".join(
+    [
+        event({"type": "content_block_stop", "index": 0}),
+        event({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 1}}),
+        event({"type": "message_stop"}),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter, how to reach it on loopback, and its wire for a turn that says "a"."""
+
+    family: str
+    model_class: type[HttpModel]
+    client_class: type[HttpClient]
+    options_class: Any
+    key_header: tuple[str, str]
+    """Name of the header, and what stands before the key."""
+    path: str
+    request_id_header: str
+    begun: bytes = text("a")
+    ended: bytes = END
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def turn(self) -> Reply:
+        return Reply(self.begun, self.ended)
+
+    def model(self, url: str, **options: Any) -> Any:
+        return self.model_class("m", **{**self.given(url), **options})
+
+    def client(self, url: str, **options: Any) -> Any:
+        return self.client_class(**{**self.given(url), **options})
+
+    def given(self, url: str) -> dict[str, Any]:
+        return {"base_url": url, "api_key": KEY, **self.options}
+
+
+AZURE: Final = Adapter(
+    family="azure-openai",
+    model_class=AzureOpenAIModel,
+    client_class=AzureOpenAIClient,
+    options_class=AzureOptions,
+    key_header=("api-key", ""),
+    path="/openai/v1/chat/completions",
+    request_id_header="apim-request-id",
+)
+ADAPTERS: Final = {
+    "openai": Adapter(
+        family="openai",
+        model_class=OpenAIModel,
+        client_class=OpenAIClient,
+        options_class=OpenAIOptions,
+        key_header=("authorization", "Bearer "),
+        path="/chat/completions",
+        request_id_header="x-request-id",
+    ),
+    "azure v1": AZURE,
+    "azure dated": replace(
+        AZURE,
+        path="/openai/deployments/m/chat/completions?api-version=2024-10-21",
+        options={"api_version": "2024-10-21"},
+    ),
+    "anthropic": Adapter(
+        family="anthropic",
+        model_class=AnthropicModel,
+        client_class=AnthropicClient,
+        options_class=AnthropicOptions,
+        key_header=("x-api-key", ""),
+        path="/v1/messages",
+        request_id_header="request-id",
+        begun=BEGUN,
+        ended=ENDED,
+    ),
+}
+
+# All tests of this file that take an adapter run for each of them.
+adapters = pytest.mark.parametrize("adapter", [pytest.param(adapter, id=name) for name, adapter in ADAPTERS.items()])
+
+
+def failure_of(call: Callable[[], Any]) -> CompletionError:
+    with pytest.raises(CompletionError) as caught:
+        call()
+    return caught.value
+
+
+def test_every_family_but_the_embedded_one_is_tried_here() -> None:
+    assert {adapter.family for adapter in ADAPTERS.values()} == set(OURS) - {"local"}
+
+
+# Names and options
+
+
+@adapters
+def test_models_and_clients_are_what_the_contract_calls_so(adapter: Adapter) -> None:
+    client = adapter.client("http://127.0.0.1:9")
+    model: Any = client.completion_model("m-2")
+    assert (client.name, model.name, model.model) == (adapter.family, adapter.family, "m-2")
+    assert type(model) is adapter.model_class
+    assert isinstance(client, CompletionClient)
+    assert isinstance(model, CompletionModel)
+
+
+@adapters
+def test_options_are_what_the_client_takes(adapter: Adapter) -> None:
+    parameters = dict(inspect.signature(adapter.client_class).parameters)
+    taken = typing.get_type_hints(adapter.client_class.__init__)
+    assert typing.get_type_hints(adapter.options_class) == {name: taken[name] for name in parameters}
+    assert {parameter.kind for parameter in parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
+    assert adapter.model_class.__init__.__annotations__["options"] == f"Unpack[{adapter.options_class.__name__}]"
+
+
+@adapters
+def test_an_option_that_nobody_knows_is_refused(adapter: Adapter) -> None:
+    with pytest.raises(TypeError, match="temprature"):
+        adapter.model("http://127.0.0.1:9", temprature=1)
+
+
+@adapters
+def test_options_belong_to_the_client_that_a_model_shares(adapter: Adapter) -> None:
+    client = adapter.client("http://127.0.0.1:9")
+    with pytest.raises(TypeError, match="give options to the client, not to a model that shares it: timeout"):
+        adapter.model_class("m", client=client, timeout=3)  # type: ignore[call-arg]
+
+
+@adapters
+def test_an_empty_model_id_is_refused(adapter: Adapter) -> None:
+    error = failure_of(lambda: adapter.client("http://127.0.0.1:9").completion_model(""))
+    assert type(error) is ConfigurationError
+    assert str(error) == f"{adapter.family}: the model id is empty"
+
+
+@adapters
+def test_the_base_url_is_shown_without_a_slash_at_its_end(adapter: Adapter) -> None:
+    client = adapter.client("http://127.0.0.1:9/proxy/")
+    model = client.completion_model("m")
+    assert client.base_url == model.base_url == "http://127.0.0.1:9/proxy"
+    assert repr(client) == f"{adapter.client_class.__name__}(base_url='http://127.0.0.1:9/proxy')"
+    assert repr(model) == f"{adapter.model_class.__name__}('m', base_url='http://127.0.0.1:9/proxy')"
+
+
+@adapters
+def test_a_missing_key_is_named_before_anything_is_sent(server: ProviderServer, adapter: Adapter) -> None:
+    error = failure_of(lambda: adapter.model(server.url, api_key=None).chat_stream(HI))
+    assert type(error) is ConfigurationError
+    assert f"no API key: set {adapter.client_class.key_variable} or" in error.message
+    assert server.connections == 0
+
+
+# The request
+
+
+@adapters
+@pytest.mark.parametrize("source", ["string", "callable", "environment"])
+def test_a_key_stands_in_its_header_and_nowhere_else(
+    server: ProviderServer, monkeypatch: pytest.MonkeyPatch, adapter: Adapter, source: str
+) -> None:
+    monkeypatch.setenv(adapter.client_class.key_variable, KEY if source == "environment" else "another")
+    given = {"string": KEY, "callable": lambda: KEY, "environment": None}[source]
+    server.reply(adapter.turn)
+    assert adapter.model(server.url, api_key=given).chat_stream(HI).collect().text == "a"
+    (request,) = server.requests
+    name, prefix = adapter.key_header
+    assert request.path == adapter.path
+    assert {header: value for header, value in request.headers.items() if KEY in value} == {name: prefix + KEY}
+    assert KEY.encode() not in request.body
+
+
+@adapters
+def test_netrc_is_not_read(
+    server: ProviderServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, adapter: Adapter
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login someone password else\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    server.reply(adapter.turn)
+    adapter.model(server.url).chat_stream(HI).collect()
+    name, prefix = adapter.key_header
+    sent = {header: server.requests[0].header(header) for header in (name, "authorization")}
+    assert sent == {"authorization": None, name: prefix + KEY}
+
+
+@adapters
+def test_cookies_are_not_kept(server: ProviderServer, adapter: Adapter) -> None:
+    server.always(Reply(adapter.begun, adapter.ended, headers={"Set-Cookie": "session=1; Path=/"}))
+    model = adapter.model(server.url)
+    for _ in range(2):
+        model.chat_stream(HI).collect()
+    assert [request.header("cookie") for request in server.requests] == [None, None]
+
+
+@adapters
+def test_redirects_are_not_followed(server: ProviderServer, adapter: Adapter) -> None:
+    server.always(Reply(status=307, headers={"Location": f"{server.url}/elsewhere"}))
+    assert type(failure_of(lambda: adapter.model(server.url).chat_stream(HI))) is ConfigurationError
+    assert [request.path for request in server.requests] == [adapter.path]
+
+
+# Connections
+
+
+@adapters
+def test_the_models_of_a_client_share_its_connection(server: ProviderServer, adapter: Adapter) -> None:
+    server.always(adapter.turn)
+    client = adapter.client(server.url)
+    for model_id in ("one", "two"):
+        client.completion_model(model_id).chat_stream(HI).collect()
+    assert [request.json()["model"] for request in server.requests] == ["one", "two"]
+    assert server.connections == 1
+
+
+@adapters
+def test_what_is_closed_can_be_used_again(server: ProviderServer, adapter: Adapter) -> None:
+    server.always(adapter.turn)
+    client = adapter.client(server.url)
+    model = client.completion_model("m")
+    for close in (client.close, model.close, model.close):
+        model.chat_stream(HI).collect()
+        close()
+    assert server.connections == 3
+
+
+@adapters
+def test_a_model_that_was_pickled_sends_the_same(server: ProviderServer, adapter: Adapter) -> None:
+    server.always(adapter.turn)
+    model = adapter.model(server.url, headers={"X-Tenant": "seven"})
+    for one in (model, pickle.loads(pickle.dumps(model))):
+        one.chat_stream(HI).collect()
+    first, second = server.requests
+    assert (first.path, first.headers, first.body) == (second.path, second.headers, second.body)
+    assert server.connections == 2
+
+
+@adapters
+def test_a_client_that_was_pickled_takes_a_key_from_its_new_environment(
+    server: ProviderServer, monkeypatch: pytest.MonkeyPatch, adapter: Adapter
+) -> None:
+    monkeypatch.setenv(adapter.client_class.key_variable, KEY)
+    pickled = pickle.dumps(adapter.client(server.url, api_key=None))
+    assert KEY.encode() not in pickled
+    monkeypatch.setenv(adapter.client_class.key_variable, "another")
+    server.reply(adapter.turn)
+    pickle.loads(pickled).completion_model("m").chat_stream(HI).collect()
+    name, prefix = adapter.key_header
+    assert server.requests[0].header(name) == f"{prefix}another"
+
+
+# Errors
+
+
+def refused(message: str, **facts: Any) -> dict[str, Any]:
+    """The body of an error in the shape that OpenAI, Azure and Anthropic have in common."""
+    return {"type": "error", "error": {"message": message, **facts}}
+
+
+REFUSALS = [
+    (400, refused("Bad", type="invalid_request_error"), InvalidRequestError),
+    (400, refused("prompt is too long: 9 > 8", type="invalid_request_error"), ContextOverflowError),
+    (400, refused("Too long", code="context_length_exceeded"), ContextOverflowError),
+    (400, refused("Your credit balance is too low", type="invalid_request_error"), QuotaExceededError),
+    (400, refused("No such model", code="model_not_found"), NotFoundError),
+    (401, refused("Who?", type="authentication_error"), AuthenticationError),
+    (403, refused("No", type="permission_error"), PermissionDeniedError),
+    (404, refused("No", code="DeploymentNotFound"), NotFoundError),
+    (413, refused("Big", type="request_too_large"), RequestTooLargeError),
+    (429, refused("Slow", type="rate_limit_error"), RateLimitError),
+    (429, refused("Pay", code="insufficient_quota"), QuotaExceededError),
+    (500, refused("Oops", type="api_error"), ServerError),
+    (503, refused("Busy"), OverloadedError),
+    (529, refused("Busy", type="overloaded_error"), OverloadedError),
+]
+
+
+@adapters
+@pytest.mark.parametrize(
+    ("status", "body", "kind"), REFUSALS, ids=[f"{status} {kind.__name__}" for status, _, kind in REFUSALS]
+)
+def test_one_table_reads_the_refusals_of_all(
+    server: ProviderServer, adapter: Adapter, status: int, body: dict[str, Any], kind: type[ProviderError]
+) -> None:
+    headers = {adapter.request_id_header: "req-7", "Retry-After": "2.5"}
+    server.reply(Reply.json(body, status=status, headers=headers))
+    error = failure_of(lambda: adapter.model(server.url).chat_stream(HI))
+    assert type(error) is kind
+    facts = (error.provider, error.model, error.status, error.request_id, error.retry_after)
+    assert facts == (adapter.family, "m", status, "req-7", 2.5)
+    assert str(error).startswith(f"{adapter.family}: {body['error']['message']}")
+    assert str(error).endswith("[request req-7]")
+
+
+@adapters
+@pytest.mark.parametrize("said", [True, False])
+def test_the_server_has_the_last_word_on_trying_again(server: ProviderServer, adapter: Adapter, said: bool) -> None:
+    headers = {"x-should-retry": str(said).lower(), "retry-after-ms": "1500", "Retry-After": "9"}
+    server.reply(Reply.json(refused("No"), status=400 if said else 500, headers=headers))
+    error = failure_of(lambda: adapter.model(server.url).chat_stream(HI))
+    assert error.retry_classification() == (Transient(1.5) if said else Permanent())
+
+
+OVERFLOW: Final = refused("prompt is too long", type="invalid_request_error")
+
+
+@adapters
+def test_an_error_in_the_place_of_a_stream_is_raised_by_the_call(server: ProviderServer, adapter: Adapter) -> None:
+    server.reply(Reply.json(OVERFLOW, headers={adapter.request_id_header: "req-7"}))
+    error = failure_of(lambda: adapter.model(server.url).chat_stream(HI))
+    assert (type(error), error.provider, error.status) == (ContextOverflowError, adapter.family, None)
+    assert error.request_id == "req-7"
+
+
+@adapters
+@pytest.mark.parametrize("begins", [False, True], ids=["at once", "after a chunk"])
+def test_an_error_inside_a_stream_is_raised_by_the_next_chunk(
+    server: ProviderServer, adapter: Adapter, begins: bool
+) -> None:
+    headers = {adapter.request_id_header: "req-7"}
+    server.reply(Reply(adapter.begun if begins else b"", event(OVERFLOW, "error"), headers=headers))
+    stream = adapter.model(server.url).chat_stream(HI)
+    error = failure_of(lambda: stream.collect())
+    assert (type(error), error.provider, error.status) == (ContextOverflowError, adapter.family, None)
+    assert error.request_id == "req-7"
+
+
+@adapters
+def test_the_request_id_of_a_body_serves_where_no_header_gives_one(server: ProviderServer, adapter: Adapter) -> None:
+    server.reply(Reply.json({**refused("No"), "request_id": "of the body"}, status=500))
+    assert failure_of(lambda: adapter.model(server.url).chat_stream(HI)).request_id == "of the body"

@@ -1,0 +1,995 @@
+"""From the events of Anthropic Messages to chunks, and from the turn back into the next request.
+
+Each list of events below is a small one of the shape that some server really sends, or that a broken one might.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from completion import (
+    AuthenticationError,
+    ChatRequest,
+    CompletionError,
+    ContextOverflowError,
+    FinishReason,
+    InvalidRequestError,
+    MalformedStreamError,
+    Message,
+    OverloadedError,
+    ProviderBlockFinished,
+    ProviderError,
+    QuotaExceededError,
+    RateLimitError,
+    ReasoningBlock,
+    ReasoningDelta,
+    ReasoningFinished,
+    RedactedReasoning,
+    ServerError,
+    StreamCancelledError,
+    StreamChunk,
+    TextDelta,
+    ToolCallArgsDelta,
+    ToolCallFinished,
+    ToolCallMalformed,
+    ToolCallStarted,
+    TransportError,
+    TruncatedStreamError,
+    Turn,
+    TurnFinished,
+    Usage,
+    collect,
+)
+from completion.adapters.anthropic import assemble, lower
+from completion.endpoint import FOR_NOTHING, FOR_USAGE
+from completion.sse import DONE, json_events
+from tests.wires import chunks_of, interleaved, order_faults
+
+
+def start(**fields: Any) -> dict[str, Any]:
+    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m-1", "content": []}
+    return {"type": "message_start", "message": {**message, "stop_reason": None, **fields}}
+
+
+def begin(index: Any, kind: str, **fields: Any) -> dict[str, Any]:
+    return {"type": "content_block_start", "index": index, "content_block": {"type": kind, **fields}}
+
+
+def delta(index: Any, kind: str, **fields: Any) -> dict[str, Any]:
+    return {"type": "content_block_delta", "index": index, "delta": {"type": kind, **fields}}
+
+
+def stop(index: Any) -> dict[str, Any]:
+    return {"type": "content_block_stop", "index": index}
+
+
+def ends(reason: str | None, sequence: str | None = None, **fields: Any) -> dict[str, Any]:
+    return {"type": "message_delta", "delta": {"stop_reason": reason, "stop_sequence": sequence}, **fields}
+
+
+PING = {"type": "ping"}
+OVER = {"type": "message_stop"}
+END = [ends("end_turn"), OVER]
+CALLED = [ends("tool_use"), OVER]
+
+
+def says(index: Any, *pieces: str, **fields: Any) -> list[dict[str, Any]]:
+    """A block of text."""
+    deltas = [delta(index, "text_delta", text=piece) for piece in pieces]
+    return [begin(index, "text", text="", **fields), *deltas, stop(index)]
+
+
+def thinks(index: Any, *pieces: str, signature: str | None = "s") -> list[dict[str, Any]]:
+    deltas = [delta(index, "thinking_delta", thinking=piece) for piece in pieces]
+    signed = [delta(index, "signature_delta", signature=signature)] if signature else []
+    return [begin(index, "thinking", thinking="", signature=""), *deltas, *signed, stop(index)]
+
+
+def asks(
+    index: Any, *pieces: str, id: str = "c", name: str = "f", kind: str = "tool_use", **fields: Any
+) -> list[dict[str, Any]]:
+    """A call of a tool."""
+    deltas = [delta(index, "input_json_delta", partial_json=piece) for piece in pieces]
+    return [begin(index, kind, id=id, name=name, input={}, **fields), *deltas, stop(index)]
+
+
+def events(*data: Any) -> Iterator[tuple[str, Any]]:
+    return (("message", value) for value in data)
+
+
+def wire(*data: dict[str, Any]) -> bytes:
+    """The events as they are sent; half a character only an escape can carry."""
+    text = "".join(f"event: {sent['type']}\ndata: {json.dumps(sent, ensure_ascii=False)}\n\n" for sent in data)
+    return re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text).encode()
+
+
+def read(*data: Any) -> tuple[list[StreamChunk], CompletionError | None]:
+    """The chunks of a turn, and the error that ended it."""
+    found: list[StreamChunk] = []
+    try:
+        for chunk in assemble(events(*data)):
+            found.append(chunk)  # noqa: PERF402  what came before an error counts
+    except CompletionError as error:
+        return found, error
+    return found, None
+
+
+def chunks(*data: Any) -> list[StreamChunk]:
+    """The chunks of a turn, after a look at their order and at what they were read from."""
+    before = copy.deepcopy(data)
+    found = list(assemble(events(*data)))
+    assert list(order_faults(found)) == []
+    assert data == before or DONE in data
+    return found
+
+
+def content(*data: Any) -> list[StreamChunk]:
+    """The chunks of a turn, all but its end."""
+    return chunks(*data)[:-1]
+
+
+def turn(*data: Any) -> Turn:
+    return collect(chunks(*data))
+
+
+def calls(*data: Any) -> list[tuple[str, str, Any]]:
+    """The calls of a turn: id, name, and their arguments or the text that is none."""
+    found: list[tuple[str, str, Any]] = []
+    for chunk in chunks(*data):
+        if isinstance(chunk, ToolCallFinished):
+            found.append((chunk.call_id, chunk.name, chunk.args))
+        if isinstance(chunk, ToolCallMalformed):
+            found.append((chunk.call_id, chunk.name, chunk.raw))
+    return found
+
+
+def own(**data: Any) -> ProviderBlockFinished:
+    return ProviderBlockFinished("anthropic", data)
+
+
+# What real servers send
+
+HI, HM, SIGNED = TextDelta("hi"), ReasoningDelta("hm"), ReasoningFinished("s")
+CITATION = {"type": "char_location", "cited_text": "x", "document_index": 0}
+LATER = {**CITATION, "cited_text": "y"}
+SEARCH = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "x"}}
+FOUND = {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": [{"url": "https://x"}]}
+COMPACTION = {"type": "compaction", "content": "A summary", "encrypted_content": "EqQ"}
+FALLBACK = {"type": "fallback", "from": {"model": "m-1"}, "to": {"model": "m-2"}}
+CALLER = {"type": "code_execution_20250825", "tool_id": "srvtoolu_1"}
+
+
+def called(args: dict[str, Any], *pieces: str, id: str = "c", name: str = "f") -> list[StreamChunk]:
+    """The chunks of a call."""
+    deltas = [ToolCallArgsDelta(id, piece) for piece in pieces]
+    return [ToolCallStarted(id, name), *deltas, ToolCallFinished(id, name, args)]
+
+
+TRAITS: dict[str, tuple[list[dict[str, Any]], Sequence[StreamChunk]]] = {
+    "text": (says(0, "h", "i"), [TextDelta("h"), TextDelta("i")]),
+    "characters beyond ASCII": (says(0, "grün 日本", " 🎉", "ﬁ"),
+                                [TextDelta("grün 日本"), TextDelta(" 🎉"), TextDelta("ﬁ")]),
+    "pings": ([PING, *says(0, "hi"), PING], [HI]),
+    "text in the block's start": ([begin(0, "text", text="h"), delta(0, "text_delta", text="i"), stop(0)],
+                                  [TextDelta("h"), TextDelta("i")]),
+    "several texts": ([*says(0, "h"), *says(1, "i")], [TextDelta("h"), TextDelta("i")]),
+    "empty text": ([*says(0, "", "hi", ""), *says(1)], [HI]),
+    "thinking": ([*thinks(0, "h", "m"), *says(1, "hi")], [ReasoningDelta("h"), ReasoningDelta("m"), SIGNED, HI]),
+    "thinking in the block's start": ([begin(0, "thinking", thinking="hm", signature="s"), stop(0)], [HM, SIGNED]),
+    "a signature alone": ([*thinks(0), *says(1, "hi")], [SIGNED, HI]),
+    "thinking unsigned": (thinks(0, "hm", signature=None), [HM, ReasoningFinished()]),
+    "empty thinking unsigned": ([*thinks(0, "", signature=None), *says(1, "hi")], [HI]),
+    "several thoughts": ([*thinks(0, "hm"), *thinks(1, "hm", signature="t")],
+                         [HM, SIGNED, HM, ReasoningFinished("t")]),
+    "several thoughts unsigned": ([*thinks(0, "hm", signature=None), *thinks(1, "hm", signature=None)],
+                                  [HM, ReasoningFinished(), HM, ReasoningFinished()]),
+    "a signature and null after it": ([begin(0, "thinking", thinking="hm", signature="s"),
+                                       delta(0, "signature_delta", signature=None), stop(0)], [HM, SIGNED]),
+    "redacted thinking": ([begin(0, "redacted_thinking", data="Eqk"), stop(0), *says(1, "hi")],
+                          [RedactedReasoning("Eqk"), HI]),
+    "a call": (asks(0, "", '{"a"', ": 1}"), called({"a": 1}, '{"a"', ": 1}")),
+    "a call without input": (asks(0), called({})),
+    "a call with empty input": (asks(0, ""), called({})),
+    "input in the block's start": ([begin(0, "tool_use", id="c", name="f", input={"a": "ü"}), stop(0)],
+                                   called({"a": "ü"}, '{"a":"ü"}')),
+    "input in both": ([begin(0, "tool_use", id="c", name="f", input={"a": 1}), *asks(0, '{"a":2}')[1:]],
+                      called({"a": 2}, '{"a":2}')),
+    "input as text": ([begin(0, "tool_use", id="c", name="f", input='{"a":1}'), stop(0)], called({"a": 1}, '{"a":1}')),
+    "a call by the model itself": (asks(0, caller={"type": "direct"}), called({})),
+    "a call from code": (asks(0, caller=CALLER, toolset_name=None),
+                         [*called({}), own(type="caller", tool_use_id="c", caller=CALLER)]),
+    "a call of a toolset": (asks(0, caller={"type": "direct"}, toolset_name="browser"),
+                            [*called({}), own(type="caller", tool_use_id="c", toolset_name="browser")]),
+    "parallel calls": ([*asks(0, "{}", id="c"), *asks(1, '{"b":2}', id="d", name="g")],
+                       [*called({}, "{}"), *called({"b": 2}, '{"b":2}', id="d", name="g")]),
+    "text before and after a call": ([*says(0, "hi"), *asks(1), *says(2, "hi")], [HI, *called({}), HI]),
+    "server tools": (
+        [*says(0, "hi"), *asks(1, "", '{"que', 'ry": "x"}', id="srvtoolu_1", name="web_search", kind="server_tool_use"),
+         {"type": "content_block_start", "index": 2, "content_block": FOUND}, stop(2), *says(3, "hi")],
+        [HI, own(**SEARCH), own(**FOUND), HI],
+    ),
+    "a server tool's input cut off": (asks(0, '{"que', kind="server_tool_use"),
+                                      [own(type="server_tool_use", id="c", name="f", input='{"que')]),
+    "a server tool's input that JSON cannot carry back": (
+        asks(0, '{"a": NaN}', kind="server_tool_use"),
+        [own(type="server_tool_use", id="c", name="f", input='{"a": NaN}')],
+    ),
+    "a tool of an MCP server": (asks(0, '{"a": 1}', kind="mcp_tool_use", server_name="x"),
+                                [own(type="mcp_tool_use", id="c", name="f", input={"a": 1}, server_name="x")]),
+    "a block of a kind yet unknown": ([begin(0, "hologram", pixels=[1]), delta(0, "hologram_delta", pixels=[2]),
+                                       stop(0), *says(1, "hi")], [own(type="hologram", pixels=[1]), HI]),
+    "citations": (
+        [begin(0, "text", text="", citations=[]), delta(0, "citations_delta", citation=CITATION),
+         delta(0, "text_delta", text="hi"), delta(0, "citations_delta", citation=LATER), stop(0)],
+        [HI, own(type="citations", citations=[CITATION, LATER], length=2)],
+    ),
+    "citations in the block's start": ([*says(0, "so: "), *says(1, "hi", citations=[CITATION])],
+                                       [TextDelta("so: "), HI, own(type="citations", citations=[CITATION], length=2)]),
+    "citations after the block's stop": ([*says(0, "hi"), delta(0, "citations_delta", citation=CITATION)],
+                                         [HI, own(type="citations", citations=[CITATION], length=2)]),
+    "citations after the stop of a second text": (
+        [*says(0, "so: "), *says(1, "hi"), delta(1, "citations_delta", citation=CITATION)],
+        [TextDelta("so: "), HI, own(type="citations", citations=[CITATION], length=2)],
+    ),
+    "citations inside another block": (
+        [*says(0, "hi"), begin(1, "hologram"), delta(1, "citations_delta", citation=CITATION), stop(1)],
+        [HI, own(type="citations", citations=[CITATION], length=2), own(type="hologram")],
+    ),
+    "compaction": ([begin(0, "compaction", content=None),
+                    delta(0, "compaction_delta", content="A summary", encrypted_content="EqQ"), stop(0)],
+                   [own(**COMPACTION)]),
+    "another model takes over": ([*says(0, "hi"),
+                                  {"type": "content_block_start", "index": 1, "content_block": FALLBACK}, stop(1)],
+                                 [HI, own(**FALLBACK)]),
+    "events and deltas yet unknown": ([{"type": "weather"}, begin(0, "text", text=""), delta(0, "scent_delta", scent=1),
+                                       delta(0, "text_delta", text="hi"), stop(0)], [HI]),
+    "a delta after the block's stop": ([*says(0, "h"), delta(0, "text_delta", text="i")],
+                                       [TextDelta("h"), TextDelta("i")]),
+    "an empty piece of input after the call's stop": ([*asks(0, "{}"), delta(0, "input_json_delta", partial_json="")],
+                                                      called({}, "{}")),
+    "the start again": ([*says(0, "h"), start(), *says(1, "i")], [TextDelta("h"), TextDelta("i")]),
+    "blocks without an end": (
+        [begin(0, "thinking", thinking=""), delta(0, "thinking_delta", thinking="hm"),
+         delta(0, "signature_delta", signature="s"), begin(1, "text", text=""), delta(1, "text_delta", text="hi"),
+         begin(2, "tool_use", id="c", name="f", input={}), delta(2, "input_json_delta", partial_json="{}")],
+        [HM, SIGNED, HI, *called({}, "{}")],
+    ),
+    "a text without an end before another block": (
+        [begin(0, "text", text="hi", citations=[CITATION]), *asks(1, kind="server_tool_use", id="srvtoolu_1")],
+        [HI, own(type="citations", citations=[CITATION], length=2),
+         own(type="server_tool_use", id="srvtoolu_1", name="f", input={})],
+    ),
+    "calls without an end": ([*asks(0, "{}", id="c")[:-1], *asks(1, "{}", id="d")[:-1]],
+                             [*called({}, "{}"), *called({}, "{}", id="d")]),
+    "interleaved calls": (
+        [begin(0, "tool_use", id="c", name="f", input={}), begin(1, "tool_use", id="d", name="g", input={}),
+         delta(1, "input_json_delta", partial_json='{"b"'), delta(0, "input_json_delta", partial_json='{"a"'),
+         delta(1, "input_json_delta", partial_json=":2}"), stop(1), delta(0, "input_json_delta", partial_json=":1}"),
+         stop(0)],
+        [*called({"a": 1}, '{"a"', ":1}"), *called({"b": 2}, '{"b"', ":2}", id="d", name="g")],
+    ),
+    "text inside a call": ([*asks(0)[:-1], *says(1, "hi"), stop(0)], [*called({}), HI]),
+    "no starts of blocks": (
+        [delta(0, "thinking_delta", thinking="hm"), delta(0, "signature_delta", signature="s"), stop(0),
+         delta(1, "text_delta", text="hi"), delta(1, "citations_delta", citation=CITATION), stop(1),
+         delta(2, "compaction_delta", content="A summary"), stop(2)],
+        [HM, SIGNED, HI, own(type="citations", citations=[CITATION], length=2),
+         own(type="compaction", content="A summary")],
+    ),
+    "no indexes": (
+        [{key: value for key, value in sent.items() if key != "index"}
+         for sent in [*thinks(0, "hm"), *says(1, "hi"), *asks(2, '{"a"', ":1}"), *asks(3, "{}", id="d")]],
+        [HM, SIGNED, HI, *called({"a": 1}, '{"a"', ":1}"), *called({}, "{}", id="d")],
+    ),
+    "indexes in the starts only": (
+        [*asks(0)[:1], delta(None, "input_json_delta", partial_json="{}"), stop([]), *says(1)[:1],
+         delta({}, "text_delta", text="hi"), delta(1.5, "citations_delta", citation=CITATION), stop(None)],
+        [*called({}, "{}"), HI, own(type="citations", citations=[CITATION], length=2)],
+    ),
+    "an index again": ([*asks(0, "{}"), *asks(0, "{}", id="d"), *says(0, "hi")],
+                       [*called({}, "{}"), *called({}, "{}", id="d"), HI]),
+    "indexes from anywhere": ([*says(10**30, "hi"), *thinks(-1, "hm"), *asks("x", "{}")],
+                              [HI, HM, SIGNED, *called({}, "{}")]),
+    "a character cut in two": (says(0, "a\ud83d", "\ude00b"), [TextDelta("a"), TextDelta("\U0001f600b")]),
+    "half a character": ([*says(0, "a\ud83d"), *says(1, "hi")], [TextDelta("a"), TextDelta("\ufffd"), HI]),
+}  # fmt: skip
+
+
+def finished(data: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A whole message with these events in it."""
+    has_calls = any(sent.get("content_block", {}).get("type") == "tool_use" for sent in data)
+    return [start(), *data, *(CALLED if has_calls else END)]
+
+
+@pytest.mark.parametrize("case", TRAITS)
+def test_what_servers_send_is_told_in_chunks(case: str) -> None:
+    sent, expected = TRAITS[case]
+    assert content(*finished(sent)) == expected
+
+
+@pytest.mark.parametrize("split", [None, 7, 1], ids=["whole", "sevens", "byte by byte"])
+@pytest.mark.parametrize("case", TRAITS)
+def test_the_chunks_are_the_same_however_the_body_is_cut(case: str, split: int | None) -> None:
+    sent, expected = TRAITS[case]
+    found = list(assemble(json_events(chunks_of(wire(*finished(sent)), split))))
+    assert found[:-1] == expected
+
+
+@pytest.mark.parametrize("case", TRAITS)
+def test_without_the_message_around_it_only_the_end_is_missed(case: str) -> None:
+    sent, expected = TRAITS[case]
+    assert content(*(data for data in sent if data["type"] != "message_start"), OVER) == expected
+    with pytest.raises(TruncatedStreamError, match="not complete"):
+        list(assemble(events(*sent)))
+
+
+@pytest.mark.parametrize("case", TRAITS)
+def test_an_answer_cut_after_any_event_is_no_success_before_its_end(case: str) -> None:
+    whole = finished(TRAITS[case][0])
+    for length in range(len(whole) - 1):
+        found, error = read(*whole[:length])
+        assert isinstance(error, TruncatedStreamError)
+        assert list(order_faults(found, ended=False)) == []
+    assert chunks(*whole[:-1]) == chunks(*whole)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ([begin(0, "tool_use", name="f", input={}), *asks(0, "{}")[1:]], [("f", {})]),
+        ([begin(0, "tool_use", id=7, name="f", input={}), stop(0)], [("f", {})]),
+        ([*asks(0), *asks(1)], [("f", {}), ("f", {})]),
+        ([delta(0, "input_json_delta", partial_json='{"a":1}'), stop(0)], [("", '{"a":1}')]),
+        ([begin(0, "tool_use", id="c", input={}), *asks(0, "{}")[1:]], [("", "{}")]),
+        ([*says(0, "hi"), delta(0, "input_json_delta", partial_json="{")], [("", "{")]),
+    ],
+    ids=["no id", "a number as id", "one id twice", "no start", "no name", "input after a text"],
+)
+def test_calls_without_usable_ids_get_ids_of_their_own(data: list[Any], expected: list[Any]) -> None:
+    found = calls(*data, *CALLED)
+    assert [(name, args) for _, name, args in found] == expected
+    assert len({call_id for call_id, _, _ in found}) == len(expected)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "raw"),
+    [
+        (['{"a": "x'], '{"a": "x'),
+        (["[1]"], "[1]"),
+        (['"x"'], '"x"'),
+        (['{"a": NaN}'], '{"a": NaN}'),
+        (["{", "}", "}"], "{}}"),
+    ],
+    ids=["cut off by max_tokens", "list", "text", "NaN", "brace too many"],
+)
+def test_input_that_is_no_object_makes_a_call_malformed(pieces: list[str], raw: str) -> None:
+    assert calls(start(), *asks(0, *pieces), ends("max_tokens"), OVER) == [("c", "f", raw)]
+
+
+@pytest.mark.parametrize("input", [[1], 5, True, "x", {"a": float("nan")}])
+def test_nonsense_as_the_whole_input_makes_a_call_malformed(input: Any) -> None:
+    ((_, _, raw),) = calls(begin(0, "tool_use", id="c", name="f", input=input), stop(0), *CALLED)
+    assert isinstance(raw, str)
+
+
+@pytest.mark.parametrize("kind", ["tool_use", "server_tool_use"])
+def test_input_after_the_end_of_its_block_is_malformed(kind: str) -> None:
+    more = delta(0, "input_json_delta", partial_json="}")
+    with pytest.raises(MalformedStreamError, match="after its end"):
+        chunks(start(), *asks(0, "{}", kind=kind), more, *END)
+
+
+@pytest.mark.parametrize("index", [0, None], ids=["its index", "no index"])
+def test_a_call_is_over_with_its_block(index: Any) -> None:
+    data = [*asks(0)[:-1], stop(index)]
+    assert read(*data)[0] == called({})
+    assert read(*data, delta(1, "text_delta", text="hi"))[0] == [*called({}), HI]
+
+
+# Messages that are told at once
+
+
+def test_a_message_that_begins_with_all_of_its_content_is_read() -> None:
+    blocks = [
+        {"type": "thinking", "thinking": "hm", "signature": "s"},
+        {"type": "text", "text": "hi", "citations": [CITATION]},
+        SEARCH,
+        {"type": "tool_use", "id": "c", "name": "f", "input": {"a": 1}, "caller": CALLER},
+    ]
+    assert chunks(start(content=blocks, stop_reason="tool_use", usage={"output_tokens": 7}), OVER) == [
+        HM,
+        SIGNED,
+        HI,
+        own(type="citations", citations=[CITATION], length=2),
+        own(**SEARCH),
+        *called({"a": 1}, '{"a":1}'),
+        own(type="caller", tool_use_id="c", caller=CALLER),
+        TurnFinished(FinishReason.TOOL_USE, Usage(0, 7), None, "tool_use", None, "msg_1", "m-1"),
+    ]
+
+
+def test_the_start_alone_can_be_the_whole_turn() -> None:
+    found = turn(start(content=[{"type": "text", "text": "hi"}], stop_reason="end_turn"))
+    assert (found.text, found.reason) == ("hi", FinishReason.END_TURN)
+
+
+# Finish reasons and ends of turn
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        ("end_turn", FinishReason.END_TURN),
+        ("tool_use", FinishReason.TOOL_USE),
+        ("max_tokens", FinishReason.MAX_TOKENS),
+        ("stop_sequence", FinishReason.STOP_SEQUENCE),
+        ("pause_turn", FinishReason.PAUSE),
+        ("refusal", FinishReason.REFUSAL),
+        ("model_context_window_exceeded", FinishReason.CONTEXT_OVERFLOW),
+        ("compaction", FinishReason.OTHER),
+        ("END_TURN", FinishReason.OTHER),
+    ],
+)
+def test_a_stop_reason_is_translated_and_kept(word: str, reason: FinishReason) -> None:
+    found = turn(start(), *says(0, "hi"), ends(word), OVER)
+    assert (found.reason, found.provider_reason) == (reason, word)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        ([*asks(0), ends("end_turn")], FinishReason.TOOL_USE),
+        ([*asks(0), ends("max_tokens")], FinishReason.MAX_TOKENS),
+        ([*asks(0), ends("pause_turn")], FinishReason.PAUSE),
+        ([*asks(0, "{"), ends("end_turn")], FinishReason.END_TURN),
+        ([*asks(0), OVER], FinishReason.TOOL_USE),
+        ([*asks(0), ends(None), OVER], FinishReason.TOOL_USE),
+        ([*asks(0, "{"), OVER], FinishReason.OTHER),
+        ([*says(0, "hi"), OVER], FinishReason.OTHER),
+        ([OVER], FinishReason.OTHER),
+        ([*says(0, "hi"), ends("end_turn", "e")], FinishReason.STOP_SEQUENCE),
+    ],
+    ids=[
+        "a call", "cut off", "paused", "malformed call", "message_stop after a call", "null", "after a malformed one",
+        "message_stop after text", "message_stop alone", "stop_sequence said beside end_turn",
+    ],
+)  # fmt: skip
+def test_the_end_is_told_by_what_came_before_it(data: list[Any], reason: FinishReason) -> None:
+    assert turn(start(), *data).reason is reason
+
+
+def test_the_stop_sequence_is_kept() -> None:
+    found = turn(start(stop_sequence=None), ends("stop_sequence", "</a>"), OVER)
+    assert (found.reason, found.stop_sequence) == (FinishReason.STOP_SEQUENCE, "</a>")
+
+
+def test_done_is_no_end_of_turn_on_this_wire() -> None:
+    assert turn(start(), *says(0, "hi"), *END, DONE).text == "hi"
+    with pytest.raises(TruncatedStreamError):
+        chunks(start(), *says(0, "hi"), DONE)
+    assert content(*says(0, "hi"), OVER, DONE, *says(1, "ho")) == [HI]
+
+
+def broken_after(error: CompletionError, *data: Any) -> Iterator[tuple[str, Any]]:
+    yield from events(*data)
+    raise error
+
+
+@pytest.mark.parametrize("end", [ends("end_turn"), OVER], ids=["stop_reason", "message_stop"])
+def test_a_connection_that_breaks_after_the_end_of_the_turn_changes_nothing(end: dict[str, Any]) -> None:
+    found = list(assemble(broken_after(TransportError("reset"), *says(0, "hi"), end)))
+    assert found[:-1] == [HI]
+    assert isinstance(found[-1], TurnFinished)
+
+
+@pytest.mark.parametrize(
+    ("error", "data"),
+    [
+        (TransportError("x"), says(0, "hi")),
+        (StreamCancelledError("x"), [*says(0, "hi"), *END]),
+        (MalformedStreamError("x"), [*says(0, "hi"), *END]),
+    ],
+    ids=["reset before the end", "cancelled after it", "malformed after it"],
+)
+def test_any_other_error_of_the_body_is_raised_after_what_came_before(error: CompletionError, data: list[Any]) -> None:
+    found = assemble(broken_after(error, *data))
+    assert next(found) == HI
+    with pytest.raises(type(error)):
+        next(found)
+
+
+def test_the_end_of_the_turn_is_told_at_once() -> None:
+    told: list[float | None] = []
+
+    def wire() -> Iterator[tuple[str, Any]]:
+        for data in says(0, "hi"):
+            yield "message", data
+            assert told == []
+        yield "message", ends("end_turn")
+        assert told == [FOR_USAGE]
+        yield "message", delta(0, "text_delta", text="more")
+        assert told == [FOR_USAGE, FOR_USAGE]
+        yield "message", OVER
+        assert told == [FOR_USAGE, FOR_USAGE, FOR_NOTHING]
+
+    assert collect(assemble(wire(), told.append)).text == "himore"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [start(), *says(0, "hi"), start(id="msg_2"), *END],
+        [start(), *says(0, "hi"), *END, start(id="msg_2"), *says(0, "ho"), *END],
+        [start(), *says(0, "hi"), *END, start(), *says(0, "ho"), *END],
+        [start(id=None), *says(0, "hi"), start(), *END],
+    ],
+    ids=["inside", "after the end", "the same once more", "with an id"],
+)
+def test_a_second_message_in_the_body_is_malformed(data: list[Any]) -> None:
+    with pytest.raises(MalformedStreamError, match="second message"):
+        list(assemble(events(*data)))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [says(0, "Other"), [delta(0, "text_delta", text="more")], asks(1, "{}"), thinks(1, "hm")],
+    ids=["a block", "a delta", "a call", "thinking"],
+)
+def test_an_answer_that_goes_on_after_message_stop_is_no_answer(more: list[dict[str, Any]]) -> None:
+    with pytest.raises(MalformedStreamError, match="after message_stop"):
+        list(assemble(events(start(), *says(0, "Hello"), *END, *more)))
+
+
+def test_a_stream_of_another_wire_is_told_as_such() -> None:
+    chunk = {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": "hi"}}]}
+    with pytest.raises(MalformedStreamError, match="base_url"):
+        list(assemble(events(chunk, PING, chunk)))
+
+
+def test_unknown_events_do_not_make_another_wire_of_a_cut_answer() -> None:
+    with pytest.raises(TruncatedStreamError):
+        list(assemble(events({"type": "new"}, start(), {"type": "new"})))
+
+
+# What stands beside the content
+
+
+def test_id_model_and_tier_are_those_of_the_message() -> None:
+    found = turn(start(usage={"service_tier": "priority", "output_tokens": 1}), *says(0, "hi"), *END)
+    assert (found.response_id, found.response_model, found.service_tier) == ("msg_1", "m-1", "priority")
+
+
+def test_the_model_that_took_over_is_the_one_that_answered() -> None:
+    data = {"type": "content_block_start", "index": 0, "content_block": FALLBACK}
+    assert turn(start(), data, stop(0), *END).response_model == "m-2"
+
+
+def test_container_refusal_details_and_context_edits_are_one_block_at_the_end() -> None:
+    container = {"id": "cntr_1", "expires_at": "2026-11-22T00:00:00Z"}
+    details = {"type": "refusal", "category": "cyber"}
+    edits = {"applied_edits": [{"type": "clear_thinking_20251015"}]}
+    end = ends("refusal", context_management=edits)
+    end["delta"].update(container=container, stop_details=details)
+    assert content(start(container=None), *says(0, "hi"), end, OVER) == [
+        HI,
+        own(type="message", container=container, stop_details=details, context_management=edits),
+    ]
+
+
+# Usage
+
+
+@pytest.mark.parametrize(
+    ("first", "later", "usage"),
+    [
+        ({"input_tokens": 9, "output_tokens": 1}, {"output_tokens": 5}, Usage(9, 5)),
+        ({"input_tokens": 9, "output_tokens": 8}, {"input_tokens": 3, "output_tokens": 5}, Usage(3, 5)),
+        (
+            {"input_tokens": 9, "cache_read_input_tokens": 4, "output_tokens": 1},
+            {"input_tokens": None, "cache_read_input_tokens": None, "output_tokens": 5},
+            Usage(13, 5, cached_input_tokens=4),
+        ),
+        (
+            {
+                "input_tokens": 9,
+                "cache_read_input_tokens": 4,
+                "cache_creation_input_tokens": 7,
+                "cache_creation": {"ephemeral_5m_input_tokens": 5, "ephemeral_1h_input_tokens": 2},
+            },
+            {"output_tokens": 5, "output_tokens_details": {"thinking_tokens": 3}},
+            Usage(20, 5, 4, 7, 5, 2, 3),
+        ),
+        (
+            {"input_tokens": 1, "cache_creation": {"ephemeral_5m_input_tokens": 5, "ephemeral_1h_input_tokens": 2}},
+            None,
+            Usage(8, 0, 0, 7, 5, 2),
+        ),
+        (
+            {"input_tokens": 9},
+            {"output_tokens": 5, "iterations": [{"input_tokens": 50, "output_tokens": 50}]},
+            Usage(9, 5),
+        ),
+        ({"input_tokens": 9.0, "output_tokens": True, "cache_creation": [], "cache_read_input_tokens": "4"}, [],
+         Usage(9, 0)),
+        ({"input_tokens": -1, "output_tokens": float("inf"), "output_tokens_details": 5}, {}, Usage()),
+        (None, {"output_tokens": 0}, Usage()),
+        (None, None, None),
+        ({}, [], None),
+        ({"service_tier": "standard"}, {"iterations": []}, None),
+    ],
+    ids=[
+        "output grows", "counters shrink", "null keeps", "all parts", "parts without their total", "iterations",
+        "other types", "no numbers", "zero", "none", "empty", "no counters",
+    ],
+)  # fmt: skip
+def test_usage_counts_totals_and_their_parts(first: Any, later: Any, usage: Usage | None) -> None:
+    assert turn(start(usage=first), *says(0, "hi"), ends("end_turn", usage=later), OVER).usage == usage
+
+
+def test_usage_may_come_in_several_events() -> None:
+    first, second = ends(None, usage={"output_tokens": 3}), ends("end_turn", usage={"input_tokens": 2})
+    third = ends(None, usage={"output_tokens": 4})
+    found = turn(start(usage={"input_tokens": 1}), first, second, third, OVER)
+    assert (found.usage, found.reason) == (Usage(2, 4), FinishReason.END_TURN)
+
+
+# Errors inside a 200
+
+
+def failed(kind: str, message: str = "no") -> dict[str, Any]:
+    return {"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_1"}
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (failed("overloaded_error"), OverloadedError),
+        (failed("api_error"), ServerError),
+        (failed("timeout_error"), ServerError),
+        (failed("rate_limit_error"), RateLimitError),
+        (failed("authentication_error"), AuthenticationError),
+        (failed("billing_error"), QuotaExceededError),
+        (failed("invalid_request_error"), InvalidRequestError),
+        (failed("invalid_request_error", "prompt is too long: 9 tokens > 8 maximum"), ContextOverflowError),
+        (failed("odd_error"), ProviderError),
+        ({"error": {"message": "busy", "code": 529}}, OverloadedError),
+        ({"type": "weather", "error": "storm"}, ProviderError),
+        ({"type": "error"}, ProviderError),
+        ({"message": "Internal server error"}, ProviderError),
+        ({"detail": "Not authenticated"}, ProviderError),
+    ],
+    ids=[
+        "overloaded", "api", "timeout", "rate limit", "key", "billing", "request", "too long", "unknown",
+        "without a type", "inside another event", "empty", "a gateway's message", "a gateway's detail",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "before",
+    [[], [start(), *says(0, "hi")], [start(), *says(0, "hi"), ends("end_turn")]],
+    ids=["first", "after text", "after the end"],
+)
+def test_an_error_in_the_stream_is_raised_as_what_it_is(
+    before: list[Any], data: dict[str, Any], kind: type[ProviderError]
+) -> None:
+    found = assemble(events(*before, data, OVER))
+    if before:
+        assert next(found) == HI
+    with pytest.raises(ProviderError) as caught:
+        list(found)
+    assert type(caught.value) is kind
+    assert caught.value.request_id == data.get("request_id")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"type": "overloaded_error", "message": "busy"}, "busy"),
+        ({"message": "busy"}, "busy"),
+        ("busy", "busy"),
+        (["busy"], "busy"),
+        (None, "null"),
+    ],
+    ids=["object of another type", "bare object", "text", "list", "null"],
+)
+def test_an_event_named_error_is_one_whatever_it_holds(data: Any, message: str) -> None:
+    with pytest.raises(ProviderError, match=message):
+        list(assemble(iter([("error", data), ("message", OVER)])))
+
+
+def test_the_name_of_an_event_stands_for_a_type_that_is_missing() -> None:
+    untyped = [start(), *says(0, "hi"), *END]
+    found = collect(assemble((data["type"], {**data, "type": ""}) for data in untyped))
+    assert (found.text, found.reason) == ("hi", FinishReason.END_TURN)
+
+
+# The way back
+
+
+def back(*data: Any) -> dict[str, Any]:
+    """The next request after a turn, which goes through JSON on the way."""
+    message = Message.from_json(turn(*data).message.to_json())
+    return lower(ChatRequest([message, Message.user("on")]), "claude-opus-4-6")[0]
+
+
+VERBATIM: list[dict[str, Any]] = [
+    {"type": "thinking", "thinking": "hm\n", "signature": "EqQB"},
+    {"type": "redacted_thinking", "data": "EmwK"},
+    {"type": "text", "text": "I look it up. "},
+    SEARCH,
+    FOUND,
+    {"type": "text", "text": "So: "},
+    {"type": "text", "text": "it is.", "citations": [CITATION, LATER]},
+    {"type": "text", "text": " And "},
+    {"type": "thinking", "thinking": "", "signature": "EqQC"},
+    {"type": "text", "text": "so on.", "citations": [CITATION]},
+    {"type": "text", "text": "Again.", "citations": [LATER]},
+    {"type": "mcp_tool_use", "id": "mcptoolu_1", "name": "g", "server_name": "x", "input": {"a": []}},
+    {"type": "mcp_tool_result", "tool_use_id": "mcptoolu_1", "is_error": False, "content": []},
+    COMPACTION,
+    FALLBACK,
+    {"type": "hologram", "pixels": [{"x": None}]},
+    {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {"q": ["ü", 1.5]}, "caller": CALLER},
+    {"type": "tool_use", "id": "toolu_2", "name": "f", "input": {}, "toolset_name": "browser"},
+    {"type": "tool_use", "id": "toolu_3", "name": "f", "input": {}},
+]
+
+
+def streamed(index: int, block: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The block as the API gives it out: what grows comes in deltas of two characters."""
+    match block["type"]:
+        case "text" | "thinking" as kind:
+            yield begin(index, kind, **{kind: ""})
+            for n in range(0, len(block[kind]), 2):
+                yield delta(index, f"{kind}_delta", **{kind: block[kind][n : n + 2]})
+            for citation in block.get("citations", ()):
+                yield delta(index, "citations_delta", citation=citation)
+            if "signature" in block:
+                yield delta(index, "signature_delta", signature=block["signature"])
+        case "compaction":
+            yield begin(index, "compaction", content=None)
+            yield {"type": "content_block_delta", "index": index, "delta": {**block, "type": "compaction_delta"}}
+        case "tool_use" | "server_tool_use" | "mcp_tool_use":
+            raw = json.dumps(block["input"])
+            yield {"type": "content_block_start", "index": index, "content_block": {**block, "input": {}}}
+            for n in range(0, len(raw), 2):
+                yield delta(index, "input_json_delta", partial_json=raw[n : n + 2])
+        case _:
+            yield {"type": "content_block_start", "index": index, "content_block": block}
+    yield stop(index)
+
+
+def test_a_turn_goes_back_block_by_block_as_it_came() -> None:
+    data = [sent for index, block in enumerate(VERBATIM) for sent in streamed(index, block)]
+    assert back(start(), *data, *CALLED)["messages"][0] == {"role": "assistant", "content": VERBATIM}
+
+
+def test_a_turn_told_at_once_goes_back_as_it_came() -> None:
+    body = back(start(content=VERBATIM, stop_reason="tool_use"), OVER)
+    assert body["messages"][0] == {"role": "assistant", "content": VERBATIM}
+
+
+def test_the_next_request_names_the_container_of_the_last_answer() -> None:
+    end = ends("pause_turn")
+    end["delta"]["container"] = {"id": "cntr_1", "expires_at": "2026-11-22T00:00:00Z"}
+    body = back(start(), *says(0, "hi"), end, OVER)
+    assert body["container"] == "cntr_1"
+    assert body["messages"][0]["content"] == [{"type": "text", "text": "hi"}]
+
+
+def test_thinking_that_broke_off_does_not_go_back() -> None:
+    found = assemble(events(start(), *thinks(0, "hm")[:2]))
+    with pytest.raises(TruncatedStreamError) as caught:
+        collect(found)
+    assert caught.value.partial is not None
+    assert caught.value.partial.message.blocks == (ReasoningBlock("hm"),)
+    sent = [Message.user("q"), caught.value.partial.message, Message.user("on")]
+    assert [message["role"] for message in lower(ChatRequest(sent), "m")[0]["messages"]] == ["user"]
+
+
+TEXTS = st.text('ab \n{}"ü🎉', max_size=5)
+BLOCKS = st.one_of(
+    st.fixed_dictionaries({"type": st.just("thinking"), "thinking": TEXTS, "signature": st.sampled_from(["s", "t"])}),
+    st.fixed_dictionaries(
+        {"type": st.just("text"), "text": TEXTS.map(lambda text: text + ".")},
+        optional={"citations": st.lists(st.sampled_from([CITATION, LATER]), min_size=1, max_size=2)},
+    ),
+    st.fixed_dictionaries({"type": st.just("redacted_thinking"), "data": st.just("x")}),
+    st.fixed_dictionaries(
+        {
+            "type": st.sampled_from(["tool_use", "server_tool_use", "mcp_tool_use"]),
+            "id": st.just(""),
+            "name": st.just("f"),
+            "input": st.dictionaries(TEXTS, st.lists(TEXTS | st.integers() | st.none(), max_size=2), max_size=2),
+        },
+        optional={"caller": st.just(CALLER)},
+    ),
+    st.sampled_from([FOUND, COMPACTION, FALLBACK]),
+)
+
+
+def without_seams(blocks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The blocks with neighbouring texts joined where no citation keeps them apart: the contract knows no seam."""
+    joined: list[dict[str, Any]] = []
+    for block in blocks:
+        is_plain = block["type"] == "text" and "citations" not in block
+        if is_plain and joined and joined[-1]["type"] == "text" and "citations" not in joined[-1]:
+            joined[-1] = {"type": "text", "text": joined[-1]["text"] + block["text"]}
+        else:
+            joined.append(block)
+    return joined
+
+
+@given(st.lists(BLOCKS, max_size=8), st.lists(st.integers(1, 90), max_size=20), st.booleans())
+def test_any_blocks_in_any_cuts_come_back_whole(blocks: list[dict[str, Any]], cuts: list[int], stops: bool) -> None:
+    blocks = [{**block, "id": f"c{n}"} if "id" in block else block for n, block in enumerate(blocks)]
+    data = [sent for index, block in enumerate(blocks) for sent in streamed(index, block)]
+    if not stops:
+        data = [sent for sent in data if sent["type"] != "content_block_stop"]
+    body = wire(start(), PING, *data, *END)
+    pieces, begin_at = [], 0
+    for length in cuts:
+        pieces.append(body[begin_at : begin_at + length])
+        begin_at += length
+    found = list(assemble(json_events([*pieces, body[begin_at:]])))
+    assert list(order_faults(found)) == []
+    if stops:
+        sent = [collect(found).message, Message.user("on")]
+        (answer, _) = lower(ChatRequest([Message.user("q"), *sent]), "m")[0]["messages"][1:] if blocks else ({}, 0)
+        assert answer.get("content", []) == without_seams(blocks)
+    said = "".join(block.get("text", "") for block in blocks)
+    assert "".join(chunk.delta for chunk in found if isinstance(chunk, TextDelta)) == said
+    asked = [block["input"] for block in blocks if block["type"] == "tool_use"]
+    assert [chunk.args for chunk in found if isinstance(chunk, ToolCallFinished)] == asked
+
+
+@given(st.lists(BLOCKS, min_size=2, max_size=4), st.lists(st.integers(0, 3)))
+def test_any_interleaving_of_blocks_loses_nothing(blocks: list[dict[str, Any]], order: list[int]) -> None:
+    blocks = [{**block, "id": f"c{n}"} if "id" in block else block for n, block in enumerate(blocks)]
+    wire = [list(streamed(index, block)) for index, block in enumerate(blocks)]
+    sent = [wire[which].pop(0) for which in interleaved([len(own) for own in wire], order)]
+    found = chunks(start(), *sent, *END)
+    said = "".join(chunk.delta for chunk in found if isinstance(chunk, TextDelta))
+    assert sorted(said) == sorted("".join(block.get("text", "") for block in blocks))
+    thought = "".join(chunk.delta for chunk in found if isinstance(chunk, ReasoningDelta))
+    assert sorted(thought) == sorted("".join(block.get("thinking", "") for block in blocks))
+    signatures = [chunk.signature for chunk in found if isinstance(chunk, ReasoningFinished) and chunk.signature]
+    assert sorted(signatures) == sorted(block["signature"] for block in blocks if "signature" in block)
+    asked = {block["id"]: block["input"] for block in blocks if block["type"] == "tool_use"}
+    assert {chunk.call_id: chunk.args for chunk in found if isinstance(chunk, ToolCallFinished)} == asked
+    theirs = [chunk.data for chunk in found if isinstance(chunk, ProviderBlockFinished)]
+    for block in blocks:
+        assert block["type"] in ("text", "thinking", "redacted_thinking", "tool_use") or block in theirs
+    cited = [citation for data in theirs if data["type"] == "citations" for citation in data["citations"]]
+    assert len(cited) == sum(len(block.get("citations", ())) for block in blocks)
+
+
+# Whatever comes
+
+KINDS = ["text", "thinking", "redacted_thinking", "tool_use", "server_tool_use", "compaction", "fallback", "hologram"]
+DELTAS = [
+    "text_delta", "thinking_delta", "signature_delta", "input_json_delta", "citations_delta", "compaction_delta", "x",
+]  # fmt: skip
+NAMES = [
+    "type", "index", "delta", "content_block", "message", "usage", "error", "text", "thinking", "signature", "data",
+    "id", "name", "input", "partial_json", "citation", "citations", "content", "stop_reason", "stop_sequence", "model",
+    "to", "caller", "input_tokens", "output_tokens", "cache_creation", "container", "detail",
+]  # fmt: skip
+WORDS = st.sampled_from(["", "a", "{", "}", "{}", '{"a":1}', "end_turn", "c1", "error", "\ud83d", "\ude00", *KINDS])
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 2) | st.floats() | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+def some(**values: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    """Objects with these keys, each missing or of its shape, or of any shape."""
+    return st.fixed_dictionaries({}, optional={key: value | ANYTHING for key, value in values.items()})
+
+
+INDEXES = st.sampled_from([0, 1, 2, None])
+SOME_BLOCKS = some(
+    type=st.sampled_from(KINDS), text=WORDS, thinking=WORDS, signature=WORDS, id=WORDS, name=WORDS, data=WORDS,
+    input=some(a=WORDS), citations=st.lists(some(cited_text=WORDS), max_size=2), caller=some(type=WORDS),
+)  # fmt: skip
+SOME_DELTAS = some(
+    type=st.sampled_from(DELTAS), text=WORDS, thinking=WORDS, signature=WORDS, partial_json=WORDS,
+    citation=some(cited_text=WORDS), content=WORDS,
+)  # fmt: skip
+SOME_USAGE = some(input_tokens=st.integers(), output_tokens=st.floats(), cache_creation=ANYTHING)
+SOME_EVENTS = st.one_of(
+    some(type=st.just("content_block_start"), index=INDEXES, content_block=SOME_BLOCKS),
+    some(type=st.just("content_block_delta"), index=INDEXES, delta=SOME_DELTAS),
+    some(type=st.just("content_block_stop"), index=INDEXES),
+    some(type=st.just("message_start"), message=some(id=WORDS, content=st.lists(SOME_BLOCKS), usage=SOME_USAGE)),
+    some(type=st.just("message_delta"), delta=some(stop_reason=WORDS, stop_sequence=WORDS), usage=SOME_USAGE),
+)
+
+
+@given(st.lists(SOME_EVENTS | ANYTHING, max_size=10), st.booleans())
+def test_any_events_are_chunks_in_order_or_an_error_of_ours(data: list[Any], done: bool) -> None:
+    found, error = read(*data, *(END if done else []))
+    assert list(order_faults(found, ended=error is None)) == []
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"type": "content_block_delta", "index": 0},
+        {"type": "content_block_delta", "index": 0, "delta": None},
+        {"type": "content_block_delta", "index": 0, "delta": ["text_delta"]},
+        delta(0, "text_delta"),
+        delta(0, "text_delta", text=None),
+        delta(0, "text_delta", text=["x"]),
+        delta(0, "text_delta", text=7),
+        delta(0, "thinking_delta", thinking={}),
+        delta(0, "signature_delta", signature=None),
+        delta(0, "citations_delta", citation="x"),
+        delta(9, "input_json_delta", partial_json=None),
+        {"type": "content_block_start", "index": 9},
+        {"type": "content_block_start", "index": 9, "content_block": None},
+        {"type": "content_block_start", "index": 9, "content_block": {}},
+        {"type": "content_block_stop", "index": {}},
+        {"type": "message_start"},
+        {"type": "message_start", "message": None},
+        {"type": "message_delta", "delta": [], "usage": 5},
+        {"type": ["x"]},
+        {},
+        [],
+        None,
+        7,
+        "ping",
+    ],
+    ids=str,
+)
+def test_an_event_of_an_odd_shape_costs_nothing_of_the_answer(odd: Any) -> None:
+    found = turn(odd, start(), odd, *says(0, "h"), odd, *says(1, "i"), odd, *END, odd)
+    assert (found.message, found.reason) == (Message.assistant("hi"), FinishReason.END_TURN)
+
+
+def assemble_steps(data: list[dict[str, Any]]) -> int:
+    """Lines of our own that run while the events are read."""
+    lines = 0
+
+    def count(frame: FrameType, what: str, _: Any) -> Any:
+        nonlocal lines
+        lines += what == "line"
+        return count if "completion" in frame.f_code.co_filename else None
+
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        list(assemble(events(*data)))
+    finally:
+        sys.settrace(before)
+    return lines
+
+
+MANY = {
+    "texts": lambda n: [sent for i in range(n) for sent in says(i, "a")],
+    "texts without an end": lambda n: [begin(i, "text", text="a") for i in range(n)],
+    "citations": lambda n: [begin(0, "text", text=""), *[delta(0, "citations_delta", citation=CITATION)] * n],
+    "thinking without an end": lambda n: [begin(i, "thinking", thinking="a") for i in range(n)],
+    "thinking without a start": lambda n: [delta(i, "thinking_delta", thinking="a") for i in range(n)],
+    "calls": lambda n: [sent for i in range(n) for sent in asks(i, "{}", id=f"c{i}")],
+    "calls without an end": lambda n: [sent for i in range(n) for sent in asks(i, "{}", id=f"c{i}")[:-1]],
+    "unknown blocks without an end": lambda n: [begin(i, "hologram") for i in range(n)],
+    "halves of characters": lambda n: [delta(0, "text_delta", text="\ud83d")] * n,
+    "pieces of input": lambda n: asks(0, *["{}"] * n, kind="server_tool_use"),
+}
+
+
+@pytest.mark.parametrize("case", MANY)
+def test_ten_times_the_blocks_take_ten_times_the_work(case: str) -> None:
+    few, many = (assemble_steps([start(), *MANY[case](n), *END]) for n in (20, 200))
+    assert many < 11 * few

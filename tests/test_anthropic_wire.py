@@ -1,0 +1,579 @@
+"""AnthropicModel against real servers: one that plays scripts, and the embedded llama.cpp, which knows this wire."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Literal
+
+import pytest
+
+import completion
+from completion import (
+    AnthropicClient,
+    AnthropicModel,
+    AuthenticationError,
+    ChatRequest,
+    CompletionClient,
+    CompletionError,
+    CompletionModel,
+    ConfigurationError,
+    ContextOverflowError,
+    FinishReason,
+    InvalidRequestError,
+    LocalModel,
+    MalformedStreamError,
+    Message,
+    NotFoundError,
+    OverloadedError,
+    Permanent,
+    PermissionDeniedError,
+    ProviderBlockFinished,
+    ProviderError,
+    QuotaExceededError,
+    RateLimitError,
+    ReasoningDelta,
+    ReasoningFinished,
+    RequestTooLargeError,
+    ServerError,
+    StreamChunk,
+    TextBlock,
+    TextDelta,
+    ToolCallArgsDelta,
+    ToolCallFinished,
+    ToolCallStarted,
+    Transient,
+    TransportError,
+    TruncatedStreamError,
+    TurnFinished,
+    UnsupportedContentError,
+    Usage,
+    collect,
+)
+from completion.testing import Cut, ProviderServer, Reply, WaitFor, event
+from tests.wires import order_faults
+
+KEY = "sk-ant-api03-secret"
+HI = ChatRequest("hi")
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[ProviderServer]:
+    with ProviderServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def model(shared: ProviderServer) -> AnthropicModel:
+    return AnthropicModel("m-1", api_key=KEY, base_url=shared.url)
+
+
+def named(*events: dict[str, Any]) -> bytes:
+    """The events as Anthropic sends them: each with its type as name."""
+    return b"".join(event(data, data["type"]) for data in events)
+
+
+def begin(index: int, kind: str, **fields: Any) -> dict[str, Any]:
+    return {"type": "content_block_start", "index": index, "content_block": {"type": kind, **fields}}
+
+
+def delta(index: int, kind: str, **fields: Any) -> dict[str, Any]:
+    return {"type": "content_block_delta", "index": index, "delta": {"type": kind, **fields}}
+
+
+def stop(index: int) -> dict[str, Any]:
+    return {"type": "content_block_stop", "index": index}
+
+
+def ends(reason: str, **usage: int) -> dict[str, Any]:
+    delta = {"stop_reason": reason, "stop_sequence": None}
+    return {"type": "message_delta", "delta": delta, "usage": {"output_tokens": 2, **usage}}
+
+
+def failed(kind: str, message: str = "no") -> dict[str, Any]:
+    return {"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_body"}
+
+
+GIVEN = {"input_tokens": 9, "cache_read_input_tokens": 0, "output_tokens": 1}
+START = {
+    "type": "message_start",
+    "message": {"id": "msg_1", "model": "m-1", "content": [], "stop_reason": None, "usage": GIVEN},
+}
+OVER = {"type": "message_stop"}
+SAID = [
+    begin(0, "text", text=""),
+    delta(0, "text_delta", text="grün "),
+    delta(0, "text_delta", text="日本 🎉"),
+    stop(0),
+]
+TEXT = named(START, {"type": "ping"}, *SAID, ends("end_turn"), OVER)
+USAGE = Usage(9, 2)
+
+
+def end(reason: FinishReason, word: str | None, usage: Usage = USAGE) -> TurnFinished:
+    return TurnFinished(reason, usage, None, word, None, "msg_1", "m-1")
+
+
+DELTAS: list[StreamChunk] = [TextDelta("grün "), TextDelta("日本 🎉")]
+TEXT_CHUNKS = [*DELTAS, end(FinishReason.END_TURN, "end_turn")]
+SEARCH = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "ü"}}
+TOOLS = named(
+    START,
+    begin(0, "thinking", thinking="", signature=""),
+    delta(0, "thinking_delta", thinking="hm"),
+    delta(0, "signature_delta", signature="EqQB"),
+    stop(0),
+    begin(1, "server_tool_use", id="srvtoolu_1", name="web_search", input={}),
+    delta(1, "input_json_delta", partial_json='{"query": "'),
+    delta(1, "input_json_delta", partial_json='ü"}'),
+    stop(1),
+    begin(2, "tool_use", id="toolu_1", name="f", input={}),
+    delta(2, "input_json_delta", partial_json='{"a"'),
+    delta(2, "input_json_delta", partial_json=": 1}"),
+    stop(2),
+    begin(3, "tool_use", id="toolu_2", name="g", input={}),
+    stop(3),
+    ends("tool_use"),
+    OVER,
+)
+TOOLS_CHUNKS = [
+    ReasoningDelta("hm"),
+    ReasoningFinished("EqQB"),
+    ProviderBlockFinished("anthropic", SEARCH),
+    ToolCallStarted("toolu_1", "f"),
+    ToolCallArgsDelta("toolu_1", '{"a"'),
+    ToolCallArgsDelta("toolu_1", ": 1}"),
+    ToolCallFinished("toolu_1", "f", {"a": 1}),
+    ToolCallStarted("toolu_2", "g"),
+    ToolCallFinished("toolu_2", "g", {}),
+    end(FinishReason.TOOL_USE, "tool_use"),
+]
+OVERLOADED = named(failed("overloaded_error", "Overloaded"))
+
+CASES: dict[str, tuple[bytes, list[StreamChunk], type[CompletionError] | None]] = {
+    "text": (TEXT, TEXT_CHUNKS, None),
+    "text with CRLF": (TEXT.replace(b"\n", b"\r\n"), TEXT_CHUNKS, None),
+    "text with CR": (TEXT.replace(b"\n", b"\r"), TEXT_CHUNKS, None),
+    "text without names of events": (TEXT.replace(b"event: ", b": "), TEXT_CHUNKS, None),
+    "text with retries and ids": (TEXT.replace(b"event: ", b"retry: 3000\nid: 7\nevent: "), TEXT_CHUNKS, None),
+    "tools": (TOOLS, TOOLS_CHUNKS, None),
+    "no message_stop": (TEXT.removesuffix(named(OVER)), TEXT_CHUNKS, None),
+    "no stop_reason": (
+        named(START, *SAID, OVER),
+        [*DELTAS, end(FinishReason.OTHER, None, Usage(9, 1))],
+        None,
+    ),
+    "DONE after the end": (TEXT + event("[DONE]"), TEXT_CHUNKS, None),
+    "no blank line at the end": (TEXT[:-2], TEXT_CHUNKS, None),
+    "a pause": (named(START, *SAID, ends("pause_turn"), OVER), [*DELTAS, end(FinishReason.PAUSE, "pause_turn")], None),
+    "DONE in place of the end": (named(START, *SAID) + event("[DONE]"), DELTAS, TruncatedStreamError),
+    "neither": (named(START, *SAID), DELTAS, TruncatedStreamError),
+    "nothing": (b"", [], TruncatedStreamError),
+    "bad JSON": (named(START, *SAID) + b"event: ping\ndata: {\n\n" + TEXT, DELTAS, MalformedStreamError),
+    "HTML": (b"<html>\n\n</html>", [], MalformedStreamError),
+    "overloaded at once": (OVERLOADED, [], OverloadedError),
+    "overloaded after text": (named(START, *SAID) + OVERLOADED, DELTAS, OverloadedError),
+    "overloaded after the end": (TEXT + OVERLOADED, DELTAS, OverloadedError),
+    "a JSON error": (b'{"type":"error","error":{"type":"api_error","message":"x"}}', [], ServerError),
+    "two messages": (TEXT + TEXT.replace(b"msg_1", b"msg_2"), DELTAS, MalformedStreamError),
+}  # fmt: skip
+
+
+def read(model: AnthropicModel) -> tuple[list[StreamChunk], CompletionError | None]:
+    """The chunks of a stream, and the error that ended it."""
+    found: list[StreamChunk] = []
+    try:
+        with model.chat_stream(HI) as stream:
+            for chunk in stream:
+                found.append(chunk)  # noqa: PERF402  what came before an error counts
+    except CompletionError as error:
+        return found, error
+    return found, None
+
+
+@pytest.mark.parametrize("framing", ["chunked", "length", "close"])
+@pytest.mark.parametrize("split", ["whole", 7, 1], ids=["whole", "sevens", "byte by byte"])
+@pytest.mark.parametrize("case", CASES)
+def test_an_answer_is_the_same_however_it_arrives(
+    shared: ProviderServer,
+    model: AnthropicModel,
+    case: str,
+    split: Literal["whole"] | int,
+    framing: Literal["chunked", "length", "close"],
+) -> None:
+    sent, expected, kind = CASES[case]
+    shared.reply(Reply(sent, split=split, framing=framing))
+    found, error = read(model)
+    assert found == expected
+    assert type(error) is (kind or type(None))
+    if error is not None:
+        assert (error.provider, error.model) == ("anthropic", "m-1")
+
+
+@pytest.mark.parametrize(
+    ("case", "framing", "kind"),
+    [
+        ("text", "chunked", TransportError),
+        ("text", "length", TransportError),
+        ("text", "close", TruncatedStreamError),
+        ("no stop_reason", "chunked", TransportError),
+        ("tools", "close", TruncatedStreamError),
+    ],
+)
+def test_an_answer_cut_at_any_byte_is_whole_or_an_error(
+    shared: ProviderServer,
+    model: AnthropicModel,
+    case: str,
+    framing: Literal["chunked", "length", "close"],
+    kind: type[CompletionError],
+) -> None:
+    sent, expected, _ = CASES[case]
+    whole = collect(expected)
+    offsets = range(len(sent))
+    outcomes = []
+    for offset in offsets:
+        shared.reply(Reply(sent[:offset], Cut(), framing=framing))
+        found, error = read(model)
+        assert list(order_faults(found, ended=error is None)) == []
+        if error is None:
+            assert collect(found) == whole, offset
+        else:
+            assert type(error) is kind, offset
+            assert found == expected[: len(found)], offset
+        outcomes.append(error is None)
+    # From some byte on the turn stands, before it none does: the byte that completes its end.
+    first = outcomes.index(True) if True in outcomes else len(sent)
+    assert outcomes == [offset >= first for offset in offsets]
+    assert first > sent.rindex(b"message_delta" if b"message_delta" in sent else b"message_stop")
+
+
+def test_a_chunk_is_given_out_before_the_next_event_is_sent(shared: ProviderServer, model: AnthropicModel) -> None:
+    seen = threading.Event()
+    first, rest = named(START, delta(0, "text_delta", text="a")), named(ends("end_turn"), OVER)
+    shared.reply(Reply(first, WaitFor(seen), rest))
+    with model.chat_stream(HI) as stream:
+        assert next(stream) == TextDelta("a")
+        seen.set()
+        assert next(stream) == end(FinishReason.END_TURN, "end_turn")
+
+
+def test_closing_early_hangs_up(shared: ProviderServer, model: AnthropicModel) -> None:
+    count = len(shared.hangups) + 1
+    shared.reply(Reply(named(START, *SAID[:2]), WaitFor(threading.Event())))
+    with model.chat_stream(HI) as stream:
+        assert next(stream) == DELTAS[0]
+    assert shared.wait_hung_up(count=count)
+
+
+# Requests
+
+
+def test_what_is_posted_is_the_lowered_request(server: ProviderServer) -> None:
+    server.reply(Reply(TEXT, headers={"request-id": "req_1", "x-request-id": "other"}))
+    model = AnthropicModel("m-1", api_key=KEY, base_url=server.url)
+    with model.chat_stream(ChatRequest("hi", max_tokens=5, top_k=3, seed=7)) as stream:
+        assert (stream.response.request_id, stream.response.dropped) == ("req_1", ("seed",))
+        stream.collect()
+    request = server.requests[0]
+    assert (request.method, request.path) == ("POST", "/v1/messages")
+    assert request.json() == {
+        "model": "m-1",
+        "max_tokens": 5,
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}],
+        "stream": True,
+        "top_k": 3,
+    }
+    sent = {name: request.header(name) for name in ("x-api-key", "anthropic-version", "anthropic-beta")}
+    assert sent == {"x-api-key": KEY, "anthropic-version": "2023-06-01", "anthropic-beta": None}
+    assert request.header("authorization") is None
+    assert request.header("content-type") == "application/json"
+
+
+def test_version_betas_and_headers_are_sent(server: ProviderServer) -> None:
+    server.reply(Reply(TEXT), Reply(TEXT))
+    betas = ["files-api-2025-04-14", "interleaved-thinking-2025-05-14"]
+    client = AnthropicClient(
+        api_key=KEY, base_url=server.url, version="2026-10-21", betas=betas, headers={"X-Trace": "t"}
+    )
+    client.completion_model("m-1").chat_stream(HI).collect()
+    thinking = {"thinking": {"type": "enabled", "budget_tokens": 5000}}
+    client.completion_model("m-1").chat_stream(ChatRequest("hi", additional_params=thinking)).collect()
+    for request in server.requests:
+        assert request.header("anthropic-version") == "2026-10-21"
+        assert request.header("anthropic-beta") == "files-api-2025-04-14,interleaved-thinking-2025-05-14"
+        assert request.header("x-trace") == "t"
+
+
+def test_the_newer_version_refuses_sampling_before_anything_is_sent(server: ProviderServer) -> None:
+    model = AnthropicModel("m-1", api_key=KEY, base_url=server.url, version="2026-10-21")
+    with pytest.raises(UnsupportedContentError, match="anthropic: temperature"):
+        model.chat_stream(ChatRequest("hi", temperature=1.0))
+    assert server.requests == []
+
+
+def test_one_beta_as_a_string_is_a_mistake() -> None:
+    with pytest.raises(TypeError, match=r"write \['files-api-2025-04-14'\]"):
+        AnthropicModel("m", api_key=KEY, betas="files-api-2025-04-14")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "path"),
+    [
+        ("", "/v1/messages"),
+        ("/", "/v1/messages"),
+        ("/v1", "/v1/messages"),
+        ("/v1/", "/v1/messages"),
+        ("/anthropic", "/anthropic/v1/messages"),
+        ("/anthropic/v1/", "/anthropic/v1/messages"),
+    ],
+)
+def test_the_base_url_may_end_in_v1_or_not(server: ProviderServer, suffix: str, path: str) -> None:
+    server.reply(Reply(TEXT))
+    AnthropicModel("m", api_key=KEY, base_url=server.url + suffix).chat_stream(HI).collect()
+    assert server.requests[0].path == path
+
+
+def test_key_and_base_url_come_from_the_environment(server: ProviderServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url + "/v1")
+    server.reply(Reply(TEXT), Reply(TEXT))
+    assert collect(completion.model("anthropic:m-1").chat_stream(HI)).text == "grün 日本 🎉"
+    AnthropicModel("m-1", api_key="given-key").chat_stream(HI).collect()
+    assert [request.header("x-api-key") for request in server.requests] == [KEY, "given-key"]
+
+
+def test_without_an_environment_it_is_anthropic_itself_and_a_missing_key_is_named() -> None:
+    model = AnthropicModel("claude-opus-5")
+    assert (model.name, model.model, model.base_url) == ("anthropic", "claude-opus-5", "https://api.anthropic.com")
+    with pytest.raises(ConfigurationError, match="ANTHROPIC_API_KEY"):
+        model.chat_stream(HI)
+
+
+def test_a_key_function_is_asked_for_each_request(server: ProviderServer) -> None:
+    keys = iter(["first", "second"])
+    server.reply(Reply(TEXT), Reply(TEXT))
+    model = AnthropicModel("m", api_key=lambda: next(keys), base_url=server.url)
+    for _ in range(2):
+        model.chat_stream(HI).collect()
+    assert [request.header("x-api-key") for request in server.requests] == ["first", "second"]
+
+
+def test_a_turn_goes_back_as_history(server: ProviderServer) -> None:
+    server.reply(Reply(TOOLS), Reply(TEXT))
+    model = AnthropicModel("m-1", api_key=KEY, base_url=server.url)
+    first = model.chat_stream(HI).collect()
+    results = [Message.tool_result("toolu_1", "17"), Message.tool_result("toolu_2", "", is_error=True)]
+    model.chat_stream(ChatRequest([Message.user("hi"), first.message, *results])).collect()
+    assert server.requests[1].json()["messages"] == [
+        {"role": "user", "content": [{"type": "text", "text": "hi"}]},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "hm", "signature": "EqQB"},
+                SEARCH,
+                {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {"a": 1}},
+                {"type": "tool_use", "id": "toolu_2", "name": "g", "input": {}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {"type": "tool_result", "tool_use_id": "toolu_1", "content": [{"type": "text", "text": "17"}]},
+                {
+                    "type": "tool_result",
+                    "tool_use_id": "toolu_2",
+                    "content": [{"type": "text", "text": "Error"}],
+                    "is_error": True,
+                },
+            ],
+        },
+    ]
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "code", "retry"),
+    [
+        (400, failed("invalid_request_error"), InvalidRequestError, "invalid_request_error", Permanent()),
+        (
+            400,
+            failed("invalid_request_error", "prompt is too long: 200082 tokens > 200000 maximum"),
+            ContextOverflowError,
+            "invalid_request_error",
+            Permanent(),
+        ),
+        (401, failed("authentication_error", "invalid x-api-key"), AuthenticationError, "authentication_error",
+         Permanent()),
+        (402, failed("billing_error"), QuotaExceededError, "billing_error", Permanent()),
+        (403, failed("permission_error"), PermissionDeniedError, "permission_error", Permanent()),
+        (404, failed("not_found_error", "model: m-1"), NotFoundError, "not_found_error", Permanent()),
+        (413, failed("request_too_large"), RequestTooLargeError, "request_too_large", Permanent()),
+        (429, failed("rate_limit_error"), RateLimitError, "rate_limit_error", Transient(1.5)),
+        (500, failed("api_error"), ServerError, "api_error", Transient(1.5)),
+        (504, failed("timeout_error"), ServerError, "timeout_error", Transient(1.5)),
+        (529, failed("overloaded_error"), OverloadedError, "overloaded_error", Transient(1.5)),
+        (503, "<html>busy</html>", OverloadedError, None, Transient(1.5)),
+    ],
+    ids=[
+        "request", "overflow", "key", "billing", "permission", "model", "too large", "rate limit", "server", "timeout",
+        "overloaded", "a proxy's page",
+    ],
+)  # fmt: skip
+def test_a_refusal_is_raised_by_the_call(
+    server: ProviderServer,
+    status: int,
+    body: dict[str, Any] | str,
+    kind: type[ProviderError],
+    code: str | None,
+    retry: Permanent | Transient,
+) -> None:
+    headers = {"request-id": "req_1", "retry-after": "1.5"}
+    server.reply(
+        Reply.text(body, "text/html", status, headers) if isinstance(body, str) else Reply.json(body, status, headers)
+    )
+    model = AnthropicModel("m-1", api_key=KEY, base_url=server.url)
+    with pytest.raises(ProviderError) as caught:
+        model.chat_stream(HI)
+    error = caught.value
+    assert type(error) is kind
+    assert (error.provider, error.model, error.status, error.code) == ("anthropic", "m-1", status, code)
+    assert error.request_id == "req_1"
+    assert error.retry_classification() == retry
+
+
+def test_an_error_in_the_body_names_its_request(server: ProviderServer) -> None:
+    server.reply(Reply(OVERLOADED), Reply(OVERLOADED, headers={"request-id": "req_1"}))
+    model = AnthropicModel("m-1", api_key=KEY, base_url=server.url)
+    for _ in range(2):
+        error = read(model)[1]
+        assert isinstance(error, OverloadedError)
+        assert (error.request_id, error.status, error.code) == ("req_body", None, "overloaded_error")
+        assert error.retry_classification() == Transient()
+
+
+def test_the_key_is_never_shown(server: ProviderServer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    echo = failed("authentication_error", f"invalid x-api-key {KEY}")
+    server.reply(Reply.json(echo, 401), Reply(named(echo)), Reply(TEXT))
+    client = AnthropicClient(api_key=KEY, base_url=server.url)
+    model = client.completion_model("m-1")
+    for _ in range(2):
+        error = read(model)[1]
+        assert isinstance(error, AuthenticationError)
+        assert KEY not in f"{error} {error!r} {error.body} {vars(error)}"
+        assert KEY.encode() not in pickle.dumps(error)
+    stream = model.chat_stream(HI)
+    assert KEY not in f"{client!r} {model!r} {stream!r} {stream.response!r}"
+    stream.collect()
+    assert KEY not in caplog.text
+    assert KEY not in "".join(request.path for request in server.requests)
+
+
+# Clients and models
+
+
+def test_model_and_client_keep_the_protocols() -> None:
+    client = AnthropicClient(api_key=KEY)
+    assert isinstance(client, CompletionClient)
+    assert isinstance(client.completion_model("m"), CompletionModel)
+
+
+def test_the_models_of_a_client_share_its_connections(server: ProviderServer) -> None:
+    client = AnthropicClient(api_key=KEY, base_url=server.url)
+    server.reply(Reply(TEXT), Reply(TOOLS), Reply(TEXT, framing="length"))
+    assert [read(client.completion_model(name))[1] for name in ("a", "b", "c")] == [None] * 3
+    assert [request.json()["model"] for request in server.requests] == ["a", "b", "c"]
+    assert server.connections == 1
+
+
+def test_a_model_that_shares_a_client_takes_no_options_of_its_own() -> None:
+    with pytest.raises(TypeError, match="betas"):
+        AnthropicModel("m", client=AnthropicClient(api_key=KEY), betas=["x"])
+
+
+def test_it_pickles_with_what_it_was_given(server: ProviderServer) -> None:
+    server.reply(Reply(TEXT))
+    model = AnthropicModel("m-1", api_key=KEY, base_url=server.url, version="2026-10-21", betas=["b"])
+    copied = pickle.loads(pickle.dumps(model))
+    assert copied.chat_stream(HI).collect().text == "grün 日本 🎉"
+    request = server.requests[0]
+    sent = [request.header(name) for name in ("x-api-key", "anthropic-version", "anthropic-beta")]
+    assert sent == [KEY, "2026-10-21", "b"]
+    with pytest.raises(UnsupportedContentError):
+        copied.chat_stream(ChatRequest("hi", top_k=1))
+
+
+def test_a_key_of_the_environment_does_not_travel(server: ProviderServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    pickled = pickle.dumps(AnthropicModel("m", base_url=server.url))
+    assert KEY.encode() not in pickled
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "another")
+    server.reply(Reply(TEXT))
+    pickle.loads(pickled).chat_stream(HI).collect()
+    assert server.requests[0].header("x-api-key") == "another"
+
+
+# The embedded llama.cpp speaks this wire as well
+
+BRIEF = ChatRequest("Say hello.", max_tokens=6, temperature=0.0)
+
+
+@pytest.fixture(scope="module")
+def local() -> AnthropicModel:
+    pytest.importorskip("xllamacpp")
+    served = LocalModel()
+    return AnthropicModel("any", base_url=served.base_url, api_key=served.api_key)
+
+
+def test_a_real_server_answers_token_by_token_and_stops_at_max_tokens(local: AnthropicModel) -> None:
+    found = list(local.chat_stream(BRIEF))
+    deltas = [chunk.delta for chunk in found if isinstance(chunk, TextDelta)]
+    assert len(deltas) > 1
+    assert "".join(deltas) == LocalModel().chat_stream(BRIEF).collect().text
+    last = found[-1]
+    assert isinstance(last, TurnFinished)
+    assert (last.reason, last.provider_reason) == (FinishReason.MAX_TOKENS, "max_tokens")
+    assert last.usage is not None
+    assert (last.usage.input_tokens > 6, last.usage.output_tokens) == (True, 6)
+    assert last.response_id
+    assert last.response_model
+
+
+def test_a_real_server_stops_at_a_stop_sequence(local: AnthropicModel) -> None:
+    found = local.chat_stream(replace(BRIEF, stop_sequences=("e",))).collect()
+    assert "e" not in found.text
+    assert (found.reason, found.stop_sequence) == (FinishReason.STOP_SEQUENCE, "e")
+
+
+def test_a_real_conversation_goes_on(local: AnthropicModel) -> None:
+    first = local.chat_stream(BRIEF).collect()
+    history = [*BRIEF.messages, first.message, Message.user([TextBlock("Again."), TextBlock("Please.")])]
+    second = local.chat_stream(ChatRequest(history, max_tokens=6, system_prompt="Be brief.")).collect()
+    assert second.text
+    assert first.usage is not None
+    assert second.usage is not None
+    assert second.usage.input_tokens > first.usage.input_tokens
+
+
+def test_a_real_server_refuses_another_key(local: AnthropicModel) -> None:
+    with pytest.raises(AuthenticationError) as caught:
+        AnthropicModel("any", base_url=local.base_url, api_key="guessed").chat_stream(BRIEF)
+    assert (caught.value.status, caught.value.provider) == (401, "anthropic")
+
+
+def test_a_real_prompt_over_the_context_is_an_overflow(local: AnthropicModel) -> None:
+    with pytest.raises(ContextOverflowError):
+        local.chat_stream(ChatRequest("word " * 9000, max_tokens=1))
+
+
+def test_breaking_out_leaves_a_real_server_free_for_the_next(local: AnthropicModel) -> None:
+    for _ in range(5):  # one more than it has slots
+        for chunk in local.chat_stream(ChatRequest("Count to a thousand.", max_tokens=2000)):
+            assert isinstance(chunk, TextDelta)
+            break
+    assert local.chat_stream(BRIEF).collect().text

@@ -1,0 +1,1052 @@
+"""The conformance kit: our own models keep every promise, and each promise, once broken, is told by its name."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import logging
+import threading
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from completion import (
+    AnthropicModel,
+    AzureOpenAIModel,
+    CancelToken,
+    ChatRequest,
+    ChatStream,
+    CompletionModel,
+    FallbackModel,
+    FinishReason,
+    LocalModel,
+    OpenAIModel,
+    Permanent,
+    ProviderBlockFinished,
+    ReasoningDelta,
+    ResponseInfo,
+    RetryConfig,
+    RetryingModel,
+    StreamChunk,
+    TextDelta,
+    ToolCallArgsDelta,
+    ToolCallFinished,
+    ToolCallMalformed,
+    ToolCallStarted,
+    Transient,
+    TransportError,
+    TruncatedStreamError,
+    TurnFinished,
+    Usage,
+)
+from completion.testing import Reply, ScriptedModel, check_completion_model, conformance, event
+
+HELD: list[Any] = []
+"""What models of a test keep open: it is closed after the test."""
+
+END = TurnFinished(FinishReason.END_TURN)
+QUICK = RetryConfig(max_attempts=2, base_delay=0, max_retry_after=0.5)
+SCRIPTS = ["Hello there, you!"] * 30
+
+Chunks = Generator[StreamChunk, None, None]
+
+
+def told(factory: Callable[..., CompletionModel], **options: Any) -> dict[str, str]:
+    """The broken promises, and what was seen of each."""
+    try:
+        check_completion_model(factory, **options)
+    except AssertionError as error:
+        known = [conformance.ANSWERS, *conformance.PROMISES, *conformance.PROMISES_OF_THE_WIRE]
+        lines = [line.removeprefix("- ") for line in str(error).splitlines()[1:]]
+        return {promise: line for line in lines for promise in known if line.startswith(f"{promise}: ")}
+    return {}
+
+
+# --- models that keep the contract -------------------------------------------------------------------------------
+
+
+def openai(base_url: str, api_key: str) -> OpenAIModel:
+    return OpenAIModel("m", base_url=base_url, api_key=api_key)
+
+
+@pytest.mark.parametrize(
+    ("factory", "wire"),
+    [
+        (openai, "openai-chat"),
+        (lambda **options: AzureOpenAIModel("m", **options), "openai-chat"),
+        (lambda **options: AzureOpenAIModel("m", api_version="2024-10-21", **options), "openai-chat"),
+        (lambda **options: AnthropicModel("m", **options), "anthropic"),
+        (lambda **options: RetryingModel(openai(**options), QUICK), "openai-chat"),
+        (lambda **options: FallbackModel([openai(**options), openai(**options)]), "openai-chat"),
+    ],
+    ids=["openai", "azure", "azure, dated", "anthropic", "retrying", "fallback"],
+)
+def test_our_models_keep_the_contract_on_the_wire(factory: Callable[..., CompletionModel], wire: str) -> None:
+    check_completion_model(factory, answer=wire)
+
+
+@pytest.mark.parametrize(
+    "factory",
+    [
+        lambda: ScriptedModel(*SCRIPTS),
+        lambda: RetryingModel(ScriptedModel(*SCRIPTS)),
+        lambda: FallbackModel([ScriptedModel(*SCRIPTS)]),
+        lambda: RetryingModel(Parrot()),
+    ],
+    ids=["scripted", "retrying", "fallback", "retrying a plain generator"],
+)
+def test_models_that_answer_by_themselves_keep_the_contract(factory: Callable[[], CompletionModel]) -> None:
+    check_completion_model(factory)
+
+
+def test_the_embedded_model_keeps_the_contract() -> None:
+    check_completion_model(LocalModel, request=ChatRequest("Hi", max_tokens=8))
+
+
+class Parrot:
+    """Says what it is told, or the chunks that it is given; its streams are plain generators."""
+
+    name = "parrot"
+    model = "parrot-1"
+
+    def __init__(self, *chunks: Any) -> None:
+        self._given = chunks
+
+    def chat_stream(self, req: ChatRequest) -> Chunks:
+        return self.chunks(req.messages[0].text)
+
+    def chunks(self, text: str) -> Chunks:
+        yield from self._given or (TextDelta(text), TextDelta("!"), END)
+
+
+def test_a_plain_generator_keeps_the_contract() -> None:
+    check_completion_model(Parrot)
+
+
+class TinyError(Exception):
+    """An error of somebody else's tree."""
+
+    def __init__(self, message: str, verdict: Permanent | Transient) -> None:
+        super().__init__(message, verdict)
+        self.verdict = verdict
+
+    def retry_classification(self) -> Permanent | Transient:
+        return self.verdict
+
+
+class TinyModel:
+    """An adapter of somebody else's, for a wire of their own: {"text": "…"} as often as needed, then {"end": true}."""
+
+    name = "tiny"
+    model = "tiny-1"
+    path = "/chat"
+
+    def __init__(self, base_url: str, api_key: str) -> None:
+        self._host = urlsplit(base_url).netloc
+        self._key = api_key
+
+    def chat_stream(self, req: ChatRequest) -> Chunks:
+        connection = http.client.HTTPConnection(self._host, timeout=5)
+        stream: Chunks = self.primed(connection, self.response(connection, req.messages[0].text))
+        next(stream)  # a generator that has not begun would not close anything
+        return stream
+
+    def response(self, connection: http.client.HTTPConnection, text: str) -> http.client.HTTPResponse:
+        try:
+            connection.request("POST", self.path, text, {"Authorization": self._key})
+            response = connection.getresponse()
+        except OSError as exc:
+            connection.close()
+            raise TinyError("no connection", Transient()) from self.cause(exc)
+        if response.status != 200 or not self.is_stream(response):
+            error = self.refusal(response)
+            self.let_go(error, connection, response)
+            raise error
+        return response
+
+    def cause(self, exc: OSError) -> OSError | None:
+        return None
+
+    def is_stream(self, response: http.client.HTTPResponse) -> bool:
+        return response.getheader("content-type") == "text/event-stream"
+
+    def refusal(self, response: http.client.HTTPResponse) -> TinyError:
+        after = response.getheader("retry-after")
+        is_transient = response.status in (429, 500)
+        verdict = Transient(float(after) if after else None) if is_transient else Permanent()
+        return TinyError(f"refused with {response.status}", verdict)
+
+    def let_go(self, error: TinyError | None, *held: Any) -> None:
+        for thing in held:
+            thing.close()
+
+    def primed(self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse) -> Any:
+        try:
+            yield
+            yield from self.chunks(response)
+        except (OSError, http.client.HTTPException):
+            raise TinyError("the connection broke", Transient()) from None
+        except TinyError as error:
+            raise error.with_traceback(None) from None  # without the locals that hold what the server said
+        finally:
+            self.let_go(None, response, connection)
+
+    def chunks(self, response: http.client.HTTPResponse) -> Iterator[StreamChunk]:
+        for line in self.lines(response):
+            if line.startswith(b"data: "):
+                told = self.parsed(line)
+                if "end" in told:
+                    yield END
+                    return
+                yield TextDelta(told["text"])
+        raise self.early_end()
+
+    def lines(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
+        return iter(response)
+
+    def parsed(self, line: bytes) -> Any:
+        try:
+            return json.loads(line[6:])
+        except ValueError:
+            raise TinyError("bad JSON", Permanent()) from None
+
+    def early_end(self) -> Exception:
+        return TinyError("the body ended early", Transient())
+
+
+TINY = (event({"text": "Hel"}), event({"text": "lö"}), event({"text": " 🙂"}), event({"end": True}))
+
+
+def test_an_adapter_that_shares_nothing_with_ours_keeps_the_contract() -> None:
+    check_completion_model(TinyModel, answer=TINY)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"".join(TINY), Reply(*TINY), Reply(*TINY, framing="length", split=5), Reply(*TINY, split="whole", batch=True)],
+    ids=["bytes", "reply", "reply in pieces", "reply in one piece"],
+)
+def test_an_answer_is_taken_apart_into_its_events(answer: Reply | bytes) -> None:
+    assert "after 2 of 4 events" in " ".join(told(InventsTheEnd, answer=answer).values())
+
+
+@pytest.mark.parametrize(
+    "factory",
+    [
+        lambda base_url: TinyModel(base_url, "another"),
+        lambda url: TinyModel(url, "another"),
+        lambda url, api_key: TinyModel(url, api_key),
+        lambda url, /: TinyModel(url, "another"),
+        lambda **options: TinyModel(**options),
+    ],
+    ids=["base_url", "another name", "another name and the key", "by position", "options"],
+)
+def test_a_factory_gets_what_its_signature_takes(factory: Callable[..., CompletionModel]) -> None:
+    check_completion_model(factory, answer=TINY)
+
+
+# --- what the kit says -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("factory", [lambda: Parrot(), lambda a, b: Parrot(), lambda *, api_key: Parrot()])
+def test_a_factory_that_takes_no_url_is_a_mistake(factory: Callable[..., CompletionModel]) -> None:
+    with pytest.raises(TypeError, match="called with the URL"):
+        check_completion_model(factory, answer=TINY)
+
+
+def test_an_unknown_wire_is_a_mistake() -> None:
+    with pytest.raises(ValueError, match="knows 'anthropic', 'openai-chat'"):
+        check_completion_model(TinyModel, answer="gopher")
+
+
+def test_an_answer_without_events_is_a_mistake() -> None:
+    with pytest.raises(ValueError, match="nothing in it"):
+        check_completion_model(TinyModel, answer=[])
+
+
+def test_all_broken_promises_are_told_a_line_each() -> None:
+    class Nameless(Parrot):
+        name = ""
+
+    with pytest.raises(AssertionError) as caught:
+        check_completion_model(lambda: Nameless(TextDelta(""), END))
+    assert str(caught.value).splitlines() == [
+        "the model breaks 3 of 21 promises",
+        "- name and model are strings, not empty, and never change: name is ''",
+        "- no delta is empty: the stream gave TextDelta(delta='')",
+        "- a model pickles, and the copy answers: " + str(caught.value).splitlines()[3].partition(": ")[2],
+    ]
+
+
+def test_without_a_good_answer_nothing_else_is_looked_at() -> None:
+    with pytest.raises(AssertionError) as caught:
+        check_completion_model(lambda: ScriptedModel(TransportError("reset")))
+    assert str(caught.value).splitlines() == [
+        "the model breaks 1 of 1 promises, and 20 were not looked at",
+        "- chat_stream answers a good request with a stream of chunks: TransportError was raised: reset",
+    ]
+
+
+def test_a_model_that_does_not_talk_to_the_given_url_is_told_so() -> None:
+    assert "sent no request to the server" in told(lambda url: Parrot(), answer=TINY)[conformance.ANSWERS]
+
+
+def test_a_factory_that_fails_is_told() -> None:
+    def fail() -> CompletionModel:
+        raise KeyError("no such file")
+
+    assert "KeyError was raised: 'no such file'" in told(fail)[conformance.ANSWERS]
+
+
+def test_a_factory_may_skip_the_test() -> None:
+    with pytest.raises(pytest.skip.Exception):
+        check_completion_model(lambda: pytest.skip("not here"))
+
+
+def test_nothing_shows_the_key_of_the_kit() -> None:
+    keys = []
+
+    def factory(base_url: str, api_key: str) -> TinyModel:
+        keys.append(api_key)
+        return SaysItsKey(base_url, api_key)
+
+    with pytest.raises(AssertionError) as caught:
+        check_completion_model(factory, answer=TINY)
+    assert keys[0] not in str(caught.value)
+
+
+class StuckInPickling(Parrot):
+    def __getstate__(self) -> dict[str, Any]:
+        threading.Event().wait()
+        return {}
+
+
+class StuckForGood(Parrot):
+    """Answers so often, and then blocks."""
+
+    def __init__(self, answers: list[str]) -> None:
+        super().__init__()
+        self.answers = answers
+
+    def chat_stream(self, req: ChatRequest) -> Chunks:
+        if not self.answers:
+            threading.Event().wait()
+        self.answers.pop()
+        return super().chat_stream(req)
+
+
+def test_a_check_that_blocks_is_a_broken_promise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conformance, "_CHECK_S", 0.2)
+    promise = "a model pickles, and the copy answers"
+    assert told(StuckInPickling) == {promise: f"{promise}: this did not end within 0.2 s"}
+
+
+def test_a_model_that_blocks_all_the_time_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conformance, "_CHECK_S", 0.2)
+    answers = ["the first one"]
+    with pytest.raises(AssertionError, match=r"breaks 3 of \d+ promises, and \d+ were not looked at"):
+        check_completion_model(lambda: StuckForGood(answers))
+
+
+# --- one broken promise each: chunks -----------------------------------------------------------------------------
+
+STARTED = ToolCallStarted("1", "f")
+ARGS = ToolCallArgsDelta("1", "{}")
+FINISHED = ToolCallFinished("1", "f", {})
+HELLO = TextDelta("Hello")
+
+
+@pytest.mark.parametrize(
+    ("promise", "chunks"),
+    [
+        ("every chunk is a StreamChunk", ["Hello", END]),
+        ("exactly one TurnFinished ends the turn, as the last chunk", [HELLO]),
+        ("exactly one TurnFinished ends the turn, as the last chunk", [END, END]),
+        ("exactly one TurnFinished ends the turn, as the last chunk", [END, HELLO]),
+        ("a call is closed once, under its id and name, before anything else starts", [STARTED, HELLO, FINISHED, END]),
+        ("a call is closed once, under its id and name, before anything else starts", [STARTED, ARGS, END]),
+        ("a call is closed once, under its id and name, before anything else starts", [FINISHED, END]),
+        (
+            "a call is closed once, under its id and name, before anything else starts",
+            [STARTED, ToolCallFinished("1", "g", {}), END],
+        ),
+        (
+            "a call is closed once, under its id and name, before anything else starts",
+            [STARTED, ToolCallStarted("2", "f"), FINISHED, ToolCallFinished("2", "f", {}), END],
+        ),
+        ("reasoning is closed before text, a call or the end", [ReasoningDelta("So"), HELLO, END]),
+        ("reasoning is closed before text, a call or the end", [ReasoningDelta("So"), END]),
+        ("no delta is empty", [TextDelta(""), END]),
+        ("call ids are unique and not empty", [STARTED, FINISHED, STARTED, FINISHED, END]),
+        ("call ids are unique and not empty", [ToolCallStarted("", "f"), ToolCallFinished("", "f", {}), END]),
+        ("the deltas of a call add up to its arguments", [STARTED, ToolCallFinished("1", "f", {"a": 1}), END]),
+        ("the deltas of a call add up to its arguments", [STARTED, ToolCallMalformed("1", "f", "{", "bad"), END]),
+        (
+            "input_tokens and output_tokens are totals, at least the sum of their parts",
+            [TurnFinished(FinishReason.END_TURN, Usage(input_tokens=2, cached_input_tokens=3))],
+        ),
+        (
+            "input_tokens and output_tokens are totals, at least the sum of their parts",
+            [TurnFinished(FinishReason.END_TURN, Usage(output_tokens=2, reasoning_tokens=3))],
+        ),
+        (
+            "input_tokens and output_tokens are totals, at least the sum of their parts",
+            [TurnFinished(FinishReason.END_TURN, Usage(9, cache_creation_5m_tokens=1))],
+        ),
+        ("every chunk round-trips through to_json and from_json", [ProviderBlockFinished("p", {"a": (1,)}), END]),
+    ],
+)
+def test_chunks_that_break_a_promise_are_told(promise: str, chunks: list[Any]) -> None:
+    assert list(told(lambda: Parrot(*chunks))) == [promise]
+
+
+# --- one broken promise each: models and streams -----------------------------------------------------------------
+
+
+class Renames(Parrot):
+    def chat_stream(self, req: ChatRequest) -> Chunks:
+        self.model = "parrot-2"
+        return super().chat_stream(req)
+
+
+class Wrapped(Generator[StreamChunk, None, None]):
+    """A stream of one's own around a generator."""
+
+    def __init__(self, chunks: Chunks) -> None:
+        self.inner = chunks
+
+    def __next__(self) -> StreamChunk:
+        return next(self.inner)
+
+    def send(self, value: None) -> StreamChunk:
+        return next(self)
+
+    def throw(self, *given: Any) -> StreamChunk:
+        raise given[0]
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+class Owning(Wrapped):
+    """Closes as well what the generator reads from: one that has not begun closes nothing."""
+
+    def __init__(self, chunks: Chunks, source: Chunks) -> None:
+        super().__init__(chunks)
+        self.source = source
+
+    def close(self) -> None:
+        super().close()
+        self.source.close()
+
+
+class ReturnsAnIterator(Parrot):
+    def chat_stream(self, req: ChatRequest) -> Any:
+        return HalfAGenerator(super().chat_stream(req))
+
+
+class HalfAGenerator:
+    def __init__(self, chunks: Chunks) -> None:
+        self.chunks = chunks
+
+    def __iter__(self) -> HalfAGenerator:
+        return self
+
+    def __next__(self) -> StreamChunk:
+        return next(self.chunks)
+
+    def close(self) -> None:
+        self.chunks.close()
+
+
+class IsAsyncToo(Parrot):
+    def chat_stream(self, req: ChatRequest) -> Chunks:
+        return TwoFaced(super().chat_stream(req))
+
+
+class TwoFaced(Wrapped):
+    def __aiter__(self) -> TwoFaced:
+        return self
+
+
+class OneLazyGenerator(Parrot):
+    def chat_stream(self, req: ChatRequest) -> Chunks:
+        yield from self.chunks(req.messages[0].text)
+
+
+class StartsAgain(Parrot):
+    def chat_stream(self, req: ChatRequest) -> Chunks:
+        return Endless(self.chunks(req.messages[0].text))
+
+
+class Endless(Wrapped):
+    is_closed = False
+
+    def __next__(self) -> StreamChunk:
+        try:
+            return next(self.inner)
+        except StopIteration:
+            if not self.is_closed:
+                self.inner = Parrot().chunks("Again")
+            raise
+
+    def close(self) -> None:
+        self.is_closed = True
+        super().close()
+
+
+class StaysOpen(Parrot):
+    def chat_stream(self, req: ChatRequest) -> Chunks:
+        return Unclosable(super().chat_stream(req))
+
+
+class Unclosable(Wrapped):
+    def close(self) -> None:
+        pass
+
+
+class ClosesOnlyOnce(Parrot):
+    def chat_stream(self, req: ChatRequest) -> Chunks:
+        return OnceOnly(super().chat_stream(req))
+
+
+class OnceOnly(Wrapped):
+    is_closed = False
+
+    def close(self) -> None:
+        if self.is_closed:
+            raise ValueError("closed already")
+        self.is_closed = True
+        super().close()
+
+
+class LeavesItOpen(Parrot):
+    def chat_stream(self, req: ChatRequest) -> Chunks:
+        return OpenBehind(super().chat_stream(req))
+
+
+class OpenBehind(ChatStream):
+    def __exit__(self, *given: Any) -> None:
+        pass
+
+
+class Mixes(Parrot):
+    """Keeps the state of its stream in the model."""
+
+    left: Chunks | None = None
+
+    def chat_stream(self, req: ChatRequest) -> Chunks:
+        self.left = self.chunks(req.messages[0].text)
+        return self.shared()
+
+    def shared(self) -> Chunks:
+        assert self.left is not None
+        lock = threading.Lock()
+        while True:
+            with lock:
+                try:
+                    chunk = next(self.left)
+                except (StopIteration, ValueError):  # a generator that another thread is inside of
+                    return
+            yield chunk
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_given": ()}
+
+
+class HoldsALock(Parrot):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+class ForgetsItsName(Parrot):
+    def __init__(self, model: str) -> None:
+        super().__init__()
+        self.model = model
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_given": ()}
+
+
+class CancelsNothing(Parrot):
+    def chat_stream(self, req: ChatRequest) -> Chunks:
+        return Uncancellable(super().chat_stream(req))
+
+
+class Uncancellable(ChatStream):
+    def cancel(self) -> None:
+        pass
+
+
+class CancelsByAnotherError(Parrot):
+    def chat_stream(self, req: ChatRequest) -> Chunks:
+        return Misnaming(super().chat_stream(req))
+
+
+class Misnaming(ChatStream):
+    def __next__(self) -> StreamChunk:
+        if self._token.cancelled and not self._over:
+            self.close()
+            raise TransportError("the connection was closed")
+        return super().__next__()
+
+
+class CancelsTooLate(Parrot):
+    def chat_stream(self, req: ChatRequest) -> Chunks:
+        return Complaining(super().chat_stream(req))
+
+
+class Complaining(ChatStream):
+    def cancel(self) -> None:
+        if self._over:
+            raise RuntimeError("there is nothing to cancel")
+        super().cancel()
+
+
+class HeedsNoToken(Parrot):
+    def chat_stream(self, req: ChatRequest) -> Chunks:
+        return ChatStream(super().chat_stream(req), token=CancelToken())
+
+
+@pytest.mark.parametrize(
+    ("promise", "factory"),
+    [
+        ("name and model are strings, not empty, and never change", Renames),
+        ("chat_stream returns a generator, which is not async as well", ReturnsAnIterator),
+        ("chat_stream returns a generator, which is not async as well", IsAsyncToo),
+        ("a request that cannot be sent is refused by the call, not by next()", OneLazyGenerator),
+        ("after its end a stream gives StopIteration, however often it is asked", StartsAgain),
+        ("close() ends a stream at any time, and may be called twice", StaysOpen),
+        ("close() ends a stream at any time, and may be called twice", ClosesOnlyOnce),
+        ("leaving the with closes a stream that is a context manager", LeavesItOpen),
+        ("threads that share a model each get an answer of their own, whole", Mixes),
+        ("a model pickles, and the copy answers", HoldsALock),
+        ("a model pickles, and the copy answers", lambda: ForgetsItsName("parrot-3")),
+        ("cancel() from another thread ends a stream with StreamCancelledError", CancelsNothing),
+        ("cancel() after the end does nothing", CancelsTooLate),
+        ("under a cancelled CancelToken the call raises StreamCancelledError", HeedsNoToken),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_model_that_breaks_a_promise_is_told(promise: str, factory: Callable[[], CompletionModel]) -> None:
+    assert list(told(factory)) == [promise]
+
+
+def test_a_stream_that_ends_by_another_error_when_cancelled_is_told() -> None:
+    assert list(told(CancelsByAnotherError)) == [
+        "cancel() from another thread ends a stream with StreamCancelledError",
+        "under a cancelled CancelToken the call raises StreamCancelledError",
+    ]
+
+
+# --- one broken promise each: the wire ---------------------------------------------------------------------------
+
+
+class ConnectsLate(TinyModel):
+    """Opens the connection with the first next()."""
+
+    def chat_stream(self, req: ChatRequest) -> Chunks:
+        text = req.messages[0].text
+        return self.lazy(text)
+
+    def lazy(self, text: str) -> Chunks:
+        yield from super().chat_stream(ChatRequest(text))
+
+
+def test_an_adapter_that_connects_with_the_first_next_is_told() -> None:
+    assert list(told(ConnectsLate, answer=TINY)) == [
+        "the call waits for the response's headers",
+        "a refused connection is an error of the call",
+        "a 401 is an error of the call, and Permanent",
+        "a 429 is an error of the call, and Transient with its retry-after",
+        "a 500 is an error of the call, and Transient",
+        "a redirect is an error of the call, and not followed",
+        "a 200 with an HTML page is an error of the call",
+    ]
+
+
+class KnowsNoResponse(OpenAIModel):
+    def chat_stream(self, req: ChatRequest) -> ChatStream:
+        stream = super().chat_stream(req)
+        stream.response = ResponseInfo()
+        return stream
+
+
+class LosesItsKey(TinyModel):
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_key"}
+
+
+class LetsOsErrorsOut(TinyModel):
+    def response(self, connection: http.client.HTTPConnection, text: str) -> http.client.HTTPResponse:
+        try:
+            return super().response(connection, text)
+        except TinyError as error:
+            if "no connection" in str(error):
+                raise ConnectionError("refused") from None
+            raise
+
+
+class HidesRefusals(TinyModel):
+    """A refused connection is told by the stream."""
+
+    def chat_stream(self, req: ChatRequest) -> Chunks:
+        try:
+            return super().chat_stream(req)
+        except TinyError as error:
+            if "no connection" not in str(error):
+                raise
+            return self.failing(str(error))
+
+    def failing(self, message: str) -> Chunks:
+        yield from ()
+        raise TinyError(message, Transient())
+
+
+class Misjudges(TinyModel):
+    verdicts: dict[int, Permanent | Transient]
+
+    def refusal(self, response: http.client.HTTPResponse) -> TinyError:
+        error = super().refusal(response)
+        return TinyError(str(error), self.verdicts.get(response.status, error.verdict))
+
+
+class RetriesAuthentication(Misjudges):
+    verdicts = {401: Transient()}  # noqa: RUF012
+
+
+class ForgetsRetryAfter(Misjudges):
+    verdicts = {429: Transient()}  # noqa: RUF012
+
+
+class GivesUpOnServers(Misjudges):
+    verdicts = {500: Permanent()}  # noqa: RUF012
+
+
+class FollowsRedirects(TinyModel):
+    """As far as to ask there."""
+
+    def refusal(self, response: http.client.HTTPResponse) -> TinyError:
+        location = response.getheader("location")
+        if location:
+            connection = http.client.HTTPConnection(self._host, timeout=5)
+            connection.request("GET", location)
+            connection.getresponse().close()
+            connection.close()
+        return super().refusal(response)
+
+
+class TakesHtml(TinyModel):
+    def is_stream(self, response: http.client.HTTPResponse) -> bool:
+        return True
+
+
+class HoldsConnections(TinyModel):
+    """Its errors know the response that they were made from."""
+
+    def let_go(self, error: TinyError | None, *held: Any) -> None:
+        if error is None:
+            super().let_go(error, *held)
+        else:
+            HELD.extend(held)
+
+
+@pytest.fixture(autouse=True)
+def let_go_at_last() -> Iterator[None]:
+    yield
+    while HELD:
+        HELD.pop().close()
+
+
+@dataclass(eq=False)
+class ShowsItsKey(TinyModel):
+    base_url: str
+    api_key: str
+
+    def __post_init__(self) -> None:
+        super().__init__(self.base_url, self.api_key)
+
+
+def test_a_repr_that_shows_the_key_is_told_and_so_is_a_traceback_that_has_it() -> None:
+    assert list(told(ShowsItsKey, answer=TINY)) == [
+        "the key is in no repr",
+        "the key is in no error, nor in the locals of its traceback",
+    ]
+
+
+class PutsItsKeyIntoTheUrl(TinyModel):
+    @property
+    def path(self) -> str:  # type: ignore[override]
+        return f"/chat?key={self._key}"
+
+
+class LogsItsKey(TinyModel):
+    def chat_stream(self, req: ChatRequest) -> Chunks:
+        logging.getLogger("tiny").debug("sending %s", {"Authorization": self._key})
+        return super().chat_stream(req)
+
+
+class SaysItsKey(TinyModel):
+    def refusal(self, response: http.client.HTTPResponse) -> TinyError:
+        return TinyError(f"refused with the key {self._key}", super().refusal(response).verdict)
+
+
+class EchoesTheBody(TinyModel):
+    def refusal(self, response: http.client.HTTPResponse) -> TinyError:
+        error = super().refusal(response)
+        return TinyError(f"{error}: {response.read()!r}", error.verdict)
+
+
+class LeavesItsKeyInALocal(TinyModel):
+    def response(self, connection: http.client.HTTPConnection, text: str) -> http.client.HTTPResponse:
+        headers = {"Authorization": self._key}
+        response = super().response(connection, text)
+        del headers
+        return response
+
+
+class RaisesFromTheRequest(TinyModel):
+    """What it raises from holds the frames of http.client, whose locals have the headers."""
+
+    def cause(self, exc: OSError) -> OSError | None:
+        return exc
+
+
+class ReadsPieceByPiece(TinyModel):
+    """Takes each piece of the body for an event."""
+
+    def lines(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
+        while piece := response.read1(65536):
+            yield piece
+
+
+class WaitsForTheWhole(TinyModel):
+    def lines(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
+        return iter(list(response))
+
+
+class InventsTheEnd(TinyModel):
+    def chunks(self, response: http.client.HTTPResponse) -> Iterator[StreamChunk]:
+        for line in response:
+            if line.startswith(b"data: "):
+                told = self.parsed(line)
+                if "end" in told:
+                    break
+                yield TextDelta(told["text"])
+        yield END
+
+
+def test_an_adapter_that_invents_the_end_of_a_turn_is_told() -> None:
+    assert list(told(InventsTheEnd, answer=TINY)) == [
+        "a body that ends before the end of turn is an error of next()",
+        "a connection that breaks before the end of turn is an error of next()",
+    ]
+
+
+class LooksAhead(TinyModel):
+    """Reads the first chunk in the call."""
+
+    def chat_stream(self, req: ChatRequest) -> Chunks:
+        stream = super().chat_stream(req)
+        first = next(stream)
+        return Owning(self.chained(first, stream), stream)
+
+    def chained(self, first: StreamChunk, stream: Chunks) -> Chunks:
+        yield first
+        yield from stream
+
+
+def test_an_adapter_that_reads_the_body_in_the_call_is_told() -> None:
+    broken = told(LooksAhead, answer=TINY)
+    assert list(broken) == [
+        "a body that ends before the end of turn is an error of next()",
+        "a connection that breaks before the end of turn is an error of next()",
+    ]
+    assert all("after 0 of 4 events it was the call that raised" in line for line in broken.values())
+
+
+class LagsBehind(OpenAIModel):
+    """Gives a chunk when the next one is there, and forgets it when the connection breaks."""
+
+    def chat_stream(self, req: ChatRequest) -> Any:
+        stream = super().chat_stream(req)
+        return Owning(self.late(stream), stream)
+
+    def late(self, stream: ChatStream) -> Chunks:
+        held: list[StreamChunk] = []
+        try:
+            for chunk in stream:
+                yield from held
+                held = [chunk]
+        except TruncatedStreamError:
+            yield from held
+            raise
+        yield from held
+
+
+def test_an_adapter_that_forgets_chunks_when_the_connection_breaks_is_told() -> None:
+    assert list(told(lambda **options: LagsBehind("m", **options), answer="openai-chat")) == [
+        "after an error the chunks before it stay given, and next() gives StopIteration",
+        "a chunk is given when its event arrives, not when the body ends",
+    ]
+
+
+class Swallows(OpenAIModel):
+    """Ends in silence where this error is raised."""
+
+    error: type[Exception]
+
+    def chat_stream(self, req: ChatRequest) -> Any:
+        stream = super().chat_stream(req)
+        return Owning(self.quiet(stream), stream)
+
+    def quiet(self, stream: ChatStream) -> Chunks:
+        try:
+            yield from stream
+        except self.error:
+            return
+
+
+class SwallowsTruncation(Swallows):
+    error = TruncatedStreamError
+
+
+class SwallowsBrokenConnections(Swallows):
+    error = TransportError
+
+
+class SkipsBadJson(TinyModel):
+    def parsed(self, line: bytes) -> Any:
+        try:
+            return json.loads(line[6:])
+        except ValueError:
+            return {"text": "?"}
+
+
+class FailsAgain(TinyModel):
+    def chat_stream(self, req: ChatRequest) -> Chunks:
+        return Repeating(super().chat_stream(req))
+
+
+class Repeating(Wrapped):
+    error: Exception | None = None
+
+    def __next__(self) -> StreamChunk:
+        if self.error is not None:
+            raise self.error
+        try:
+            return next(self.inner)
+        except TinyError as error:
+            self.error = error
+            raise
+
+
+class RaisesWhatNobodyKnows(TinyModel):
+    def early_end(self) -> Exception:
+        return RuntimeError("the body ended early")
+
+
+class ClosesLate(TinyModel):
+    """Hangs up when the stream is dropped, and not before."""
+
+    def chat_stream(self, req: ChatRequest) -> Chunks:
+        return Lingering(super().chat_stream(req))
+
+
+class Lingering(Wrapped):
+    is_closed = False
+
+    def __next__(self) -> StreamChunk:
+        if self.is_closed:
+            raise StopIteration
+        return next(self.inner)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class RemembersItsStreams(TinyModel):
+    def chat_stream(self, req: ChatRequest) -> Chunks:
+        HELD.append(stream := super().chat_stream(req))
+        return stream
+
+
+class BeginsLate(TinyModel):
+    """A generator that has not begun closes nothing."""
+
+    def chat_stream(self, req: ChatRequest) -> Chunks:
+        connection = http.client.HTTPConnection(self._host, timeout=5)
+        response = self.response(connection, req.messages[0].text)
+        HELD.extend((response, connection))
+        return self.unprimed(connection, response)
+
+    def unprimed(self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse) -> Chunks:
+        stream = self.primed(connection, response)
+        next(stream)
+        yield from stream
+
+
+def test_an_adapter_that_hangs_up_only_a_stream_that_was_read_is_told() -> None:
+    broken = told(BeginsLate, answer=TINY)
+    assert list(broken) == [
+        "close() hangs up, whether or not a chunk was read",
+        "dropping the stream hangs up, whether or not a chunk was read",
+    ]
+    assert all("before the first chunk" in line for line in broken.values())
+
+
+class CancelsBetweenChunks(TinyModel):
+    """cancel() raises a flag, and wakes nobody."""
+
+    def chat_stream(self, req: ChatRequest) -> Chunks:
+        return ChatStream(super().chat_stream(req), response=ResponseInfo(200))
+
+
+@pytest.mark.parametrize(
+    ("promise", "factory"),
+    [
+        ("a model pickles, and the copy answers", LosesItsKey),
+        ("a refused connection is an error of the call", HidesRefusals),
+        ("a refused connection is an error of the call", LetsOsErrorsOut),
+        ("a 401 is an error of the call, and Permanent", RetriesAuthentication),
+        ("a 429 is an error of the call, and Transient with its retry-after", ForgetsRetryAfter),
+        ("a 500 is an error of the call, and Transient", GivesUpOnServers),
+        ("a redirect is an error of the call, and not followed", FollowsRedirects),
+        ("a 200 with an HTML page is an error of the call", TakesHtml),
+        ("an error of the call holds no connection", HoldsConnections),
+        ("the key is in no URL", PutsItsKeyIntoTheUrl),
+        ("the key is in no log", LogsItsKey),
+        ("the key is in no error, nor in the locals of its traceback", SaysItsKey),
+        ("the key is in no error, nor in the locals of its traceback", EchoesTheBody),
+        ("the key is in no error, nor in the locals of its traceback", LeavesItsKeyInALocal),
+        ("the key is in no error, nor in the locals of its traceback", RaisesFromTheRequest),
+        ("an answer is the same in whatever pieces it comes", ReadsPieceByPiece),
+        ("a chunk is given when its event arrives, not when the body ends", WaitsForTheWhole),
+        ("bad JSON in mid-stream is an error", SkipsBadJson),
+        ("after an error the chunks before it stay given, and next() gives StopIteration", FailsAgain),
+        ("an error of the stream says by retry_classification() whether to try again", RaisesWhatNobodyKnows),
+        ("close() hangs up, whether or not a chunk was read", ClosesLate),
+        ("dropping the stream hangs up, whether or not a chunk was read", RemembersItsStreams),
+        ("cancel() ends a next() that is blocked, and hangs up", CancelsBetweenChunks),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_an_adapter_that_breaks_a_promise_is_told(promise: str, factory: type[TinyModel]) -> None:
+    assert list(told(factory, answer=TINY)) == [promise]
+
+
+@pytest.mark.parametrize(
+    ("promise", "model"),
+    [
+        ("a ChatStream knows its response's status when the call returns", KnowsNoResponse),
+        ("a body that ends before the end of turn is an error of next()", SwallowsTruncation),
+        ("a connection that breaks before the end of turn is an error of next()", SwallowsBrokenConnections),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_change_to_one_of_ours_that_breaks_a_promise_is_told(promise: str, model: type[OpenAIModel]) -> None:
+    assert list(told(lambda **options: model("m", **options), answer="openai-chat")) == [promise]

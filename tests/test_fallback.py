@@ -1,0 +1,232 @@
+"""FallbackModel: which errors lead to the next model, and what is left of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from completion import (
+    AuthenticationError,
+    CancelToken,
+    CompletionError,
+    ConfigurationError,
+    ContentFilterError,
+    ContextOverflowError,
+    FallbackModel,
+    InvalidRequestError,
+    MalformedStreamError,
+    NotFoundError,
+    OverloadedError,
+    Permanent,
+    QuotaExceededError,
+    RateLimitError,
+    RetryConfig,
+    RetryingModel,
+    ServerError,
+    StreamCancelledError,
+    TextDelta,
+    Transient,
+    TransportError,
+    UnsupportedContentError,
+)
+from completion.testing import Cut, ProviderServer, Reply, ScriptedModel
+from tests.loopback import END, HI, model_at, model_of, text
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+class Foreign(Exception):
+    def __init__(self, verdict: Any) -> None:
+        super().__init__("foreign")
+        self.verdict = verdict
+
+    def retry_classification(self) -> Any:
+        return self.verdict
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        kind("no")
+        for kind in (
+            AuthenticationError,
+            ConfigurationError,
+            ContentFilterError,
+            ContextOverflowError,
+            MalformedStreamError,
+            NotFoundError,
+            OverloadedError,
+            QuotaExceededError,
+            RateLimitError,
+            ServerError,
+            TransportError,
+            UnsupportedContentError,
+        )
+    ]
+    + [Foreign(Transient())],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("is_open", [False, True], ids=["the call", "the stream"])
+def test_an_error_that_another_model_may_not_have_leads_to_it(error: Exception, is_open: bool) -> None:
+    with ScriptedModel([error] if is_open else error) as first, ScriptedModel("Hi") as second:
+        assert FallbackModel([first, second]).chat_stream(HI).collect().text == "Hi"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [InvalidRequestError("no"), StreamCancelledError("over"), KeyError("x"), Foreign(Permanent())],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("is_open", [False, True], ids=["the call", "the stream"])
+def test_an_error_that_every_model_would_have_is_raised_at_once(error: Exception, is_open: bool) -> None:
+    second = ScriptedModel("Hi")
+    model = FallbackModel([ScriptedModel([error] if is_open else error), second])
+    with pytest.raises(type(error)) as caught:
+        next(model.chat_stream(HI))
+    assert caught.value is error
+    assert (second.remaining, error.__cause__) == (1, None)
+
+
+def test_after_the_first_chunk_no_other_model_is_asked() -> None:
+    second = ScriptedModel("Hi")
+    stream = FallbackModel([ScriptedModel([TextDelta("a"), OverloadedError("busy")]), second]).chat_stream(HI)
+    assert next(stream) == TextDelta("a")
+    with pytest.raises(OverloadedError):
+        next(stream)
+    assert second.remaining == 1
+
+
+def test_models_are_asked_in_their_order_and_each_once() -> None:
+    errors: list[Any] = [RateLimitError("a"), [ServerError("b")], TransportError("c")]
+    models = [ScriptedModel(error) for error in errors]
+    with pytest.raises(TransportError, match="c"):
+        next(FallbackModel(models).chat_stream(HI))
+    assert [len(model.requests) for model in models] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("is_open", [False, True], ids=["the call", "the stream"])
+def test_the_last_error_leads_to_the_earlier_ones(is_open: bool) -> None:
+    errors = [RateLimitError("a"), ServerError("b"), OverloadedError("c")]
+    model = FallbackModel([ScriptedModel([error] if is_open else error) for error in errors])
+    with pytest.raises(OverloadedError) as caught:
+        next(model.chat_stream(HI))
+    assert list(causes(caught.value)) == errors[::-1]
+
+
+def test_the_earlier_errors_stand_behind_the_causes_of_the_last_one() -> None:
+    first, last, cause = RateLimitError("a"), ServerError("b"), KeyError("cause")
+    last.__cause__ = cause
+    with pytest.raises(ServerError) as caught:
+        FallbackModel([ScriptedModel(first), ScriptedModel(last)]).chat_stream(HI)
+    assert list(causes(caught.value)) == [last, cause, first]
+
+
+def test_connections_that_fail_lead_to_the_earlier_errors(server: ProviderServer) -> None:
+    server.reply(Reply.json({"error": {"message": "busy"}}, status=503))
+    with pytest.raises(TransportError) as caught:
+        FallbackModel([model_of(server), model_at("http://127.0.0.1:1")]).chat_stream(HI)
+    assert isinstance(list(causes(caught.value))[-1], OverloadedError)
+
+
+def test_an_error_that_ends_it_leads_to_the_earlier_ones() -> None:
+    first, last = RateLimitError("a"), InvalidRequestError("b")
+    with pytest.raises(InvalidRequestError) as caught:
+        FallbackModel([ScriptedModel(first), ScriptedModel(last), ScriptedModel()]).chat_stream(HI)
+    assert caught.value.__cause__ is first
+
+
+@dataclass(frozen=True)
+class Frozen(Exception):
+    word: str
+
+    def retry_classification(self) -> Transient:
+        return Transient()
+
+
+def test_an_error_that_does_not_change_leads_to_the_earlier_ones() -> None:
+    first, second, third = (Frozen(word) for word in "abc")
+    with pytest.raises(Frozen) as caught:
+        FallbackModel([ScriptedModel(first), ScriptedModel([second]), ScriptedModel([third])]).chat_stream(HI).collect()
+    assert list(causes(caught.value)) == [third, second, first]
+
+
+@pytest.mark.parametrize("order", [[0, 0], [0, 1, 0], [0, 1, 1, 0], [1, 0, 0, 1]], ids=str)
+def test_an_object_that_is_raised_again_does_not_lead_to_itself(order: list[int]) -> None:
+    errors = [RateLimitError("a"), ServerError("b")]
+    for turn in (order, order[::-1]):
+        with pytest.raises(CompletionError) as caught:
+            FallbackModel([ScriptedModel(errors[which]) for which in turn]).chat_stream(HI)
+        assert caught.value is errors[turn[-1]]
+        seen = []
+        for one in causes(caught.value):
+            assert one not in seen
+            seen.append(one)
+
+
+def test_a_circle_of_causes_is_left_as_it_is() -> None:
+    one, two = RateLimitError("a"), ServerError("b")
+    one.__cause__, two.__cause__ = two, one
+    with pytest.raises(ServerError) as caught:
+        FallbackModel([ScriptedModel(one), ScriptedModel(two)]).chat_stream(HI)
+    assert caught.value is two
+
+
+def test_each_step_leaves_a_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    first = ScriptedModel(RateLimitError("slow down"), name="a", model="a-1")
+    FallbackModel([first, ScriptedModel("Hi", name="b", model="b-1")]).chat_stream(HI).collect()
+    (record,) = caplog.records
+    assert record.getMessage() == "a a-1 failed, now b b-1: slow down"
+
+
+def test_the_failed_stream_is_hung_up_before_the_next_model_is_asked(server: ProviderServer) -> None:
+    server.reply(Reply(Cut()), Reply(text("a"), END))
+    stream = FallbackModel([model_of(server), model_of(server)]).chat_stream(HI)
+    assert stream.collect().text == "a"
+    assert len(server.requests) == 2
+
+
+def test_once_cancelled_no_other_model_is_asked() -> None:
+    token, second = CancelToken(), ScriptedModel("Hi")
+
+    class Cancelling(ScriptedModel):
+        def chat_stream(self, req: Any) -> Any:
+            token.cancel()
+            return super().chat_stream(req)
+
+    with token, pytest.raises(StreamCancelledError):
+        FallbackModel([Cancelling(RateLimitError("a")), second]).chat_stream(HI)
+    assert second.remaining == 1
+
+
+def test_each_model_may_retry_on_its_own() -> None:
+    config = RetryConfig(max_attempts=2, base_delay=0)
+    with ScriptedModel(RateLimitError("a"), [RateLimitError("b")]) as first, ScriptedModel("Hi") as second:
+        model = FallbackModel([RetryingModel(first, config), second])
+        assert model.chat_stream(HI).collect().text == "Hi"
+
+
+def test_the_models_are_copied() -> None:
+    models = [ScriptedModel(RateLimitError("a")), ScriptedModel("Hi")]
+    model = FallbackModel(models)
+    models.clear()
+    assert model.chat_stream(HI).collect().text == "Hi"
+
+
+def test_a_model_may_be_used_again_from_the_first_one_on() -> None:
+    first, second = ScriptedModel(RateLimitError("a"), "Ho"), ScriptedModel("Hi")
+    model = FallbackModel([first, second])
+    assert [model.chat_stream(HI).collect().text for _ in range(2)] == ["Hi", "Ho"]
+
+
+def test_no_models_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least one model"):
+        FallbackModel([])
