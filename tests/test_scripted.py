@@ -113,3 +113,10 @@ def test_threads_get_a_script_each() -> None:
     for thread in threads:
         thread.join()
     assert sorted(said, key=int) == [str(i) for i in range(40)]
+
+
+def test_it_takes_what_real_models_take() -> None:
+    model = ScriptedModel("Hi")
+    with pytest.raises(TypeError, match="ChatRequest"):
+        model.chat_stream("Hi")  # type: ignore[arg-type]
+    assert (model.requests, model.remaining) == ([], 1)

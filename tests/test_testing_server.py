@@ -401,7 +401,7 @@ def test_requests_over_one_connection_share_its_number(server: ProviderServer) -
         assert connection.getresponse().read() == b"onetwo"
     connection.close()
     assert [request.connection for request in server.requests] == [1, 1, 1]
-    assert server.connections == 1
+    assert (server.connections, server.open_connections) == (1, 1)
 
 
 def test_pipelined_requests_are_answered_in_order(server: ProviderServer) -> None:

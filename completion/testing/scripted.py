@@ -19,6 +19,7 @@ from completion.contract.chunks import FinishReason, StreamChunk, TextDelta, Tur
 from completion.contract.request import ChatRequest
 from completion.contract.stream import ChatStream
 from completion.errors import StreamCancelledError, TruncatedStreamError
+from completion.lowering import require_request
 from completion.testing.server import Pause, WaitFor
 
 Step = StreamChunk | Exception | Pause | WaitFor
@@ -54,8 +55,10 @@ class ScriptedModel:
 
         Raises:
             AssertionError: there is none left.
+            TypeError: ``req`` is no ChatRequest.
             Exception: the script is an error.
         """
+        require_request(req, self.name)
         self.requests.append(req)
         try:
             script = self._scripts.popleft()

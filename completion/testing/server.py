@@ -430,6 +430,12 @@ class ProviderServer:
             return self._connections
 
     @property
+    def open_connections(self) -> int:
+        """How many of them are open at the moment."""
+        with self._changed:
+            return len(self._open)
+
+    @property
     def hangups(self) -> list[Hangup]:
         """The replies that the client did not wait for, in the order it was noticed."""
         with self._changed:

@@ -123,7 +123,7 @@ def lets_go_of_refused_connections(subject: Subject) -> Iterator[str]:
 def _settled(server: ProviderServer, few: int, seconds: float) -> int:
     """How many connections are open: as soon as they are few, else after so many seconds."""
     ends_at = time.monotonic() + seconds
-    while (count := len(server._open)) > few and time.monotonic() < ends_at:
+    while (count := server.open_connections) > few and time.monotonic() < ends_at:
         time.sleep(0.01)
     return count
 
