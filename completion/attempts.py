@@ -79,7 +79,7 @@ class Attempts(ABC):
                 return self._run(self.call)
             except Exception as exc:
                 if not self.may_go_on(exc, was_open=False):
-                    raise  # not ``raise exc``, which would put the caller's exception into its context
+                    raise  # in here: later, what the caller is handling would become its context
                 failure = exc
             without_frames(failure)
             del failure

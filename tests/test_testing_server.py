@@ -399,9 +399,9 @@ def test_requests_over_one_connection_share_its_number(server: ProviderServer) -
     for _ in range(3):
         connection.request("POST", "/", body=json.dumps({"a": 1}))
         assert connection.getresponse().read() == b"onetwo"
-    connection.close()
     assert [request.connection for request in server.requests] == [1, 1, 1]
     assert (server.connections, server.open_connections) == (1, 1)
+    connection.close()
 
 
 def test_pipelined_requests_are_answered_in_order(server: ProviderServer) -> None:
