@@ -145,7 +145,10 @@ class _Runs:
             self.cut_in_half = True
             yield self._clean(bytes(held) + b"\n\n")
         if broken is not None:
-            raise broken
+            try:
+                raise broken
+            finally:
+                del broken  # whose traceback holds this frame
 
     def _clean(self, run: bytes) -> bytes:
         if len(run) > self._limit and any(len(event) > self._limit for event in run.split(b"\n\n")):

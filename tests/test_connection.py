@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import tracemalloc
+import weakref
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -19,7 +20,16 @@ from pathlib import Path
 import pytest
 import requests
 
-from completion import ChatRequest, ChatStream, DeadlineExceededError, OpenAIClient, OpenAIModel, Timeout, TurnFinished
+from completion import (
+    ChatRequest,
+    ChatStream,
+    CompletionError,
+    DeadlineExceededError,
+    OpenAIClient,
+    OpenAIModel,
+    Timeout,
+    TurnFinished,
+)
 from completion.testing import Cut, Pause, ProviderServer, Reply, Reset, Stall, Trickle, WaitFor, event
 from completion.testing.server import Piece
 from tests.loopback import (
@@ -338,6 +348,39 @@ def test_a_pickled_model_works_on_the_other_side(server: ProviderServer) -> None
     assert twin.chat_stream(HI).collect().text == "a"
     assert server.requests[0].headers == server.requests[1].headers
     assert server.connections == 2
+
+
+class Kept:
+    """What a caller holds while it reads."""
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(text("a"), Cut()),
+        Reply(text("a")),
+        Reply(event("{no JSON")),
+        Reply(event({"error": {"message": "busy"}})),
+        Reply.json({"error": {"message": "no"}}, status=400),
+        Reply(before_headers=[Cut()]),
+    ],
+    ids=["cut", "short", "no JSON", "in band", "refused", "before the headers"],
+)
+def test_an_error_that_nobody_keeps_keeps_nothing_of_its_caller(server: ProviderServer, reply: Reply) -> None:
+    server.reply(reply)
+    model = model_of(server)
+
+    def asked() -> weakref.ref[Kept]:
+        kept = Kept()
+        with pytest.raises(CompletionError):
+            model.chat_stream(HI).collect()
+        return weakref.ref(kept)
+
+    gc.disable()  # a circle would wait for it
+    try:
+        assert asked()() is None
+    finally:
+        gc.enable()
 
 
 FORKED = """\

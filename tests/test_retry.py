@@ -320,7 +320,16 @@ def test_each_retry_leaves_a_line_in_the_log(caplog: pytest.LogCaptureFixture) -
     events_of(RetryConfig(base_delay=0), slow_down(), "Hi")
     (record,) = caplog.records
     assert (record.name, record.levelname) == ("completion.retry", "WARNING")
-    assert record.getMessage() == "scripted scripted-1: attempt 1 of 3 failed, the next is in 0.00 s: slow down"
+    assert record.getMessage() == "scripted scripted-1: attempt 1 of 3 failed, the next is in 0.00 s: RateLimitError"
+
+
+def test_the_log_names_status_code_and_request_and_repeats_none_of_the_providers_words(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    error = ServerError("the prompt was: Hello", status=500, code="internal", request_id="r-1", body="Hello")
+    events_of(RetryConfig(base_delay=0), error, "Hi")
+    assert caplog.records[0].getMessage().endswith(": ServerError 500 internal [request r-1]")
+    assert "Hello" not in f"{vars(caplog.records[0])}"
 
 
 def test_success_is_silent(caplog: pytest.LogCaptureFixture) -> None:

@@ -84,7 +84,10 @@ class Transport:
         finally:
             opening.reset(bound)
         if failure is not None:  # raised here, lest what was caught hangs on it as its context, with all that it says
-            raise failure
+            try:
+                raise failure
+            finally:
+                del failure  # whose traceback holds this frame
         body = Body(response, exchange, _request_id(response.headers, self._request_id_headers), self._dropped)
         try:
             body.check()

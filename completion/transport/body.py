@@ -88,7 +88,10 @@ class Body:
             yield piece
         if failure is not None:  # raised here, lest what was caught hangs on it as its context, with all that it says
             self._is_broken = True
-            raise failure
+            try:
+                raise failure
+            finally:
+                del failure  # whose traceback holds this frame
         if self.token.cancelled:
             raise exchange.cancelled()
         if self._direct is not None and self._direct.length:
