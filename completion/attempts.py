@@ -60,6 +60,10 @@ class Attempts(ABC):
         """
 
     @abstractmethod
+    def note(self, error: Exception) -> None:
+        """Add to an error what only this call knows; perhaps more than once."""
+
+    @abstractmethod
     def pause(self) -> None:
         """Wait for the next attempt."""
 
@@ -122,6 +126,7 @@ class _RestartableStream(ChatStream):
         # The generator knows this stream weakly: who drops a stream that was never begun hangs up at once.
         chunks = _beginning(weakref.ref(self), attempts)
         super().__init__(chunks, token=attempts.token, release=unbind, provider=provider, model=model)
+        self._attempts = attempts
         self._play(stream)
 
     def _play(self, stream: Chunks) -> None:
@@ -133,9 +138,15 @@ class _RestartableStream(ChatStream):
         is_one = all(hasattr(response, fact.name) for fact in fields(ResponseInfo))
         self.response = response if response is not None and is_one else ResponseInfo()
 
+    def _failed(self, error: BaseException) -> None:
+        if isinstance(error, Exception) and not isinstance(error, StopIteration):
+            self._attempts.note(error)
+        super()._failed(error)
+
     def _end(self) -> None:
         super()._end()
         _close(self._inner)
+        self._inner = _nothing()  # a generator that never began may hold a connection until it is gone
 
 
 def _beginning(owner: weakref.ref[_RestartableStream], attempts: Attempts) -> Iterator[StreamChunk]:
@@ -164,6 +175,10 @@ def _read_directly(stream: Chunks) -> Iterator[StreamChunk]:
     """What ``next(stream)`` reads from, unless a subclass does more than that."""
     is_plain = isinstance(stream, ChatStream) and type(stream).__next__ is ChatStream.__next__
     return stream._chunks if is_plain and isinstance(stream, ChatStream) else stream
+
+
+def _nothing() -> Chunks:
+    yield from ()
 
 
 def _close(stream: Chunks) -> None:

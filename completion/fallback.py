@@ -87,6 +87,9 @@ class _Candidates(Attempts):
         log.warning("%s %s failed, now %s %s: %s", *names, in_short(error))
         return True
 
+    def note(self, error: Exception) -> None:
+        """Its cause says it."""
+
     def pause(self) -> None:
         """The next model has done nothing wrong yet."""
 

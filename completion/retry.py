@@ -41,8 +41,8 @@ class RetryConfig:
     ``max_attempts``: calls, the first included. ``base_delay``, ``max_delay``: the n-th wait is at most
     ``base_delay * 2 ** (n - 1)``, and never over ``max_delay``; with ``jitter`` it is any time below that. A wait
     that the server asks for is taken as it is; over ``max_retry_after`` the call is given up. ``total``: no wait
-    goes beyond so much time since the call began. ``before_first_chunk``: a stream that breaks before it
-    yielded anything is opened anew as well.
+    goes beyond so much time since the call began (``Timeout.total`` is that of one attempt). ``before_first_chunk``: a
+    stream that breaks before it yielded anything is opened anew as well.
 
     Raises:
         ValueError: a number that makes no sense.
@@ -155,8 +155,7 @@ class _Retries(Attempts):
         return self._owner.inner.chat_stream(self._req)
 
     def goes_on(self, error: Exception, *, was_open: bool) -> bool:
-        with suppress(Exception):  # of somebody else's making, with slots
-            error.attempts = self._number  # type: ignore[attr-defined]
+        self.note(error)
         owner = self._owner
         if was_open and not owner.config.before_first_chunk:
             return False
@@ -172,6 +171,10 @@ class _Retries(Attempts):
         if owner.on_retry is not None:
             owner.on_retry(event)
         return True
+
+    def note(self, error: Exception) -> None:
+        with suppress(Exception):  # of somebody else's making, with slots
+            error.attempts = self._number  # type: ignore[attr-defined]
 
     def pause(self) -> None:
         try:

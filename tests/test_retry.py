@@ -30,6 +30,7 @@ from completion import (
     RetryingModel,
     ServerError,
     StreamCancelledError,
+    TextDelta,
     Transient,
     TransportError,
 )
@@ -473,3 +474,12 @@ def test_the_attempts_of_an_error_travel() -> None:
     with pytest.raises(CompletionError) as caught:
         RetryingModel(ScriptedModel(slow_down(), slow_down(), slow_down()), NO_WAIT).chat_stream(HI)
     assert pickle.loads(pickle.dumps(caught.value)).attempts == 3
+
+
+def test_an_error_after_the_first_chunk_tells_the_attempts_too() -> None:
+    inner = ScriptedModel(RateLimitError("busy"), [TextDelta("a"), OverloadedError("down")])
+    stream = RetryingModel(inner, NO_WAIT).chat_stream(HI)
+    assert next(stream) == TextDelta("a")
+    with pytest.raises(OverloadedError) as caught:
+        next(stream)
+    assert caught.value.attempts == 2

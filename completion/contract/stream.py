@@ -85,7 +85,7 @@ class ChatStream(Generator[StreamChunk, None, None]):
             return next(self._chunks)
         except BaseException as exc:
             if not _is_taken(exc):
-                self.close()
+                self._failed(exc)
             raise
 
     def send(self, value: None) -> StreamChunk:
@@ -149,6 +149,10 @@ class ChatStream(Generator[StreamChunk, None, None]):
         self._chunks = iter(())
         self._unbind()
         self._release()
+
+    def _failed(self, error: BaseException) -> None:
+        """``next()`` is about to raise, at its end StopIteration."""
+        self.close()
 
     def _end_cancelled(self) -> None:
         over = self._over
