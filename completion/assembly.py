@@ -43,6 +43,7 @@ class ToolCall:
 
     __slots__ = (
         "_depth",
+        "_half",
         "_in_string",
         "_opening",
         "_parts",
@@ -66,6 +67,7 @@ class ToolCall:
         self.name = name
         self.signature: str | None = None
         self._opening = ""
+        self._half = ""  # of a character that was cut in two
         self._parts: list[str] = []
         self._told = 0  # how many parts were given out as deltas
         # The braces so far: in how many parts they were counted, and where that left off.
@@ -80,6 +82,8 @@ class ToolCall:
 
     def add(self, text: str) -> None:
         """More of the arguments."""
+        if self._half or (text and not text.isascii() and has_halves(text)):
+            text, self._half = joined_halves(self._half + text)
         if not text:
             return
         if not self._parts:
@@ -151,6 +155,9 @@ class ToolCall:
 
     def finished(self) -> Iterator[StreamChunk]:
         """The rest of the call, and its closing chunk."""
+        if self._half:
+            self._parts.append("\ufffd")
+            self._half = ""
         yield from self._begun()
         self.is_over = True
         raw = self.raw
@@ -229,6 +236,10 @@ def count(given: Any, name: str) -> int:
     return max(int(value), 0)
 
 
+has_halves = re.compile("[\ud800-\udfff]").search
+"""Whether there is half of a surrogate pair in a text."""
+
+
 def joined_halves(text: str) -> tuple[str, str]:
     """The text with its surrogate pairs joined, and the half of one at its end, which waits for the other half.
 
@@ -245,13 +256,14 @@ class Line:
     Methods return the chunks that may go out now, in order. ``calls_finished`` counts ToolCallFinished chunks.
     """
 
-    __slots__ = ("_ids", "_in_reasoning", "_waiting", "calls_finished", "is_clear")
+    __slots__ = ("_half", "_ids", "_in_reasoning", "_waiting", "calls_finished", "is_clear")
 
     def __init__(self) -> None:
         self.is_clear = True
         """No call is open and no reasoning either: text may be yielded without asking here."""
         self.calls_finished = 0
         self._in_reasoning = False
+        self._half = ""  # of a thought's character that was cut in two
         # The open call first, then what arrived since: calls and chunks of other kinds.
         self._waiting: deque[ToolCall | StreamChunk] = deque()
         self._ids: set[str] = set()
@@ -260,7 +272,9 @@ class Line:
         return self._next(TextDelta(delta))
 
     def reasoning(self, delta: str) -> list[StreamChunk]:
-        return self._next(ReasoningDelta(delta))
+        if self._half or (not delta.isascii() and has_halves(delta)):
+            delta, self._half = joined_halves(self._half + delta)
+        return self._next(ReasoningDelta(delta)) if delta else []
 
     def reasoning_over(self, signature: str | None) -> list[StreamChunk]:
         """Closes the reasoning that is open; with none open, an empty one."""
@@ -282,13 +296,17 @@ class Line:
 
     def end(self) -> list[StreamChunk]:
         """All that still waits, every call and the reasoning closed."""
-        out: list[StreamChunk] = []
+        out = self._next(ReasoningDelta("\ufffd")) if self._half else []
+        self._half = ""
         self._advance(out, at_end=True)
         self._close_reasoning(out)
         return out
 
     def _next(self, item: ToolCall | StreamChunk) -> list[StreamChunk]:
         out: list[StreamChunk] = []
+        if self._half and not isinstance(item, ReasoningDelta):
+            self._half = ""
+            out = self._next(ReasoningDelta("\ufffd"))
         if self._waiting or isinstance(item, ToolCall):
             self._waiting.append(item)
             self._advance(out, at_end=False)

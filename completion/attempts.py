@@ -20,6 +20,7 @@ from typing import ParamSpec, TypeVar
 
 from completion.cancel import CancelToken
 from completion.contract.chunks import StreamChunk
+from completion.contract.model import CompletionModel
 from completion.contract.stream import ChatStream, ResponseInfo
 from completion.errors import Permanent, Retryable, StreamCancelledError, StreamError, Transient, TruncatedStreamError
 
@@ -145,7 +146,8 @@ class _RestartableStream(ChatStream):
 
     def _end(self) -> None:
         super()._end()
-        _close(self._inner)
+        with suppress(Exception):  # of somebody else's making; it must not replace the error that ended the stream
+            _close(self._inner)
         self._inner = _nothing()  # a generator that never began may hold a connection until it is gone
 
 
@@ -173,8 +175,9 @@ def _beginning(owner: weakref.ref[_RestartableStream], attempts: Attempts) -> It
 
 def _read_directly(stream: Chunks) -> Iterator[StreamChunk]:
     """What ``next(stream)`` reads from, unless a subclass does more than that."""
-    is_plain = isinstance(stream, ChatStream) and type(stream).__next__ is ChatStream.__next__
-    return stream._chunks if is_plain and isinstance(stream, ChatStream) else stream
+    if isinstance(stream, ChatStream) and type(stream).__next__ is ChatStream.__next__:
+        return stream._chunks
+    return stream
 
 
 def _nothing() -> Chunks:
@@ -191,6 +194,13 @@ def _alive(owner: weakref.ref[_RestartableStream]) -> _RestartableStream:
     stream = owner()
     assert stream is not None, "its __next__ is running"
     return stream
+
+
+def require_model(given: object, owner: str) -> None:
+    """Raise TypeError for what people give in place of a model."""
+    if isinstance(given, type) or not isinstance(given, CompletionModel):
+        what = f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
+        raise TypeError(f"{owner} takes models, with name, model and chat_stream(req); got {what}")
 
 
 def verdict(error: Exception) -> Permanent | Transient:

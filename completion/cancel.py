@@ -115,7 +115,9 @@ class CancelToken:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         binding = _current.get()
-        if binding is not None and binding.token is self:
+        while binding is not None and binding.token is not self:
+            binding = binding.outer  # a generator that was left in the middle may stand between
+        if binding is not None:
             _current.set(binding.outer)
             binding.unbind()
 

@@ -301,7 +301,7 @@ def not_a_stream(text: str, content_type: str) -> CompletionError:
 
 def _error(status: int | None, said: _Said, message: str, **facts: Any) -> ProviderError:
     kind = _kind(status, said.codes, message)
-    message = _on_one_line(message)
+    message = _on_one_line(message)[:_MOST_LETTERS] or "the provider gave no reason"
     error = kind(message, status=status, code=said.codes[0] if said.codes else None, **facts)
     advice = _advice(error)
     if advice:
@@ -320,6 +320,9 @@ def _advice(error: ProviderError) -> str | None:
 
 
 # --- what a body says ------------------------------------------------------------------------------------------------
+
+_MOST_LETTERS = 4000
+_MOST_LETTERS_OF_A_NAME = 200
 
 _MESSAGES = ("message", "detail", "details", "msg")
 _CODES = ("code", "type", "status", "__type", "error_type", "error_code")
@@ -347,15 +350,15 @@ def _said(value: Any) -> _Said:
     if isinstance(value, list) and value:
         value = value[0]
     for level in _levels(value):
-        said.message = said.message or next(filter(None, (_text(level.get(key)) for key in _MESSAGES)), "")
-        said.request_id = said.request_id or _text(level.get("request_id")) or None
+        said.message = said.message or next(filter(None, (_text(level.get(key)).strip() for key in _MESSAGES)), "")
+        said.request_id = said.request_id or _name(_text(level.get("request_id"))) or None
         for key in (*_CODES, *_NUMBERS):
             code = level.get(key)
             number = _status_number(code)
             if number is not None:
                 said.number = said.number or number
             elif isinstance(code, str | int) and not isinstance(code, bool) and code not in ("", "error"):
-                said.codes.append(_name(str(code)))
+                said.codes += filter(None, [_name(str(code))])
         # Google: [{"@type": "…ErrorInfo", "reason": "API_KEY_INVALID"}, {"@type": "…RetryInfo", "retryDelay": "7.5s"}]
         details = level.get("details")
         for detail in details if isinstance(details, list) else ():
@@ -396,7 +399,7 @@ def _text(said: Any) -> str:
 
 def _name(code: str) -> str:
     """The code without what Amazon adds: com.amazonaws.bedrock#ThrottlingException, or …Exception:http://…"""
-    return code.rpartition("#")[2].partition(":http")[0]
+    return _on_one_line(code.rpartition("#")[2].partition(":http")[0])[:_MOST_LETTERS_OF_A_NAME]
 
 
 def _status_number(word: Any) -> int | None:

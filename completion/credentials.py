@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from completion.errors import CompletionError, ConfigurationError
+from completion.errors import CompletionError, ConfigurationError, TransportError
 
 log = logging.getLogger(__name__)
 
 _REFRESH_EARLY_SECONDS = 300.0
+_ASK_AGAIN_SECONDS = 30.0
 
 Key = str | Callable[[], str]
 """A key, or a function that is asked for one before each request."""
@@ -52,7 +53,7 @@ class ApiKey:
     Pickles: a given key travels, one from the environment is looked up again on the other side.
     """
 
-    __slots__ = ("_found", "_given", "header", "prefix", "variable", "ways")
+    __slots__ = ("_found", "_given", "header", "noun", "option", "prefix", "variable", "ways")
 
     def __init__(
         self,
@@ -61,12 +62,16 @@ class ApiKey:
         *,
         header: str = "Authorization",
         prefix: str = "Bearer ",
+        noun: str = "API key",
+        option: str = "api_key",
         ways: str = "give api_key=",
     ) -> None:
         self.variable = variable
-        self.ways = ways
         self.header = header
         self.prefix = prefix
+        self.noun = noun
+        self.option = option
+        self.ways = ways
         self._given = given
         self._found = None if given is not None else os.environ.get(variable)
 
@@ -81,13 +86,18 @@ class ApiKey:
             key = key.strip()
         if key and isinstance(key, str) and key.isascii() and key.isprintable() and " " not in key:
             return Authorization({self.header: self.prefix + key}, key)
-        if not key:
-            why = f"no API key: set {self.variable} or {self.ways}"
+        origin = self.variable if self._given is None else f"{self.option}()" if callable(self._given) else self.option
+        if not key and callable(self._given):
+            why = f"{origin} gave no {self.noun}"
+        elif not key:
+            why = f"no {self.noun}: set {self.variable} or {self.ways}"
         elif not isinstance(key, str):
-            why = f"api_key must be a str or a function that gives one, got {type(key).__name__}"
+            why = f"{origin} must be a str, got {type(key).__name__}"
+        elif self.prefix and key.startswith(self.prefix):
+            why = f"the {self.noun} of {origin} begins with {self.prefix.strip()!r}: leave that out"
         else:
             why = (
-                f"the API key (api_key= or {self.variable}) holds a character that no HTTP header can carry: "
+                f"the {self.noun} of {origin} holds a character that no HTTP header can carry: "
                 "white space, a control character or one outside ASCII"
             )
         del key  # what shows the local variables of a traceback must not show it
@@ -104,13 +114,13 @@ class ApiKey:
             return self._given()
         except CompletionError:
             raise
+        except OSError as exc:  # what gives it is out of reach for now
+            raise TransportError(f"{self.option}() failed: {type(exc).__name__}", provider=provider) from exc
         except Exception as exc:
-            raise ConfigurationError(
-                f"the function that gives the API key failed: {type(exc).__name__}", provider=provider
-            ) from exc
+            raise ConfigurationError(f"{self.option}() failed: {type(exc).__name__}", provider=provider) from exc
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("header", "prefix", "variable", "ways")
+        names = ("header", "noun", "option", "prefix", "variable", "ways")
         return {"given": self._given, **{name: getattr(self, name) for name in names}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -126,16 +136,17 @@ class CachedToken:
     It may give a JSON web token, whose ``exp`` tells when that is, or an object with ``token`` and ``expires_on``
     (seconds since the epoch), as those of azure-identity. A token that does not tell is asked for each time.
 
-    Safe over threads, and nobody waits for another: while one thread asks early, the others go on with the old token.
-    When asking early fails, the old token serves as long as it lives.
+    Thread-safe: while one thread asks early, the others do not wait but go on with the old token. When asking early
+    fails, the old token serves as long as it lives, and half a minute passes before the next attempt.
     """
 
-    __slots__ = ("_asking", "_kept", "_provider")
+    __slots__ = ("_ask_again_at", "_asking", "_kept", "_provider")
 
     def __init__(self, provider: Callable[[], Any]) -> None:
         self._provider = provider
         # By process: who asked when a fork came asks in the parent only. Each step on a dict is atomic.
         self._asking: dict[int, object] = {}
+        self._ask_again_at = 0.0
         self.forget()
 
     def forget(self) -> None:
@@ -145,7 +156,7 @@ class CachedToken:
     def __call__(self) -> str:
         token, expires_at = self._kept
         left = expires_at - time.time()
-        if left > _REFRESH_EARLY_SECONDS:
+        if left > _REFRESH_EARLY_SECONDS or (left > 0 and time.monotonic() < self._ask_again_at):
             return token
         if left > 0:
             fresh = self._asked_early(left)
@@ -168,6 +179,7 @@ class CachedToken:
             reason = type(exc).__name__
         finally:
             del self._asking[process]
+        self._ask_again_at = time.monotonic() + _ASK_AGAIN_SECONDS
         log.warning("a new token could not be had, the old one lives for %.0f s more: %s", left, reason)
         return ""
 

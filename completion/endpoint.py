@@ -180,6 +180,8 @@ class HttpModel:
     client_class: ClassVar[type[HttpClient]]
 
     def __init__(self, model: str, client: HttpClient | None, options: Mapping[str, Any]) -> None:
+        if not isinstance(model, str):
+            raise TypeError(f"the model id must be a str, got {type(model).__name__}")
         if not model:
             raise ConfigurationError("the model id is empty", provider=self.client_class.name)
         if client is not None and options:

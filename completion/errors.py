@@ -29,17 +29,11 @@ Errors of setting up are raised by ``chat_stream(req)`` itself, errors of the st
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from completion.contract.turn import Turn
-
-ModelT = TypeVar("ModelT")
-RequestT = TypeVar("RequestT")
-StreamT = TypeVar("StreamT")
 
 BODY_LIMIT = 64 * 1024
 """Bytes of a provider's body that an error keeps."""
@@ -251,20 +245,3 @@ class MalformedStreamError(StreamError):
 
 class StreamCancelledError(CompletionError):
     """``cancel()`` was called on the stream or on the token that it was opened under."""
-
-
-def without_prompt(
-    chat_stream: Callable[[ModelT, RequestT], StreamT],
-) -> Callable[[ModelT, RequestT], StreamT]:
-    """Let an error leave ``chat_stream`` without the frames below it: their local variables hold the prompt, and
-    whatever reports errors shows them."""
-
-    @functools.wraps(chat_stream)
-    def wrapper(self: ModelT, req: RequestT) -> StreamT:
-        try:
-            return chat_stream(self, req)
-        except CompletionError as error:
-            del req
-            raise error.with_traceback(None)  # noqa: B904  the same error, with its own cause
-
-    return wrapper

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from completion.attempts import Attempts, Chunks, in_short, is_retried, verdict
+from completion.attempts import Attempts, Chunks, in_short, is_retried, require_model, verdict
 from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest
-from completion.contract.stream import ChatStream
-from completion.errors import CompletionError, InvalidRequestError, StreamCancelledError, Transient, without_prompt
+from completion.contract.stream import ChatStream, opening
+from completion.errors import CompletionError, InvalidRequestError, StreamCancelledError, Transient
 
 log = logging.getLogger(__name__)
 
@@ -24,19 +24,24 @@ _THE_SAME_EVERYWHERE = (InvalidRequestError, StreamCancelledError)
 class FallbackModel:
     """Several models as one: each is asked when those before it failed, at setting up or before their first chunk.
 
-    Asked of another model are all errors of this library but InvalidRequestError (the request itself is at fault) and
-    StreamCancelledError, and the errors of others that are ``Transient``. When all fail, the last error is raised;
-    ``__cause__`` leads to those before it. ``name`` and ``model`` are those of the first model; who answered says
-    ``TurnFinished.response_model``, and each step leaves a line in the log.
+    Asked of another model are all errors of this library but StreamCancelledError and a Permanent InvalidRequestError
+    (the request itself is at fault), and the errors of others that are Transient. When all fail, the last error is
+    raised; ``__cause__`` leads to those before it. ``name`` and ``model`` are those of the first model;
+    ``TurnFinished.response_model`` says who answered, and the log has a line for each step.
 
     To retry as well, wrap the single models: ``FallbackModel([RetryingModel(a), RetryingModel(b)])``.
 
     Raises:
-        ValueError: there are no models.
+        TypeError: they are no models.
+        ValueError: there are none.
     """
 
     def __init__(self, models: Sequence[CompletionModel]) -> None:
+        if not isinstance(models, Iterable):
+            raise TypeError(f"FallbackModel takes a list of models, got {type(models).__name__}")
         self.models = tuple(models)
+        for model in self.models:
+            require_model(model, "FallbackModel")
         if not self.models:
             raise ValueError("FallbackModel needs at least one model")
 
@@ -50,7 +55,7 @@ class FallbackModel:
         """The id that the first model is bound to."""
         return self.models[0].model
 
-    @without_prompt
+    @opening
     def chat_stream(self, req: ChatRequest) -> ChatStream:
         """The answer of the first model that gives one, as a stream.
 
@@ -95,9 +100,8 @@ class _Candidates(Attempts):
 
 
 def _may_be_better_elsewhere(error: Exception) -> bool:
-    if isinstance(error, CompletionError):
-        return not isinstance(error, _THE_SAME_EVERYWHERE)
-    return isinstance(verdict(error), Transient)
+    is_ours = isinstance(error, CompletionError) and not isinstance(error, _THE_SAME_EVERYWHERE)
+    return is_ours or isinstance(verdict(error), Transient)
 
 
 def _attach(earlier: Exception, error: Exception) -> None:

@@ -27,6 +27,19 @@ def merged(body: Any, patch: Any) -> Any:
     return result
 
 
+def with_additional(payload: dict[str, Any], req: ChatRequest, adapter: str) -> dict[str, Any]:
+    """The payload with the request's ``additional_params``.
+
+    Raises:
+        UnsupportedContentError: they are nested too deep, or contain themselves.
+    """
+    try:
+        body: dict[str, Any] = merged(payload, req.additional_params or {})
+    except RecursionError:
+        raise unsupported(adapter, "additional_params", "they are nested too deep") from None
+    return body
+
+
 def require_request(req: object, adapter: str) -> None:
     """Raise TypeError for what people give in place of a ChatRequest."""
     if not isinstance(req, ChatRequest):

@@ -36,6 +36,8 @@ def model(name: str, **options: Any) -> CompletionModel:
     Raises:
         ConfigurationError: no such family, or no model id where the family needs one.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"completion.model takes a str like 'family:model-id', got {type(name).__name__}")
     family_name, _, model_id = name.partition(":")
     make = family(family_name)
     if model_id:

@@ -19,11 +19,11 @@ from itertools import repeat
 from random import SystemRandom
 from typing import Any
 
-from completion.attempts import Attempts, Chunks, in_short, is_retried, verdict
+from completion.attempts import Attempts, Chunks, in_short, is_retried, require_model, verdict
 from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest
-from completion.contract.stream import ChatStream
-from completion.errors import StreamCancelledError, Transient, without_prompt
+from completion.contract.stream import ChatStream, opening
+from completion.errors import StreamCancelledError, Transient
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class RetryingModel:
         on_retry: called before each wait, in the calling thread; what it raises ends the call.
 
     Raises:
-        TypeError: ``inner`` is a RetryingModel itself.
+        TypeError: ``inner`` is no model, or a RetryingModel itself.
     """
 
     def __init__(
@@ -109,6 +109,9 @@ class RetryingModel:
     ) -> None:
         if isinstance(inner, RetryingModel):
             raise TypeError("this model is a RetryingModel already: give its RetryConfig to one of the two")
+        require_model(inner, "RetryingModel")
+        if not isinstance(config, RetryConfig):
+            raise TypeError(f"RetryingModel takes a RetryConfig, got {type(config).__name__}")
         self.inner = inner
         self.config = config
         self.on_retry = on_retry
@@ -123,7 +126,7 @@ class RetryingModel:
         """The id that the inner model is bound to."""
         return self.inner.model
 
-    @without_prompt
+    @opening
     def chat_stream(self, req: ChatRequest) -> ChatStream:
         """The answer as a stream.
 

@@ -993,3 +993,33 @@ MANY = {
 def test_ten_times_the_blocks_take_ten_times_the_work(case: str) -> None:
     few, many = (assemble_steps([start(), *MANY[case](n), *END]) for n in (20, 200))
     assert many < 11 * few
+
+
+def test_blank_pieces_of_input_take_nothing_from_what_the_start_gave() -> None:
+    data = [begin(0, "tool_use", id="c", name="f", input={"a": 1}), delta(0, "input_json_delta", partial_json=" ")]
+    assert turn(start(), *data, stop(0), *CALLED).tool_calls[0].args == {"a": 1}
+
+
+@pytest.mark.parametrize("given", [[], False, 0, "x", [1]])
+def test_input_that_is_no_object_is_malformed(given: Any) -> None:
+    found = turn(start(), begin(0, "tool_use", id="c", name="f", input=given), stop(0), *CALLED)
+    assert found.tool_calls == ()
+    assert found.malformed_calls[0].name == "f"
+
+
+def test_a_call_of_the_server_that_was_cut_off_does_not_go_back() -> None:
+    cut = turn(start(), *says(0, "hi"), *asks(1, '{"query": "x', kind="server_tool_use"), ends("max_tokens"), OVER)
+    blocks = lower(ChatRequest([Message.user("a"), cut.message, Message.user("b")]), "m")[0]["messages"][1]["content"]
+    assert blocks == [{"type": "text", "text": "hi"}]
+
+
+def test_parts_of_the_cache_that_no_longer_add_up_are_not_told() -> None:
+    parts = {"ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 0}
+    first = {"input_tokens": 1, "cache_creation_input_tokens": 10, "cache_creation": parts}
+    found = turn(start(usage=first), *says(0, "hi"), ends("end_turn", usage={"cache_creation_input_tokens": 4}), OVER)
+    assert found.usage == Usage(input_tokens=5, cache_creation_input_tokens=4)
+
+
+@pytest.mark.parametrize("text", ["a\ud83d b", "\ude00b", "\ud83d"])
+def test_half_a_character_never_reaches_the_user(text: str) -> None:
+    assert "\ufffd" in turn(start(), *says(0, text), *END).text.encode().decode()

@@ -577,3 +577,27 @@ def test_breaking_out_leaves_a_real_server_free_for_the_next(local: AnthropicMod
             assert isinstance(chunk, TextDelta)
             break
     assert local.chat_stream(BRIEF).collect().text
+
+
+def test_headers_of_the_callers_own_count_as_version_and_betas(server: ProviderServer) -> None:
+    headers = {"Anthropic-Version": "2026-10-21", "ANTHROPIC-BETA": "b, c"}
+    model = AnthropicModel("m", base_url=server.url, api_key="k", betas=["a"], headers=headers)
+    with pytest.raises(UnsupportedContentError, match="2026-10-21"):
+        model.chat_stream(ChatRequest("Hi", temperature=1.0))
+    server.reply(Reply.json({}, status=400))
+    with pytest.raises(InvalidRequestError):
+        model.chat_stream(ChatRequest("Hi"))
+    request = server.requests[0]
+    assert (request.header("anthropic-version"), request.header("anthropic-beta")) == ("2026-10-21", "a,b,c")
+
+
+@pytest.mark.parametrize("version", [None, "", 5])
+def test_a_version_that_is_none_is_refused(version: Any) -> None:
+    with pytest.raises(TypeError, match="version"):
+        AnthropicModel("m", api_key="k", version=version)
+
+
+def test_errors_of_setting_up_name_the_model() -> None:
+    with pytest.raises(UnsupportedContentError) as caught:
+        AnthropicModel("m-1", api_key="k").chat_stream(ChatRequest("Hi", response_format="json"))
+    assert (caught.value.provider, caught.value.model) == ("anthropic", "m-1")

@@ -349,3 +349,21 @@ def test_any_interleaving_keeps_the_order_and_loses_nothing(
         else:
             assert (end.raw, args) == ("".join(sent), None)
     assert ends == {}
+
+
+def test_halves_of_a_character_are_joined_in_thoughts_and_arguments() -> None:
+    line = Line()
+    assert line.reasoning("a\ud83d") == [ReasoningDelta("a")]
+    assert line.reasoning("\ude00b") == [ReasoningDelta("\U0001f600b")]
+    assert line.reasoning("c\ud83d") == [ReasoningDelta("c")]
+    assert line.reasoning_over("s") == [ReasoningDelta("\ufffd"), ReasoningFinished("s")]
+    call = ToolCall("x", "f")
+    for piece in ('{"a":"\ud83d', '\ude00"', "}"):
+        call.add(piece)
+    assert list(call.finished())[-1] == ToolCallFinished("x", "f", {"a": "\U0001f600"})
+
+
+def test_a_thought_that_ends_in_half_a_character_is_closed() -> None:
+    line = Line()
+    line.reasoning("a\ud83d")
+    assert line.end() == [ReasoningDelta("\ufffd"), ReasoningFinished()]

@@ -756,3 +756,62 @@ def test_name_and_model_are_the_inner_ones(wrap: Wrap) -> None:
     model = wrap(ScriptedModel(name="acme", model="m-7"))
     assert (model.name, model.model) == ("acme", "m-7")
     assert isinstance(model, CompletionModel)
+
+
+class EntersATokenOfItsOwn:
+    """A third party's model: a generator that is inside of a token while it is asked for chunks."""
+
+    name = model = "lazy"
+
+    def __init__(self, inner: CompletionModel) -> None:
+        self.inner = inner
+
+    def chat_stream(self, req: ChatRequest) -> Generator[StreamChunk, None, None]:
+        with CancelToken():
+            yield from self.inner.chat_stream(req)
+
+
+def test_a_token_that_a_generator_entered_does_not_stay() -> None:
+    stream = RetryingModel(EntersATokenOfItsOwn(ScriptedModel("a b c"))).chat_stream(HI)
+    next(stream)
+    stream.cancel()
+    with pytest.raises(StreamCancelledError):
+        next(stream)
+    del stream
+    assert CancelToken.current() is None
+    assert ScriptedModel("ok").chat_stream(HI).collect().text == "ok"
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "given"),
+    [
+        (RetryingModel, (None,)),
+        (RetryingModel, (ScriptedModel,)),
+        (RetryingModel, (ScriptedModel(), {"max_attempts": 2})),
+        (FallbackModel, ("ab",)),
+        (FallbackModel, (ScriptedModel(),)),
+        (FallbackModel, ([None],)),
+    ],
+    ids=["none", "a class", "a dict", "a string", "one model", "a list of none"],
+)
+def test_what_is_no_model_is_refused_at_once(wrapper: Any, given: Any) -> None:
+    with pytest.raises(TypeError, match=wrapper.__name__):
+        wrapper(*given)
+
+
+def test_somebody_elses_error_leaves_no_prompt_in_our_frames() -> None:
+    class Broken:
+        name = model = "broken"
+
+        def chat_stream(self, req: ChatRequest) -> ChatStream:
+            raise KeyError("theirs")
+
+    with pytest.raises(KeyError) as caught:
+        FallbackModel([RetryingModel(Broken())]).chat_stream(ChatRequest("my prompt"))
+    trace = caught.value.__traceback__
+    held = []
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename != __file__:
+            held += [value for value in trace.tb_frame.f_locals.values() if "my prompt" in repr(value)]
+        trace = trace.tb_next
+    assert held == []

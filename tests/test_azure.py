@@ -483,3 +483,19 @@ def test_an_echo_of_a_token_is_concealed(server: ProviderServer, version: str | 
     with pytest.raises(AuthenticationError) as caught:
         model_at(server, version, token_provider=lambda: "very-secret-token").chat_stream(HI)
     assert "secret" not in f"{caught.value} {caught.value.body}"
+
+
+def test_a_deployment_in_the_url_is_told_to_be_the_model() -> None:
+    with pytest.raises(ConfigurationError, match="the deployment is the model"):
+        AzureOpenAIModel("d", base_url="https://r.openai.azure.com/openai/deployments/d", api_key="k")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [("tok", "must be a function, got str"), (lambda: None, r"token_provider\(\) gave no token"),
+     (lambda: 5, r"token_provider\(\) must be a str, got int"), (lambda: "Bearer x", "begins with 'Bearer'")],
+    ids=["a string", "none", "a number", "with its prefix"],
+)  # fmt: skip
+def test_a_token_provider_that_gives_no_token_is_told_so(given: Any, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        AzureOpenAIModel("d", base_url="http://127.0.0.1:9", token_provider=given).chat_stream(HI)

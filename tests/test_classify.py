@@ -911,3 +911,18 @@ def test_what_a_provider_says_stays_on_one_line() -> None:
     error = refusal(400, {}, body)
     assert error.message == "bad field [31m: x"
     assert error.body == body
+
+
+@pytest.mark.parametrize("message", [" ", "\n", "\u001b"])
+def test_a_blank_message_is_none(message: str) -> None:
+    body = {"error": {"message": message, "type": "invalid_request_error"}}
+    assert in_band(body).message.strip()
+    assert refusal(400, {}, json.dumps(body)).message.strip()
+
+
+def test_codes_and_ids_stay_on_one_line_and_messages_within_bounds() -> None:
+    body = {"error": {"message": "m" * 9000, "code": "a\n\u001b[31mb\ud83d"}, "request_id": "r\n1"}
+    error = refusal(400, {}, json.dumps(body))
+    assert (error.code, error.request_id) == ("a [31mb", "r 1")
+    assert len(error.message) == 4000
+    str(error).encode()

@@ -7,13 +7,15 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import pytest
 
 from completion import (
+    AnthropicClient,
     AnthropicModel,
     AzureOpenAIModel,
     CancelToken,
@@ -24,6 +26,7 @@ from completion import (
     FinishReason,
     LocalModel,
     OpenAIModel,
+    OverloadedError,
     Permanent,
     ProviderBlockFinished,
     ReasoningDelta,
@@ -42,7 +45,8 @@ from completion import (
     TurnFinished,
     Usage,
 )
-from completion.testing import Reply, ScriptedModel, check_completion_model, conformance, event
+from completion.testing import Pause, ProviderServer, Reply, ScriptedModel, check_completion_model, conformance, event
+from tests.loopback import FINISH, text
 
 HELD: list[Any] = []
 """What models of a test keep open: it is closed after the test."""
@@ -274,7 +278,7 @@ def test_all_broken_promises_are_told_a_line_each() -> None:
     with pytest.raises(AssertionError) as caught:
         check_completion_model(lambda: Nameless(TextDelta(""), END))
     assert str(caught.value).splitlines() == [
-        "the model breaks 3 of 21 promises",
+        "the model breaks 3 of 23 promises",
         "- name and model are strings, not empty, and never change: name is ''",
         "- no delta is empty: the stream gave TextDelta(delta='')",
         "- a model pickles, and the copy answers: " + str(caught.value).splitlines()[3].partition(": ")[2],
@@ -285,7 +289,7 @@ def test_without_a_good_answer_nothing_else_is_looked_at() -> None:
     with pytest.raises(AssertionError) as caught:
         check_completion_model(lambda: ScriptedModel(TransportError("reset")))
     assert str(caught.value).splitlines() == [
-        "the model breaks 1 of 1 promises, and 20 were not looked at",
+        "the model breaks 1 of 1 promises, and 22 were not looked at",
         "- chat_stream answers a good request with a stream of chunks: TransportError was raised: reset",
     ]
 
@@ -628,7 +632,7 @@ class HeedsNoToken(Parrot):
         ("a model pickles, and the copy answers", lambda: ForgetsItsName("parrot-3")),
         ("cancel() from another thread ends a stream with StreamCancelledError", CancelsNothing),
         ("cancel() after the end does nothing", CancelsTooLate),
-        ("under a cancelled CancelToken the call raises StreamCancelledError", HeedsNoToken),
+        ("under a cancelled CancelToken a stream raises StreamCancelledError", HeedsNoToken),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -639,7 +643,7 @@ def test_a_model_that_breaks_a_promise_is_told(promise: str, factory: Callable[[
 def test_a_stream_that_ends_by_another_error_when_cancelled_is_told() -> None:
     assert list(told(CancelsByAnotherError)) == [
         "cancel() from another thread ends a stream with StreamCancelledError",
-        "under a cancelled CancelToken the call raises StreamCancelledError",
+        "under a cancelled CancelToken a stream raises StreamCancelledError",
     ]
 
 
@@ -1050,3 +1054,130 @@ def test_an_adapter_that_breaks_a_promise_is_told(promise: str, factory: type[Ti
 )
 def test_a_change_to_one_of_ours_that_breaks_a_promise_is_told(promise: str, model: type[OpenAIModel]) -> None:
     assert list(told(lambda **options: model("m", **options), answer="openai-chat")) == [promise]
+
+
+# --- models that cheat -------------------------------------------------------------------------------------------
+
+
+class KeepsAKey:
+    """Answers by itself, from a server that somebody else runs, and shows its key."""
+
+    name = "keeper"
+    model = "keeper-1"
+
+    def __init__(self, inner: CompletionModel) -> None:
+        self.inner = inner
+        self.api_key = "sk-very-secret-1234"
+
+    def chat_stream(self, req: ChatRequest) -> Chunks:
+        return self.inner.chat_stream(req)
+
+    def __repr__(self) -> str:
+        return f"KeepsAKey({self.api_key!r})"
+
+
+class KeepsStreams(KeepsAKey):
+    """close() ends a generator around the stream, and leaves the stream itself open."""
+
+    kept: ClassVar[list[Any]] = []
+
+    def chat_stream(self, req: ChatRequest) -> Chunks:
+        stream = self.inner.chat_stream(req)
+        self.kept.append(stream)
+        return ChatStream(chunk for chunk in stream)
+
+    def __repr__(self) -> str:
+        return "KeepsStreams()"
+
+
+def test_a_model_that_answers_by_itself_is_told_that_its_repr_shows_a_key() -> None:
+    assert list(told(lambda: KeepsAKey(ScriptedModel(*SCRIPTS)))) == ["a key among its attributes is in no repr"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="nothing tells which sockets are open")
+def test_a_model_that_answers_by_itself_is_told_that_it_leaves_connections_open(server: ProviderServer) -> None:
+    server.always(Reply(text("a"), Pause(0.05), text("b"), FINISH, event("[DONE]")))
+    inner = OpenAIModel("m", api_key="k", base_url=server.url)
+    assert "close() leaves no connection open" in told(lambda: KeepsStreams(inner))
+
+
+class Filtered(AnthropicModel):
+    """One of ours, whose chunks go through a filter."""
+
+    def chat_stream(self, req: ChatRequest) -> ChatStream:
+        stream = super().chat_stream(req)
+        return ChatStream(self.filtered(stream), response=stream.response, token=stream._token, release=stream.close)
+
+    def filtered(self, chunks: ChatStream) -> Chunks:
+        yield from chunks
+
+
+class InventsAnEnd(Filtered):
+    def filtered(self, chunks: ChatStream) -> Chunks:
+        has_called = False
+        try:
+            for chunk in chunks:
+                has_called |= isinstance(chunk, ToolCallFinished)
+                yield chunk
+        except TruncatedStreamError:
+            if not has_called:
+                raise
+            yield TurnFinished(FinishReason.TOOL_USE)
+
+
+class SwallowsErrors(Filtered):
+    def filtered(self, chunks: ChatStream) -> Chunks:
+        try:
+            yield from chunks
+        except OverloadedError as error:
+            yield TextDelta(str(error))
+            yield END
+
+
+class SaysSomethingElse(Filtered):
+    def filtered(self, chunks: ChatStream) -> Chunks:
+        for chunk in chunks:
+            yield TextDelta("?" * len(chunk.delta)) if isinstance(chunk, TextDelta) else chunk
+
+
+class CountsOnlyTheUncached(Filtered):
+    def filtered(self, chunks: ChatStream) -> Chunks:
+        for chunk in chunks:
+            yield replace(chunk, usage=Usage(8, 9, 4)) if isinstance(chunk, TurnFinished) else chunk
+
+
+class AsksSomethingElse(AnthropicModel):
+    def chat_stream(self, req: ChatRequest) -> ChatStream:
+        if not isinstance(req, ChatRequest):
+            raise TypeError
+        return super().chat_stream(ChatRequest("Something else"))
+
+
+class TakesAnotherKeyAlong(AnthropicModel):
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        client = AnthropicClient(api_key="sk-another", base_url=state["_client"].base_url)
+        self.__dict__.update(state, _client=client)
+
+
+@pytest.mark.parametrize(
+    ("promise", "model"),
+    [
+        ("a body that ends before the end of turn is an error of next()", InventsAnEnd),
+        ("an error event inside a 200 is an error", SwallowsErrors),
+        ("the answer says what the server said, and counts its tokens", SaysSomethingElse),
+        ("the answer says what the server said, and counts its tokens", CountsOnlyTheUncached),
+        ("the request says what was asked", AsksSomethingElse),
+        ("a given key travels in the pickle", TakesAnotherKeyAlong),
+    ],
+)
+def test_an_adapter_that_cheats_on_a_wire_that_the_kit_knows_is_told(
+    promise: str, model: Callable[..., CompletionModel]
+) -> None:
+    assert promise in told(lambda **options: model("m", **options), answer="anthropic")
+
+
+def test_a_factory_that_cannot_do_is_refused_in_words() -> None:
+    with pytest.raises(TypeError, match="answer="):
+        check_completion_model(openai)
+    with pytest.raises(TypeError, match="lambda: model"):
+        check_completion_model(Parrot())  # type: ignore[arg-type]

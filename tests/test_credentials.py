@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 import requests
 
-from completion import ConfigurationError
+from completion import ConfigurationError, Transient, TransportError
 from completion.credentials import ApiKey, Authorization, CachedToken, Key
 
 SECRET = "sk-very-secret"
@@ -60,10 +60,30 @@ def test_a_function_is_asked_for_each_request() -> None:
     assert [sent(key), sent(key)] == [{"Authorization": "Bearer first"}, {"Authorization": "Bearer second"}]
 
 
-@pytest.mark.parametrize("given", ["", "  ", lambda: "", lambda: " \n"])
+@pytest.mark.parametrize("given", ["", "  "])
 def test_an_empty_key_is_none(given: Key) -> None:
     with pytest.raises(ConfigurationError, match="acme: no API key: set ACME_API_KEY or give api_key="):
         ApiKey(given, "ACME_API_KEY").authorization("acme")
+
+
+@pytest.mark.parametrize("given", ["", " \n", None])
+def test_a_function_that_gives_none_is_named(given: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"acme: api_key\(\) gave no API key"):
+        ApiKey(lambda: given, "ACME_API_KEY").authorization("acme")
+
+
+def test_a_token_that_brings_its_prefix_along_is_told_to_leave_it_out() -> None:
+    with pytest.raises(ConfigurationError, match=r"the API key of api_key begins with 'Bearer': leave that out"):
+        ApiKey("Bearer secret", "ACME_API_KEY").authorization("acme")
+
+
+def test_a_function_that_fails_for_want_of_a_network_may_do_better_later() -> None:
+    def given() -> str:
+        raise ConnectionError("secret-host is unreachable")
+
+    with pytest.raises(TransportError, match=r"acme: api_key\(\) failed: ConnectionError") as caught:
+        ApiKey(given, "ACME_API_KEY").authorization("acme")
+    assert isinstance(caught.value.retry_classification(), Transient)
 
 
 @pytest.mark.parametrize("value", [None, "", " "])
@@ -77,7 +97,7 @@ def test_a_missing_key_names_its_variable(monkeypatch: pytest.MonkeyPatch, value
 
 @pytest.mark.parametrize("given", [5, b"k", lambda: 5])
 def test_a_key_of_another_type_is_refused(given: Any) -> None:
-    with pytest.raises(ConfigurationError, match="api_key must be a str or a function that gives one, got"):
+    with pytest.raises(ConfigurationError, match=r"api_key.* must be a str, got"):
         ApiKey(given, "ACME_API_KEY").authorization("acme")
 
 
@@ -96,7 +116,7 @@ def test_a_character_that_no_header_can_carry_is_refused_without_showing_the_key
 ) -> None:
     with pytest.raises(ConfigurationError, match="holds a character that no HTTP header can carry") as caught:
         ApiKey(give(f"sk-very{bad}secret"), "ACME_API_KEY").authorization("acme")
-    assert "ACME_API_KEY" in str(caught.value)
+    assert "the API key of api_key" in str(caught.value)
     assert "very" not in whole_trace(caught.value)
 
 
@@ -265,14 +285,16 @@ def test_another_key_has_nothing_to_forget(given: Key | None) -> None:
 
 @pytest.mark.parametrize("failure", [RuntimeError("secret-cause"), "", None], ids=["an error", "nothing", "None"])
 def test_the_old_token_serves_while_it_lives(
-    make: Callable[..., Any], failure: Any, caplog: pytest.LogCaptureFixture
+    make: Callable[..., Any], failure: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, new = make(200.0, "old"), make(HOUR, "new")
-    provider = Provider(old, failure, failure, new)
+    provider = Provider(old, failure, new)
     token = CachedToken(provider)
-    assert [token() for _ in range(4)] == [text_of(old)] * 3 + [text_of(new)]
-    assert provider.asked == 4
-    assert len(caplog.records) == 2
+    assert [token() for _ in range(4)] == [text_of(old)] * 4
+    assert provider.asked == 2, "who failed just now is left alone for a while"
+    monkeypatch.setattr(token, "_ask_again_at", 0.0)
+    assert token() == text_of(new)
+    assert len(caplog.records) == 1
     assert "the old one lives for" in caplog.text
     assert "secret" not in caplog.text
 
@@ -317,7 +339,7 @@ def test_a_provider_that_fails_is_a_configuration_error_that_shows_no_token(live
     key = ApiKey(CachedToken(Provider(*answers)), "ACME_API_KEY")
     if lived:
         key.authorization("acme")
-    with pytest.raises(ConfigurationError, match=r"acme: the function that gives .* failed: RuntimeError") as caught:
+    with pytest.raises(ConfigurationError, match=r"acme: api_key\(\) failed: RuntimeError") as caught:
         key.authorization("acme")
     assert caught.value.__cause__ is failure
     assert "secret" not in f"{caught.value} {chained_trace(caught.value)}"
@@ -332,7 +354,7 @@ def test_an_error_of_ours_passes_through_as_it_is() -> None:
 
 @pytest.mark.parametrize("given", [5, b"secret-bytes", AccessToken(b"secret-bytes", 0), {"access_token": "secret"}])  # type: ignore[arg-type]
 def test_a_token_of_another_type_is_refused_without_showing_it(given: Any) -> None:
-    with pytest.raises(ConfigurationError, match="must be a str or a function that gives one, got") as caught:
+    with pytest.raises(ConfigurationError, match=r"api_key\(\) must be a str, got") as caught:
         ApiKey(CachedToken(Provider(given)), "ACME_API_KEY").authorization("acme")
     assert "secret" not in f"{caught.value} {chained_trace(caught.value)}"
 

@@ -230,3 +230,8 @@ def test_a_model_may_be_used_again_from_the_first_one_on() -> None:
 def test_no_models_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one model"):
         FallbackModel([])
+
+
+def test_a_refusal_that_may_pass_is_asked_of_another_model() -> None:
+    busy = InvalidRequestError("somebody else is at it", status=409)
+    assert FallbackModel([ScriptedModel(busy), ScriptedModel("yes")]).chat_stream(HI).collect().text == "yes"

@@ -952,3 +952,8 @@ def test_details_that_come_along_with_plain_reasoning_may_go_on_without_it() -> 
     both = delta(reasoning="A", reasoning_details=[{"type": "reasoning.text", "text": "A"}])
     alone = delta(reasoning_details=[{"type": "reasoning.text", "text": "B"}])
     assert turn(both, alone, STOP).reasoning == "AB"
+
+
+@pytest.mark.parametrize("text", ["a\ud83d b", "\ude00b", "\ud83d"])
+def test_half_a_character_never_reaches_the_user(text: str) -> None:
+    assert "\ufffd" in turn(delta(content=text), STOP, DONE).text.encode().decode()

@@ -398,3 +398,19 @@ def test_the_request_is_not_changed() -> None:
 )
 def test_a_merge_patch_does_what_the_appendix_of_the_rfc_says(target: Any, patch: Any, result: Any) -> None:
     assert merged(target, patch) == result
+
+
+def test_tools_of_the_server_are_chosen_among_as_well() -> None:
+    tools = [{"type": "web_search"}]
+    req = ChatRequest("x", additional_params={"tools": tools}, tool_choice=ToolChoice.none(), parallel_tool_use=False)
+    payload, dropped = lower(req, "gpt")
+    assert (payload["tools"], payload["tool_choice"], payload["parallel_tool_calls"]) == (tools, "none", False)
+    assert dropped == []
+
+
+def test_parameters_that_contain_themselves_are_refused() -> None:
+    params: dict[str, Any] = {}
+    req = ChatRequest("x", additional_params=params)
+    params["again"] = params
+    with pytest.raises(UnsupportedContentError, match="additional_params"):
+        lower(req, "gpt")

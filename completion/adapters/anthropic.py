@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from completion import classify
-from completion.assembly import Line, ToolCall, count, finish_reason, joined_halves, parse_args, string
+from completion.assembly import Line, ToolCall, count, finish_reason, has_halves, joined_halves, parse_args, string
 from completion.contract.chunks import (
     FinishReason,
     ProviderBlockFinished,
@@ -47,11 +47,11 @@ from completion.contract.messages import (
     sendable,
 )
 from completion.contract.request import ChatRequest, JsonSchema, ToolChoice, ToolDefinition
-from completion.contract.stream import ChatStream
+from completion.contract.stream import ChatStream, opening
 from completion.credentials import ApiKey, Key
 from completion.endpoint import FOR_NOTHING, FOR_USAGE, Endpoint, Events, HttpClient, HttpModel, Options, TurnOver, Wait
-from completion.errors import MalformedStreamError, TransportError, TruncatedStreamError, without_prompt
-from completion.lowering import cache_wishes, merged, require_request, system_text, unsupported
+from completion.errors import MalformedStreamError, TransportError, TruncatedStreamError
+from completion.lowering import cache_wishes, require_request, system_text, unsupported, with_additional
 from completion.sse import DONE, MAX_EVENT_BYTES
 from completion.transport import Session, Timeout
 
@@ -85,7 +85,7 @@ FINISH_REASONS = {
 SAMPLING = ("temperature", "top_p", "top_k")
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 MAX_BREAKPOINTS = 4
-NO_ERROR_TEXT = [{"type": "text", "text": "Error"}]  # a failure may not be without words
+FAILED = "Error"  # what a failure says that came without words, which the API refuses
 _LEAST_WHILE_THINKING = {"temperature": 1, "top_p": 0.95}
 
 # Tokens to think with, for models that take a budget: up to 4.6. From 4.6 on they take an effort, too, and from 4.7
@@ -137,15 +137,20 @@ class AnthropicClient(HttpClient):
         if isinstance(betas, str):
             raise TypeError(f"betas takes a list of strings; write [{betas!r}]")
         base_url = base_url or os.environ.get("ANTHROPIC_BASE_URL") or BASE_URL
-        own = {"anthropic-version": version, **({"anthropic-beta": ",".join(betas)} if betas else {})}
-        self._version = version
-        self._betas = tuple(betas)
+        given = {name.lower(): value for name, value in (headers or {}).items()}
+        self._version = given.pop("anthropic-version", version)
+        self._betas = (*(betas or ()), *filter(None, re.split(r"\s*,\s*", given.pop("anthropic-beta", ""))))
+        if not isinstance(self._version, str) or not self._version:
+            raise TypeError(f"version must be a string like {VERSION!r}, got {version!r}")
+        own = {"anthropic-version": self._version}
+        if self._betas:
+            own["anthropic-beta"] = ",".join(self._betas)
         self._endpoint = Endpoint(
             provider=self.name,
             base_url=base_url.rstrip("/").removesuffix("/v1"),
             key=ApiKey(api_key, self.key_variable, header="x-api-key", prefix=""),
             timeout=timeout,
-            headers={**own, **(headers or {})},
+            headers={**own, **given},
             session=session,
             request_id_headers=("request-id", "x-request-id"),
             max_event_bytes=max_event_bytes,
@@ -174,7 +179,7 @@ class AnthropicModel(HttpModel):
     ) -> None:
         super().__init__(model, client, options)
 
-    @without_prompt
+    @opening
     def chat_stream(self, req: ChatRequest) -> ChatStream:
         """The answer as a stream.
 
@@ -221,7 +226,7 @@ def lower(
     dropped = ["seed"] if req.seed is not None else []
     if _breakpoints(payload) < cache_wishes(req):
         dropped.append("cache_control")
-    body = merged(payload, req.additional_params or {})
+    body = with_additional(payload, req, adapter)
     _check(body, version, betas, adapter)
     return body, dropped
 
@@ -362,15 +367,15 @@ def _put_back(own: dict[str, Any], content: list[dict[str, Any]], wish: CacheCon
     elif kind == CALLER:
         beside = {name: value for name, value in own.items() if name not in ("type", "tool_use_id")}
         for n, block in enumerate(content):
-            if block.get("type") == "tool_use" and block.get("id") == own.get("tool_use_id"):
+            if block.get("type") == "tool_use" and block.get("id") == _call_id(string(own.get("tool_use_id"))):
                 content[n] = {**block, **beside}
-    elif kind != MESSAGE:
+    elif kind != MESSAGE and isinstance(own.get("input", {}), dict):  # a server's call that was cut off has a text
         content.append(_cached(own, wish))
 
 
 def _cited(block: dict[str, Any], own: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The end of the text with its citations, and before it the rest, which has none."""
-    text, length = block["text"], count(own, "length")
+    text, length = string(block.get("text")), count(own, "length")
     if not length:  # they came with no text at all
         yield block
         return
@@ -397,7 +402,7 @@ def _tool_result(result: ToolResultBlock, adapter: str) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "type": "tool_result",
         "tool_use_id": _call_id(result.call_id),
-        "content": _parts(result.blocks, adapter) or (NO_ERROR_TEXT if result.is_error else None),
+        "content": _parts(result.blocks, adapter) or ([{"type": "text", "text": FAILED}] if result.is_error else None),
         "is_error": result.is_error or None,
     }
     return _without_none(fields)
@@ -459,7 +464,8 @@ def _call_id(call_id: str) -> str:
 def _check(body: dict[str, Any], version: str, betas: Sequence[str], adapter: str) -> None:
     """Raise for what the API is known to refuse."""
     given = [name for name in SAMPLING if name in body]
-    if given and version >= NO_SAMPLING_SINCE:
+    is_date = re.fullmatch(r"\d{4}-\d{2}-\d{2}", version)  # Bedrock and Vertex name theirs otherwise
+    if given and is_date and version >= NO_SAMPLING_SINCE:
         raise unsupported(adapter, given[0], f"version {version} of the API takes no {', '.join(SAMPLING)}")
     thinking, choice = body.get("thinking"), body.get("tool_choice")
     if isinstance(thinking, dict) and thinking.get("type") != "disabled":
@@ -527,7 +533,7 @@ def assemble(events: Events, turn_over: TurnOver = lambda seconds: None) -> Iter
                     continue
                 if is_clear and delta.get("type") == "text_delta":
                     text = delta.get("text")
-                    if type(text) is str and text and text[-1] <= "\ud7ff":
+                    if type(text) is str and text and (text.isascii() or not has_halves(text)):
                         content.said += len(text)
                         yield TextDelta(text)
                         continue
@@ -540,7 +546,7 @@ def assemble(events: Events, turn_over: TurnOver = lambda seconds: None) -> Iter
                 if type(block) is not dict:
                     log.debug("skipped a block that is no object")
                     continue
-                message.answers(block)
+                message.note_model(block)
                 for chunk in content.start(data.get("index"), block):
                     message.check_goes_on()
                     yield chunk
@@ -575,7 +581,7 @@ def assemble(events: Events, turn_over: TurnOver = lambda seconds: None) -> Iter
     except TransportError:
         if not is_over:
             raise
-    if is_another_wire:
+    if is_another_wire and not content.said:
         raise MalformedStreamError(
             "no event is one of Anthropic Messages: does base_url point at a server of this wire?"
         )
@@ -731,7 +737,7 @@ class _Content:
 
     def _call_over(self, block: _Block) -> Iterator[StreamChunk]:
         call, given = block.call, block.given.get("input")
-        if given and not block.inputs:
+        if given not in (None, "", {}) and not "".join(block.inputs).strip():
             is_text = isinstance(given, str)
             call.add(given if is_text else json.dumps(given, ensure_ascii=False, separators=(",", ":")))
         call.is_closed = True
@@ -833,8 +839,8 @@ class _Message:
         if isinstance(usage, dict):
             self._usage |= _without_none(usage)
 
-    def answers(self, block: dict[str, Any]) -> None:
-        """Another model takes over: {"type": "fallback", "from": {"model": "…"}, "to": {"model": "…"}}"""
+    def note_model(self, block: dict[str, Any]) -> None:
+        """Perhaps it says that another model takes over: {"type": "fallback", "from": {"model": "…"}, "to": {…}}"""
         if block.get("type") == "fallback" and isinstance(block.get("to"), dict):
             self._model = block["to"].get("model") or self._model
 
@@ -865,6 +871,8 @@ def _usage(given: dict[str, Any]) -> Usage:
     by_ttl = given.get("cache_creation")
     for_5m, for_1h = count(by_ttl, "ephemeral_5m_input_tokens"), count(by_ttl, "ephemeral_1h_input_tokens")
     created = count(given, "cache_creation_input_tokens") or for_5m + for_1h
+    if for_5m + for_1h != created:  # a later event told a new sum, and not its parts
+        for_5m = for_1h = 0
     return Usage(
         input_tokens=count(given, "input_tokens") + cached + created,
         output_tokens=count(given, "output_tokens"),

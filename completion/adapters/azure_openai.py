@@ -17,10 +17,10 @@ from urllib.parse import quote
 
 from completion.adapters.openai import PATH, assemble, lower
 from completion.contract.request import ChatRequest
-from completion.contract.stream import ChatStream
+from completion.contract.stream import ChatStream, opening
 from completion.credentials import ApiKey, CachedToken, Key
 from completion.endpoint import Endpoint, HttpClient, HttpModel, Options, Wait
-from completion.errors import ConfigurationError, without_prompt
+from completion.errors import ConfigurationError
 from completion.sse import MAX_EVENT_BYTES
 from completion.transport import Session, Timeout
 
@@ -75,6 +75,11 @@ class AzureOpenAIClient(HttpClient):
         base_url = base_url or os.environ.get("AZURE_OPENAI_ENDPOINT")
         if not base_url:
             raise ConfigurationError("no base URL: set AZURE_OPENAI_ENDPOINT or give base_url=", provider=self.name)
+        if "/openai/deployments/" in base_url:
+            raise ConfigurationError(
+                "base_url must be that of the resource, without /openai/deployments/…: the deployment is the model",
+                provider=self.name,
+            )
         self._api_version = (os.environ.get("OPENAI_API_VERSION") if api_version is None else api_version) or None
         self._endpoint = Endpoint(
             provider=self.name,
@@ -111,7 +116,7 @@ class AzureOpenAIModel(HttpModel):
     ) -> None:
         super().__init__(deployment, client, options)
 
-    @without_prompt
+    @opening
     def chat_stream(self, req: ChatRequest) -> ChatStream:
         """The answer as a stream.
 
@@ -131,9 +136,12 @@ def _key(api_key: Key | None, token: str | None, token_provider: TokenProvider |
     if len(names) > 1:
         raise ConfigurationError(f"there are several credentials, {' and '.join(names)}: give one", provider=name)
     if token_provider is not None:
-        return ApiKey(CachedToken(token_provider), TOKEN_VARIABLE, ways="give token_provider=")
+        if not callable(token_provider):
+            kind = type(token_provider).__name__
+            raise ConfigurationError(f"token_provider must be a function, got {kind}: give token=", provider=name)
+        return ApiKey(CachedToken(token_provider), TOKEN_VARIABLE, noun="token", option="token_provider")
     if token is not None or names == [TOKEN_VARIABLE]:
-        return ApiKey(token, TOKEN_VARIABLE, ways="give token=")
+        return ApiKey(token, TOKEN_VARIABLE, noun="token", option="token", ways="give token=")
     ways = f"{TOKEN_VARIABLE}, or give api_key=, token= or token_provider="
     return ApiKey(api_key, KEY_VARIABLE, header="api-key", prefix="", ways=ways)
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from completion.adapters.openai import PATH, assemble, lower
 from completion.contract.messages import AudioBlock, DocumentBlock, ImageBlock
 from completion.contract.request import ChatRequest
-from completion.contract.stream import ChatStream
+from completion.contract.stream import ChatStream, opening
 from completion.credentials import ApiKey
 from completion.endpoint import Endpoint, Wait
-from completion.errors import ConfigurationError, without_prompt
+from completion.errors import ConfigurationError
 from completion.lowering import unsupported
 from completion.sse import MAX_EVENT_BYTES
 from completion.transport import Session, Timeout
@@ -84,7 +84,7 @@ class LocalModel:
         """The random key of the server. Raises as ``base_url`` does."""
         return self._server().api_key
 
-    @without_prompt
+    @opening
     def chat_stream(self, req: ChatRequest) -> ChatStream:
         """The answer as a stream; the first call starts the server, and fetches the weights if need be.
 

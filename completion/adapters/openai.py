@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from completion import classify
-from completion.assembly import Line, ToolCall, count, finish_reason, joined_halves, string
+from completion.assembly import Line, ToolCall, count, finish_reason, has_halves, joined_halves, string
 from completion.contract.chunks import (
     FinishReason,
     ProviderBlockFinished,
@@ -45,11 +45,19 @@ from completion.contract.messages import (
     sendable,
 )
 from completion.contract.request import ChatRequest, JsonSchema, ToolChoice, ToolDefinition
-from completion.contract.stream import ChatStream
+from completion.contract.stream import ChatStream, opening
 from completion.credentials import ApiKey, Key
 from completion.endpoint import FOR_NOTHING, FOR_USAGE, Endpoint, Events, HttpClient, HttpModel, Options, TurnOver, Wait
-from completion.errors import MalformedStreamError, ProviderError, TransportError, TruncatedStreamError, without_prompt
-from completion.lowering import cache_wishes, data_uri, json_text, merged, require_request, system_text, unsupported
+from completion.errors import MalformedStreamError, ProviderError, TransportError, TruncatedStreamError
+from completion.lowering import (
+    cache_wishes,
+    data_uri,
+    json_text,
+    require_request,
+    system_text,
+    unsupported,
+    with_additional,
+)
 from completion.sse import DONE, MAX_EVENT_BYTES
 from completion.transport import Session, Timeout
 
@@ -166,7 +174,7 @@ class OpenAIModel(HttpModel):
     def __init__(self, model: str, *, client: OpenAIClient | None = None, **options: Unpack[OpenAIOptions]) -> None:
         super().__init__(model, client, options)
 
-    @without_prompt
+    @opening
     def chat_stream(self, req: ChatRequest) -> ChatStream:
         """The answer as a stream.
 
@@ -197,14 +205,15 @@ def lower(
         "stream_options": {"include_usage": True},
         "max_tokens" if compatible else "max_completion_tokens": req.max_tokens,
     }
+    has_tools = bool(req.tools or (req.additional_params or {}).get("tools"))
     optional = {
         "temperature": req.temperature,
         "top_p": req.top_p,
         "seed": req.seed,
         "stop": list(req.stop_sequences) or None,
         "tools": [_tool(tool) for tool in req.tools] or None,
-        "tool_choice": _tool_choice(req.tool_choice, req.tools),
-        "parallel_tool_calls": req.parallel_tool_use if req.tools else None,
+        "tool_choice": _tool_choice(req.tool_choice, has_tools),
+        "parallel_tool_calls": req.parallel_tool_use if has_tools else None,
         "reasoning_effort": _effort(req.reasoning_effort),
         "response_format": _response_format(req.response_format),
     }
@@ -214,7 +223,7 @@ def lower(
             payload["top_k"] = req.top_k
         else:
             dropped.append("top_k")
-    return merged(payload, req.additional_params or {}), dropped
+    return with_additional(payload, req, adapter), dropped
 
 
 def _messages(req: ChatRequest, adapter: str) -> list[dict[str, Any]]:
@@ -334,8 +343,8 @@ def _tool(tool: ToolDefinition) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-def _tool_choice(choice: ToolChoice | None, tools: Sequence[ToolDefinition]) -> Any:
-    if choice is None or (not tools and choice.kind in ("auto", "none")):
+def _tool_choice(choice: ToolChoice | None, has_tools: bool) -> Any:
+    if choice is None or (not has_tools and choice.kind in ("auto", "none")):
         return None
     if choice.kind == "tool":
         return {"type": "function", "function": {"name": choice.name}}
@@ -400,7 +409,7 @@ def assemble(events: Events, turn_over: TurnOver = lambda seconds: None) -> Iter
                 delta = choice.get("message")  # all at once; after deltas it says the same again (MiniMax)
             if type(delta) is dict and delta:
                 text = delta.get("content")
-                if type(text) is str and (half or text[-1:] > "\ud7ff"):
+                if type(text) is str and (half or (not text.isascii() and has_halves(text))):
                     text, half = joined_halves(half + text)
                     delta = {**delta, "content": text}
                 is_plain = len(delta) == 1 or _is_plain(delta)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+import os
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 from completion.cancel import CancelToken
 from completion.contract.chunks import StreamChunk
+from completion.contract.model import CompletionModel
+from completion.contract.request import ChatRequest
 from completion.contract.turn import Turn, collect
-from completion.errors import StreamCancelledError
+from completion.errors import CompletionError, StreamCancelledError
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +42,56 @@ def _is_taken(exc: BaseException) -> bool:
     return isinstance(exc, ValueError) and exc.args == ("generator already executing",)
 
 
+_ModelT = TypeVar("_ModelT", bound=CompletionModel)
+_StreamT = TypeVar("_StreamT")
+_OUR_FRAMES = str(Path(__file__).parents[1]) + os.sep
+
+
+def opening(chat_stream: Callable[[_ModelT, ChatRequest], _StreamT]) -> Callable[[_ModelT, ChatRequest], _StreamT]:
+    """Let an error leave ``chat_stream`` with the names of the model, and without our frames: their local variables
+    hold the prompt, and whatever reports errors shows them. A fault of ours keeps them, so that it can be found."""
+
+    @functools.wraps(chat_stream)
+    def wrapper(self: _ModelT, req: ChatRequest) -> _StreamT:
+        try:
+            return chat_stream(self, req)
+        except Exception as error:
+            del req
+            theirs = _frames_of_others(error.__traceback__)
+            if isinstance(error, CompletionError):
+                error.provider, error.model = error.provider or self.name, error.model or self.model
+            elif theirs is None:
+                raise
+            try:
+                raise error.with_traceback(theirs)
+            finally:
+                del theirs  # which leads back to this frame
+
+    return wrapper
+
+
+def _frames_of_others(trace: TracebackType | None) -> TracebackType | None:
+    """The traceback without the frames of this library; None where the innermost one is its own."""
+    frames = []
+    while trace is not None:
+        frames.append(trace)
+        trace = trace.tb_next
+    theirs = [frame for frame in frames if not frame.tb_frame.f_code.co_filename.startswith(_OUR_FRAMES)]
+    if not theirs or theirs[-1] is not frames[-1]:
+        return None
+    for outer, inner in itertools.pairwise(theirs):
+        outer.tb_next = inner
+    return theirs[0]
+
+
 class ChatStream(Generator[StreamChunk, None, None]):
     """A blocking generator of chunks that is also a context manager.
 
     Leaving the ``with``, ``close()``, breaking out of the loop and dropping the stream all hang up. An error
     closes it too: what was yielded stays valid, and ``next()`` gives StopIteration from then on.
+
+    Wrappers that go on with another stream (``attempts``) stand on ``_chunks``, ``_drop``, ``_origin``, ``_failed`` and
+    ``_end``.
 
     Args:
         chunks: what to yield. When it is a generator, it is closed with the stream.

@@ -32,7 +32,7 @@ _POLL_SECONDS = 0.01
 
 
 class ScriptedModel:
-    """A CompletionModel that plays one script a call, in order. Safe over threads.
+    """A CompletionModel that plays one script a call, in order. Thread-safe.
 
     ``requests`` records what it was asked. Steps that end without a TurnFinished raise TruncatedStreamError, as any
     adapter must. As a context manager it checks at the end that its scripts were used up.

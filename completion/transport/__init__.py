@@ -34,7 +34,7 @@ __all__ = ["Body", "Session", "Timeout", "Transport"]
 class Transport:
     """The requests of one endpoint, over one lazily made Session.
 
-    Safe over threads; after a fork the child makes a Session of its own. Pickles without its connections.
+    Thread-safe; after a fork the child makes a Session of its own. Pickles without its connections.
     """
 
     def __init__(
@@ -125,6 +125,7 @@ class Transport:
                 if not (exchange.is_on_used_connection and is_cut(exc)) or exchange.interruption():
                     raise
                 exchange.is_on_used_connection = False
+                scrubbed(exc, authorization)  # urllib3's errors lead in a circle to the frames of our caller
 
     def _give_back_dropped(self) -> None:
         while self._dropped:

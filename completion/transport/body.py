@@ -173,6 +173,7 @@ class Body:
             return
         self._is_closed = True
         if self._turn_is_over and not self.token.cancelled:
+            self._exchange.untie()
             self._dropped.append(self)
             return
         self.abandon()

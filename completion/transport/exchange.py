@@ -87,11 +87,15 @@ class Exchange:
         """Nothing wakes this exchange any more: its socket may soon serve another."""
         with self._lock:
             self._socket = self._shutdown = None
+        self.untie()
+        if self._alarm is not None:
+            self._alarm.cancel()
+
+    def untie(self) -> None:
+        """Nobody cancels this exchange any more."""
         for unbind in self._unbind:
             unbind()
         self._unbind.clear()
-        if self._alarm is not None:
-            self._alarm.cancel()
 
     def watch(self, sock: Any, *, is_connecting: bool = False) -> None:
         """The connection in use stands on this socket."""

@@ -45,13 +45,15 @@ PROMISES: Mapping[str, Check] = MappingProxyType(
         "the deltas of a call add up to its arguments": streams.gives_the_arguments_piece_by_piece,
         "input_tokens and output_tokens are totals, at least the sum of their parts": streams.counts_totals,
         "every chunk round-trips through to_json and from_json": streams.round_trips_through_json,
+        "a key among its attributes is in no repr": streams.keeps_its_keys_out_of_reprs,
         "close() ends a stream at any time, and may be called twice": streams.closes_early,
+        "close() leaves no connection open": streams.closes_its_connections,
         "leaving the with closes a stream that is a context manager": streams.closes_with_the_with,
         "threads that share a model each get an answer of their own, whole": streams.keeps_threads_apart,
         "a model pickles, and the copy answers": streams.pickles,
         "cancel() from another thread ends a stream with StreamCancelledError": streams.is_cancelled_from_afar,
         "cancel() after the end does nothing": streams.is_not_cancelled_after_its_end,
-        "under a cancelled CancelToken the call raises StreamCancelledError": streams.heeds_a_cancelled_token,
+        "under a cancelled CancelToken a stream raises StreamCancelledError": streams.heeds_a_cancelled_token,
     }
 )
 """Of every model."""
@@ -69,14 +71,18 @@ PROMISES_OF_THE_WIRE: Mapping[str, Check] = MappingProxyType(
         "a redirect is an error of the call, and not followed": wires.refuses(wires.REDIRECT),
         "a 200 with an HTML page is an error of the call": wires.refuses(wires.HTML),
         "an error of the call holds no connection": wires.lets_go_of_refused_connections,
+        "a given key travels in the pickle": wires.its_copy_keeps_the_key,
         "the key is in no repr": wires.keeps_its_key_out_of_reprs,
         "the key is in no URL": wires.keeps_its_key_out_of_urls,
         "the key is in no log": wires.keeps_its_key_out_of_logs,
         "the key is in no error, nor in the locals of its traceback": wires.keeps_its_key_out_of_errors,
+        "the request says what was asked": wires.sends_what_was_asked,
+        "the answer says what the server said, and counts its tokens": wires.reads_what_was_said,
         "an answer is the same in whatever pieces it comes": wires.reads_any_pieces,
         "a body that ends before the end of turn is an error of next()": wires.raises_when_short,
         "a connection that breaks before the end of turn is an error of next()": wires.raises_when_cut,
         "bad JSON in mid-stream is an error": wires.raises_for_bad_events,
+        "an error event inside a 200 is an error": wires.raises_for_errors_in_band,
         "after an error the chunks before it stay given, and next() gives StopIteration": wires.is_over_after_an_error,
         "an error of the stream says by retry_classification() whether to try again": wires.classifies_errors,
         "a chunk is given when its event arrives, not when the body ends": wires.gives_chunks_as_they_arrive,
@@ -110,9 +116,13 @@ def check_completion_model(
             name of a wire for which the kit has one: ``"openai-chat"``, ``"anthropic"``.
         request: what the models are asked.
 
+    Without ``answer`` nobody sees how a model bears a bad server: its refusals, cut bodies, errors in a 200 and stalls;
+    nor whether the words of two threads mix, for a model may say something else each time.
+    Give wrappers that retry a small ``base_delay``: each check has ten seconds.
+
     Raises:
         AssertionError: a line for each broken promise, with what was seen.
-        TypeError: with ``answer``, the factory takes no URL.
+        TypeError: the factory is none; or with ``answer`` it takes no URL, or without it cannot do without one.
         ValueError: ``answer`` is an unknown name, or empty.
     """
     subject = Subject(factory, None if answer is None else answers_of(answer), request)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from completion.contract.chunks import (
+    FinishReason,
     ReasoningDelta,
     StreamChunk,
     TextDelta,
@@ -16,6 +17,7 @@ from completion.contract.chunks import (
     ToolCallMalformed,
     ToolCallStarted,
     TurnFinished,
+    Usage,
 )
 from completion.testing.server import Framing, Piece, Reply, _Send, event
 
@@ -32,6 +34,14 @@ class Answer:
     events: tuple[bytes, ...]
     content_type: str | None = EVENT_STREAM
     headers: Mapping[str, str] = field(default_factory=dict)
+    # Of the wires that the kit knows:
+    says: tuple[tuple[object, ...], ...] | None = None
+    """What it says, in the terms of ``said``."""
+    usage: Usage | None = None
+    end: int | None = None
+    """The number of the event that ends the turn."""
+    error: bytes | None = None
+    """An error event of this wire."""
 
     @property
     def is_event_stream(self) -> bool:
@@ -69,8 +79,7 @@ def answers_of(given: Reply | str | bytes | Iterable[bytes]) -> Answers:
         if given not in KNOWN_WIRES:
             known = ", ".join(map(repr, sorted(KNOWN_WIRES)))
             raise ValueError(f"answer={given!r}: the kit knows {known} by name; give other answers as a Reply or bytes")
-        wire = KNOWN_WIRES[given]
-        return lambda word: Answer(wire(word))
+        return KNOWN_WIRES[given]
     if isinstance(given, Reply):
         answer = _of_reply(given)
     elif isinstance(given, bytes):
@@ -143,7 +152,15 @@ def said(chunks: Iterable[StreamChunk]) -> list[tuple[object, ...]]:
     return parts
 
 
-def _openai_chat(word: str) -> tuple[bytes, ...]:
+def _answer(word: str, events: tuple[bytes, ...], end: int, error: bytes) -> Answer:
+    """Both wires say the same."""
+    call = (ToolCallFinished.type, "get_weather", {"city": "Köln"})
+    says = ((TextDelta.type, f"Grüße 🙂 {word}"), call, (TurnFinished.type, str(FinishReason.TOOL_USE)))
+    usage = Usage(input_tokens=12, output_tokens=9, cached_input_tokens=4)
+    return Answer(events, says=says, usage=usage, end=end, error=error)
+
+
+def _openai_chat(word: str) -> Answer:
     def chunk(delta: dict[str, Any], reason: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "finish_reason": reason}
         return event({**of_all, "choices": [choice], "usage": None})
@@ -158,9 +175,8 @@ def _openai_chat(word: str) -> tuple[bytes, ...]:
         "completion_tokens": 9,
         "total_tokens": 21,
         "prompt_tokens_details": {"cached_tokens": 4},
-        "completion_tokens_details": {"reasoning_tokens": 2},
     }
-    return (
+    events = (
         chunk({"role": "assistant", "content": ""}),
         chunk({"content": "Grüße"}),
         chunk({"content": f" 🙂 {word}"}),
@@ -171,9 +187,11 @@ def _openai_chat(word: str) -> tuple[bytes, ...]:
         event({**of_all, "choices": [], "usage": usage}),
         event("[DONE]"),
     )
+    error = {"error": {"message": "The server is overloaded", "type": "server_error", "code": 503}}
+    return _answer(word, events, 6, event(error))
 
 
-def _anthropic(word: str) -> tuple[bytes, ...]:
+def _anthropic(word: str) -> Answer:
     def named(kind: str, **fields: Any) -> bytes:
         return event({"type": kind, **fields}, kind)
 
@@ -193,7 +211,7 @@ def _anthropic(word: str) -> tuple[bytes, ...]:
         "stop_sequence": None,
         "usage": {"input_tokens": 8, "cache_read_input_tokens": 4, "output_tokens": 1},
     }
-    return (
+    events = (
         named("message_start", message=message),
         started(0, type="text", text=""),
         delta(0, "text_delta", text="Grüße"),
@@ -206,6 +224,7 @@ def _anthropic(word: str) -> tuple[bytes, ...]:
         named("message_delta", delta={"stop_reason": "tool_use", "stop_sequence": None}, usage={"output_tokens": 9}),
         named("message_stop"),
     )
+    return _answer(word, events, 9, named("error", error={"type": "overloaded_error", "message": "Overloaded"}))
 
 
-KNOWN_WIRES: Mapping[str, Callable[[str], tuple[bytes, ...]]] = {"anthropic": _anthropic, "openai-chat": _openai_chat}
+KNOWN_WIRES: Mapping[str, Answers] = {"anthropic": _anthropic, "openai-chat": _openai_chat}

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import re
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
 from typing import Any
@@ -30,6 +33,10 @@ from completion.testing.conformance.subject import Aside, Stream, Subject, attem
 THREADS = 4
 _MEETING_S = 2.0
 _CANCEL_S = 1.0
+_HANG_UP_S = 3.0
+_STREAMS = 3
+_SECRET_NAME = re.compile(r"(?i)key|token|secret|password|credential")
+_LEAST_SECRET = 8
 
 _IN_CALL = (ToolCallArgsDelta, ToolCallFinished, ToolCallMalformed)
 
@@ -303,6 +310,59 @@ def closes_early(subject: Subject) -> Iterator[str]:
             yield from _raised("close()", stream.close)
             yield from _raised("the second close()", stream.close)
             yield from _is_over(stream)
+
+
+def closes_its_connections(subject: Subject) -> Iterator[str]:
+    """Of a model that answers by itself, as far as this process shows it: one may be kept for the next call, and a
+    server in this process has a socket for each as well."""
+    before = _sockets()
+    if subject.has_server or before is None:
+        return
+    with subject.answering() as model:
+        kept = []  # who drops a stream might hang up for that reason
+        for _ in range(_STREAMS):
+            stream = subject.open(model)
+            kept.append(stream)
+            next(stream)
+            stream.close()
+        ends_at = time.monotonic() + _HANG_UP_S
+        while (left := len((_sockets() or before) - before)) > 2 and time.monotonic() < ends_at:
+            time.sleep(0.01)
+        if left > 2:
+            yield f"after {_STREAMS} streams that were closed {left} more sockets are open"
+
+
+def _sockets() -> set[str] | None:
+    """The sockets of this process, where the system tells."""
+    found = set()
+    try:
+        for name in os.listdir("/proc/self/fd"):
+            with suppress(OSError):
+                found.add(os.readlink(f"/proc/self/fd/{name}"))
+    except OSError:
+        return None
+    return {target for target in found if target.startswith("socket:")}
+
+
+def keeps_its_keys_out_of_reprs(subject: Subject) -> Iterator[str]:
+    if subject.has_server:
+        return  # there it is known what the key is
+    with subject.answering() as model:
+        stream = subject.open(model)
+        shows = {"repr(model)": repr(model), "str(model)": str(model), "repr(stream)": repr(stream)}
+        stream.close()
+        for name, value in _secrets(model):
+            yield from (f"{place} shows {name}" for place, text in shows.items() if value in text)
+
+
+def _secrets(thing: object, depth: int = 3) -> Iterator[tuple[str, str]]:
+    """The attributes that are called like a key, and are long enough to be one, inner models' included."""
+    for name, value in getattr(thing, "__dict__", {}).items():
+        if isinstance(value, str):
+            if _SECRET_NAME.search(name) and len(value) >= _LEAST_SECRET and value not in os.environ:
+                yield name, value
+        elif depth:
+            yield from _secrets(value, depth - 1)
 
 
 def closes_with_the_with(subject: Subject) -> Iterator[str]:

@@ -51,6 +51,10 @@ class Subject:
     """
 
     def __init__(self, factory: Callable[..., CompletionModel], answers: Answers | None, request: ChatRequest) -> None:
+        if not callable(factory):
+            raise TypeError(f"give a function that makes a model, got {type(factory).__name__}: lambda: model")
+        if answers is None and _needs_arguments(factory):
+            raise TypeError("the factory takes arguments: give answer=… for a server to connect to")
         self.request = request
         self.key = f"sk-conformance-{secrets.token_hex(16)}"
         self.chunks: list[StreamChunk] = []
@@ -143,6 +147,16 @@ def attempted(stream: Iterable[StreamChunk]) -> tuple[list[StreamChunk], Excepti
     except Exception as error:
         return chunks, error
     return chunks, None
+
+
+def _needs_arguments(factory: Callable[..., CompletionModel]) -> bool:
+    try:
+        inspect.signature(factory).bind()
+    except TypeError:
+        return True
+    except ValueError:  # of a builtin
+        return False
+    return False
 
 
 def _parameters(factory: Callable[..., CompletionModel]) -> set[str]:

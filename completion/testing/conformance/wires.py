@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gc
+import json
 import logging
 import pickle
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from completion.contract.chunks import StreamChunk, TurnFinished
@@ -193,7 +194,9 @@ def keeps_its_key_out_of_errors(subject: Subject) -> Iterator[str]:
 
 def _places(error: BaseException | None, key: str) -> Iterator[str]:
     """Where the key stands in the error, in what it was raised from, and in the locals of their tracebacks."""
-    while error is not None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         kind = type(error).__name__
         views = {"str()": str(error), "repr()": repr(error), "args": _shown(error.args), "vars()": _shown(vars(error))}
         yield from (f"{view} of {kind}" for view, text in views.items() if key in text)
@@ -294,6 +297,38 @@ def _begun(subject: Subject, model: CompletionModel, reads: bool) -> Stream:
     return stream
 
 
+def reads_what_was_said(subject: Subject) -> Iterator[str]:
+    """Of the wires that the kit knows: it made the answer."""
+    answer = subject.answer
+    if answer.says is not None:
+        if said(subject.chunks) != list(answer.says):
+            yield f"of {list(answer.says)} the stream said {said(subject.chunks)}"
+        for chunk in subject.chunks:
+            if isinstance(chunk, TurnFinished) and chunk.usage != answer.usage:
+                yield f"the usage was {chunk.usage!r} instead of {answer.usage!r}"
+
+
+def sends_what_was_asked(subject: Subject) -> Iterator[str]:
+    """Of the wires that the kit knows: they carry the request as JSON."""
+    asked = subject.request.messages[-1].text
+    with subject.serving(always=subject.answer.whole()) as (server, model):
+        subject.read(model)
+        if subject.answer.says is not None:
+            sent = json.dumps(server.requests[0].json(), ensure_ascii=False)
+            if json.dumps(asked, ensure_ascii=False)[1:-1] not in sent:
+                yield f"the request has no {asked!r}: {sent[:200]}"
+
+
+def its_copy_keeps_the_key(subject: Subject) -> Iterator[str]:
+    with subject.serving(always=subject.answer.whole()) as (server, model):
+        subject.read(model)
+        with suppress(Exception):  # that is a promise of its own
+            subject.read(pickle.loads(pickle.dumps(model)))
+        has_key = [any(subject.key in value for value in request.headers.values()) for request in server.requests]
+        if has_key[0] and not all(has_key):
+            yield "the model sent it, its copy did not"
+
+
 def raises_when_short(subject: Subject) -> Iterator[str]:
     yield from _faults_of_cuts(subject)
 
@@ -318,7 +353,8 @@ def _faults_of_cuts(subject: Subject, *then: Piece) -> Iterator[str]:
                 continue
             chunks, raised = attempted(stream)
             has_ended = any(isinstance(chunk, TurnFinished) for chunk in chunks)
-            if (raised is None or has_ended) and said(chunks) != whole:
+            is_early = answer.end is not None and events <= answer.end
+            if (raised is None or has_ended) and (is_early or said(chunks) != whole):
                 yield f"{where} the stream ended as if it were whole, and said {said(chunks)}"
 
 
@@ -333,6 +369,17 @@ def raises_for_bad_events(subject: Subject) -> Iterator[str]:
                 if error is None:
                     yield f"of the event {bad!r} nothing was told; the stream said {said(chunks)}"
             return
+
+
+def raises_for_errors_in_band(subject: Subject) -> Iterator[str]:
+    """Of the wires that the kit knows: an author's own may say it otherwise."""
+    if subject.answer.error is not None:
+        for number in range(len(subject.answer.events)):
+            reply = subject.answer.begun(number, subject.answer.error)
+            with subject.serving(always=reply) as (_, model):
+                chunks, error = _attempted_call(subject, model)
+                if error is None:
+                    yield f"after {number} events came {subject.answer.error!r}, and the stream said {said(chunks)}"
 
 
 def is_over_after_an_error(subject: Subject) -> Iterator[str]:
