@@ -29,7 +29,7 @@ import sseclient
 from completion import AnthropicModel, ChatRequest, CompletionModel, OpenAIModel, RetryingModel
 from completion.testing import ProviderServer, Reply, event
 
-# What the ratios are to reach; each name is that of two contestants.
+# What the ratios may be at most; each name is that of two contestants.
 GOALS = {
     "completion / floor": 1.25,
     "completion / openai SDK": 0.11,

@@ -12,7 +12,7 @@
 
 To read the code, follow the path: ``contract`` (what is asked and answered), ``adapters.anthropic`` (lower and
 assemble), ``endpoint`` (the spine), ``transport`` (requests), ``sse`` (sseclient), ``assembly`` (order of a turn).
-On it stand ``retry`` and ``fallback``.
+On it stand ``attempts``, ``retry`` and ``fallback``.
 """
 
 from completion.adapters.anthropic import AnthropicClient, AnthropicModel
