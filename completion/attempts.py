@@ -22,7 +22,15 @@ from completion.cancel import CancelToken
 from completion.contract.chunks import StreamChunk
 from completion.contract.model import CompletionModel
 from completion.contract.stream import ChatStream, ResponseInfo
-from completion.errors import Permanent, Retryable, StreamCancelledError, StreamError, Transient, TruncatedStreamError
+from completion.errors import (
+    Permanent,
+    Retryable,
+    StreamCancelledError,
+    StreamError,
+    Transient,
+    TruncatedStreamError,
+    stream_cancelled,
+)
 
 log = logging.getLogger(__name__)
 
@@ -106,8 +114,7 @@ class Attempts(ABC):
         return self.goes_on(error, was_open=was_open)
 
     def cancelled(self) -> StreamCancelledError:
-        provider, model = self.origin
-        return StreamCancelledError("the stream was cancelled", provider=provider, model=model)
+        return stream_cancelled(*self.origin)
 
     def _run(self, function: Callable[_P, _T], *args: _P.args, **options: _P.kwargs) -> _T:
         """Call it in such a way that what it opens is cancelled with us, and not retried by two."""

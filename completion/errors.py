@@ -245,3 +245,8 @@ class MalformedStreamError(StreamError):
 
 class StreamCancelledError(CompletionError):
     """``cancel()`` was called on the stream or on the token that it was opened under."""
+
+
+def stream_cancelled(provider: str | None, model: str | None) -> StreamCancelledError:
+    """The error of a stream that somebody cancelled."""
+    return StreamCancelledError("the stream was cancelled", provider=provider, model=model)

@@ -51,6 +51,11 @@ def unsupported(adapter: str, field: str, why: str) -> UnsupportedContentError:
     return UnsupportedContentError(f"{field} cannot be sent: {why}", provider=adapter)
 
 
+def effort_word(budget: int) -> str:
+    """The word that comes nearest to a budget in tokens, for wires that take words only."""
+    return "low" if budget < 2048 else "medium" if budget < 8192 else "high"
+
+
 def system_text(req: ChatRequest) -> str:
     """The system prompt as one string, its blocks joined by a blank line."""
     if isinstance(req.system_prompt, str) or req.system_prompt is None:

@@ -41,7 +41,6 @@ from completion import (
     TextDelta,
     ToolCallArgsDelta,
     ToolCallFinished,
-    ToolCallMalformed,
     ToolCallStarted,
     TransportError,
     TruncatedStreamError,
@@ -53,7 +52,7 @@ from completion import (
 from completion.adapters.anthropic import assemble, lower
 from completion.endpoint import FOR_NOTHING, FOR_USAGE
 from completion.sse import DONE, json_events
-from tests.wires import chunks_of, interleaved, order_faults
+from tests.wires import calls_in, chunks_of, events, interleaved, order_faults
 
 
 def start(**fields: Any) -> dict[str, Any]:
@@ -103,10 +102,6 @@ def asks(
     return [begin(index, kind, id=id, name=name, input={}, **fields), *deltas, stop(index)]
 
 
-def events(*data: Any) -> Iterator[tuple[str, Any]]:
-    return (("message", value) for value in data)
-
-
 def wire(*data: dict[str, Any]) -> bytes:
     """The events as they are sent; half a character only an escape can carry."""
     text = "".join(f"event: {sent['type']}\ndata: {json.dumps(sent, ensure_ascii=False)}\n\n" for sent in data)
@@ -144,13 +139,7 @@ def turn(*data: Any) -> Turn:
 
 def calls(*data: Any) -> list[tuple[str, str, Any]]:
     """The calls of a turn: id, name, and their arguments or the text that is none."""
-    found: list[tuple[str, str, Any]] = []
-    for chunk in chunks(*data):
-        if isinstance(chunk, ToolCallFinished):
-            found.append((chunk.call_id, chunk.name, chunk.args))
-        if isinstance(chunk, ToolCallMalformed):
-            found.append((chunk.call_id, chunk.name, chunk.raw))
-    return found
+    return calls_in(chunks(*data))
 
 
 def own(**data: Any) -> ProviderBlockFinished:

@@ -51,7 +51,7 @@ from completion import (
     collect,
 )
 from completion.testing import Cut, ProviderServer, Reply, WaitFor, event
-from tests.wires import order_faults
+from tests.wires import order_faults, read_to_the_end
 
 KEY = "sk-ant-api03-secret"
 HI = ChatRequest("hi")
@@ -181,14 +181,7 @@ CASES: dict[str, tuple[bytes, list[StreamChunk], type[CompletionError] | None]] 
 
 def read(model: AnthropicModel) -> tuple[list[StreamChunk], CompletionError | None]:
     """The chunks of a stream, and the error that ended it."""
-    found: list[StreamChunk] = []
-    try:
-        with model.chat_stream(HI) as stream:
-            for chunk in stream:
-                found.append(chunk)  # noqa: PERF402  what came before an error counts
-    except CompletionError as error:
-        return found, error
-    return found, None
+    return read_to_the_end(model.chat_stream, HI)
 
 
 @pytest.mark.parametrize("framing", ["chunked", "length", "close"])

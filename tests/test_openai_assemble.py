@@ -47,14 +47,10 @@ from completion.adapters.openai import assemble
 from completion.assembly import parse_args
 from completion.endpoint import FOR_NOTHING, FOR_USAGE
 from completion.sse import DONE
-from tests.wires import calls, delta, interleaved, order_faults, piece
+from tests.wires import calls, calls_in, delta, events, interleaved, order_faults, piece
 
 STOP = delta("stop")
 TOOLS = delta("tool_calls")
-
-
-def events(*data: Any) -> Iterator[tuple[str, Any]]:
-    return (("message", value) for value in data)
 
 
 def chunks(*data: Any) -> list[StreamChunk]:
@@ -75,13 +71,7 @@ def turn(*data: Any) -> Turn:
 
 def ends(*data: Any) -> list[tuple[str, str, Any]]:
     """The calls of a turn: id, name, and their arguments or the text that is none."""
-    found: list[tuple[str, str, Any]] = []
-    for chunk in chunks(*data):
-        if isinstance(chunk, ToolCallFinished):
-            found.append((chunk.call_id, chunk.name, chunk.args))
-        if isinstance(chunk, ToolCallMalformed):
-            found.append((chunk.call_id, chunk.name, chunk.raw))
-    return found
+    return calls_in(chunks(*data))
 
 
 # Text

@@ -34,7 +34,7 @@ from completion import (
     collect,
 )
 from completion.testing import Cut, ProviderServer, Reply, WaitFor, event
-from tests.wires import DONE, body, calls, delta, order_faults, piece
+from tests.wires import DONE, body, calls, delta, order_faults, piece, read_to_the_end
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +50,7 @@ def model(server: ProviderServer) -> OpenAIModel:
 
 def read(model: OpenAIModel) -> tuple[list[StreamChunk], CompletionError | None]:
     """The chunks of a stream, and the error that ended it."""
-    found: list[StreamChunk] = []
-    try:
-        with model.chat_stream(ChatRequest("hi")) as stream:
-            for chunk in stream:
-                found.append(chunk)  # noqa: PERF402  what came before an error counts
-    except CompletionError as error:
-        return found, error
-    return found, None
+    return read_to_the_end(model.chat_stream, ChatRequest("hi"))
 
 
 def end(reason: FinishReason, word: str | None, usage: Usage | None = None) -> TurnFinished:

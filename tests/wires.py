@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from completion import (
+    ChatRequest,
+    ChatStream,
+    CompletionError,
     ReasoningDelta,
     ReasoningFinished,
     StreamChunk,
@@ -45,6 +48,36 @@ def piece(
 def calls(*pieces: dict[str, Any]) -> dict[str, Any]:
     """A chunk with pieces of tool calls."""
     return delta(tool_calls=list(pieces))
+
+
+def events(*data: Any) -> Iterator[tuple[str, Any]]:
+    """What assemble gets: each with the name that events have when nobody names them."""
+    return (("message", value) for value in data)
+
+
+def calls_in(chunks: Iterable[StreamChunk]) -> list[tuple[str, str, Any]]:
+    """The calls of a turn: id, name, and their arguments or the text that is none."""
+    found: list[tuple[str, str, Any]] = []
+    for chunk in chunks:
+        if isinstance(chunk, ToolCallFinished):
+            found.append((chunk.call_id, chunk.name, chunk.args))
+        if isinstance(chunk, ToolCallMalformed):
+            found.append((chunk.call_id, chunk.name, chunk.raw))
+    return found
+
+
+def read_to_the_end(
+    chat_stream: Callable[[ChatRequest], ChatStream], req: ChatRequest
+) -> tuple[list[StreamChunk], CompletionError | None]:
+    """The chunks of a stream, and the error that ended it."""
+    found: list[StreamChunk] = []
+    try:
+        with chat_stream(req) as stream:
+            for chunk in stream:
+                found.append(chunk)  # noqa: PERF402  what came before an error counts
+    except CompletionError as error:
+        return found, error
+    return found, None
 
 
 def body(*events: Any, done: bool = True) -> bytes:

@@ -51,7 +51,7 @@ from completion.contract.stream import ChatStream, opening
 from completion.credentials import ApiKey, Key
 from completion.endpoint import FOR_NOTHING, FOR_USAGE, Endpoint, Events, HttpClient, HttpModel, Options, TurnOver, Wait
 from completion.errors import MalformedStreamError, TransportError, TruncatedStreamError
-from completion.lowering import cache_wishes, require_request, system_text, unsupported, with_additional
+from completion.lowering import cache_wishes, effort_word, require_request, system_text, unsupported, with_additional
 from completion.sse import DONE, MAX_EVENT_BYTES
 from completion.transport import Session, Timeout
 
@@ -260,7 +260,7 @@ def _thinking(effort: str | int | None, version: tuple[int, int] | None) -> tupl
     if effort == "minimal":  # without being asked to it does not think, and some cannot be told not to
         return None, "low"
     if isinstance(effort, int):
-        effort = "low" if effort < 2048 else "medium" if effort < 8192 else "high"
+        effort = effort_word(effort)
     return {"type": "adaptive"}, effort
 
 
@@ -513,7 +513,7 @@ def assemble(events: Events, turn_over: TurnOver = lambda seconds: None) -> Iter
     content = _Content(line)
     message = _Message()
     is_over = False
-    is_another_wire: bool | None = None
+    is_ours = has_strangers = False  # whether events of this wire came, and others
     is_clear = True  # text may be yielded without asking anybody
     try:
         for name, data in events:
@@ -571,9 +571,9 @@ def assemble(events: Events, turn_over: TurnOver = lambda seconds: None) -> Iter
             else:
                 if kind != "ping":
                     log.debug("skipped an event of unknown type %r", kind)
-                    is_another_wire = is_another_wire is not False
+                    has_strangers = True
                 continue
-            is_another_wire = False
+            is_ours = True
             is_over = message.is_over
             is_clear = line.is_clear and not content.half and not is_over
             if is_over:
@@ -581,7 +581,7 @@ def assemble(events: Events, turn_over: TurnOver = lambda seconds: None) -> Iter
     except TransportError:
         if not is_over:
             raise
-    if is_another_wire and not content.said:
+    if has_strangers and not (is_ours or content.said):
         raise MalformedStreamError(
             "no event is one of Anthropic Messages: does base_url point at a server of this wire?"
         )

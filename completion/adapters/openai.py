@@ -52,6 +52,7 @@ from completion.errors import MalformedStreamError, ProviderError, TransportErro
 from completion.lowering import (
     cache_wishes,
     data_uri,
+    effort_word,
     json_text,
     require_request,
     system_text,
@@ -354,7 +355,7 @@ def _tool_choice(choice: ToolChoice | None, has_tools: bool) -> Any:
 def _effort(effort: str | int | None) -> str | None:
     if effort is None or isinstance(effort, str):
         return effort
-    return "low" if effort < 2048 else "medium" if effort < 8192 else "high"
+    return effort_word(effort)
 
 
 def _response_format(wanted: JsonSchema | str | None) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from completion.contract.chunks import StreamChunk
 from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest
 from completion.contract.turn import Turn, collect
-from completion.errors import CompletionError, StreamCancelledError
+from completion.errors import CompletionError, stream_cancelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +210,7 @@ class ChatStream(Generator[StreamChunk, None, None]):
         over = self._over
         self.close()
         if not over:
-            provider, model = self._origin
-            raise StreamCancelledError("the stream was cancelled", provider=provider, model=model)
+            raise stream_cancelled(*self._origin)
 
     def __enter__(self) -> ChatStream:
         return self

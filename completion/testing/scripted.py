@@ -18,7 +18,7 @@ from completion.cancel import CancelToken
 from completion.contract.chunks import FinishReason, StreamChunk, TextDelta, TurnFinished
 from completion.contract.request import ChatRequest
 from completion.contract.stream import ChatStream
-from completion.errors import StreamCancelledError, TruncatedStreamError
+from completion.errors import TruncatedStreamError, stream_cancelled
 from completion.lowering import require_request
 from completion.testing.server import Pause, WaitFor
 
@@ -70,7 +70,7 @@ class ScriptedModel:
             raise script
         token, unbind = CancelToken.bound()
         if token.cancelled:
-            raise StreamCancelledError("the stream was cancelled", provider=self.name, model=self.model)
+            raise stream_cancelled(self.name, self.model)
         steps = _words(script) if isinstance(script, str) else script
         return ChatStream(_played(steps, token), token=token, release=unbind, provider=self.name, model=self.model)
 

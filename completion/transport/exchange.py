@@ -21,6 +21,7 @@ from completion.errors import (
     IdleTimeoutError,
     StreamCancelledError,
     TransportError,
+    stream_cancelled,
 )
 from completion.transport.faults import explained, is_cut, plain
 from completion.transport.timeout import Timeout
@@ -209,7 +210,7 @@ class Exchange:
         return self.error(TransportError, f"{what} before the end of the body")
 
     def cancelled(self) -> StreamCancelledError:
-        return StreamCancelledError("the stream was cancelled", provider=self.provider, model=self.model)
+        return stream_cancelled(self.provider, self.model)
 
     def error(self, kind: type[CompletionError], message: str) -> CompletionError:
         return kind(message, provider=self.provider, model=self.model)
