@@ -24,7 +24,7 @@ from completion.errors import (
     StreamError,
 )
 from completion.sse import json_events
-from completion.transport import Body, Session, Timeout, Transport
+from completion.transport import Body, Session, Timeout, Transport, is_foreign
 
 Events = Iterator[tuple[str, Any]]
 """Name and JSON value of each event."""
@@ -137,6 +137,8 @@ class Endpoint:
                     body.turn_over(FOR_NOTHING)  # the body ends behind it: another try need not connect anew
                 raise self._told(error, body, model, began) from error.__cause__
             except Exception as exc:  # the net below the adapters: an event that none of them foresaw
+                if is_foreign(exc):
+                    raise
                 unread = MalformedStreamError(f"an event of the stream has an unknown shape ({exc!r})")
                 raise self._told(unread, body, model, began) from exc
 

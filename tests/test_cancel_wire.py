@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from completion import CancelToken, StreamCancelledError, Timeout
+from completion import CancelToken, RetryingModel, StreamCancelledError, Timeout
 from completion.testing import ProviderServer, Reply, Stall, Trickle, WaitFor
 from completion.testing.server import Piece
 from tests.loopback import (
@@ -217,10 +217,35 @@ def test_ctrl_c_ends_the_wait_for_headers(any_server: ProviderServer) -> None:
     assert model.chat_stream(HI).collect().text == "b"
 
 
-def _interrupt_soon() -> threading.Timer:
+@pytest.mark.parametrize("when", ["headers", "stream"])
+def test_what_a_signal_handler_raises_goes_through_as_it_is(any_server: ProviderServer, when: str) -> None:
+    """As Celery's soft time limit does: an Exception, and no fault of the connection that another try could mend."""
+
+    class TooLongError(Exception):
+        pass
+
+    def strike(*_: object) -> None:
+        raise TooLongError
+
+    any_server.reply(Reply(before_headers=[Stall()]) if when == "headers" else Reply(Stall()), Reply(text("b"), END))
+    model = RetryingModel(model_of(any_server))
+    before = signal.signal(signal.SIGUSR1, strike)
+    soon = _interrupt_soon(signal.SIGUSR1)
+    try:
+        with pytest.raises(TooLongError):
+            model.chat_stream(HI).collect()
+    finally:
+        soon.join()
+        signal.signal(signal.SIGUSR1, before)
+    assert any_server.wait_hung_up()
+    assert len(any_server.requests) == 1
+    assert model.chat_stream(HI).collect().text == "b"
+
+
+def _interrupt_soon(number: int = signal.SIGINT) -> threading.Timer:
     """As Ctrl-C does it: the main thread is interrupted inside of its blocked call."""
     main = threading.main_thread().ident
     assert main is not None
-    timer = threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT))
+    timer = threading.Timer(0.2, signal.pthread_kill, (main, number))
     timer.start()
     return timer

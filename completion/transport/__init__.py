@@ -23,12 +23,12 @@ from completion.credentials import Authorization
 from completion.errors import CompletionError, UnsupportedContentError
 from completion.transport.body import Body
 from completion.transport.exchange import Exchange, opening
-from completion.transport.faults import is_cut, scrubbed
+from completion.transport.faults import is_cut, is_foreign, scrubbed
 from completion.transport.session import new_session
 from completion.transport.timeout import Timeout
 from completion.version import __version__
 
-__all__ = ["Body", "Session", "Timeout", "Transport"]
+__all__ = ["Body", "Session", "Timeout", "Transport", "is_foreign"]
 
 
 class Transport:
@@ -76,6 +76,8 @@ class Transport:
             raise error.with_traceback(None) from error.__cause__
         except Exception as exc:
             exchange.end()
+            if is_foreign(exc):
+                raise
             failure = exchange.setup_error(exc)
             failure.__cause__ = scrubbed(exc, authorization)
         except BaseException:

@@ -14,7 +14,7 @@ import requests
 from completion import classify
 from completion.errors import BODY_LIMIT, CompletionError, TransportError
 from completion.transport.exchange import Exchange
-from completion.transport.faults import scrubbed
+from completion.transport.faults import is_foreign, scrubbed
 
 READ_SIZE: Final = 64 * 1024
 
@@ -80,6 +80,8 @@ class Body:
             try:
                 piece = read(READ_SIZE)
             except Exception as exc:
+                if is_foreign(exc):
+                    raise
                 failure = exchange.stream_error(exc)
                 failure.__cause__ = scrubbed(exc, exchange.authorization)
                 break

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 import requests
+import urllib3
 
 from completion.credentials import Authorization
 from completion.errors import (
@@ -17,6 +18,14 @@ from completion.errors import (
     TransportError,
 )
 from completion.transport.timeout import Timeout
+
+_OF_THE_WIRE = (OSError, ValueError, http.client.HTTPException, urllib3.exceptions.HTTPError)
+
+
+def is_foreign(exc: Exception) -> bool:
+    """A signal handler raised it in the middle of a call of ours, as Celery's soft time limit does: it is the program's
+    own, and goes through as it is."""
+    return not isinstance(exc, _OF_THE_WIRE) and type(exc).__module__ != "builtins"
 
 
 def explained(
