@@ -10,6 +10,7 @@ sseclient-py and json.loads, and nothing else.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import platform
@@ -26,7 +27,7 @@ import openai
 import requests
 import sseclient
 
-from completion import AnthropicModel, ChatRequest, CompletionModel, OpenAIModel, RetryingModel
+from completion import AnthropicModel, AsyncModel, ChatRequest, CompletionModel, OpenAIModel, RetryingModel
 from completion.testing import ProviderServer, Reply, event
 
 # What the ratios may be at most; each name is that of two contestants.
@@ -34,6 +35,8 @@ GOALS = {
     "completion / floor": 1.25,
     "completion / openai SDK": 0.11,
     "RetryingModel / completion": 1.05,
+    "AsyncModel / completion": 1.5,
+    "AsyncModel / AsyncOpenAI": 0.15,
     "completion (Anthropic) / floor (Anthropic)": 1.3,
     "completion (Anthropic) / anthropic SDK": 0.42,
     "import completion / import requests": 1.6,
@@ -103,6 +106,9 @@ def contestants(urls: Urls) -> dict[str, Contestant]:
     anthropic_client = anthropic.Anthropic(base_url=anthropic_url, api_key="k", max_retries=0)
     model = OpenAIModel("m", api_key="k", base_url=openai_url)
     retrying = RetryingModel(model)
+    async_model = AsyncModel(model)
+    loop = asyncio.new_event_loop()
+    async_client = openai.AsyncOpenAI(base_url=openai_url, api_key="k", max_retries=0)
     claude = AnthropicModel("m", api_key="k", base_url=anthropic_url)
 
     def floor(url: str) -> int:
@@ -118,9 +124,23 @@ def contestants(urls: Urls) -> dict[str, Contestant]:
     def ours(model: CompletionModel) -> int:
         return sum(1 for _ in model.chat_stream(ChatRequest("hi")))
 
+    async def ours_in_a_loop() -> int:
+        count = 0
+        async with async_model.chat_stream(ChatRequest("hi")) as stream:
+            async for _ in stream:
+                count += 1
+        return count
+
+    asked: list[openai.types.chat.ChatCompletionMessageParam] = [{"role": "user", "content": "hi"}]
+
     def openai_sdk() -> int:
-        said: list[openai.types.chat.ChatCompletionMessageParam] = [{"role": "user", "content": "hi"}]
-        return sum(1 for _ in openai_client.chat.completions.create(model="m", messages=said, stream=True))
+        return sum(1 for _ in openai_client.chat.completions.create(model="m", messages=asked, stream=True))
+
+    async def openai_sdk_in_a_loop() -> int:
+        count = 0
+        async for _ in await async_client.chat.completions.create(model="m", messages=asked, stream=True):
+            count += 1
+        return count
 
     def anthropic_sdk() -> int:
         said: list[anthropic.types.MessageParam] = [{"role": "user", "content": "hi"}]
@@ -130,7 +150,9 @@ def contestants(urls: Urls) -> dict[str, Contestant]:
         "floor": lambda: floor(openai_url),
         "completion": lambda: ours(model),
         "RetryingModel": lambda: ours(retrying),
+        "AsyncModel": lambda: loop.run_until_complete(ours_in_a_loop()),
         "openai SDK": openai_sdk,
+        "AsyncOpenAI": lambda: loop.run_until_complete(openai_sdk_in_a_loop()),
         "floor (Anthropic)": lambda: floor(anthropic_url),
         "completion (Anthropic)": lambda: ours(claude),
         "anthropic SDK": anthropic_sdk,
@@ -208,7 +230,7 @@ def draw(times: dict[str, list[float]], path: Path) -> None:
     medians = [statistics.median(times[name]) for name in names]
     spread = [[m - min(times[n]) for m, n in zip(medians, names, strict=True)],
               [max(times[n]) - m for m, n in zip(medians, names, strict=True)]]  # fmt: skip
-    colours = ["#888888" if "floor" in name or "SDK" in name else "#1f6f8b" for name in names]
+    colours = ["#888888" if "floor" in name or "SDK" in name or "AsyncOpenAI" in name else "#1f6f8b" for name in names]
     bars = axes.barh(names, medians, xerr=spread, color=colours, capsize=3)
     axes.bar_label(bars, labels=[f"{value:.1f} µs" for value in medians], padding=6)
     axes.set_xlabel("CPU per streamed chunk, µs (median, fastest and slowest round)")

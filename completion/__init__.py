@@ -12,8 +12,10 @@
 
 To read the code, follow the path: ``contract`` (what is asked and answered), ``adapters.anthropic`` (lower and
 assemble), ``endpoint`` (the spine), ``transport`` (requests), ``sse`` (sseclient), ``assembly`` (order of a turn).
-On it stand ``attempts``, ``retry`` and ``fallback``.
+On it stand ``attempts``, ``retry`` and ``fallback``; and ``offload``, with ``aio`` (asyncio), ``web`` and ``notebook``.
 """
+
+from typing import TYPE_CHECKING, Any
 
 from completion.adapters.anthropic import AnthropicClient, AnthropicModel
 from completion.adapters.azure_openai import AzureOpenAIClient, AzureOpenAIModel
@@ -91,9 +93,13 @@ from completion.retry import RetryConfig, RetryEvent, RetryingModel
 from completion.transport import Timeout
 from completion.version import __version__
 
+if TYPE_CHECKING:
+    from completion.aio import AsyncModel
+
 __all__ = [
     "AnthropicClient",
     "AnthropicModel",
+    "AsyncModel",
     "AudioBlock",
     "AuthenticationError",
     "AzureOpenAIClient",
@@ -174,3 +180,13 @@ __all__ = [
     "collect",
     "model",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """AsyncModel, when it is asked for: whoever does without it shall not pay for asyncio."""
+    if name != "AsyncModel":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from completion.aio import AsyncModel
+
+    globals()[name] = AsyncModel
+    return AsyncModel

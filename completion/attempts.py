@@ -15,13 +15,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from contextvars import ContextVar
-from dataclasses import fields
 from typing import ParamSpec, TypeVar
 
 from completion.cancel import CancelToken
 from completion.contract.chunks import StreamChunk
 from completion.contract.model import CompletionModel
-from completion.contract.stream import ChatStream, ResponseInfo
+from completion.contract.stream import ChatStream, response_of
 from completion.errors import (
     Permanent,
     Retryable,
@@ -142,9 +141,7 @@ class _RestartableStream(ChatStream):
         self._drop = None
         if isinstance(stream, ChatStream):
             self._drop, self._origin = stream._drop, stream._origin
-        response = getattr(stream, "response", None)
-        is_one = all(hasattr(response, fact.name) for fact in fields(ResponseInfo))
-        self.response = response if response is not None and is_one else ResponseInfo()
+        self.response = response_of(stream)
 
     def _failed(self, error: BaseException) -> None:
         if isinstance(error, Exception) and not isinstance(error, StopIteration):

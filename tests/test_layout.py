@@ -30,11 +30,15 @@ ORDER = (
     "attempts",
     "retry",
     "fallback",
+    "offload",
+    "aio",
     "weights",
     "embedded",
     "adapters",
     "registry",
     "",  # completion itself
+    "web",
+    "notebook",
     "testing",
     "cli",
     "__main__",
@@ -53,10 +57,11 @@ DOORS = {
     "platformdirs": "weights",
     "subprocess": "weights",
     "asyncio": "aio",
+    "IPython": "notebook",
 }
 
 # What may import inside of a function: what is optional, and what would double the time of `import completion`.
-LAZY = {"contract.codec", "adapters.local", "embedded", "weights", "registry", "retry", "cli"}
+LAZY = {"", "contract.codec", "adapters.local", "embedded", "weights", "registry", "retry", "web", "notebook", "cli"}
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:

@@ -10,14 +10,17 @@ Every block has a ``cache_control``, a wish that the prompt up to and including 
 from __future__ import annotations
 
 import base64
+import json
 import mimetypes
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from completion.contract.codec import Record, Tagged, check_fields, nested
+from completion.contract.markdown import code, document, fenced, quoted
 
 SourceBlockT = TypeVar("SourceBlockT", bound="_FileBlock")
 
@@ -25,6 +28,10 @@ Role = Literal["user", "assistant"]
 
 # What `mimetypes` does not know on every Python and system.
 _MEDIA_TYPES = {".webp": "image/webp", ".md": "text/markdown", ".m4a": "audio/mp4", ".opus": "audio/ogg"}
+
+# Which pictures a notebook shows, and up to how many bytes: they are stored in its file.
+_SHOWN_MEDIA_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+_SHOWN_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +273,60 @@ class Message(Record):
     def text(self) -> str:
         """The text blocks, joined."""
         return "".join(block.text for block in self.blocks if isinstance(block, TextBlock))
+
+    def _repr_markdown_(self) -> str:
+        """What a notebook shows; its plain form is the ``repr``."""
+        return _markdown(self.blocks)
+
+
+def _markdown(blocks: Iterable[Block]) -> str:
+    """Text as it is, and everything else so that one sees what it is."""
+    parts: list[str] = []
+    for is_text, run in groupby(blocks, lambda block: isinstance(block, TextBlock)):
+        shown = map(_shown, run)
+        parts += ["".join(shown)] if is_text else shown
+    return document(parts)
+
+
+def _shown(block: Block) -> str:
+    match block:
+        case TextBlock(text):
+            return text
+        case ReasoningBlock(text):
+            return quoted(f"*Reasoning*\n\n{text}") if text else ""
+        case RedactedReasoningBlock():
+            return quoted("*Reasoning, encrypted by the provider*")
+        case ToolCallBlock(call_id, name, args):
+            shown_args = json.dumps(args, ensure_ascii=False, indent=2, default=repr)
+            return f"*Call* {code(name)} *as* {code(call_id)}\n\n{fenced(shown_args, 'json')}"
+        case ToolResultBlock(call_id, inner, is_error):
+            return f"*{'Error' if is_error else 'Result'} of* {code(call_id)}\n\n{quoted(_markdown(inner))}"
+        case ImageBlock(Base64Source(media_type, data)) if (
+            media_type in _SHOWN_MEDIA_TYPES and _bytes_in(data) <= _SHOWN_BYTES
+        ):
+            return f"![image](data:{media_type};base64,{data})"
+        case DocumentBlock(source, name) if name:
+            return f"*Document* {code(name)}, {_origin(source)}"
+        case _FileBlock(source):
+            return f"*{block.type.capitalize()}* {_origin(source)}"
+        case ProviderBlock(provider, data):
+            return f"*Block of {provider}* {code(str(data.get('type', '?')))}"
+    return f"*{block.type}*"
+
+
+def _origin(source: Source) -> str:
+    match source:
+        case Base64Source(media_type, data):
+            return f"{code(media_type)}, {_bytes_in(data)} bytes"
+        case UrlSource(url):
+            return code(url if len(url) <= 200 else f"{url[:200]}…")
+        case FileSource(file_id):
+            return f"file {code(file_id)}"
+    return code(source.type)
+
+
+def _bytes_in(base64_text: str) -> int:
+    return len(base64_text.rstrip("=")) * 3 // 4
 
 
 def _as_blocks(given: str | Sequence[Block], owner: str) -> tuple[Block, ...]:

@@ -6,7 +6,7 @@ import functools
 import itertools
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -31,6 +31,13 @@ class ResponseInfo:
     headers: Mapping[str, str] = field(default_factory=dict)
     request_id: str | None = None
     dropped: tuple[str, ...] = ()
+
+
+def response_of(stream: object) -> ResponseInfo:
+    """What a stream of anybody's making tells of its response."""
+    response = getattr(stream, "response", None)
+    is_one = all(hasattr(response, fact.name) for fact in fields(ResponseInfo))
+    return response if response is not None and is_one else ResponseInfo()
 
 
 def _nothing() -> None:

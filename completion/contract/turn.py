@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from types import TracebackType
 
 from completion.contract.chunks import (
     FinishReason,
@@ -19,6 +20,7 @@ from completion.contract.chunks import (
     Usage,
 )
 from completion.contract.codec import Record, nested
+from completion.contract.markdown import code, document, fenced
 from completion.contract.messages import (
     Block,
     Message,
@@ -29,6 +31,8 @@ from completion.contract.messages import (
     ToolCallBlock,
 )
 from completion.errors import CompletionError, TruncatedStreamError
+
+_GOOD_ENDS = (FinishReason.END_TURN, FinishReason.TOOL_USE, FinishReason.STOP_SEQUENCE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,18 @@ class Turn(Record):
         """The calls that are complete, in the model's order."""
         return tuple(block for block in self.message.blocks if isinstance(block, ToolCallBlock))
 
+    def _repr_markdown_(self) -> str:
+        """What a notebook shows; its plain form is the ``repr``. What did not end well says so."""
+        malformed = [
+            f"*Malformed call* {code(call.name)} *as* {code(call.call_id)}: {call.error}\n\n{fenced(call.raw)}"
+            for call in self.malformed_calls
+        ]
+        if self.reason is None:
+            end = "*The answer broke off here.*"
+        else:
+            end = "" if self.reason in _GOOD_ENDS else f"*The answer stopped early:* {code(self.reason)}"
+        return document([self.message._repr_markdown_(), *malformed, end])
+
 
 def collect(chunks: Iterable[StreamChunk]) -> Turn:
     """Drain a stream and return the finished turn.
@@ -73,20 +89,19 @@ def collect(chunks: Iterable[StreamChunk]) -> Turn:
         CompletionError: whatever the stream raises; its ``partial`` is the Turn so far.
         TruncatedStreamError: the chunks ended without a TurnFinished.
     """
-    sum_ = _Sum()
-    try:
+    with TurnSoFar() as so_far:
         for chunk in chunks:
-            sum_.add(chunk)
-        if sum_.end is None:
-            raise TruncatedStreamError("the chunks ended without a TurnFinished")
-    except CompletionError as error:
-        error.partial = sum_.turn()
-        raise
-    return sum_.turn()
+            so_far.add(chunk)
+    return so_far.turn()
 
 
-class _Sum:
-    """The blocks so far. A text or reasoning that is still growing is kept as pieces, and joined once."""
+class TurnSoFar:
+    """What the chunks that were added come to. A text or reasoning that is still growing is kept as pieces, and joined
+    once.
+
+    As a context manager, around the reading: an error that leaves it gets the turn so far as its ``partial``, and
+    leaving it before the TurnFinished is a TruncatedStreamError.
+    """
 
     def __init__(self) -> None:
         self.end: TurnFinished | None = None
@@ -94,6 +109,19 @@ class _Sum:
         self._malformed: list[ToolCallMalformed] = []
         self._text: list[str] = []
         self._reasoning: list[str] = []
+
+    def __enter__(self) -> TurnSoFar:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, CompletionError):
+            error.partial = self.turn()
+        if error is None and self.end is None:
+            truncated = TruncatedStreamError("the chunks ended without a TurnFinished")
+            truncated.partial = self.turn()
+            raise truncated
 
     def add(self, chunk: StreamChunk) -> None:
         match chunk:
@@ -117,8 +145,10 @@ class _Sum:
                 self.end = chunk
 
     def turn(self) -> Turn:
-        self._close_text()
+        """The turn so far; adding goes on."""
         blocks = [*self._blocks]
+        if self._text:
+            blocks.append(TextBlock("".join(self._text)))
         if self._reasoning:  # broken off inside: there is no signature, and no closing chunk
             blocks.append(ReasoningBlock("".join(self._reasoning)))
         message = Message("assistant", blocks)

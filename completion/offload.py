@@ -1,0 +1,205 @@
+"""A blocking stream that is read by a thread of its own: what makes it at home under an event loop or a WSGI server.
+
+    worker thread: open -> next -> next -> …  =>  a bounded buffer  =>  whoever cannot block: aio, web
+
+The reader is woken once for all that has come meanwhile; a full buffer stops the worker, and so the socket and the
+provider. Cancelling the token ends both sides, whatever the worker is blocked in.
+
+No lock is taken for a chunk: each side sets its flag first and looks at the other's after it, and every step on a
+deque is atomic.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, Future
+from contextvars import copy_context
+from queue import SimpleQueue
+from typing import ParamSpec, TypeVar
+
+from completion.cancel import CancelToken
+from completion.contract.chunks import StreamChunk
+from completion.errors import ConfigurationError
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class Pump:
+    """Reads a stream in a worker thread, into ``chunks``.
+
+    ``stream`` is there once it is open. ``is_over``: the worker has closed it and adds no more chunks; what the stream
+    raised is in ``error``, unless the token was cancelled.
+
+    Args:
+        source: opens the stream; called in the worker, with the caller's context variables.
+        limit: so many chunks stop the worker, until half of them are taken.
+        wake: called in any thread when there is news and ``is_awaited`` is set, which it clears.
+    """
+
+    def __init__(self, source: Callable[[], Iterable[StreamChunk]], *, limit: int, wake: Callable[[], None]) -> None:
+        self.chunks: deque[StreamChunk] = deque()
+        self.stream: Iterable[StreamChunk] | None = None
+        self.error: BaseException | None = None
+        self.is_over = False
+        self.is_awaited = False
+        self.is_full = False
+        self.token, self._untie = CancelToken.bound()
+        self._source: Callable[[], Iterable[StreamChunk]] | None = source
+        self._limit = limit
+        self._wake = wake
+        # Its put() may come from a finalizer, inside of anything that this very thread is doing.
+        self._room: SimpleQueue[None] = SimpleQueue()
+        self._forget = self.token.on_cancel(self._on_cancel)
+
+    def start(self, executor: Executor) -> None:
+        """Hand the reading to a worker, with this thread's context variables.
+
+        Raises:
+            ConfigurationError: the executor takes no work.
+        """
+        try:
+            future = executor.submit(copy_context().run, self._run)
+        except RuntimeError as exc:  # it was shut down, or the system gives no more threads
+            self._end()
+            raise ConfigurationError(f"no worker thread could be had for the stream: {exc}") from exc
+        future.add_done_callback(self._on_done)
+
+    def take(self) -> StreamChunk:
+        """The next chunk of a buffer that is not empty."""
+        chunk = self.chunks.popleft()
+        if self.is_full and len(self.chunks) * 2 <= self._limit:
+            self.is_full = False
+            self._room.put(None)
+        return chunk
+
+    @property
+    def has_news(self) -> bool:
+        """There is a chunk to take, or nothing more to wait for."""
+        return bool(self.chunks) or self.is_over or self.token.cancelled
+
+    def _run(self) -> None:
+        """In the worker."""
+        source, self._source = self._source, None
+        assert source is not None, "a pump runs once"
+        if self.token.cancelled:
+            return
+        try:
+            with self.token:
+                self._read(source())
+        except BaseException as error:
+            if not self.token.cancelled:
+                self.error = error
+
+    def _read(self, stream: Iterable[StreamChunk]) -> None:
+        chunks, limit, token = self.chunks, self._limit, self.token
+        try:
+            self.stream = stream
+            self._tell()
+            for chunk in stream:
+                chunks.append(chunk)
+                if self.is_awaited:
+                    self._tell()
+                if len(chunks) >= limit:
+                    self._wait_for_room()
+                if token.cancelled:
+                    break
+        finally:
+            close = getattr(stream, "close", None)
+            if close is not None:
+                close()
+
+    def _wait_for_room(self) -> None:
+        self.is_full = True
+        while len(self.chunks) >= self._limit and not self.token.cancelled:
+            self._room.get()
+        self.is_full = False
+
+    def _tell(self) -> None:
+        if self.is_awaited:
+            self.is_awaited = False
+            self._wake()
+
+    def _on_cancel(self) -> None:
+        self._room.put(None)
+        self._tell()
+
+    def _on_done(self, future: Future[None]) -> None:
+        """The worker is done, or the executor never let it begin."""
+        if future.cancelled():
+            self.error = ConfigurationError("the executor dropped the stream: it was shut down")
+        elif self.error is None:
+            self.error = future.exception()
+        self._end()
+
+    def _end(self) -> None:
+        self.is_over = True
+        self._forget()
+        self._untie()
+        self._tell()
+
+
+class Threads(Executor):
+    """An executor of daemon threads, one a stream, each gone with its stream: nobody waits for them at exit.
+
+    More than ``limit`` at a time wait for their turn.
+    """
+
+    _numbers = itertools.count(1)
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._crew_of_process: dict[int, _Crew] = {}
+
+    def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
+        """Run it in a thread.
+
+        Raises:
+            RuntimeError: the system gives no more threads.
+        """
+        future: Future[_T] = Future()
+
+        def job() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(fn(*args, **kwargs))
+                except BaseException as error:
+                    future.set_exception(error)
+
+        # In a forked child the threads of the parent are not there, and its lock may be held by one of them.
+        crew = self._crew_of_process.setdefault(os.getpid(), _Crew())
+        with crew.lock:
+            if crew.size >= self.limit:
+                crew.waiting.append(job)
+                return future
+            crew.size += 1
+        try:
+            name = f"completion-{next(self._numbers)}"
+            threading.Thread(target=crew.work, args=(job,), name=name, daemon=True).start()
+        except BaseException:
+            with crew.lock:
+                crew.size -= 1
+            raise
+        return future
+
+
+class _Crew:
+    """The threads of one process that are at work, and the jobs that wait for one."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.size = 0
+        self.waiting: deque[Callable[[], None]] = deque()
+
+    def work(self, job: Callable[[], None]) -> None:
+        while True:
+            job()
+            with self.lock:
+                if not self.waiting:
+                    self.size -= 1
+                    return
+                job = self.waiting.popleft()

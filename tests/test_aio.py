@@ -1,0 +1,729 @@
+"""AsyncModel: the same stream under an event loop, and nothing left over, however it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from completion import (
+    AsyncModel,
+    AuthenticationError,
+    CancelToken,
+    ChatRequest,
+    ChatStream,
+    ConfigurationError,
+    FallbackModel,
+    FinishReason,
+    RateLimitError,
+    RetryConfig,
+    RetryingModel,
+    StreamCancelledError,
+    StreamChunk,
+    TextDelta,
+    TruncatedStreamError,
+    TurnFinished,
+)
+from completion.aio import AsyncChatStream
+from completion.testing import Cut, Pause, ProviderServer, Reply, ScriptedModel, Stall, WaitFor
+from tests.loopback import END, HI, PATIENCE_S, model_at, model_of, text
+
+T = TypeVar("T")
+Run = Callable[[Awaitable[T]], T]
+
+LOOPS = ["asyncio", pytest.param("uvloop", marks=pytest.mark.skipif(sys.platform == "win32", reason="not there"))]
+SOON_S = 0.1
+
+
+@pytest.fixture(params=LOOPS)
+def loop(request: pytest.FixtureRequest) -> Iterator[asyncio.AbstractEventLoop]:
+    """A loop of each kind; a test may close it."""
+    loop = asyncio.new_event_loop() if request.param == "asyncio" else pytest.importorskip("uvloop").new_event_loop()
+    yield loop
+    if not loop.is_closed():
+        loop.close()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """No worker outlives its stream by more than a second."""
+    yield
+    gc.collect()
+    assert eventually(lambda: not workers(), 1.0), workers()
+
+
+def workers() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("completion-")]
+
+
+def eventually(claim: Callable[[], bool], seconds: float = PATIENCE_S) -> bool:
+    ends_at = time.monotonic() + seconds
+    while not claim():
+        if time.monotonic() > ends_at:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+async def soon(claim: Callable[[], bool]) -> None:
+    ends_at = time.monotonic() + PATIENCE_S
+    while not claim():
+        assert time.monotonic() < ends_at, "it did not happen"
+        await asyncio.sleep(0.005)
+
+
+async def read(stream: AsyncIterator[StreamChunk]) -> list[StreamChunk]:
+    return [chunk async for chunk in stream]
+
+
+def words(count: int) -> list[StreamChunk]:
+    return [*(TextDelta(f"{number} ") for number in range(count)), TurnFinished(FinishReason.END_TURN)]
+
+
+def fast(count: int, times: int = 1) -> ScriptedModel:
+    return ScriptedModel(*[words(count)] * times)
+
+
+# What is read
+
+
+def test_the_chunks_are_those_of_the_blocking_stream(loop: asyncio.AbstractEventLoop, server: ProviderServer) -> None:
+    server.always(Reply(text("Hel"), text("lo"), END))
+    model = model_of(server)
+    assert loop.run_until_complete(read(AsyncModel(model).chat_stream(HI))) == list(model.chat_stream(HI))
+
+
+@pytest.mark.parametrize("buffer", [1, 2, 63, 64, 256])
+def test_every_chunk_comes_once_and_in_order(loop: asyncio.AbstractEventLoop, buffer: int) -> None:
+    count = 2000
+    found = loop.run_until_complete(read(AsyncModel(fast(count), buffer=buffer).chat_stream(HI)))
+    assert found == words(count)
+
+
+def test_a_chunk_is_there_before_the_next_one_was_sent(loop: asyncio.AbstractEventLoop, server: ProviderServer) -> None:
+    goes_on = threading.Event()
+    server.reply(Reply(text("a"), WaitFor(goes_on), text("b"), END))
+
+    async def main() -> str:
+        async with AsyncModel(model_of(server)).chat_stream(HI) as stream:
+            first = await stream.__anext__()
+            goes_on.set()
+            return "".join(chunk.delta for chunk in [first, *await read(stream)] if isinstance(chunk, TextDelta))
+
+    assert loop.run_until_complete(main()) == "ab"
+
+
+def test_it_can_be_collected(loop: asyncio.AbstractEventLoop, server: ProviderServer) -> None:
+    server.reply(Reply(text("Hello"), END))
+    turn = loop.run_until_complete(AsyncModel(model_of(server)).chat_stream(HI).collect())
+    assert (turn.text, turn.reason) == ("Hello", FinishReason.END_TURN)
+
+
+def test_what_was_read_from_cannot_be_collected() -> None:
+    async def main() -> None:
+        async with AsyncModel(fast(3)).chat_stream(HI) as stream:
+            await stream.__anext__()
+            await stream.collect()
+
+    with pytest.raises(RuntimeError, match="nobody has read from"):
+        asyncio.run(main())
+
+
+def test_name_and_model_are_those_of_the_inner_one() -> None:
+    model = AsyncModel(ScriptedModel(name="family", model="id"))
+    assert (model.name, model.model) == ("family", "id")
+
+
+def test_the_response_is_known_once_it_is_open(loop: asyncio.AbstractEventLoop, server: ProviderServer) -> None:
+    server.reply(Reply(text("a"), END, headers={"x-request-id": "r1"}))
+
+    async def main() -> None:
+        stream = AsyncModel(model_of(server)).chat_stream(HI)
+        with pytest.raises(RuntimeError, match="not open yet"):
+            _ = stream.response
+        async with stream:
+            assert (stream.response.status, stream.response.request_id) == (200, "r1")
+
+    loop.run_until_complete(main())
+
+
+def test_the_response_of_a_retried_stream_is_that_of_the_last_attempt(server: ProviderServer) -> None:
+    server.reply(Reply(headers={"x-request-id": "r1"}), Reply(text("a"), END, headers={"x-request-id": "r2"}))
+    model = RetryingModel(model_of(server), RetryConfig(base_delay=0))
+
+    async def main() -> str | None:
+        async with AsyncModel(model).chat_stream(HI) as stream:
+            await read(stream)
+            return stream.response.request_id
+
+    assert asyncio.run(main()) == "r2"
+
+
+def test_a_plain_generator_of_a_third_party_will_do(loop: asyncio.AbstractEventLoop) -> None:
+    closed = threading.Event()
+
+    class Parrot:
+        name, model = "parrot", "grey"
+
+        def chat_stream(self, req: ChatRequest) -> Generator[StreamChunk, None, None]:
+            try:
+                for number in range(1_000_000):
+                    yield TextDelta(str(number))
+            finally:
+                closed.set()
+
+    async def main() -> list[StreamChunk]:
+        async with AsyncModel(Parrot()).chat_stream(HI) as stream:
+            return [await stream.__anext__(), await stream.__anext__()]
+
+    assert loop.run_until_complete(main()) == [TextDelta("0"), TextDelta("1")]
+    assert closed.wait(PATIENCE_S)
+
+
+def test_wrappers_go_inside(loop: asyncio.AbstractEventLoop) -> None:
+    busy = RetryingModel(ScriptedModel(RateLimitError("slow down"), "Hello there"), RetryConfig(base_delay=0))
+    model = AsyncModel(FallbackModel([ScriptedModel(AuthenticationError("no")), busy]))
+    assert loop.run_until_complete(model.chat_stream(HI).collect()).text == "Hello there"
+
+
+def test_the_callers_context_variables_are_there_in_the_worker(loop: asyncio.AbstractEventLoop) -> None:
+    user: contextvars.ContextVar[str] = contextvars.ContextVar("user")
+
+    class Asks:
+        name, model = "asks", "1"
+
+        def chat_stream(self, req: ChatRequest) -> Generator[StreamChunk, None, None]:
+            yield TextDelta(user.get())
+            yield TextDelta(threading.current_thread().name.partition("-")[0])
+            yield TurnFinished(FinishReason.END_TURN)
+
+    async def main() -> str:
+        user.set("ada ")
+        return (await AsyncModel(Asks()).chat_stream(HI).collect()).text
+
+    assert loop.run_until_complete(main()) == "ada completion"
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize("way", ["enter", "await", "read", "collect"])
+def test_an_error_of_setting_up_is_raised_where_the_stream_opens(
+    loop: asyncio.AbstractEventLoop, server: ProviderServer, way: str
+) -> None:
+    server.reply(Reply.json({"error": {"message": "no"}}, status=401))
+
+    async def main() -> None:
+        stream = AsyncModel(model_of(server)).chat_stream(HI)
+        if way == "enter":
+            async with stream:
+                pytest.fail("entered")
+        if way == "await":
+            await stream
+        if way == "read":
+            await stream.__anext__()
+        await stream.collect()
+
+    with pytest.raises(AuthenticationError) as caught:
+        loop.run_until_complete(main())
+    assert (caught.value.provider, caught.value.model, caught.value.status) == ("openai", "m", 401)
+
+
+def test_an_error_of_the_stream_comes_after_its_chunks_and_once(
+    loop: asyncio.AbstractEventLoop, server: ProviderServer
+) -> None:
+    server.reply(Reply(text("Hel"), text("lo")))
+
+    async def main() -> list[StreamChunk]:
+        async with AsyncModel(model_of(server)).chat_stream(HI) as stream:
+            found = [await stream.__anext__(), await stream.__anext__()]
+            with pytest.raises(TruncatedStreamError):
+                await stream.__anext__()
+            assert await read(stream) == []
+        return found
+
+    assert loop.run_until_complete(main()) == [TextDelta("Hel"), TextDelta("lo")]
+
+
+def test_the_error_of_collecting_has_the_turn_so_far(loop: asyncio.AbstractEventLoop, server: ProviderServer) -> None:
+    server.reply(Reply(text("Hel"), text("lo")))
+    with pytest.raises(TruncatedStreamError) as caught:
+        loop.run_until_complete(AsyncModel(model_of(server)).chat_stream(HI).collect())
+    assert caught.value.partial is not None
+    assert caught.value.partial.text == "Hello"
+
+
+def test_an_error_keeps_nothing_alive(server: ProviderServer) -> None:
+    server.always(Reply(text("a"), Cut()))
+    gc.collect()
+    gc.disable()
+    try:
+
+        async def main() -> None:
+            for _ in range(3):
+                with suppress(Exception):
+                    await read(AsyncModel(model_of(server)).chat_stream(HI))
+
+        asyncio.run(main())
+        assert not [found for found in gc.get_objects() if isinstance(found, AsyncChatStream | ChatStream)]
+    finally:
+        gc.enable()
+
+
+def test_two_tasks_cannot_read_at_the_same_time(loop: asyncio.AbstractEventLoop, server: ProviderServer) -> None:
+    server.reply(Reply(Stall()))
+
+    async def main() -> None:
+        async with AsyncModel(model_of(server)).chat_stream(HI) as stream:
+            first = asyncio.ensure_future(stream.__anext__())
+            await asyncio.sleep(0)
+            with pytest.raises(RuntimeError, match="another task"):
+                await stream.__anext__()
+            first.cancel()
+
+    loop.run_until_complete(main())
+
+
+def test_a_stream_belongs_to_the_loop_that_opened_it() -> None:
+    stream = AsyncModel(fast(3)).chat_stream(HI)
+
+    async def main() -> None:
+        await stream
+
+    first = asyncio.new_event_loop()
+    first.run_until_complete(main())
+    with pytest.raises(RuntimeError, match="another event loop"):
+        asyncio.run(main())
+    first.run_until_complete(stream.aclose())
+    first.close()
+
+
+def test_a_closed_stream_cannot_be_opened() -> None:
+    async def main() -> None:
+        stream = AsyncModel(fast(1)).chat_stream(HI)
+        await stream.aclose()
+        with pytest.raises(RuntimeError, match="was closed"):
+            await stream
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"model": AsyncModel}, TypeError),
+        ({"model": "openai:gpt"}, TypeError),
+        ({"executor": 7}, TypeError),
+        ({"buffer": 0}, ValueError),
+        ({"buffer": True}, ValueError),
+        ({"max_streams": -1}, ValueError),
+    ],
+)
+def test_what_makes_no_sense_is_refused(arguments: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        AsyncModel(**{"model": ScriptedModel(), **arguments})
+
+
+# Ends before the end
+
+
+def hung_up_soon(server: ProviderServer, began: float, count: int = 1) -> bool:
+    return server.wait_hung_up(count=count) and time.monotonic() - began < SOON_S + 0.2  # the server looks every 10 ms
+
+
+@pytest.mark.parametrize("when", ["headers", "first chunk", "between"])
+def test_a_cancelled_task_takes_the_connection_along(
+    loop: asyncio.AbstractEventLoop, any_server: ProviderServer, when: str
+) -> None:
+    replies = {
+        "headers": Reply(before_headers=[Stall()]),
+        "first chunk": Reply(Stall()),
+        "between": Reply(text("a"), Stall()),
+    }
+    any_server.reply(replies[when])
+    got_one = asyncio.Event()
+
+    async def reads() -> None:
+        async for _ in AsyncModel(model_of(any_server)).chat_stream(HI):
+            got_one.set()
+
+    async def main() -> None:
+        task = asyncio.ensure_future(reads())
+        await soon(lambda: len(any_server.requests) == 1)
+        if when == "between":
+            await got_one.wait()
+        began = time.monotonic()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await asyncio.get_running_loop().run_in_executor(None, hung_up_soon, any_server, began)
+
+    loop.run_until_complete(main())
+
+
+def test_a_full_buffer_stops_the_worker_and_cancelling_frees_it(
+    loop: asyncio.AbstractEventLoop, server: ProviderServer
+) -> None:
+    model = fast(100_000)
+
+    async def main() -> None:
+        stream = await AsyncModel(model, buffer=10).chat_stream(HI)
+        pump = stream._pump
+        assert pump is not None
+        await soon(lambda: pump.is_full)
+        assert len(pump.chunks) == 10
+        await stream.__anext__()
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().call_soon(task.cancel)
+        await asyncio.sleep(PATIENCE_S)
+
+    with pytest.raises(asyncio.CancelledError):
+        loop.run_until_complete(main())
+
+
+def test_back_pressure_reaches_the_socket(loop: asyncio.AbstractEventLoop, server: ProviderServer) -> None:
+    """Nobody reads: of 20 MB the kernel's buffers take a part, and we keep 16 chunks."""
+    server.reply(Reply(*[text("x" * 10_000)] * 2000, END))
+
+    async def main() -> None:
+        async with AsyncModel(model_of(server), buffer=16).chat_stream(HI) as stream:
+            pump = stream._pump
+            assert pump is not None
+            await soon(lambda: pump.is_full)
+
+    loop.run_until_complete(main())
+    assert server.wait_hung_up()
+    assert server.hangups[0].bytes_sent < 15_000_000
+
+
+def test_wait_for_ends_the_stream_and_nothing_looks_finished(
+    loop: asyncio.AbstractEventLoop, server: ProviderServer
+) -> None:
+    server.reply(Reply(text("a"), Stall()))
+
+    async def main() -> None:
+        stream = await AsyncModel(model_of(server)).chat_stream(HI)
+        assert await stream.__anext__() == TextDelta("a")
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(stream.__anext__(), 0.05)
+        with pytest.raises(StreamCancelledError):
+            await stream.__anext__()
+        assert await read(stream) == []
+
+    loop.run_until_complete(main())
+    assert server.wait_hung_up()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.timeout and TaskGroup are of Python 3.11")
+def test_a_timeout_and_a_task_group_leave_nothing(loop: asyncio.AbstractEventLoop, server: ProviderServer) -> None:
+    server.always(Reply(text("a"), Stall()))
+    model = AsyncModel(model_of(server))
+
+    async def within_a_timeout() -> None:
+        async with asyncio.timeout(0.1), model.chat_stream(HI) as stream:
+            await read(stream)
+
+    async def within_a_group() -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(5):
+                group.create_task(read(model.chat_stream(HI)))
+            await soon(lambda: len(server.requests) == 6)
+            raise ValueError("enough")
+
+    with pytest.raises(TimeoutError):
+        loop.run_until_complete(within_a_timeout())
+    with pytest.raises(Exception, match="TaskGroup"):
+        loop.run_until_complete(within_a_group())
+    assert server.wait_hung_up(count=6)
+
+
+@pytest.mark.parametrize("way", ["break", "aclose", "drop", "cancel", "token"])
+def test_every_way_of_leaving_hangs_up(loop: asyncio.AbstractEventLoop, server: ProviderServer, way: str) -> None:
+    server.reply(Reply(text("a"), Stall()))
+
+    async def main() -> None:
+        with CancelToken() as token:
+            stream: AsyncChatStream | None = AsyncModel(model_of(server)).chat_stream(HI)
+            assert stream is not None
+            assert await stream.__anext__() == TextDelta("a")
+            began = time.monotonic()
+            if way == "break":
+                async with stream:
+                    pass
+            elif way == "aclose":
+                await stream.aclose()
+            elif way == "drop":
+                stream = None
+            else:
+                threading.Thread(target=stream.cancel if way == "cancel" else token.cancel).start()
+                with pytest.raises(StreamCancelledError):
+                    await stream.__anext__()
+            assert await asyncio.get_running_loop().run_in_executor(None, hung_up_soon, server, began)
+
+    loop.run_until_complete(main())
+
+
+def test_a_reader_learns_that_another_task_closed_the_stream(
+    loop: asyncio.AbstractEventLoop, server: ProviderServer
+) -> None:
+    server.reply(Reply(text("a"), Stall()))
+
+    async def main() -> None:
+        stream = await AsyncModel(model_of(server)).chat_stream(HI)
+        reader = asyncio.ensure_future(read(stream))
+        await soon(lambda: stream._is_read and stream._last is not None)
+        await stream.aclose()
+        with pytest.raises(StreamCancelledError):
+            await reader
+
+    loop.run_until_complete(main())
+
+
+@pytest.mark.parametrize("is_awaited", [True, False])
+def test_a_closed_loop_takes_its_streams_along(
+    loop: asyncio.AbstractEventLoop, server: ProviderServer, is_awaited: bool
+) -> None:
+    server.reply(Reply(text("a"), Stall()))
+    stream = AsyncModel(model_of(server)).chat_stream(HI)
+
+    async def main() -> None:
+        await stream.__anext__()
+        if is_awaited:
+            task = asyncio.ensure_future(stream.__anext__())
+            await asyncio.sleep(0)
+            task.cancel()
+
+    loop.run_until_complete(main())
+    began = time.monotonic()
+    loop.close()
+    assert hung_up_soon(server, began)
+    assert eventually(lambda: not workers(), 1.0)
+
+
+def test_running_to_the_end_of_the_loop_takes_its_streams_along(server: ProviderServer) -> None:
+    server.always(Reply(text("a"), Stall()))
+    model = AsyncModel(model_of(server))
+    kept: list[AsyncChatStream] = []
+
+    async def main() -> None:
+        for _ in range(3):
+            kept.append(model.chat_stream(HI))
+            await kept[-1].__anext__()
+
+    asyncio.run(main())
+    assert server.wait_hung_up(count=3)
+
+
+@pytest.mark.parametrize("executor", ["None", "ThreadPoolExecutor()"])
+def test_the_interpreter_ends_with_streams_still_open(server: ProviderServer, executor: str) -> None:
+    server.always(Reply(text("a"), Stall(60)))
+    code = f"""
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from completion import AsyncModel, ChatRequest, OpenAIModel
+model = AsyncModel(OpenAIModel("m", api_key="k", base_url={server.url!r}), executor={executor})
+async def main():
+    global streams
+    streams = [await model.chat_stream(ChatRequest("Hi")) for _ in range(3)]
+    for stream in streams:
+        await stream.__anext__()
+    asyncio.ensure_future(streams[0].__anext__())
+    await asyncio.sleep(0)
+    print("open")
+asyncio.run(main())
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "open\n", "")
+    assert server.wait_hung_up(count=3)
+
+
+def test_a_finished_stream_gives_its_connection_back(loop: asyncio.AbstractEventLoop, server: ProviderServer) -> None:
+    server.always(Reply(text("a"), END))
+    model = AsyncModel(model_of(server))
+
+    async def main() -> None:
+        await model.chat_stream(HI).collect()
+        async with model.chat_stream(HI) as stream:
+            async for chunk in stream:
+                if isinstance(chunk, TurnFinished):
+                    break
+        await model.chat_stream(HI).collect()
+
+    loop.run_until_complete(main())
+    assert server.connections == 1
+
+
+# Many at once
+
+
+def test_two_hundred_streams_at_once_are_all_right(loop: asyncio.AbstractEventLoop, server: ProviderServer) -> None:
+    count = 200
+    for number in range(count):
+        pieces = [piece for k in range(5) for piece in (text(f"{number}.{k} "), Pause(0.01))]
+        server.reply(Reply(*pieces, END))
+    model = AsyncModel(model_of(server))
+
+    async def main() -> list[str]:
+        turns = await asyncio.gather(*(model.chat_stream(HI).collect() for _ in range(count)))
+        return [turn.text for turn in turns]
+
+    found = loop.run_until_complete(main())
+    assert sorted(found) == sorted("".join(f"{number}.{k} " for k in range(5)) for number in range(count))
+
+
+def test_more_than_max_streams_wait_for_their_turn(loop: asyncio.AbstractEventLoop, server: ProviderServer) -> None:
+    goes_on = threading.Event()
+    server.always(Reply(text("a"), WaitFor(goes_on), END))
+    model = AsyncModel(model_of(server), max_streams=2)
+
+    async def main() -> None:
+        tasks = [asyncio.ensure_future(model.chat_stream(HI).collect()) for _ in range(4)]
+        await soon(lambda: len(server.requests) == 2)
+        assert len(workers()) == 2
+        tasks.pop().cancel()
+        goes_on.set()
+        assert [turn.text for turn in await asyncio.gather(*tasks)] == ["a"] * 3
+
+    loop.run_until_complete(main())
+    assert len(server.requests) == 3
+
+
+def test_other_tasks_have_their_turn_while_chunks_pour_in(loop: asyncio.AbstractEventLoop) -> None:
+    count, turns = 20_000, 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def main() -> int:
+        task = asyncio.ensure_future(others())
+        found = await read(AsyncModel(fast(count), buffer=100).chat_stream(HI))
+        task.cancel()
+        return len(found)
+
+    assert loop.run_until_complete(main()) == count + 1
+    assert turns >= count // 100
+
+
+def test_the_loop_is_woken_for_a_batch_and_not_for_a_chunk() -> None:
+    count, wakes = 20_000, 0
+
+    class Counting(asyncio.SelectorEventLoop):
+        def call_soon_threadsafe(self, *args: Any, **kwargs: Any) -> asyncio.Handle:
+            nonlocal wakes
+            wakes += 1
+            return super().call_soon_threadsafe(*args, **kwargs)
+
+    loop = Counting()
+    loop.run_until_complete(read(AsyncModel(fast(count)).chat_stream(HI)))
+    loop.close()
+    assert wakes < count / 10
+
+
+# Executors
+
+
+def test_an_executor_of_the_callers_own_is_used(loop: asyncio.AbstractEventLoop) -> None:
+    with ThreadPoolExecutor(1, thread_name_prefix="mine") as executor:
+        model = AsyncModel(fast(3, times=3), executor=executor)
+
+        async def main() -> None:
+            async with model.chat_stream(HI) as stream:
+                assert [thread.name for thread in threading.enumerate() if "mine" in thread.name] == ["mine_0"]
+                await read(stream)
+            await asyncio.gather(*(model.chat_stream(HI).collect() for _ in range(2)))
+
+        loop.run_until_complete(main())
+
+
+def test_an_executor_that_was_shut_down_is_a_clear_error() -> None:
+    executor = ThreadPoolExecutor(1)
+    executor.shutdown()
+    with pytest.raises(ConfigurationError, match="no worker thread") as caught:
+        asyncio.run(_collected(AsyncModel(fast(3), executor=executor)))
+    assert caught.value.provider == "scripted"
+
+
+def test_an_executor_that_drops_its_queue_leaves_nobody_waiting(server: ProviderServer) -> None:
+    server.always(Reply(text("a"), Stall()))
+    executor = ThreadPoolExecutor(1)
+    model = AsyncModel(model_of(server), executor=executor)
+
+    async def main() -> None:
+        async with model.chat_stream(HI):
+            second = asyncio.ensure_future(_collected(model))
+            await asyncio.sleep(0.02)
+            executor.shutdown(wait=False, cancel_futures=True)
+            with pytest.raises(ConfigurationError, match="shut down"):
+                await second
+
+    asyncio.run(main())
+
+
+async def _collected(model: AsyncModel) -> str:
+    return (await model.chat_stream(HI).collect()).text
+
+
+# Processes
+
+
+def test_it_pickles(server: ProviderServer) -> None:
+    server.reply(Reply(text("a"), END))
+    model = pickle.loads(pickle.dumps(AsyncModel(model_of(server), buffer=7, max_streams=3)))
+    assert asyncio.run(_collected(model)) == "a"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_it_survives_a_fork(server: ProviderServer, tmp_path: Path) -> None:
+    """The parent's worker holds the only place; the child has places of its own."""
+    server.reply(Reply(text("a"), Stall()), Reply(text("b"), END))
+    code = f"""
+import asyncio, os, sys
+from completion import AsyncModel, ChatRequest, OpenAIModel
+model = AsyncModel(OpenAIModel("m", api_key="k", base_url={server.url!r}), max_streams=1)
+async def parent():
+    async with model.chat_stream(ChatRequest("Hi")) as stream:
+        await stream.__anext__()
+        child = os.fork()
+        if not child:
+            return
+        os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+async def child():
+    assert (await model.chat_stream(ChatRequest("Hi")).collect()).text == "b"
+try:
+    asyncio.new_event_loop().run_until_complete(parent())
+    asyncio.new_event_loop().run_until_complete(child())
+except BaseException as error:
+    print(repr(error), file=sys.stderr, flush=True)
+    os._exit(1)
+os._exit(0)
+"""
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=20)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_asyncio_is_imported_when_it_is_asked_for() -> None:
+    code = "import sys, completion; before = set(sys.modules); completion.AsyncModel; print('asyncio' in before)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=20)
+    assert run.stdout == "False\n"
+
+
+def test_an_event_source_that_nobody_listens_to_is_not_opened(server: ProviderServer) -> None:
+    AsyncModel(model_at(server.url)).chat_stream(HI)
+    assert server.requests == []

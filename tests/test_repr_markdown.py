@@ -1,0 +1,125 @@
+"""What a notebook shows of messages and turns: literal Markdown."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from completion import (
+    AudioBlock,
+    Base64Source,
+    Block,
+    DocumentBlock,
+    FileSource,
+    FinishReason,
+    ImageBlock,
+    Message,
+    ProviderBlock,
+    ReasoningBlock,
+    RedactedReasoningBlock,
+    TextBlock,
+    ToolCallBlock,
+    ToolCallMalformed,
+    ToolResultBlock,
+    Turn,
+    UrlSource,
+)
+
+CALL = ToolCallBlock("call_1", "weather", {"city": "Zürich"})
+CALL_SHOWN = '*Call* `weather` *as* `call_1`\n\n```json\n{\n  "city": "Zürich"\n}\n```'
+
+
+@pytest.mark.parametrize(
+    ("blocks", "shown"),
+    [
+        ([TextBlock("A **word** and\n\n* a list")], "A **word** and\n\n* a list"),
+        ([TextBlock("Hel"), TextBlock("lo")], "Hello"),
+        ([], ""),
+        ([TextBlock("one"), CALL, TextBlock("two")], f"one\n\n{CALL_SHOWN}\n\ntwo"),
+        ([ToolCallBlock("c", "f", {})], "*Call* `f` *as* `c`\n\n```json\n{}\n```"),
+        ([ToolCallBlock("c`", "f\ng", {})], "*Call* `f g` *as* `` c` ``\n\n```json\n{}\n```"),
+        ([ToolCallBlock("c", "f", {"x": "```"})], '*Call* `f` *as* `c`\n\n````json\n{\n  "x": "```"\n}\n````'),
+        ([ToolResultBlock("c", "17 °C\n\nsunny")], "*Result of* `c`\n\n> 17 °C\n>\n> sunny"),
+        ([ToolResultBlock("c", "no such city", True)], "*Error of* `c`\n\n> no such city"),
+        ([ReasoningBlock("Hm.\n\nYes.", "sig"), TextBlock("Yes.")], "> *Reasoning*\n>\n> Hm.\n>\n> Yes.\n\nYes."),
+        ([ReasoningBlock("", "sig"), TextBlock("Yes.")], "Yes."),
+        ([RedactedReasoningBlock("Zm9v")], "> *Reasoning, encrypted by the provider*"),
+        ([ImageBlock(Base64Source("image/png", b"png"))], "![image](data:image/png;base64,cG5n)"),
+        ([ImageBlock(Base64Source("image/svg+xml", b"<svg/>"))], "*Image* `image/svg+xml`, 6 bytes"),
+        ([ImageBlock(UrlSource("https://example.com/a.png"))], "*Image* `https://example.com/a.png`"),
+        ([ImageBlock(UrlSource("data:," + "x" * 500))], "*Image* `data:," + "x" * 194 + "…`"),
+        ([DocumentBlock(FileSource("file-1"), name="a.pdf")], "*Document* `a.pdf`, file `file-1`"),
+        ([DocumentBlock(FileSource("file-1"))], "*Document* file `file-1`"),
+        ([AudioBlock(Base64Source("audio/wav", b"RIFF"))], "*Audio* `audio/wav`, 4 bytes"),
+        ([ProviderBlock("anthropic", {"type": "server_tool_use"})], "*Block of anthropic* `server_tool_use`"),
+    ],
+)
+def test_each_block_is_readable(blocks: list[Block], shown: str) -> None:
+    assert Message.assistant(blocks)._repr_markdown_() == shown
+
+
+def test_a_large_picture_is_only_named() -> None:
+    block = ImageBlock(Base64Source("image/png", base64.b64encode(bytes(300_000)).decode()))
+    assert Message.user([block])._repr_markdown_() == "*Image* `image/png`, 300000 bytes"
+
+
+@pytest.mark.parametrize(
+    ("text", "closed"),
+    [
+        ("```py\nx = 1", "```py\nx = 1\n```"),
+        ("````\n```\nx", "````\n```\nx\n````"),
+        ("~~~\n```", "~~~\n```\n~~~"),
+        ("* a list\n\n  ```\n  x", "* a list\n\n  ```\n  x\n  ```"),
+        ("```\nx\n```", "```\nx\n```"),
+        ("```\nx\n```py\n", "```\nx\n```py\n\n```"),
+        ("inside of ``` a line", "inside of ``` a line"),
+        ("```not a fence``` x", "```not a fence``` x"),
+    ],
+)
+def test_code_that_the_text_leaves_open_swallows_nothing_of_what_follows(text: str, closed: str) -> None:
+    assert Message.assistant([TextBlock(text), CALL])._repr_markdown_() == f"{closed}\n\n{CALL_SHOWN}"
+
+
+def test_code_at_the_end_stays_as_it_is() -> None:
+    assert Message.assistant("```py\nx = 1")._repr_markdown_() == "```py\nx = 1"
+
+
+def test_half_of_a_character_does_not_keep_the_rest_from_being_shown() -> None:
+    assert Message.assistant("a\ud83d")._repr_markdown_() == "a?"
+
+
+def test_arguments_that_are_no_json_are_shown_all_the_same() -> None:
+    shown = Message.assistant([ToolCallBlock("c", "f", {"x": {1}})])._repr_markdown_()
+    assert '"x": "{1}"' in shown
+
+
+@pytest.mark.parametrize(
+    ("reason", "end"),
+    [
+        (FinishReason.END_TURN, ""),
+        (FinishReason.TOOL_USE, ""),
+        (FinishReason.STOP_SEQUENCE, ""),
+        (FinishReason.MAX_TOKENS, "\n\n*The answer stopped early:* `max_tokens`"),
+        (FinishReason.REFUSAL, "\n\n*The answer stopped early:* `refusal`"),
+        (None, "\n\n*The answer broke off here.*"),
+    ],
+)
+def test_a_turn_tells_an_end_that_is_not_good(reason: FinishReason | None, end: str) -> None:
+    assert Turn(Message.assistant("Yes."), reason=reason)._repr_markdown_() == f"Yes.{end}"
+
+
+def test_what_a_turn_tells_of_its_end_is_outside_of_open_code() -> None:
+    turn = Turn(Message.assistant("```py\nx"), reason=FinishReason.MAX_TOKENS)
+    assert turn._repr_markdown_() == "```py\nx\n```\n\n*The answer stopped early:* `max_tokens`"
+
+
+def test_a_turn_shows_its_malformed_calls() -> None:
+    malformed = ToolCallMalformed("c", "f", '{"x": ', "not JSON")
+    turn = Turn(Message.assistant("Well."), reason=FinishReason.TOOL_USE, malformed_calls=(malformed,))
+    assert turn._repr_markdown_() == 'Well.\n\n*Malformed call* `f` *as* `c`: not JSON\n\n```\n{"x": \n```'
+
+
+def test_the_plain_repr_stays_that_of_a_dataclass() -> None:
+    assert repr(Message.user("Hi")) == "Message(role='user', blocks=(TextBlock(cache_control=None, text='Hi'),))"
+    assert repr(Turn(Message.assistant("Hi"))).startswith("Turn(message=Message(role='assistant', ")
