@@ -1,0 +1,59 @@
+// What useChat does, without React: a chat of the package that argv names, driven by a scenario on stdin.
+//
+//   {"api": "http://…", "say": [[…parts]], "tools": {"name": output}, "stopAt": "text"}
+//
+// Each entry of `say` is sent as a message of the user. Tools are answered as they are called, an output of
+// {"error": "…"} as a failure, and the chat then goes on by itself, at most `rounds` times. With `stopAt` it is
+// stopped as soon as the text of the answer holds that. What came of it is printed as JSON.
+
+const { AbstractChat, DefaultChatTransport, lastAssistantMessageIsCompleteWithToolCalls } = await import(
+  process.argv[2]
+);
+
+class State {
+  status = "ready";
+  error = undefined;
+  messages = [];
+  pushMessage = (message) => { this.messages = [...this.messages, message]; };
+  popMessage = () => { this.messages = this.messages.slice(0, -1); };
+  replaceMessage = (index, message) => {
+    this.messages = this.messages.map((old, at) => (at === index ? structuredClone(message) : old));
+    this.replaced?.(message);
+  };
+  snapshot = (value) => structuredClone(value);
+}
+
+class Chat extends AbstractChat {
+  constructor(options) {
+    const state = new State();
+    super({ ...options, state });
+    this.seen = state;
+  }
+}
+
+let input = "";
+for await (const piece of process.stdin) input += piece;
+const { api, say, tools = {}, rounds = 3, stopAt } = JSON.parse(input);
+
+const ends = [];
+const chat = new Chat({
+  transport: new DefaultChatTransport({ api }),
+  sendAutomaticallyWhen: (given) => ends.length <= rounds && lastAssistantMessageIsCompleteWithToolCalls(given),
+  onToolCall: ({ toolCall: { toolName: tool, toolCallId } }) => {
+    if (!(tool in tools)) return;
+    const output = tools[tool];
+    const failed = output?.error === undefined ? { output } : { state: "output-error", errorText: output.error };
+    chat.addToolOutput({ tool, toolCallId, ...failed });
+  },
+  onFinish: ({ isAbort, isError, isDisconnect, finishReason }) =>
+    ends.push({ isAbort, isError, isDisconnect, finishReason }),
+});
+if (stopAt !== undefined) {
+  chat.seen.replaced = (message) => {
+    if (message.parts.some((part) => part.type === "text" && part.text.includes(stopAt))) chat.stop();
+  };
+}
+for (const parts of say) await chat.sendMessage({ parts });
+
+const { status, error, messages } = chat;
+process.stdout.write(JSON.stringify({ status, error: error?.message, ends, messages }));

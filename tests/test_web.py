@@ -1,0 +1,497 @@
+"""completion.web: bodies that are read as a server reads them; the servers themselves are in tests/apps."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from completion import (
+    AsyncModel,
+    CancelToken,
+    ContextOverflowError,
+    FinishReason,
+    ProviderBlockFinished,
+    RateLimitError,
+    ReasoningDelta,
+    ReasoningFinished,
+    RedactedReasoning,
+    StreamCancelledError,
+    StreamChunk,
+    TextDelta,
+    ToolCallArgsDelta,
+    ToolCallFinished,
+    ToolCallMalformed,
+    ToolCallStarted,
+    TruncatedStreamError,
+    TurnFinished,
+    Usage,
+    web,
+)
+from completion.testing import ProviderServer, Reply, ScriptedModel, Stall, WaitFor
+from tests.loopback import END, HI, PATIENCE_S, Caught, model_of, text
+
+TURN: list[StreamChunk] = [
+    ReasoningDelta("hm"),
+    ReasoningFinished("sig"),
+    RedactedReasoning("x"),
+    TextDelta('Grüße\u2028 🙂 "q"\n'),
+    TextDelta("half \ud83d"),
+    ProviderBlockFinished("anthropic", {"type": "citations"}),
+    ToolCallStarted("c1", "f"),
+    ToolCallArgsDelta("c1", '{"a": 1}'),
+    ToolCallFinished("c1", "f", {"a": 1}),
+    ToolCallStarted("c2", "f"),
+    ToolCallMalformed("c2", "f", "{", "no JSON"),
+    TurnFinished(FinishReason.TOOL_USE, Usage(1, 2)),
+]
+GOOD = [TextDelta("Hi"), TurnFinished(FinishReason.END_TURN)]
+KEEP_ALIVES = {web.sse: b": keep-alive\n\n", web.ndjson: b" ", web.ui_messages: b": keep-alive\n\n"}
+SIDES = ["wsgi", "asgi"]
+ALL = [web.sse, web.ndjson, web.text, web.ui_messages]
+
+
+def body_of(render: Callable[..., Any], side: str, *chunks: StreamChunk | Exception, **options: Any) -> list[bytes]:
+    """What a server sends: each piece of the body."""
+    model = ScriptedModel(list(chunks))
+    if side == "wsgi":
+        return list(render(model.chat_stream(HI), **options))
+
+    async def main() -> list[bytes]:
+        return [piece async for piece in render(AsyncModel(model).chat_stream(HI), **options)]
+
+    return asyncio.run(main())
+
+
+def in_a_loop(main: Callable[[], Awaitable[Any]]) -> Any:
+    async def run() -> Any:
+        return await main()
+
+    return asyncio.run(run())
+
+
+def documents(sent: bytes, end: bytes) -> list[Any]:
+    assert sent.endswith(end)
+    return [json.loads(line.removeprefix(b"data: ")) for line in sent.removesuffix(end).split(b"\n") if line]
+
+
+# What is sent
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_sse_says_each_chunk_as_its_json(side: str) -> None:
+    sent = b"".join(body_of(web.sse, side, *TURN))
+    assert [StreamChunk.from_dict(found) for found in documents(sent, b"data: [DONE]\n\n")] == TURN
+    assert sent.count(b"\n\n") == len(TURN) + 1
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_ndjson_is_a_line_a_chunk(side: str) -> None:
+    sent = b"".join(body_of(web.ndjson, side, *TURN))
+    assert [StreamChunk.from_json(line) for line in sent.split(b"\n") if line] == TURN
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_text_is_the_text(side: str) -> None:
+    sent = b"".join(body_of(web.text, side, *TURN))
+    assert sent.decode() == 'Grüße\u2028 🙂 "q"\nhalf ?'
+
+
+@pytest.mark.parametrize("render", ALL)
+def test_the_headers_keep_everybody_on_the_way_from_holding_it_back(render: Callable[..., Any]) -> None:
+    body = render(ScriptedModel(GOOD).chat_stream(HI))
+    types = {web.ndjson: "application/x-ndjson", web.text: "text/plain"}
+    own = {"x-vercel-ai-ui-message-stream": "v1"} if render is web.ui_messages else {}
+    assert body.headers == {
+        "Content-Type": f"{types.get(render, 'text/event-stream')}; charset=utf-8",
+        "Cache-Control": "no-cache, no-transform",
+        "X-Accel-Buffering": "no",
+        "Content-Encoding": "identity",
+        "X-Content-Type-Options": "nosniff",
+        **own,
+    }
+    body.close()
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_what_came_together_is_sent_together(side: str) -> None:
+    chunks = [TextDelta(str(number)) for number in range(1000)]
+    pieces = body_of(web.sse, side, *chunks, *GOOD)
+    assert len(pieces) < 500
+    assert b"".join(pieces).count(b"\n\n") == 1003
+
+
+@pytest.mark.parametrize("render", ALL)
+def test_no_body_is_both(render: Callable[..., Any]) -> None:
+    def has(body: Any) -> list[str]:
+        return [name for name in ("__iter__", "__next__", "__aiter__", "__anext__") if hasattr(body, name)]
+
+    assert has(render(ScriptedModel(GOOD).chat_stream(HI))) == ["__iter__", "__next__"]
+    assert has(render(AsyncModel(ScriptedModel(GOOD)).chat_stream(HI))) == ["__aiter__", "__anext__"]
+
+
+# What went wrong
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("render", [web.sse, web.ndjson])
+def test_an_error_is_an_event_and_then_the_end(render: Callable[..., Any], side: str) -> None:
+    failure = RateLimitError("key sk-1 of ada: slow down", retry_after=7)
+    sent = b"".join(body_of(render, side, TextDelta("Hi"), failure))
+    assert documents(sent, b"")[-1] == {
+        "type": "error",
+        "error": {
+            "type": "RateLimitError",
+            "message": "The model is busy. Please try again in a moment.",
+            "retry_after": 7,
+        },
+    }
+    assert b"[DONE]" not in sent
+    assert b"sk-1" not in sent
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_text_says_it_and_breaks_the_transfer_off(side: str) -> None:
+    found: list[bytes] = []
+
+    def blocking() -> None:
+        found.extend(web.text(ScriptedModel([TextDelta("Hi"), TruncatedStreamError("cut")]).chat_stream(HI)))
+
+    async def waiting() -> None:
+        stream = AsyncModel(ScriptedModel([TextDelta("Hi"), TruncatedStreamError("cut")])).chat_stream(HI)
+        async for piece in web.text(stream):
+            found.append(piece)  # noqa: PERF401  what came before the error counts
+
+    with pytest.raises(TruncatedStreamError):
+        blocking() if side == "wsgi" else asyncio.run(waiting())
+    assert b"".join(found) == b"Hi\n\n[The connection to the model broke off. The answer is not complete.]\n"
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("render", [web.sse, web.ndjson, web.ui_messages])
+def test_chunks_that_just_end_do_not_look_finished(render: Callable[..., Any], side: str) -> None:
+    chunks = [TextDelta("Hi")]
+
+    async def waiting() -> AsyncIterator[StreamChunk]:
+        for chunk in chunks:
+            yield chunk
+
+    async def read() -> bytes:
+        return b"".join([piece async for piece in render(waiting())])
+
+    sent = b"".join(render(iter(chunks))) if side == "wsgi" else asyncio.run(read())
+    assert b"The answer is not complete" in sent
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_an_error_of_setting_up_that_comes_late_is_an_event_too(side: str, server: ProviderServer) -> None:
+    server.reply(Reply.json({"error": {"message": "no"}}, status=401))
+
+    async def main() -> bytes:
+        return b"".join([piece async for piece in web.sse(AsyncModel(model_of(server)).chat_stream(HI))])
+
+    def late() -> Iterator[StreamChunk]:
+        yield from model_of(server).chat_stream(HI)
+
+    sent = b"".join(web.sse(late())) if side == "wsgi" else asyncio.run(main())
+    assert b'"AuthenticationError"' in sent
+
+
+def test_what_the_client_may_know_can_be_chosen() -> None:
+    sent = b"".join(body_of(web.sse, "wsgi", ContextOverflowError("8,192 tokens at most"), on_error=str))
+    assert b"8,192 tokens at most" in sent
+
+
+def test_an_on_error_that_fails_is_logged_and_the_client_told(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(error: Exception) -> str:
+        raise ZeroDivisionError
+
+    sent = b"".join(body_of(web.sse, "wsgi", ContextOverflowError("no"), on_error=broken))
+    assert b"too long for this model" in sent
+    assert "on_error failed" in caplog.text
+
+
+def test_a_fault_of_the_program_is_logged_whole_and_told_in_general(caplog: pytest.LogCaptureFixture) -> None:
+    sent = b"".join(body_of(web.sse, "wsgi", TextDelta("Hi"), ZeroDivisionError("secret")))
+    assert b"secret" not in sent
+    assert b"The answer could not be completed." in sent
+    assert "ZeroDivisionError: secret" in caplog.text
+
+
+def test_an_error_is_logged_without_the_providers_words(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        body_of(web.sse, "wsgi", RateLimitError("you said: hello", status=429))
+    assert "RateLimitError 429" in caplog.text
+    assert "hello" not in caplog.text
+
+
+# Silence
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("render", KEEP_ALIVES)
+def test_a_silence_is_filled_and_the_answer_goes_on(
+    render: Callable[..., Any], side: str, server: ProviderServer
+) -> None:
+    goes_on = threading.Event()
+    server.reply(Reply(text("a"), WaitFor(goes_on), text("b"), END))
+    pieces: list[bytes] = []
+
+    def seen(piece: bytes) -> None:
+        pieces.append(piece)
+        if pieces.count(KEEP_ALIVES[render]) == 3:
+            goes_on.set()
+
+    async def main() -> None:
+        async for piece in render(AsyncModel(model_of(server)).chat_stream(HI), keep_alive=0.02):
+            seen(piece)
+
+    if side == "asgi":
+        asyncio.run(main())
+    else:
+        for piece in render(model_of(server).chat_stream(HI), keep_alive=0.02):
+            seen(piece)
+    assert pieces.count(KEEP_ALIVES[render]) >= 3
+    sent = b"".join(pieces)
+    assert sent.index(b'"a"') < sent.index(KEEP_ALIVES[render] * 2) < sent.index(b'"b"')
+
+
+def test_lines_after_a_keep_alive_are_still_json(server: ProviderServer) -> None:
+    goes_on = threading.Event()
+    server.reply(Reply(text("a"), WaitFor(goes_on), text("b"), END))
+    sent = b""
+    for piece in web.ndjson(model_of(server).chat_stream(HI), keep_alive=0.02):
+        sent += piece
+        if sent.endswith(b"  "):
+            goes_on.set()
+    assert [json.loads(line)["type"] for line in sent.splitlines()] == ["text_delta", "text_delta", "turn_finished"]
+
+
+def test_a_silence_does_not_end_an_asynchronous_iterator_of_ones_own() -> None:
+    async def slow() -> AsyncIterator[StreamChunk]:
+        for chunk in GOOD:
+            await asyncio.sleep(0.1)
+            yield chunk
+
+    async def main() -> list[bytes]:
+        return [piece async for piece in web.ndjson(slow(), keep_alive=0.02)]
+
+    pieces = asyncio.run(main())
+    assert pieces.count(b" ") >= 2
+    assert [json.loads(line)["type"] for line in b"".join(pieces).splitlines()] == ["text_delta", "turn_finished"]
+
+
+# The client leaves
+
+
+def test_closing_a_body_hangs_up_also_in_a_silence(server: ProviderServer) -> None:
+    server.reply(Reply(text("a"), Stall()))
+    body = web.sse(model_of(server).chat_stream(HI), keep_alive=60)
+    assert b'"a"' in next(body)
+    reading = Caught(lambda: next(body))
+    body.close()
+    assert server.wait_hung_up()
+    assert isinstance(reading.within(PATIENCE_S).error, StopIteration)
+
+
+def test_a_body_that_nobody_read_hangs_up(server: ProviderServer) -> None:
+    server.always(Reply(text("a"), Stall()))
+    web.sse(model_of(server).chat_stream(HI)).close()
+    assert server.wait_hung_up(count=1)
+    web.sse(model_of(server).chat_stream(HI))
+    assert server.wait_hung_up(count=2)
+
+
+def test_a_dropped_body_hangs_up(server: ProviderServer) -> None:
+    server.reply(Reply(text("a"), Stall()))
+    body = web.sse(model_of(server).chat_stream(HI))
+    next(body)
+    del body
+    assert server.wait_hung_up()
+
+
+@pytest.mark.parametrize("way", ["cancel", "aclose", "close", "drop"])
+def test_an_asgi_body_hangs_up_whichever_way_it_is_left(server: ProviderServer, way: str) -> None:
+    server.reply(Reply(text("a"), Stall()))
+
+    async def main() -> None:
+        body: Any = web.sse(await AsyncModel(model_of(server)).chat_stream(HI), keep_alive=60)
+        assert b'"a"' in await body.__anext__()
+        if way == "aclose":
+            await body.aclose()
+        elif way == "drop":
+            body = None
+        else:
+            task = asyncio.ensure_future(body.__anext__())
+            await asyncio.sleep(0.02)
+            threading.Thread(target=body.close).start() if way == "close" else task.cancel()
+            with suppress(asyncio.CancelledError, StopAsyncIteration):
+                await task
+        assert await asyncio.get_running_loop().run_in_executor(None, server.wait_hung_up)
+
+    asyncio.run(main())
+
+
+@pytest.fixture
+def client() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A client's end of a connection, and the server's."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        theirs = socket.create_connection(listener.getsockname())
+        ours, _ = listener.accept()
+    with theirs, ours:
+        yield theirs, ours
+
+
+@pytest.mark.parametrize("name", ["gunicorn.socket", "werkzeug.socket", "waitress.client_disconnected"])
+@pytest.mark.parametrize("render", ALL)
+def test_a_client_that_is_seen_to_leave_is_not_written_to(
+    render: Callable[..., Any], name: str, server: ProviderServer, client: tuple[socket.socket, socket.socket]
+) -> None:
+    server.reply(Reply(text("Hello"), Stall()))
+    theirs, ours = client
+    has_left = threading.Event()
+    environ = {name: has_left.is_set if name.startswith("waitress") else ours}
+    body = render(model_of(server).chat_stream(HI), environ=environ)
+    while b"Hello" not in next(body):
+        pass
+    theirs.sendall(b"GET / HTTP/1.1\r\n")  # what is sent ahead is no leaving
+    reading = Caught(lambda: list(body))
+    time.sleep(0.3)
+    assert not server.hung_up
+    began = time.monotonic()
+    theirs.close()
+    has_left.set()
+    assert server.wait_hung_up()
+    assert time.monotonic() - began < 1
+    assert reading.within(PATIENCE_S).result == []
+
+
+def test_a_client_is_seen_to_leave_where_sockets_are_polled_by_gevent(server: ProviderServer) -> None:
+    """Its poll() knows of no closed halves."""
+    code = f"""
+from gevent import monkey; monkey.patch_all()
+import socket
+from completion import ChatRequest, OpenAIModel, web
+a, b = socket.socketpair()
+model = OpenAIModel("m", api_key="k", base_url={server.url!r})
+body = web.sse(model.chat_stream(ChatRequest("Hi")), environ={{"gunicorn.socket": a}})
+print(next(body))
+b.close()
+print(list(body))
+"""
+    pytest.importorskip("gevent")
+    server.reply(Reply(text("a"), Stall()))
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
+    assert run.stdout.splitlines()[1:] == ["[]"], run.stderr
+    assert server.wait_hung_up()
+
+
+def test_chunks_of_a_generator_of_ones_own_are_ended_by_a_token(server: ProviderServer) -> None:
+    server.reply(Reply(text("a"), Stall()))
+    with CancelToken() as token:
+        stream = model_of(server).chat_stream(HI)
+    body = web.sse((chunk for chunk in stream), token=token, keep_alive=60)
+    next(body)
+    reading = Caught(lambda: list(body))
+    body.close()
+    assert server.wait_hung_up()
+    assert reading.within(PATIENCE_S).result == []
+
+
+def test_a_stream_that_the_server_side_cancels_says_so(server: ProviderServer) -> None:
+    server.reply(Reply(text("a"), Stall()))
+    stream = model_of(server).chat_stream(HI)
+    body = web.sse(stream)
+    next(body)
+    stream.cancel()
+    assert b'"StreamCancelledError"' in b"".join(piece for piece in body if b"keep" not in piece)
+
+
+def test_a_body_that_was_read_gives_the_connection_back(server: ProviderServer) -> None:
+    server.always(Reply(text("a"), END))
+    model = model_of(server)
+    for _ in range(3):
+        body = web.sse(model.chat_stream(HI))
+        assert list(body)[-1] == b"data: [DONE]\n\n"
+        body.close()
+    assert server.connections == 1
+
+
+def test_a_client_that_never_reads_stops_the_provider(server: ProviderServer) -> None:
+    server.reply(Reply(*[text("x" * 10_000)] * 3000, END))
+    body = web.sse(model_of(server).chat_stream(HI))
+    next(body)
+    pump = body._pump
+    assert pump is not None
+    ends_at = time.monotonic() + PATIENCE_S
+    while not pump.is_full:
+        assert time.monotonic() < ends_at
+        time.sleep(0.005)
+    body.close()
+    assert server.wait_hung_up()
+    assert server.hangups[0].bytes_sent < 25_000_000
+
+
+# What makes no sense
+
+
+@pytest.mark.parametrize("given", ["text", b"text", 7, AsyncModel(ScriptedModel()), ScriptedModel()])
+def test_what_is_no_stream_is_refused(given: Any) -> None:
+    with pytest.raises(TypeError, match="takes what chat_stream"):
+        web.sse(given)
+
+
+def test_what_is_both_is_refused() -> None:
+    class Both:
+        def __iter__(self) -> Iterator[StreamChunk]: ...  # type: ignore[empty-body]
+
+        def __aiter__(self) -> AsyncIterator[StreamChunk]: ...  # type: ignore[empty-body]
+
+    with pytest.raises(TypeError, match="both iterable and asynchronously iterable"):
+        web.sse(Both())  # type: ignore[call-overload]
+
+
+def test_options_of_the_other_kind_are_refused() -> None:
+    with pytest.raises(TypeError, match="environ: for WSGI only"):
+        web.sse(AsyncModel(ScriptedModel()).chat_stream(HI), environ={})  # type: ignore[call-overload]
+
+
+def test_an_environ_that_is_none_is_refused() -> None:
+    with pytest.raises(TypeError, match="WSGI environment"):
+        web.sse(ScriptedModel("a").chat_stream(HI), environ=7)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan")])
+def test_a_keep_alive_is_a_positive_number(seconds: float) -> None:
+    with pytest.raises(ValueError, match="keep_alive"):
+        web.sse(ScriptedModel("a").chat_stream(HI), keep_alive=seconds)
+
+
+def test_a_blocking_body_needs_no_asyncio() -> None:
+    code = "import sys; from completion import web; print('asyncio' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=20)
+    assert run.stdout == "False\n"
+
+
+def test_a_cancelled_stream_is_told_as_stopped() -> None:
+    sent = b"".join(body_of(web.sse, "wsgi", TextDelta("a"), StreamCancelledError("no")))
+    assert b"The answer was stopped." in sent
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("render", [web.sse, web.ui_messages])
+def test_a_chunk_that_cannot_be_said_is_a_failure_after_what_could(render: Callable[..., Any], side: str) -> None:
+    sent = b"".join(body_of(render, side, TextDelta("Hi"), ProviderBlockFinished("x", {"a": float("nan")}), *GOOD))
+    assert b'"Hi"' in sent
+    assert b"The answer could not be completed." in sent
+    assert b"finish" not in sent.replace(b"finish-step", b"")
