@@ -1,0 +1,296 @@
+"""``show()`` where it is used: in real kernels, which are told and read as a notebook's page does it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from completion import (
+    ChatRequest,
+    FinishReason,
+    ReasoningDelta,
+    ReasoningFinished,
+    StreamChunk,
+    TextDelta,
+    TruncatedStreamError,
+    TurnFinished,
+)
+from completion.notebook import show
+from completion.testing import Cut, Pause, ProviderServer, Reply, ScriptedModel, Stall, WaitFor
+from tests.loopback import END, KEY, PATIENCE_S, text
+
+pytest.importorskip("ipykernel")
+jupyter_client = pytest.importorskip("jupyter_client")
+nbclient = pytest.importorskip("nbclient")
+nbformat = pytest.importorskip("nbformat")
+
+NOTEBOOK = Path(__file__).parents[2] / "examples" / "notebook.ipynb"
+BROKE_OFF = "*The answer broke off here.*"
+
+
+@pytest.fixture(autouse=True)
+def folders_of_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No kernel reads or writes what belongs to whoever runs the tests."""
+    for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name.lower()))
+
+
+class Cell:
+    """An execution, and what it has put on the page so far.
+
+    ``shown`` are the texts of its output, in the order they came: the first displays it, the others update it.
+    """
+
+    def __init__(self, client: Any, code: str) -> None:
+        self.shown: list[str] = []
+        self.mime_types: set[str] = set()
+        self.display_ids: list[str] = []
+        self.displays = 0
+        self.printed = ""
+        self.error: str | None = None
+        self.is_over = False
+        self._client = client
+        self._id = client.execute(code)
+
+    def until(self, holds: Callable[[Cell], bool]) -> Cell:
+        """Read what the kernel says until it is so."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not holds(self):
+            assert not self.is_over, f"the cell ended with {self.shown}, {self.printed!r}, {self.error}"
+            message = self._client.get_iopub_msg(timeout=max(0.0, deadline - time.monotonic()))
+            if message["parent_header"].get("msg_id") == self._id:
+                self._take(message["msg_type"], message["content"])
+        return self
+
+    def until_over(self) -> Cell:
+        return self.until(lambda cell: cell.is_over)
+
+    def _take(self, kind: str, content: dict[str, Any]) -> None:
+        if kind in ("display_data", "update_display_data"):
+            self.shown.append(content["data"]["text/markdown"])
+            self.mime_types |= set(content["data"])
+            self.display_ids.append(content["transient"]["display_id"])
+            self.displays += kind == "display_data"
+        elif kind == "stream":
+            self.printed += content["text"]
+        elif kind == "error":
+            self.error = content["ename"]
+        elif kind == "status":
+            self.is_over = content["execution_state"] == "idle"
+
+
+class Kernel:
+    """A Python kernel in a process of its own, in which ``model`` asks the server."""
+
+    def __init__(self, manager: Any, server: ProviderServer) -> None:
+        self._manager = manager
+        self._client = manager.client()
+        self._client.start_channels()
+        self._client.wait_for_ready(timeout=60)
+        self.run(
+            "from completion import *\n"
+            "from completion.notebook import show\n"
+            f"model = OpenAIModel('m', base_url={server.url!r}, api_key={KEY!r}, timeout=Timeout(read={PATIENCE_S}))"
+        ).until_over()
+
+    def run(self, code: str) -> Cell:
+        return Cell(self._client, code)
+
+    def interrupt(self) -> None:
+        """What the button with the square does."""
+        self._manager.interrupt_kernel()
+
+    def stop(self) -> None:
+        self._client.stop_channels()
+        self._manager.shutdown_kernel(now=True)
+        self._manager.cleanup_resources()
+
+
+@pytest.fixture
+def kernel(server: ProviderServer) -> Iterator[Kernel]:
+    manager = jupyter_client.KernelManager(kernel_name="python3")
+    manager.start_kernel()
+    kernel = Kernel(manager, server)
+    yield kernel
+    kernel.stop()
+
+
+SHOW = "turn = show(model.chat_stream(ChatRequest('Hi')))"
+
+
+def test_what_came_is_on_the_page_while_the_model_is_silent(kernel: Kernel, server: ProviderServer) -> None:
+    more = threading.Event()
+    server.reply(Reply(text("Hel"), text("lo, "), WaitFor(more), text("world"), END))
+    cell = kernel.run(SHOW).until(lambda cell: cell.shown[-1:] == ["Hello, "])
+    more.set()
+    assert cell.until_over().shown[-1] == "Hello, world"
+
+
+def test_the_answer_has_one_place_on_the_page(kernel: Kernel, server: ProviderServer) -> None:
+    more = threading.Event()
+    server.reply(Reply(text("one"), WaitFor(more), text(" two"), END))
+    cell = kernel.run(SHOW).until(lambda cell: cell.shown == ["one"])
+    more.set()
+    assert cell.until_over().shown == ["one", "one two"]
+    assert (cell.displays, len(set(cell.display_ids))) == (1, 1)
+    assert cell.mime_types == {"text/markdown", "text/plain"}
+
+
+def test_a_fast_answer_is_drawn_ten_times_a_second_and_then_exactly(kernel: Kernel, server: ProviderServer) -> None:
+    words = [f"word{number} " for number in range(2000)]
+    pieces = [piece for word in words for piece in (text(word), Pause(0.0005))]
+    server.reply(Reply(*pieces, END))
+    timed = f"import time\nbegan = time.monotonic()\n{SHOW}\nprint(time.monotonic() - began)"
+    cell = kernel.run(timed).until_over()
+    assert cell.shown[-1] == "".join(words)
+    assert 3 < len(cell.shown) <= float(cell.printed) / 0.1 + 2
+
+
+def test_show_returns_the_turn(kernel: Kernel, server: ProviderServer) -> None:
+    server.reply(Reply(text("Hel"), Pause(0.3), text("lo"), END))
+    cell = kernel.run(f"{SHOW}\nprint(turn.message, turn.reason)").until_over()
+    assert cell.printed == (
+        "Message(role='assistant', blocks=(TextBlock(cache_control=None, text='Hello'),)) end_turn\n"
+    )
+
+
+def test_interrupting_the_kernel_hangs_up_at_once(kernel: Kernel, server: ProviderServer) -> None:
+    server.reply(Reply(text("Once upon"), Stall()))
+    cell = kernel.run(SHOW).until(lambda cell: cell.shown == ["Once upon"])
+    kernel.interrupt()
+    assert server.wait_hung_up(1)
+    assert cell.until_over().error == "KeyboardInterrupt"
+
+
+def test_what_came_before_an_interrupt_stays_and_the_kernel_goes_on(kernel: Kernel, server: ProviderServer) -> None:
+    server.reply(Reply(text("Once upon"), Stall()), Reply(text("Hello"), END))
+    cell = kernel.run(SHOW).until(lambda cell: cell.shown == ["Once upon"])
+    kernel.interrupt()
+    assert cell.until_over().shown[-1] == f"Once upon\n\n{BROKE_OFF}"
+    assert kernel.run(SHOW).until_over().shown[-1] == "Hello"
+
+
+def test_a_generator_is_interrupted_in_the_silence_of_its_model(kernel: Kernel, server: ProviderServer) -> None:
+    server.reply(Reply(text("Once upon"), Stall()))
+    code = "def shouted(chunks):\n    for chunk in chunks:\n        yield TextDelta(chunk.delta.upper())\n"
+    cell = kernel.run(code + "show(shouted(model.chat_stream(ChatRequest('Hi'))))")
+    cell.until(lambda cell: cell.shown == ["ONCE UPON"])
+    kernel.interrupt()
+    assert server.wait_hung_up(1)
+    assert cell.until_over().error == "KeyboardInterrupt"
+
+
+@pytest.mark.parametrize(("cut", "error"), [([Cut()], "TransportError"), ([], "TruncatedStreamError")])
+def test_an_answer_that_breaks_off_says_so_and_raises(
+    cut: list[Cut], error: str, kernel: Kernel, server: ProviderServer
+) -> None:
+    server.reply(Reply(text("```py\nhalf"), *cut))
+    kept = f"try:\n    {SHOW}\nexcept CompletionError as error:\n    print(error.partial.text)\n    raise"
+    cell = kernel.run(kept).until_over()
+    assert cell.shown[-1] == f"```py\nhalf\n```\n\n{BROKE_OFF}"
+    assert (cell.printed, cell.error) == ("```py\nhalf\n", error)
+
+
+def test_a_turn_is_markdown_on_the_page(kernel: Kernel) -> None:
+    cell = kernel.run("handle = display(Turn(Message.assistant('*Hi*'), FinishReason.END_TURN), display_id=True)")
+    assert cell.until_over().shown == ["*Hi*"]
+
+
+def test_the_tutorial_runs() -> None:
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    outputs = {cell["id"]: cell["outputs"] for cell in notebook.cells if cell["cell_type"] == "code"}
+    for name in ("show", "first", "second", "stop"):
+        (output,) = outputs[name]
+        assert output["output_type"] == "display_data"
+        assert output["data"]["text/markdown"].strip()
+    assert outputs["repr"][0]["data"]["text/markdown"] == outputs["show"][0]["data"]["text/markdown"]
+    assert outputs["stop"][0]["data"]["text/markdown"].endswith(BROKE_OFF)
+    assert "words, reason: None" in outputs["partial"][0]["text"]
+
+
+def test_the_tutorial_is_kept_without_outputs_and_without_traces_of_a_machine() -> None:
+    notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+    nbformat.validate(notebook)
+    assert set(notebook["metadata"]) == {"kernelspec", "language_info"}
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert [(cell["outputs"], cell["execution_count"], cell["metadata"]) for cell in code] == [([], None, {})] * len(
+        code
+    )
+
+
+# Where there is no page: a terminal.
+
+
+THOUGHTFUL: list[StreamChunk] = [
+    ReasoningDelta("Hm.\n"),
+    ReasoningDelta("Well."),
+    ReasoningFinished("sig"),
+    TextDelta("Hel"),
+    TextDelta("lo\x1b[31m"),
+    TurnFinished(FinishReason.END_TURN),
+]
+
+
+def test_without_a_shell_the_text_is_printed_and_nothing_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    steps = [step for chunk in THOUGHTFUL for step in (chunk, Pause(0.12))][:-1]
+    turn = show(ScriptedModel(steps).chat_stream(ChatRequest("Hi")))
+    assert capsys.readouterr().out == "> *Reasoning*\n>\n> Hm.\n> Well.\n\nHello[31m\n"
+    assert turn.text == "Hello\x1b[31m"
+
+
+def test_in_a_terminal_the_text_is_printed_and_nothing_twice() -> None:
+    code = (
+        "from completion import *\n"
+        "from completion.notebook import show\n"
+        "from completion.testing import ScriptedModel, Pause\n"
+        "steps = [TextDelta('Hel'), Pause(0.3), TextDelta('lo'), TurnFinished(FinishReason.END_TURN)]\n"
+        "turn = show(ScriptedModel(steps).chat_stream(ChatRequest('Hi')))\n"
+    )
+    ipython = [sys.executable, "-m", "IPython", "--simple-prompt", "--no-banner", "-c", code]
+    run = subprocess.run(ipython, capture_output=True, text=True, timeout=60)
+    assert (run.stdout, run.stderr) == ("Hello\n", "")
+
+
+class Interrupted:
+    """Chunks that nobody closes but who reads them: Ctrl-C comes after the first one."""
+
+    def __init__(self) -> None:
+        self.is_closed = False
+        self._chunks = iter([TextDelta("Hi")])
+
+    def __iter__(self) -> Iterator[StreamChunk]:
+        return self
+
+    def __next__(self) -> StreamChunk:
+        for chunk in self._chunks:
+            return chunk
+        raise KeyboardInterrupt
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def test_any_iterator_that_can_be_closed_is_closed(capsys: pytest.CaptureFixture[str]) -> None:
+    chunks = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        show(chunks)
+    assert chunks.is_closed
+    assert capsys.readouterr().out == f"Hi\n\n{BROKE_OFF}\n"
+
+
+def test_chunks_that_end_without_the_end_of_the_turn_raise(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(TruncatedStreamError) as caught:
+        show([TextDelta("Hi")])
+    assert caught.value.partial is not None
+    assert caught.value.partial.text == "Hi"
+    assert capsys.readouterr().out == f"Hi\n\n{BROKE_OFF}\n"
