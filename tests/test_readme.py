@@ -1,33 +1,26 @@
 """README.rst runs: every Python example in it, against the embedded model."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from docutils import nodes
 from docutils.core import publish_doctree
 
-README = Path(__file__).parent.parent / "README.rst"
+from tests.documents import README, Program, programs_of_readme
+
+PROGRAMS = programs_of_readme()
 
 
-def examples() -> list[str]:
-    document = publish_doctree(
-        README.read_text(encoding="utf-8"), settings_overrides={"report_level": 2, "halt_level": 2}
-    )
-    blocks = document.findall(lambda node: isinstance(node, nodes.literal_block) and "python" in node["classes"])
-    return [block.astext() for block in blocks]
+def test_it_is_restructuredtext_that_a_package_index_shows() -> None:
+    publish_doctree(README.read_text(encoding="utf-8"), settings_overrides={"report_level": 2, "halt_level": 2})
 
 
 def test_there_are_examples() -> None:
-    assert len(examples()) >= 9
+    assert len(PROGRAMS) >= 9
 
 
-@pytest.mark.parametrize("source", examples(), ids=lambda source: f"example-{examples().index(source)}")
-def test_each_example_runs(source: str, tmp_path: Path) -> None:
-    run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", source], cwd=tmp_path, capture_output=True, timeout=120, text=True
-    )
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
+def test_each_example_runs(program: Program, tmp_path: Path) -> None:
+    run = program.run(tmp_path)
     assert run.returncode == 0, run.stderr
     assert run.stderr == ""
 
