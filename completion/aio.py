@@ -298,7 +298,7 @@ class AsyncChatStream:
         self._chunks = deque()
         if self._pump is not None and not self._pump.is_over:
             self._pump.token.cancel()
-        tether = self._tether and self._tether()
+        tether = None if self._tether is None else self._tether()
         if tether is not None:
             tether.cancel()
 
@@ -307,7 +307,7 @@ class AsyncChatStream:
         if pump is None or bell is None or self._is_over:
             return
         pump.token.cancel()
-        tether = self._tether and self._tether()
+        tether = None if self._tether is None else self._tether()
         if tether is not None:
             with suppress(RuntimeError):  # the loop is closed
                 bell.loop.call_soon_threadsafe(tether.cancel)

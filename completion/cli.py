@@ -27,6 +27,7 @@ from completion.errors import (
     TransportError,
     UnsupportedContentError,
 )
+from completion.terminal import harmless
 from completion.version import __version__
 
 OK = 0
@@ -46,9 +47,6 @@ EXIT_CODES: tuple[tuple[type[CompletionError], int, str], ...] = (
 )
 
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
-
-# A model's text may hold the control codes of a terminal; only tab and line end pass.
-_CONTROL_CODES = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -262,7 +260,7 @@ class _Screen:
         return end
 
     def _write(self, text: str) -> None:
-        sys.stdout.write(text.translate(_CONTROL_CODES) if self._is_terminal else text)
+        sys.stdout.write(harmless(text) if self._is_terminal else text)
         sys.stdout.flush()
 
     def _enter_reasoning(self) -> None:

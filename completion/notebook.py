@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from completion.contract.chunks import StreamChunk
 from completion.contract.turn import Turn, TurnSoFar
 from completion.errors import ConfigurationError
+from completion.terminal import harmless
 
 if TYPE_CHECKING:
     from IPython.display import DisplayHandle
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
 # The page is drawn as a whole: ten times a second while it is short, and a long one seldom enough for a slow network.
 _INTERVAL_SECONDS = 0.1
 _CHARACTERS_PER_SECOND = 400_000
-
-# A model's text may hold the control codes of a terminal; only tab and line end pass.
-_CONTROL_CODES = {number: None for number in (*range(0x20), *range(0x7F, 0xA0)) if chr(number) not in "\t\n"}
 
 
 def show(stream: Iterable[StreamChunk]) -> Turn:
@@ -149,7 +147,7 @@ class _Terminal:
         self._length = 0
 
     def draw(self, text: str) -> None:
-        print(text[self._length :].translate(_CONTROL_CODES), end="", flush=True)
+        print(harmless(text[self._length :]), end="", flush=True)
         self._length = len(text)
 
     def end(self) -> None:

@@ -38,6 +38,7 @@ ORDER = (
     "registry",
     "",  # completion itself
     "web",
+    "terminal",
     "notebook",
     "testing",
     "cli",

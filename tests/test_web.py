@@ -458,7 +458,7 @@ def test_what_is_both_is_refused() -> None:
         def __aiter__(self) -> AsyncIterator[StreamChunk]: ...  # type: ignore[empty-body]
 
     with pytest.raises(TypeError, match="both iterable and asynchronously iterable"):
-        web.sse(Both())  # type: ignore[call-overload]
+        web.sse(Both())
 
 
 def test_options_of_the_other_kind_are_refused() -> None:

@@ -199,6 +199,16 @@ def test_an_answer_that_breaks_off_says_so_and_raises(
     assert (cell.printed, cell.error) == ("```py\nhalf\n", error)
 
 
+def test_an_asynchronous_stream_runs_in_the_loop_of_the_kernel(kernel: Kernel, server: ProviderServer) -> None:
+    server.reply(Reply(text("Hel"), text("lo"), END))
+    cell = kernel.run(
+        "async with AsyncModel(model).chat_stream(ChatRequest('Hi')) as stream:\n"
+        "    async for chunk in stream:\n"
+        "        print(chunk.type)"
+    )
+    assert cell.until_over().printed == "text_delta\ntext_delta\nturn_finished\n"
+
+
 def test_a_turn_is_markdown_on_the_page(kernel: Kernel) -> None:
     cell = kernel.run("handle = display(Turn(Message.assistant('*Hi*'), FinishReason.END_TURN), display_id=True)")
     assert cell.until_over().shown == ["*Hi*"]
