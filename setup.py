@@ -10,6 +10,10 @@ found = re.search(r'__version__ = "(.+)"', (HERE / "completion" / "version.py").
 assert found, "completion/version.py has no __version__"
 
 LOCAL = ["xllamacpp>=2026.10", "filelock>=3.12", "platformdirs>=4"]
+NOTEBOOK = ["ipykernel>=6.29"]
+# What the programs in examples/ are made of and served by.
+EXAMPLES = ["flask>=3", "django>=4.2", "gunicorn>=23", "uvicorn>=0.30", "markdown-it-py>=3"]
+UVLOOP = ["uvloop>=0.21; sys_platform != 'win32'"]
 
 setup(
     name="completion",
@@ -32,7 +36,11 @@ setup(
     ],
     extras_require={
         "local": LOCAL,
-        "test": [*LOCAL, "pytest>=8", "hypothesis>=6.100", "coverage>=7.6", "trustme>=1.2", "docutils>=0.21"],
+        "notebook": NOTEBOOK,
+        "examples": [*LOCAL, *EXAMPLES],
+        "test": [*LOCAL, *UVLOOP, "pytest>=8", "hypothesis>=6.100", "coverage>=7.6", "trustme>=1.2", "docutils>=0.21"],
+        # For tests/apps: real servers, a browser, kernels.
+        "apps": [*EXAMPLES, *NOTEBOOK, "nbclient>=0.10", "playwright>=1.48", "gevent>=24.10", "celery>=5.4"],
         "bench": [*LOCAL, "anthropic>=0.80", "openai>=2", "matplotlib>=3.9"],
     },
     entry_points={
