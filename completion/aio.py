@@ -12,14 +12,15 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterable, Awaitable, Callable, Generator
 from concurrent.futures import Executor
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from completion.attempts import Chunks, require_model
+from completion.cancel import CancelToken
 from completion.contract.chunks import StreamChunk, TurnFinished
 from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest
@@ -27,6 +28,8 @@ from completion.contract.stream import ResponseInfo, response_of
 from completion.contract.turn import Turn, TurnSoFar
 from completion.errors import CompletionError, stream_cancelled
 from completion.offload import Pump, Threads
+
+T = TypeVar("T")
 
 # For the worker to notice that its stream was closed; what blocks it longer (a TCP connect) ends without us.
 _GOODBYE_SECONDS: Final = 0.5
@@ -114,12 +117,13 @@ class AsyncChatStream:
         self._origin = (provider, model)
         self._pump: Pump | None = None
         self._bell: _Bell | None = None
-        self._tether: weakref.ref[asyncio.TimerHandle] | None = None
+        self._untether: weakref.finalize[..., Any] | None = None
         self._chunks: deque[StreamChunk] = deque()
         self._last: StreamChunk | None = None
         self._in_a_row = 0
         self._emptied_at = 0.0
         self._is_read = False
+        self._is_cancelled = False
         self._is_over = False
 
     @property
@@ -140,14 +144,14 @@ class AsyncChatStream:
             CompletionError: what keeps it from opening.
             RuntimeError: it was closed, or it was opened in another loop.
         """
-        if self._is_over:
-            raise RuntimeError("this stream was closed; chat_stream() gives another one")
         pump, bell = self._begun()
         try:
             await bell.until(lambda: pump.stream is not None or pump.is_over or pump.token.cancelled, pump)
         except BaseException:
             self._close()
             raise
+        if self._is_over:  # another task closed it
+            raise stream_cancelled(*self._origin)
         if pump.stream is None:
             self._raise_end()
         return self
@@ -211,6 +215,9 @@ class AsyncChatStream:
         if pump is None or bell is None or self._is_over:
             self._close()
             return
+        if not bell.is_here:
+            self.cancel()
+            return
         if isinstance(self._last, TurnFinished):
             await bell.until(lambda: pump.is_over, pump, _LAST_WORD_SECONDS)
         self._close()
@@ -218,11 +225,18 @@ class AsyncChatStream:
 
     def cancel(self) -> None:
         """End the stream from any thread: whoever reads from it, now or later, gets StreamCancelledError."""
+        self._is_cancelled = True
         if self._pump is not None and not self._is_over:
             self._pump.token.cancel()
 
     def _begun(self) -> tuple[Pump, _Bell]:
+        """The pump, started if need be. Raises as ``open()`` does."""
         loop = asyncio.get_running_loop()
+        if self._is_over:
+            raise RuntimeError("this stream was closed; chat_stream() gives another one")
+        if self._is_cancelled and self._pump is None:
+            self._close()
+            raise stream_cancelled(*self._origin)
         if self._pump is None or self._bell is None:
             bell = _Bell(loop)
             pump = Pump(self._source, limit=self._buffer, wake=bell.ring)
@@ -233,7 +247,9 @@ class AsyncChatStream:
                 raise
             self._pump, self._bell, self._chunks = pump, bell, pump.chunks
             # Nobody tells that a loop is closed, but its timers are dropped then.
-            self._tether = weakref.ref(loop.call_later(_FOR_EVER_SECONDS, _Tether(pump.token.cancel)))
+            timer = weakref.ref(loop.call_later(_FOR_EVER_SECONDS, _Tether(pump.token.cancel)))
+            self._untether = weakref.finalize(self, _cancel_timer, loop, timer)
+            self._untether.atexit = False
         elif self._bell.loop is not loop:
             raise RuntimeError("this stream was opened in another event loop")
         return self._pump, self._bell
@@ -247,14 +263,12 @@ class AsyncChatStream:
         self._is_read = True
         self._in_a_row = 0
         try:
-            await self.open()
-            assert self._pump is not None and self._bell is not None
-            pump = self._pump
+            pump, bell = self._begun()
             if self._chunks:
                 await asyncio.sleep(0)
-            elif self._buffer >= _DENSE_BUFFER and self._bell.loop.time() - self._emptied_at < _DENSE_SECONDS:
+            elif self._buffer >= _DENSE_BUFFER and bell.loop.time() - self._emptied_at < _DENSE_SECONDS:
                 await asyncio.sleep(_DENSE_SECONDS)
-            if not await self._bell.until(lambda: pump.has_news, pump, seconds):
+            if not await bell.until(lambda: pump.has_news, pump, seconds):
                 return False
         except BaseException:
             self._cut()
@@ -265,7 +279,7 @@ class AsyncChatStream:
             raise stream_cancelled(*self._origin)
         if not self._chunks or pump.token.cancelled:
             self._raise_end()
-        self._emptied_at = self._bell.loop.time()
+        self._emptied_at = bell.loop.time()
         return True
 
     def _raise_end(self) -> None:
@@ -298,19 +312,13 @@ class AsyncChatStream:
         self._chunks = deque()
         if self._pump is not None and not self._pump.is_over:
             self._pump.token.cancel()
-        tether = None if self._tether is None else self._tether()
-        if tether is not None:
-            tether.cancel()
+        if self._untether is not None:
+            self._untether()
 
     def __del__(self) -> None:
-        pump, bell = getattr(self, "_pump", None), getattr(self, "_bell", None)
-        if pump is None or bell is None or self._is_over:
-            return
-        pump.token.cancel()
-        tether = None if self._tether is None else self._tether()
-        if tether is not None:
-            with suppress(RuntimeError):  # the loop is closed
-                bell.loop.call_soon_threadsafe(tether.cancel)
+        pump = getattr(self, "_pump", None)
+        if pump is not None and not pump.is_over:
+            pump.token.cancel()
 
     def __repr__(self) -> str:
         state = "over" if self._is_over else "not open" if self._pump is None else "open"
@@ -328,6 +336,13 @@ class _Bell:
         """In any thread."""
         with suppress(RuntimeError):  # the loop is closed: its streams were cancelled with it
             self.loop.call_soon_threadsafe(self._wake)
+
+    @property
+    def is_here(self) -> bool:
+        """This is a task of the same loop; in a forked child none is."""
+        with suppress(RuntimeError):
+            return asyncio.get_running_loop() is self.loop
+        return False
 
     async def until(self, condition: Callable[[], bool], pump: Pump, seconds: float | None = None) -> bool:
         """Wait for the condition, which holds only after the pump has news; False when the time was up before."""
@@ -368,43 +383,135 @@ class _Tether:
         self._on_drop()
 
 
-class Paced:
-    """An asynchronous iterator that can be waited for without ending it; ``next_within`` as of AsyncChatStream.
+def _cancel_timer(loop: asyncio.AbstractEventLoop, timer: weakref.ref[asyncio.TimerHandle]) -> None:
+    """From any thread."""
+    handle = timer()
+    if handle is not None:
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(handle.cancel)
 
-    For iterators of anybody's making: what is awaited longer than a silence goes on in a task.
+
+class Paced:
+    """An asynchronous iterator of anybody's making, waited for without ending it; used as AsyncChatStream is.
+
+    One task reads it from its first chunk to its last: what its code has set up between two of them, such as a context
+    variable or a timeout, is still there.
     """
 
-    has_more_now = False
-
     def __init__(self, chunks: AsyncIterable[StreamChunk]) -> None:
-        self._chunks: AsyncIterator[StreamChunk] = aiter(chunks)
-        self._next: asyncio.Task[StreamChunk] | None = None
+        self._source = chunks
+        self._slot = _Slot()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def has_more_now(self) -> bool:
+        return bool(self._slot.chunks)
 
     async def next_within(self, seconds: float | None) -> StreamChunk | None:
-        if self._next is None:
-            self._next = asyncio.ensure_future(anext(self._chunks))
-        try:
-            await asyncio.wait({self._next}, timeout=seconds)
-        except BaseException:
-            self._next.cancel()
-            raise
-        if not self._next.done():
+        task, slot = self._task, self._slot
+        if task is None:
+            task = self._task = asyncio.ensure_future(slot.fill(self._source))
+            task.add_done_callback(slot.end)
+        if not slot.chunks and not slot.is_over:
+            slot.news.clear()
+            loop = asyncio.get_running_loop()
+            timer = None if seconds is None else loop.call_later(seconds, slot.news.set)
+            try:
+                await slot.news.wait()
+            except BaseException:
+                self.cancel()
+                raise
+            finally:
+                if timer is not None:
+                    timer.cancel()
+        if slot.chunks:
+            return slot.take()
+        if not slot.is_over:
             return None
-        task, self._next = self._next, None
-        return task.result()
+        if task.cancelled():
+            raise stream_cancelled(None, None)
+        error = task.exception()
+        if error is not None:
+            raise error
+        raise StopAsyncIteration
 
     def cancel(self) -> None:
-        """End what is waited for, from any thread; an iterator that nobody waits for ends with its last reference."""
-        task = self._next
+        """End it, from any thread."""
+        task = self._task
         if task is not None:
-            with suppress(RuntimeError):  # the loop is closed
-                task.get_loop().call_soon_threadsafe(task.cancel)
+            _cancel_from_any_thread(task.get_loop(), task)
 
     async def aclose(self) -> None:
-        task, self._next = self._next, None
+        task = self._task
         if task is not None:
             task.cancel()
             await asyncio.wait({task})
-        close = getattr(self._chunks, "aclose", None)
+            return
+        close = getattr(self._source, "aclose", None)
         if close is not None:
             await close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_task", None) is not None:
+            self.cancel()
+
+
+class _Slot:
+    """Where the task that reads puts a chunk, and waits until it is taken. It does not know who takes it."""
+
+    def __init__(self) -> None:
+        self.chunks: deque[StreamChunk] = deque()
+        self.news = asyncio.Event()
+        self.is_over = False
+        self._room = asyncio.Event()
+
+    async def fill(self, source: AsyncIterable[StreamChunk]) -> None:
+        try:
+            async for chunk in source:
+                self.chunks.append(chunk)
+                self.news.set()
+                self._room.clear()
+                await self._room.wait()
+        finally:
+            close = getattr(source, "aclose", None)
+            if close is not None:
+                await close()
+
+    def take(self) -> StreamChunk:
+        self._room.set()
+        return self.chunks.popleft()
+
+    def end(self, task: asyncio.Task[None]) -> None:
+        self.is_over = True
+        self.news.set()
+        if not task.cancelled():
+            task.exception()  # whoever reads gets it; where nobody does any more, asyncio need not complain
+
+
+def run_awaitable(awaitable: Awaitable[T], token: CancelToken) -> T:
+    """Run it to its end in this thread, in a loop of its own; a cancelled token cancels it.
+
+    Raises:
+        StreamCancelledError: the token was cancelled.
+    """
+
+    async def main() -> T:
+        task, loop = asyncio.ensure_future(awaitable), asyncio.get_running_loop()
+        forget = token.on_cancel(lambda: _cancel_from_any_thread(loop, task))
+        if token.cancelled:
+            task.cancel()  # before its first step
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if token.cancelled:
+                raise stream_cancelled(None, None) from None
+            raise
+        finally:
+            forget()
+
+    return asyncio.run(main())
+
+
+def _cancel_from_any_thread(loop: asyncio.AbstractEventLoop, task: asyncio.Future[Any]) -> None:
+    with suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(task.cancel)

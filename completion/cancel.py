@@ -48,7 +48,7 @@ class CancelToken:
     def __init__(self) -> None:
         self.cancelled = False
         # No lock: a signal handler may cancel while this very thread is inside. Each step on a dict is atomic.
-        self._wakers: dict[object, Callable[[], None]] = {}
+        self._wakers: dict[object, Callable[[], object]] = {}
 
     def cancel(self) -> None:
         """End what is bound to this token. Idempotent, callable from any thread and from a signal handler."""
@@ -63,7 +63,7 @@ class CancelToken:
             except Exception:
                 log.exception("a waker of a CancelToken failed")
 
-    def on_cancel(self, wake: Callable[[], None]) -> Callable[[], None]:
+    def on_cancel(self, wake: Callable[[], object]) -> Callable[[], None]:
         """Have ``wake`` called, in the cancelling thread, at most once; at once when it is cancelled already.
 
         Returns a function that takes it back.

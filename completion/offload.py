@@ -12,6 +12,7 @@ deque is atomic.
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import threading
 from collections import deque
@@ -19,11 +20,13 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future
 from contextvars import copy_context
 from queue import SimpleQueue
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from completion.cancel import CancelToken
 from completion.contract.chunks import StreamChunk
 from completion.errors import ConfigurationError
+
+log = logging.getLogger(__name__)
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -39,9 +42,17 @@ class Pump:
         source: opens the stream; called in the worker, with the caller's context variables.
         limit: so many chunks stop the worker, until half of them are taken.
         wake: called in any thread when there is news and ``is_awaited`` is set, which it clears.
+        opened: the stream that ``source`` gives, where it is open already: it is closed also when no worker ever runs.
     """
 
-    def __init__(self, source: Callable[[], Iterable[StreamChunk]], *, limit: int, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        source: Callable[[], Iterable[StreamChunk]],
+        *,
+        limit: int,
+        wake: Callable[[], None],
+        opened: Iterable[StreamChunk] | None = None,
+    ) -> None:
         self.chunks: deque[StreamChunk] = deque()
         self.stream: Iterable[StreamChunk] | None = None
         self.error: BaseException | None = None
@@ -50,11 +61,13 @@ class Pump:
         self.is_full = False
         self.token, self._untie = CancelToken.bound()
         self._source: Callable[[], Iterable[StreamChunk]] | None = source
+        self._opened = opened
         self._limit = limit
         self._wake = wake
         # Its put() may come from a finalizer, inside of anything that this very thread is doing.
         self._room: SimpleQueue[None] = SimpleQueue()
         self._forget = self.token.on_cancel(self._on_cancel)
+        self._unqueue = _nothing
 
     def start(self, executor: Executor) -> None:
         """Hand the reading to a worker, with this thread's context variables.
@@ -68,6 +81,10 @@ class Pump:
             self._end()
             raise ConfigurationError(f"no worker thread could be had for the stream: {exc}") from exc
         future.add_done_callback(self._on_done)
+        # One that waits for a thread shall not wait any longer.
+        self._unqueue = self.token.on_cancel(future.cancel)
+        if self.is_over:
+            self._unqueue()
 
     def take(self) -> StreamChunk:
         """The next chunk of a buffer that is not empty."""
@@ -91,6 +108,9 @@ class Pump:
         try:
             with self.token:
                 self._read(source())
+        except (StopIteration, StopAsyncIteration) as error:  # to whoever reads, that would be a good end
+            self.error = RuntimeError(f"the stream raised {type(error).__name__}")
+            self.error.__cause__ = error
         except BaseException as error:
             if not self.token.cancelled:
                 self.error = error
@@ -109,9 +129,7 @@ class Pump:
                 if token.cancelled:
                     break
         finally:
-            close = getattr(stream, "close", None)
-            if close is not None:
-                close()
+            _close(stream)
 
     def _wait_for_room(self) -> None:
         self.is_full = True
@@ -132,15 +150,32 @@ class Pump:
         """The worker is done, or the executor never let it begin."""
         if future.cancelled():
             self.error = ConfigurationError("the executor dropped the stream: it was shut down")
-        elif self.error is None:
-            self.error = future.exception()
+        elif (failure := future.exception()) is not None:  # not of the stream, whose errors are kept
+            self.error = ConfigurationError(f"the executor cannot run the stream in a thread: {failure}")
+            self.error.__cause__ = failure
         self._end()
 
     def _end(self) -> None:
+        if self.stream is None and self._opened is not None:
+            _close(self._opened)
         self.is_over = True
-        self._forget()
-        self._untie()
+        for forget in (self._forget, self._unqueue, self._untie):
+            forget()
         self._tell()
+
+
+def _close(stream: Iterable[StreamChunk]) -> None:
+    """What fails here, in code of somebody else's, does not change what the stream has said."""
+    close = getattr(stream, "close", None)
+    if close is not None:
+        try:
+            close()
+        except Exception:
+            log.exception("closing a stream failed")
+
+
+def _nothing() -> None:
+    pass
 
 
 class Threads(Executor):
@@ -174,26 +209,31 @@ class Threads(Executor):
         crew = self._crew_of_process.setdefault(os.getpid(), _Crew())
         with crew.lock:
             if crew.size >= self.limit:
-                crew.waiting.append(job)
+                crew.waiting[future] = job
+                future.add_done_callback(crew.forget)
                 return future
             crew.size += 1
         try:
             name = f"completion-{next(self._numbers)}"
             threading.Thread(target=crew.work, args=(job,), name=name, daemon=True).start()
         except BaseException:
-            with crew.lock:
-                crew.size -= 1
+            crew.leave()
             raise
         return future
+
+    def give_place(self) -> None:
+        """Somebody will not come back: one more may work."""
+        self.limit += 1
+        self.submit(_nothing)  # whose thread takes the next one that waits
 
 
 class _Crew:
     """The threads of one process that are at work, and the jobs that wait for one."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.size = 0
-        self.waiting: deque[Callable[[], None]] = deque()
+        self.waiting: dict[Future[Any], Callable[[], None]] = {}
 
     def work(self, job: Callable[[], None]) -> None:
         while True:
@@ -202,4 +242,18 @@ class _Crew:
                 if not self.waiting:
                     self.size -= 1
                     return
-                job = self.waiting.popleft()
+                # A finalizer may take it out in this very moment.
+                job = self.waiting.pop(next(iter(self.waiting)), _nothing)
+
+    def forget(self, future: Future[Any]) -> None:
+        """It was cancelled while it waited, or is done."""
+        with self.lock:
+            self.waiting.pop(future, None)
+
+    def leave(self) -> None:
+        """A thread could not be started. Where it was the only one, nobody would come for those that wait."""
+        with self.lock:
+            self.size -= 1
+            left = [] if self.size else list(self.waiting)
+        for future in left:
+            future.cancel()

@@ -728,3 +728,110 @@ def test_asyncio_is_imported_when_it_is_asked_for() -> None:
 def test_an_event_source_that_nobody_listens_to_is_not_opened(server: ProviderServer) -> None:
     AsyncModel(model_at(server.url)).chat_stream(HI)
     assert server.requests == []
+
+
+# What seldom happens
+
+
+@pytest.mark.parametrize("way", ["open", "collect", "read"])
+def test_a_stream_that_is_closed_while_it_opens_says_so(
+    loop: asyncio.AbstractEventLoop, server: ProviderServer, way: str
+) -> None:
+    server.reply(Reply(before_headers=[Stall()]))
+
+    async def main() -> None:
+        stream = AsyncModel(model_of(server)).chat_stream(HI)
+        opening = {"open": stream.open, "collect": stream.collect, "read": stream.__anext__}[way]
+        task = asyncio.ensure_future(opening())
+        await soon(lambda: len(server.requests) == 1)
+        await stream.aclose()
+        with pytest.raises(StreamCancelledError):
+            await task
+
+    loop.run_until_complete(main())
+
+
+@pytest.mark.parametrize("kind", [StopIteration, StopAsyncIteration])
+@pytest.mark.parametrize("when", ["call", "next"])
+def test_an_iterators_word_for_its_end_is_no_end_of_a_turn(kind: type[Exception], when: str) -> None:
+    class Broken:
+        name, model = "broken", "1"
+
+        def __iter__(self) -> Iterator[StreamChunk]:
+            return self
+
+        def __next__(self) -> StreamChunk:
+            raise kind
+
+        def chat_stream(self, req: ChatRequest) -> Any:
+            if when == "call":
+                raise kind
+            return self
+
+    async def main() -> None:
+        await read(AsyncModel(Broken()).chat_stream(HI))
+
+    if (kind, when) == (StopIteration, "next"):
+        asyncio.run(main())  # the end of an iterator, without a TurnFinished: collect() says so
+    else:
+        with pytest.raises(RuntimeError, match=kind.__name__):
+            asyncio.run(main())
+
+
+def test_a_stream_in_a_circle_leaves_no_timer(server: ProviderServer) -> None:
+    server.always(Reply(text("a"), Stall()))
+
+    async def main() -> list[Any]:
+        loop: Any = asyncio.get_running_loop()
+        for _ in range(5):
+            stream: Any = AsyncModel(model_of(server)).chat_stream(HI)
+            await stream.__anext__()
+            stream.itself = stream
+            del stream
+        gc.collect()
+        await asyncio.sleep(0.05)
+        return [timer for timer in loop._scheduled if not timer.cancelled()]
+
+    assert asyncio.run(main()) == []
+    assert server.wait_hung_up(count=5)
+
+
+def test_another_loop_may_close_a_stream_and_does_not_wait(server: ProviderServer) -> None:
+    server.reply(Reply(text("a"), Stall()))
+    stream = AsyncModel(model_of(server)).chat_stream(HI)
+    first = asyncio.new_event_loop()
+    first.run_until_complete(stream.__anext__())
+    asyncio.run(stream.aclose())
+    assert server.wait_hung_up()
+    with pytest.raises(StreamCancelledError):
+        first.run_until_complete(stream.__anext__())
+    first.close()
+
+
+def test_a_stream_that_was_cancelled_before_it_opened_does_not_open(server: ProviderServer) -> None:
+    async def main() -> None:
+        stream = AsyncModel(model_of(server)).chat_stream(HI)
+        stream.cancel()
+        with pytest.raises(StreamCancelledError):
+            await stream
+
+    asyncio.run(main())
+    assert server.requests == []
+
+
+def test_one_that_waits_for_its_turn_is_gone_when_it_is_cancelled(server: ProviderServer) -> None:
+    server.always(Reply(text("a"), Stall()))
+    model = AsyncModel(model_of(server), max_streams=1)
+
+    async def main() -> None:
+        async with model.chat_stream(HI) as stream:
+            await stream.__anext__()
+            waiting = [asyncio.ensure_future(model.chat_stream(HI).collect()) for _ in range(20)]
+            await asyncio.sleep(0.02)
+            for task in waiting:
+                task.cancel()
+            await asyncio.wait(waiting)
+            assert not any(crew.waiting for crew in model._executor._crew_of_process.values())  # type: ignore[attr-defined]
+
+    asyncio.run(main())
+    assert len(server.requests) == 1

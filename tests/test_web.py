@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import gc
 import json
 import logging
 import socket
@@ -12,12 +14,14 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
 
 from completion import (
     AsyncModel,
+    AuthenticationError,
     CancelToken,
     ContextOverflowError,
     FinishReason,
@@ -373,7 +377,42 @@ def test_a_client_that_is_seen_to_leave_is_not_written_to(
     has_left.set()
     assert server.wait_hung_up()
     assert time.monotonic() - began < 1
-    assert reading.within(PATIENCE_S).result == []
+    if render is web.text:
+        assert isinstance(reading.within(PATIENCE_S).error, StreamCancelledError)
+    else:
+        assert reading.within(PATIENCE_S).result == []
+
+
+def test_a_client_that_leaves_before_the_headers_is_seen_too(
+    server: ProviderServer, client: tuple[socket.socket, socket.socket]
+) -> None:
+    server.reply(Reply(before_headers=[Stall()]))
+    theirs, ours = client
+    opening = Caught(lambda: web.sse(partial(model_of(server).chat_stream, HI), environ={"gunicorn.socket": ours}))
+    assert server.wait_for_requests(1)
+    began = time.monotonic()
+    theirs.close()
+    assert server.wait_hung_up()
+    assert time.monotonic() - began < 1
+    assert isinstance(opening.within(PATIENCE_S).error, StreamCancelledError)
+
+
+def test_a_function_that_opens_the_stream_is_called_at_once_and_its_errors_are_raised(server: ProviderServer) -> None:
+    server.reply(Reply.json({"error": {"message": "no"}}, status=401), Reply(text("a"), END))
+    with pytest.raises(AuthenticationError):
+        web.sse(partial(model_of(server).chat_stream, HI))
+    body = web.sse(partial(model_of(server).chat_stream, HI))
+    assert len(server.requests) == 2
+    sent = documents(b"".join(body), b"data: [DONE]\n\n")
+    assert [found["type"] for found in sent] == ["text_delta", "turn_finished"]
+
+
+def test_a_body_of_a_function_that_nobody_read_hangs_up(server: ProviderServer) -> None:
+    server.always(Reply(text("a"), Stall()))
+    web.sse(partial(model_of(server).chat_stream, HI)).close()
+    assert server.wait_hung_up(count=1)
+    web.sse(partial(model_of(server).chat_stream, HI))
+    assert server.wait_hung_up(count=2)
 
 
 def test_a_client_is_seen_to_leave_where_sockets_are_polled_by_gevent(server: ProviderServer) -> None:
@@ -495,3 +534,101 @@ def test_a_chunk_that_cannot_be_said_is_a_failure_after_what_could(render: Calla
     assert b'"Hi"' in sent
     assert b"The answer could not be completed." in sent
     assert b"finish" not in sent.replace(b"finish-step", b"")
+
+
+@pytest.mark.parametrize("render", ALL)
+def test_a_token_of_the_servers_thread_ends_a_body_and_it_does_not_look_finished(
+    render: Callable[..., Any], server: ProviderServer
+) -> None:
+    server.reply(Reply(text("half"), Stall()))
+    pieces: list[bytes] = []
+
+    def reads() -> None:
+        with CancelToken() as token:
+            for piece in render(model_of(server).chat_stream(HI)):
+                pieces.append(piece)
+                if b"half" in piece:
+                    token.cancel()
+
+    reading = Caught(reads).within(PATIENCE_S)
+    assert isinstance(reading.error, StreamCancelledError) == (render is web.text)
+    sent = b"".join(pieces)
+    assert b"was stopped" in sent or b'"abort"' in sent
+    assert server.wait_hung_up()
+
+
+@pytest.mark.parametrize("retry_after", [float("nan"), float("inf"), "soon", True, [1]])
+@pytest.mark.parametrize("side", SIDES)
+def test_a_retry_after_that_json_cannot_say_is_left_out(side: str, retry_after: Any) -> None:
+    error = RateLimitError("no")
+    error.retry_after = retry_after
+    sent = b"".join(body_of(web.sse, side, TextDelta("Hi"), error))
+    assert documents(sent, b"")[-1]["error"]["retry_after"] is None
+
+
+def test_what_an_asynchronous_generator_has_set_up_is_still_there_at_its_next_chunk() -> None:
+    """A context variable to reset, as tracing does it, and a timeout around the chunks."""
+    span: contextvars.ContextVar[str] = contextvars.ContextVar("span")
+    found: list[str] = []
+
+    async def chunks() -> AsyncIterator[StreamChunk]:
+        before = span.set("mine")
+        for chunk in GOOD:
+            yield chunk
+            found.append(span.get())
+        span.reset(before)
+
+    async def main() -> bytes:
+        return b"".join([piece async for piece in web.sse(chunks())])
+
+    assert asyncio.run(main()).endswith(b"data: [DONE]\n\n")
+    assert found == ["mine"] * 2
+
+
+@pytest.mark.parametrize("way", ["aclose", "close", "drop", "cancel"])
+def test_a_generator_of_ones_own_is_closed_whichever_way_its_body_is_left(way: str) -> None:
+    async def main() -> None:
+        closed = asyncio.Event()
+
+        async def chunks() -> AsyncIterator[StreamChunk]:
+            try:
+                yield TextDelta("a")
+                await asyncio.sleep(60)
+            finally:
+                closed.set()
+
+        body: Any = web.sse(chunks(), keep_alive=0.02)
+        while b"keep" not in await body.__anext__():
+            pass
+        if way == "aclose":
+            await body.aclose()
+        elif way == "close":
+            body.close()
+        elif way == "cancel":
+            task = asyncio.ensure_future(body.__anext__())
+            await asyncio.sleep(0)
+            task.cancel()
+        else:
+            body = None
+            gc.collect()
+        await asyncio.wait_for(closed.wait(), PATIENCE_S)
+
+    asyncio.run(main())
+
+
+def test_a_stream_that_was_begun_is_closed_also_when_its_body_is_closed_at_once(server: ProviderServer) -> None:
+    closed = threading.Event()
+
+    def chunks() -> Iterator[StreamChunk]:
+        try:
+            yield TextDelta("a")
+            yield TextDelta("b")
+        finally:
+            closed.set()
+
+    begun = chunks()
+    next(begun)
+    with CancelToken() as token:
+        token.cancel()
+        list(web.sse(begun))
+    assert closed.wait(PATIENCE_S)

@@ -1,6 +1,6 @@
 """From a stream to the body of an HTTP response; no framework is imported.
 
-    body = web.sse(model.chat_stream(req), environ=request.environ)     # Flask
+    body = web.sse(partial(model.chat_stream, req), environ=request.environ)     # Flask
     return Response(body, headers=body.headers)
 
     body = web.sse(await async_model.chat_stream(req))                  # an async view of Django
@@ -29,12 +29,13 @@ if TYPE_CHECKING:
 
 __all__ = ["ErrorInfo", "explain", "ndjson", "read_ui_messages", "sse", "text", "ui_messages"]
 
+Blocking = Iterable[StreamChunk] | Callable[[], Iterable[StreamChunk]]
 OnError = Callable[[Exception], str]
 
 
 @overload
 def sse(
-    stream: Iterable[StreamChunk],
+    stream: Blocking,
     *,
     keep_alive: float | None = None,
     on_error: OnError = explain,
@@ -56,8 +57,10 @@ def sse(stream: Any, **options: Any) -> WsgiBody | AsgiBody:
     an ASGI server tells; a WSGI server finds out when it writes twice, or shows the socket.
 
     Args:
-        stream: what ``chat_stream`` gives, or any (asynchronous) iterable of chunks that ends with a TurnFinished.
-        keep_alive: so many seconds of silence bring a comment. None is 0.4, so that a server notices within a second
+        stream: what ``chat_stream`` gives, or any (asynchronous) iterable of chunks that ends with a TurnFinished. For
+            WSGI also a function that opens the stream, such as ``partial(model.chat_stream, req)``: it is called now,
+            its errors are raised here, and a client that leaves while it waits for the provider is noticed as well.
+        keep_alive: so many seconds of silence bring a comment. None is 0.3, so that a server notices within a second
             that nobody is there; and 15, for the proxies on the way, where ``environ`` shows the socket. Each comment
             costs a write and 14 bytes.
         on_error: from an error to what the client may know of it. The default tells the kind, and none of the
@@ -75,7 +78,7 @@ def sse(stream: Any, **options: Any) -> WsgiBody | AsgiBody:
 
 @overload
 def ndjson(
-    stream: Iterable[StreamChunk],
+    stream: Blocking,
     *,
     keep_alive: float | None = None,
     on_error: OnError = explain,
@@ -96,7 +99,7 @@ def ndjson(stream: Any, **options: Any) -> WsgiBody | AsgiBody:
 
 @overload
 def text(
-    stream: Iterable[StreamChunk],
+    stream: Blocking,
     *,
     on_error: OnError = explain,
     environ: Mapping[str, Any] | None = None,
@@ -116,7 +119,7 @@ def text(stream: Any, **options: Any) -> WsgiBody | AsgiBody:
 
 @overload
 def ui_messages(
-    stream: Iterable[StreamChunk],
+    stream: Blocking,
     *,
     message_id: str | None = None,
     keep_alive: float | None = None,
@@ -150,6 +153,8 @@ def _body(
     stream: Any, protocol: Protocol, *, keep_alive: float | None = None, on_error: OnError = explain, **options: Any
 ) -> WsgiBody | AsgiBody:
     ways = [way for way in ("__iter__", "__aiter__") if hasattr(type(stream), way)]
+    if not ways and callable(stream) and not isinstance(stream, type):
+        ways = ["__iter__"]
     if len(ways) != 1 or isinstance(stream, str | bytes):
         what = "is both iterable and asynchronously iterable" if ways[1:] else f"is a {type(stream).__name__}"
         raise TypeError(f"completion.web takes what chat_stream() gives, or an iterable of chunks; this {what}")

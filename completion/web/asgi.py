@@ -7,6 +7,7 @@ from typing import Final
 
 from completion.aio import AsyncChatStream, Paced
 from completion.contract.chunks import StreamChunk
+from completion.errors import StreamCancelledError
 from completion.web.protocols import Rendering
 from completion.web.wsgi import SOON_SECONDS
 
@@ -46,6 +47,8 @@ class AsgiBody(AsyncIterator[bytes]):
         error, self._error = self._error, None
         if error is not None and self._rendering.breaks_off:
             raise error
+        if not self._rendering.has_ended and self._rendering.breaks_off:
+            raise StreamCancelledError("the body was closed before its end")
         raise StopAsyncIteration
 
     async def _next(self) -> bytes:
@@ -70,6 +73,8 @@ class AsgiBody(AsyncIterator[bytes]):
         except BaseException:
             self.close()
             raise
+        if self._is_over:  # closed meanwhile
+            return b""
         self._is_over = True
         last, self._error = self._rendering.end(error)
         return b"".join(pieces) + last

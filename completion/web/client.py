@@ -48,18 +48,21 @@ class _Watched:
     def has_left(self) -> bool:
         """Nothing is taken from the socket: what a client sends ahead belongs to its next request."""
         try:
-            return _is_closed_by_peer(self._socket)
-        except (OSError, ValueError):  # closed on this side
+            return self._socket.fileno() < 0 or _is_closed_by_peer(self._socket)
+        except OSError:  # closed on this side
             return True
 
 
 def _is_closed_by_peer(sock: socket.socket) -> bool:
-    # gevent's poll, a class, does not know of closed halves.
-    if hasattr(select, "POLLRDHUP") and not isinstance(select.poll, type):
+    if hasattr(select, "poll"):
         poll = select.poll()
-        poll.register(sock, select.POLLRDHUP)
-        return bool(poll.poll(0))
-    if not select.select([sock], [], [], 0)[0]:
+        # gevent's, a class, does not know of closed halves; nor do other systems than Linux.
+        knows_halves = hasattr(select, "POLLRDHUP") and not isinstance(select.poll, type)
+        poll.register(sock, select.POLLRDHUP if knows_halves else select.POLLIN)
+        told = poll.poll(0)
+        if knows_halves or not told:
+            return bool(told)
+    elif not select.select([sock], [], [], 0)[0]:
         return False
     # Below TLS, which allows no peeking.
     return not socket.socket.recv(sock, 1, socket.MSG_PEEK)

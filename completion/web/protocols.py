@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import typing
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -144,6 +145,8 @@ class Rendering:
         self._protocol = protocol
         self._on_error = on_error
         self._turn_is_over = False
+        self.has_ended = False
+        """The last bytes were said: those of a good end, or of a failure."""
         self.headers = {**HEADERS, **protocol.headers}
         self.keep_alive = protocol.keep_alive
         self.breaks_off = isinstance(protocol, Text)
@@ -159,6 +162,7 @@ class Rendering:
 
     def end(self, error: Exception | None) -> tuple[bytes, Exception | None]:
         """The last bytes, and the error that they tell of: also where chunks just end."""
+        self.has_ended = True
         if error is None and not self._turn_is_over:
             error = TruncatedStreamError("the chunks ended without a TurnFinished")
         if error is None:
@@ -167,7 +171,7 @@ class Rendering:
             log.warning("a stream to a client ended with %s", in_short(error))
         else:
             log.error("a stream to a client failed", exc_info=error)
-        told = ErrorInfo(type(error).__name__, self._explained(error), getattr(error, "retry_after", None))
+        told = ErrorInfo(type(error).__name__, self._explained(error), _seconds(getattr(error, "retry_after", None)))
         return self._protocol.failure(told), error
 
     def _explained(self, error: Exception) -> str:
@@ -176,6 +180,12 @@ class Rendering:
         except Exception:
             log.exception("on_error failed")
             return explain(error)
+
+
+def _seconds(given: Any) -> float | None:
+    """As JSON can say them; an error may be of anybody's making."""
+    is_number = isinstance(given, int | float) and not isinstance(given, bool)
+    return given if is_number and math.isfinite(given) else None
 
 
 _encoded = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
