@@ -10,10 +10,17 @@ found = re.search(r'__version__ = "(.+)"', (HERE / "completion" / "version.py").
 assert found, "completion/version.py has no __version__"
 
 LOCAL = ["xllamacpp>=2026.10", "filelock>=3.12", "platformdirs>=4"]
+TOOLS = ["pydantic>=2.11", "docstring-parser>=0.16"]
+REDACTION = ["regex>=2024.4"]
+OTEL = ["opentelemetry-api>=1.30"]
 NOTEBOOK = ["ipykernel>=6.29"]
 # What the programs in examples/ are made of and served by.
 EXAMPLES = ["flask>=3", "django>=4.2", "gunicorn>=23", "uvicorn>=0.30", "markdown-it-py>=3"]
 UVLOOP = ["uvloop>=0.21; sys_platform != 'win32'"]
+TEST = [
+    *("pytest>=8", "hypothesis>=6.100", "coverage>=7.6", "trustme>=1.2", "docutils>=0.21"),
+    *("opentelemetry-sdk>=1.30", "opentelemetry-exporter-otlp-proto-http>=1.30"),
+]
 
 setup(
     name="completion",
@@ -36,9 +43,12 @@ setup(
     ],
     extras_require={
         "local": LOCAL,
+        "tools": TOOLS,
+        "redaction": REDACTION,
+        "otel": OTEL,
         "notebook": NOTEBOOK,
         "examples": [*LOCAL, *EXAMPLES],
-        "test": [*LOCAL, *UVLOOP, "pytest>=8", "hypothesis>=6.100", "coverage>=7.6", "trustme>=1.2", "docutils>=0.21"],
+        "test": [*LOCAL, *TOOLS, *REDACTION, *OTEL, *UVLOOP, *TEST],
         # For tests/apps: real servers, a browser, kernels.
         "apps": [*EXAMPLES, *NOTEBOOK, "nbclient>=0.10", "playwright>=1.48", "gevent>=24.10", "celery>=5.4"],
         "bench": [*LOCAL, "anthropic>=0.80", "openai>=2", "matplotlib>=3.9"],

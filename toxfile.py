@@ -1,5 +1,5 @@
-"""tox finds the Pythons on PATH; those that pyenv keeps beside each other are added to it here. And coverage is
-measured on one of them: the one that runs tox."""
+"""tox finds the Pythons on PATH; those that pyenv keeps beside each other are added to it here. And one of them,
+the one that runs tox, measures coverage and takes the long tables of the tests whole."""
 
 import os
 import sys
@@ -7,5 +7,7 @@ from pathlib import Path
 
 root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
 kept = sorted(str(path) for path in root.glob("versions/3.*/bin"))
-os.environ[f"RUN_py3{sys.version_info.minor}"] = "coverage run"
+own = f"py3{sys.version_info.minor}"
+os.environ[f"RUN_{own}"] = "coverage run"
+os.environ[f"SAMPLED_{own}"] = ""
 os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", ""), *kept])

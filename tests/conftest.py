@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import signal
 import ssl
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 import trustme
+from filelock import FileLock
 
 from completion.testing import ProviderServer
+from tests.wires import IS_SAMPLED
 
 # A busy machine is no fault of the code.
-hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.register_profile("no deadline", deadline=None, max_examples=20 if IS_SAMPLED else 100)
 hypothesis.settings.load_profile("no deadline")
 
 _FOREIGN = ("OPENAI_", "ANTHROPIC_", "AZURE_OPENAI_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "NETRC")
 _CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+
+
+if IS_SAMPLED:
+    collect_ignore = ["test_readme.py", "test_docs.py"]
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell that was told to start us with & has it ignored, here and in every process of a test.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """What pytest has made by now lives to the end: no gc.collect() of a test looks at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +45,17 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
         if name.upper().startswith((*_FOREIGN, *_CERTIFICATES)):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def turn_at_the_model() -> Iterator[None]:
+    """One test at a time computes with the embedded model, of all that run on this machine.
+
+    Its threads wait for each other at every layer: two models on the same cores take ten times as long as one after
+    the other.
+    """
+    with FileLock(Path(tempfile.gettempdir()) / "completion-tests.lock"):
+        yield
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ from completion import (
     collect,
 )
 from completion.testing import Cut, ProviderServer, Reply, WaitFor, event
-from tests.wires import order_faults, read_to_the_end
+from tests.wires import cuts_of, order_faults, read_to_the_end
 
 KEY = "sk-ant-api03-secret"
 HI = ChatRequest("hi")
@@ -222,7 +222,7 @@ def test_an_answer_cut_at_any_byte_is_whole_or_an_error(
 ) -> None:
     sent, expected, _ = CASES[case]
     whole = collect(expected)
-    offsets = range(len(sent))
+    offsets = cuts_of(sent)
     outcomes = []
     for offset in offsets:
         shared.reply(Reply(sent[:offset], Cut(), framing=framing))
@@ -235,7 +235,7 @@ def test_an_answer_cut_at_any_byte_is_whole_or_an_error(
             assert found == expected[: len(found)], offset
         outcomes.append(error is None)
     # From some byte on the turn stands, before it none does: the byte that completes its end.
-    first = outcomes.index(True) if True in outcomes else len(sent)
+    first = next((offset for offset, is_whole in zip(offsets, outcomes, strict=True) if is_whole), len(sent))
     assert outcomes == [offset >= first for offset in offsets]
     assert first > sent.rindex(b"message_delta" if b"message_delta" in sent else b"message_stop")
 
@@ -466,8 +466,8 @@ def test_it_pickles_with_what_it_was_given(server: ProviderServer) -> None:
 BRIEF = ChatRequest("Say hello.", max_tokens=6, temperature=0.0)
 
 
-@pytest.fixture(scope="module")
-def local() -> AnthropicModel:
+@pytest.fixture
+def local(turn_at_the_model: None) -> AnthropicModel:
     pytest.importorskip("xllamacpp")
     served = LocalModel()
     return AnthropicModel("any", base_url=served.base_url, api_key=served.api_key)

@@ -17,6 +17,7 @@ from completion.errors import ConfigurationError
 from completion.weights import weights_path
 
 pytest.importorskip("xllamacpp")
+pytestmark = pytest.mark.usefixtures("turn_at_the_model")
 
 ROOT = Path(__file__).parent.parent
 PRELUDE = """

@@ -50,6 +50,7 @@ from completion import (
     UrlSource,
     Usage,
 )
+from tests.wires import IS_SAMPLED
 
 # --- strategies: every class of the contract -------------------------------------------------------------------------
 
@@ -148,7 +149,7 @@ turns = st.builds(
     st.lists(calls_malformed, max_size=2).map(tuple),
 )
 
-few = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+few = settings(max_examples=12 if IS_SAMPLED else 60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 # --- there and back --------------------------------------------------------------------------------------------------

@@ -27,6 +27,8 @@ from completion import (
 )
 from completion.weights import weights_path
 
+pytestmark = pytest.mark.usefixtures("turn_at_the_model")
+
 BRIEF = ChatRequest("Say hello.", max_tokens=8, temperature=0.0, seed=1)
 
 

@@ -34,7 +34,7 @@ from completion import (
     collect,
 )
 from completion.testing import Cut, ProviderServer, Reply, WaitFor, event
-from tests.wires import DONE, body, calls, delta, order_faults, piece, read_to_the_end
+from tests.wires import DONE, body, calls, cuts_of, delta, order_faults, piece, read_to_the_end
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +184,7 @@ def test_an_answer_cut_at_any_byte_is_whole_or_an_error(
 ) -> None:
     sent, expected = CUT[case]
     whole = collect(expected)
-    offsets = range(len(sent))
+    offsets = cuts_of(sent)
     outcomes = []
     for offset in offsets:
         server.reply(Reply(sent[:offset], Cut(), framing=framing))
@@ -197,7 +197,7 @@ def test_an_answer_cut_at_any_byte_is_whole_or_an_error(
             assert found == expected[: len(found)], offset
         outcomes.append(error is None)
     # From some byte on the turn stands, before it none does: the byte that completes its end.
-    first = outcomes.index(True) if True in outcomes else len(sent)
+    first = next((offset for offset, is_whole in zip(offsets, outcomes, strict=True) if is_whole), len(sent))
     assert outcomes == [offset >= first for offset in offsets]
     assert first > sent.rindex(b"finish_reason" if b'"finish_reason":"' in sent else b"[DONE]")
 
