@@ -12,7 +12,8 @@
 
 To read the code, follow the path: ``contract`` (what is asked and answered), ``adapters.anthropic`` (lower and
 assemble), ``endpoint`` (the spine), ``transport`` (requests), ``sse`` (sseclient), ``assembly`` (order of a turn).
-On it stand ``attempts``, ``retry`` and ``fallback``; and ``offload``, with ``aio`` (asyncio), ``web`` and ``notebook``.
+On it stand ``attempts``, ``retry`` and ``fallback``; ``offload``, with ``aio`` (asyncio), ``web`` and ``notebook``; and
+``engine``, which runs tools, with ``tracing`` and ``otel``.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,7 @@ from completion.contract.messages import (
 )
 from completion.contract.model import CompletionClient, CompletionModel
 from completion.contract.request import ChatRequest, JsonSchema, SystemBlock, ToolChoice, ToolDefinition
+from completion.contract.run import Abort, RunFinished, RunStarted, StepFinished, StepStarted, ToolResult
 from completion.contract.stream import ChatStream, ResponseInfo
 from completion.contract.turn import Turn, collect
 from completion.errors import (
@@ -95,10 +97,34 @@ from completion.version import __version__
 
 if TYPE_CHECKING:
     from completion.aio import AsyncModel
+    from completion.engine import (
+        AbortRun,
+        Approval,
+        CallLimit,
+        Conversation,
+        FunctionTool,
+        LoopDetection,
+        Middleware,
+        Redaction,
+        Refusal,
+        RunConfig,
+        RunInfo,
+        RunResult,
+        RunStream,
+        Tool,
+        ToolContext,
+        ToolError,
+        run_chat,
+        tool,
+    )
+    from completion.tracing import JsonTracer
 
 __all__ = [
+    "Abort",
+    "AbortRun",
     "AnthropicClient",
     "AnthropicModel",
+    "Approval",
     "AsyncModel",
     "AudioBlock",
     "AuthenticationError",
@@ -107,6 +133,7 @@ __all__ = [
     "Base64Source",
     "Block",
     "CacheControl",
+    "CallLimit",
     "CancelToken",
     "ChatRequest",
     "ChatStream",
@@ -117,18 +144,23 @@ __all__ = [
     "ConnectTimeoutError",
     "ContentFilterError",
     "ContextOverflowError",
+    "Conversation",
     "DeadlineExceededError",
     "DocumentBlock",
     "FallbackModel",
     "FileSource",
     "FinishReason",
+    "FunctionTool",
     "IdleTimeoutError",
     "ImageBlock",
     "InvalidRequestError",
     "JsonSchema",
+    "JsonTracer",
     "LocalModel",
+    "LoopDetection",
     "MalformedStreamError",
     "Message",
+    "Middleware",
     "NotFoundError",
     "OpenAIClient",
     "OpenAIModel",
@@ -145,14 +177,24 @@ __all__ = [
     "ReasoningFinished",
     "RedactedReasoning",
     "RedactedReasoningBlock",
+    "Redaction",
+    "Refusal",
     "RequestTooLargeError",
     "ResponseInfo",
     "RetryConfig",
     "RetryEvent",
     "Retryable",
     "RetryingModel",
+    "RunConfig",
+    "RunFinished",
+    "RunInfo",
+    "RunResult",
+    "RunStarted",
+    "RunStream",
     "ServerError",
     "Source",
+    "StepFinished",
+    "StepStarted",
     "StreamCancelledError",
     "StreamChunk",
     "StreamError",
@@ -160,13 +202,17 @@ __all__ = [
     "TextBlock",
     "TextDelta",
     "Timeout",
+    "Tool",
     "ToolCallArgsDelta",
     "ToolCallBlock",
     "ToolCallFinished",
     "ToolCallMalformed",
     "ToolCallStarted",
     "ToolChoice",
+    "ToolContext",
     "ToolDefinition",
+    "ToolError",
+    "ToolResult",
     "ToolResultBlock",
     "Transient",
     "TransportError",
@@ -179,14 +225,40 @@ __all__ = [
     "__version__",
     "collect",
     "model",
+    "run_chat",
+    "tool",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """AsyncModel, when it is asked for: whoever does without it shall not pay for asyncio."""
-    if name != "AsyncModel":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from completion.aio import AsyncModel
+# What most programs do without, and shall not pay for: imported when it is asked for.
+_LATER = {
+    "AsyncModel": "aio",
+    "JsonTracer": "tracing",
+    "AbortRun": "engine",
+    "Approval": "engine",
+    "CallLimit": "engine",
+    "Conversation": "engine",
+    "FunctionTool": "engine",
+    "LoopDetection": "engine",
+    "Middleware": "engine",
+    "Redaction": "engine",
+    "Refusal": "engine",
+    "RunConfig": "engine",
+    "RunInfo": "engine",
+    "RunResult": "engine",
+    "RunStream": "engine",
+    "Tool": "engine",
+    "ToolContext": "engine",
+    "ToolError": "engine",
+    "run_chat": "engine",
+    "tool": "engine",
+}
 
-    globals()[name] = AsyncModel
-    return AsyncModel
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    globals()[name] = found = getattr(import_module(f"completion.{_LATER[name]}"), name)
+    return found

@@ -85,12 +85,12 @@ class AsyncModel:
 
         What keeps it from opening is raised there, and what breaks it later by ``async for``.
         """
+        return self.stream(partial(self.inner.chat_stream, req))
+
+    def stream(self, source: Callable[[], Chunks]) -> AsyncChatStream:
+        """Any blocking stream that a function opens, in the same manner: ``stream(partial(run_chat, model, req))``."""
         return AsyncChatStream(
-            partial(self.inner.chat_stream, req),
-            executor=self._executor,
-            buffer=self._buffer,
-            provider=self.name,
-            model=self.model,
+            source, executor=self._executor, buffer=self._buffer, provider=self.name, model=self.model
         )
 
     def __reduce__(self) -> tuple[type[AsyncModel], tuple[Any, ...]]:

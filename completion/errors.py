@@ -33,6 +33,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from completion.contract.chunks import Usage
+    from completion.contract.messages import Message
     from completion.contract.turn import Turn
 
 BODY_LIMIT = 64 * 1024
@@ -65,8 +67,8 @@ class CompletionError(Exception):
     (of HTTP, or the provider's own number for an error inside a 200 body), ``code`` (the provider's word),
     ``message`` (what happened, without the prefix that ``str(error)`` adds), ``request_id``, ``retry_after``
     (seconds), ``body`` (text of the provider's answer, at most 64 KiB), ``should_retry`` (the provider's
-    ``x-should-retry``), ``attempts`` (the calls that a RetryingModel made) and ``partial`` (the ``Turn`` so far, after
-    ``collect()``). Errors pickle.
+    ``x-should-retry``), ``attempts`` (the calls that a RetryingModel made), ``partial`` (the ``Turn`` so far, after
+    ``collect()``), and of a run ``partial_messages`` (those of its finished steps) and ``usage`` so far. Errors pickle.
     """
 
     def __init__(
@@ -94,6 +96,8 @@ class CompletionError(Exception):
         self.should_retry = should_retry
         self.attempts: int | None = None
         self.partial: Turn | None = None
+        self.partial_messages: tuple[Message, ...] | None = None
+        self.usage: Usage | None = None
 
     def __str__(self) -> str:
         facts = [str(part) for part in (self.status, self.code) if part is not None]

@@ -13,7 +13,8 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import repeat
 from random import SystemRandom
@@ -82,6 +83,19 @@ class RetryEvent:
     error: Exception
     provider: str
     model: str
+
+
+_watcher: ContextVar[Callable[[RetryEvent], object] | None] = ContextVar("completion_retry_watcher", default=None)
+
+
+@contextmanager
+def watching_retries(told: Callable[[RetryEvent], object]) -> Iterator[None]:
+    """Tell ``told`` as well of what is retried inside of this block, by whichever RetryingModel."""
+    outer = _watcher.set(told)
+    try:
+        yield
+    finally:
+        _watcher.reset(outer)
 
 
 class RetryingModel:
@@ -171,8 +185,9 @@ class _Retries(Attempts):
             "%s %s: attempt %d of %d failed, the next is in %.2f s: %s",
             *(event.provider, event.model, event.attempt, event.max_attempts, delay, in_short(error)),
         )
-        if owner.on_retry is not None:
-            owner.on_retry(event)
+        for told in (owner.on_retry, _watcher.get()):
+            if told is not None:
+                told(event)
         return True
 
     def note(self, error: Exception) -> None:

@@ -37,6 +37,7 @@ from completion import (
     TruncatedStreamError,
     Turn,
     UnsupportedContentError,
+    Usage,
 )
 
 TREE: list[tuple[type[CompletionError], type[Exception]]] = [
@@ -88,6 +89,7 @@ def test_every_error_pickles_with_all_its_facts(kind: type[CompletionError], tra
     )
     error.partial = Turn(Message.assistant("a"))
     error.__dict__["attempts"] = 3
+    error.usage, error.partial_messages = Usage(1, 2), (Message.user("Hi"),)
     copied = travel(error)
     assert type(copied) is kind
     assert copied.args == ("no",)
@@ -103,6 +105,8 @@ def test_every_error_pickles_with_all_its_facts(kind: type[CompletionError], tra
         "should_retry": True,
         "partial": Turn(Message.assistant("a")),
         "attempts": 3,
+        "partial_messages": (Message.user("Hi"),),
+        "usage": Usage(1, 2),
     }
 
 
@@ -136,6 +140,8 @@ def test_facts_that_are_not_known_are_none() -> None:
         "should_retry": None,
         "attempts": None,
         "partial": None,
+        "partial_messages": None,
+        "usage": None,
     }
 
 

@@ -17,6 +17,7 @@ ROOT = Path(completion.__file__).parent
 # From the ground up: a module imports from those before it, and from its own package.
 ORDER = (
     "version",
+    "terminal",
     "errors",
     "cancel",
     "contract",
@@ -32,13 +33,15 @@ ORDER = (
     "fallback",
     "offload",
     "aio",
+    "engine",
+    "tracing",
+    "otel",
     "weights",
     "embedded",
     "adapters",
     "registry",
     "",  # completion itself
     "web",
-    "terminal",
     "notebook",
     "testing",
     "cli",
@@ -59,10 +62,19 @@ DOORS = {
     "subprocess": "weights",
     "asyncio": "aio",
     "IPython": "notebook",
+    "pydantic": "engine.schema",
+    "pydantic_core": "engine.schema",
+    "docstring_parser": "engine.schema",
+    "typing_extensions": "engine.schema",
+    "regex": "engine.guards",
+    "opentelemetry": "otel",
 }
 
 # What may import inside of a function: what is optional, and what would double the time of `import completion`.
-LAZY = {"", "contract.codec", "adapters.local", "embedded", "weights", "registry", "retry", "web", "notebook", "cli"}
+LAZY = {
+    "", "contract.codec", "adapters.local", "embedded", "weights", "registry", "retry", "engine.tools", "engine.guards",
+    "otel", "web", "notebook", "cli",
+}  # fmt: skip
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:
@@ -139,7 +151,7 @@ def test_nothing_is_imported_inside_of_a_function(module: str) -> None:
 
 
 def test_importing_the_library_imports_nothing_slow() -> None:
-    slow = ("dataclasses_json", "marshmallow", "xllamacpp", "asyncio", "numpy")
+    slow = ("dataclasses_json", "marshmallow", "xllamacpp", "asyncio", "numpy", "pydantic", "opentelemetry")
     code = f"import completion, sys; print([name for name in {slow} if name in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT.parent, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

@@ -27,19 +27,24 @@ from completion import (
     ReasoningFinished,
     RedactedReasoning,
     RedactedReasoningBlock,
+    RunStarted,
     StreamChunk,
     TextBlock,
     TextDelta,
+    Tool,
     ToolCallArgsDelta,
     ToolCallBlock,
     ToolCallFinished,
     ToolCallMalformed,
     ToolCallStarted,
+    ToolDefinition,
     ToolResultBlock,
     TurnFinished,
     UrlSource,
     Usage,
     collect,
+    run_chat,
+    web,
 )
 from completion.adapters import anthropic, openai
 from completion.testing import ScriptedModel
@@ -795,3 +800,46 @@ def test_what_comes_back_is_a_request_that_openai_takes() -> None:
         {"role": "assistant", "content": "It is warm."},
         {"role": "user", "content": "Thanks."},
     ]
+
+
+def test_a_run_is_one_message_and_each_of_its_turns_a_step() -> None:
+    model = ScriptedModel(
+        [
+            ToolCallStarted("c1", "get"),
+            ToolCallFinished("c1", "get", {"a": 1}),
+            ToolCallStarted("c2", "no"),
+            ToolCallFinished("c2", "no", {}),
+            TurnFinished(FinishReason.TOOL_USE, Usage(1, 2)),
+        ],
+        [TextDelta("It is 3."), TurnFinished(FinishReason.END_TURN, Usage(3, 4))],
+    )
+    tool = Tool(ToolDefinition("get", "Gets.", {"type": "object"}), lambda a: a + 2)
+    found = parsed(b"".join(web.ui_messages(run_chat(model, ChatRequest("Hi"), [tool]))).removesuffix(DONE))
+    assert [event["type"] for event in found] == [
+        *(
+            "start",
+            "start-step",
+            "tool-input-start",
+            "tool-input-available",
+            "tool-input-start",
+            "tool-input-available",
+        ),
+        *("tool-output-available", "tool-output-error", "finish-step"),
+        *("start-step", "text-start", "text-delta", "text-end", "finish-step", "finish"),
+    ]
+    assert found[6] == {"type": "tool-output-available", "toolCallId": "c1", "output": "3"}
+    assert "There is no tool" in found[7]["errorText"]
+    metadata = found[-1]["messageMetadata"]
+    assert (metadata["reason"], metadata["usage"]["inputTokens"], metadata["usage"]["outputTokens"]) == (
+        "end_turn",
+        4,
+        6,
+    )
+    assert metadata["runId"].startswith("run_")
+
+
+@pytest.mark.parametrize("render", [web.sse, web.ndjson, web.ui_messages])
+def test_a_run_that_is_cut_after_a_turn_does_not_look_finished(render: Any) -> None:
+    started = RunStarted("run_1", "scripted", "m")
+    chunks = [started, TextDelta("Hi"), TurnFinished(FinishReason.TOOL_USE)]
+    assert b"The answer is not complete" in b"".join(render(iter(chunks)))

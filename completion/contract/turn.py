@@ -105,8 +105,8 @@ class TurnSoFar:
 
     def __init__(self) -> None:
         self.end: TurnFinished | None = None
+        self.calls: list[ToolCallFinished | ToolCallMalformed] = []
         self._blocks: list[Block] = []
-        self._malformed: list[ToolCallMalformed] = []
         self._text: list[str] = []
         self._reasoning: list[str] = []
 
@@ -136,11 +136,12 @@ class TurnSoFar:
             case RedactedReasoning(data):
                 self._append(RedactedReasoningBlock(data))
             case ToolCallFinished(call_id, name, args, signature):
+                self.calls.append(chunk)
                 self._append(ToolCallBlock(call_id, name, args, signature))
             case ProviderBlockFinished(provider, data):
                 self._append(ProviderBlock(provider, data))
             case ToolCallMalformed():
-                self._malformed.append(chunk)
+                self.calls.append(chunk)
             case TurnFinished():
                 self.end = chunk
 
@@ -152,7 +153,7 @@ class TurnSoFar:
         if self._reasoning:  # broken off inside: there is no signature, and no closing chunk
             blocks.append(ReasoningBlock("".join(self._reasoning)))
         message = Message("assistant", blocks)
-        malformed = tuple(self._malformed)
+        malformed = tuple(call for call in self.calls if isinstance(call, ToolCallMalformed))
         if self.end is None:
             return Turn(message, malformed_calls=malformed)
         end = self.end

@@ -12,11 +12,12 @@ import logging
 import math
 import typing
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 from completion.attempts import in_short
 from completion.contract.chunks import StreamChunk, TextDelta, TurnFinished
+from completion.contract.run import RunFinished, RunStarted, StepFinished
 from completion.errors import (
     CompletionError,
     ContentFilterError,
@@ -144,7 +145,8 @@ class Rendering:
     def __init__(self, protocol: Protocol, on_error: Callable[[Exception], str]) -> None:
         self._protocol = protocol
         self._on_error = on_error
-        self._turn_is_over = False
+        self._last: type[StreamChunk] = TurnFinished
+        self._is_complete = False
         self.has_ended = False
         """The last bytes were said: those of a good end, or of a failure."""
         self.headers = {**HEADERS, **protocol.headers}
@@ -156,15 +158,17 @@ class Rendering:
         return self._protocol.begin()
 
     def piece(self, chunk: StreamChunk) -> bytes:
-        if isinstance(chunk, TurnFinished):
-            self._turn_is_over = True
+        if isinstance(chunk, RunStarted):
+            self._last = RunFinished
+        elif isinstance(chunk, self._last):
+            self._is_complete = True
         return self._protocol.piece(chunk)
 
     def end(self, error: Exception | None) -> tuple[bytes, Exception | None]:
         """The last bytes, and the error that they tell of: also where chunks just end."""
         self.has_ended = True
-        if error is None and not self._turn_is_over:
-            error = TruncatedStreamError("the chunks ended without a TurnFinished")
+        if error is None and not self._is_complete:
+            error = TruncatedStreamError(f"the chunks ended without a {self._last.__name__}")
         if error is None:
             return self._protocol.end(), None
         if isinstance(error, CompletionError):
@@ -208,4 +212,6 @@ def json_bytes(value: Any) -> bytes:
 def _as_json(chunk: StreamChunk) -> bytes:
     if type(chunk) is TextDelta:  # nearly all of them are; the codec takes ten times as long
         return json_bytes({"type": "text_delta", "delta": chunk.delta})
+    if isinstance(chunk, StepFinished | RunFinished):  # the history is the server's: what guards have hidden is in it
+        chunk = replace(chunk, new_messages=())
     return chunk.to_json().encode()

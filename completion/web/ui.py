@@ -29,6 +29,8 @@ from completion.contract.chunks import (
     TurnFinished,
     Usage,
 )
+from completion.contract.messages import Block, TextBlock
+from completion.contract.run import Abort, RunFinished, StepFinished, StepStarted, ToolResult
 from completion.web.protocols import KEEP_ALIVE, ErrorInfo, json_bytes
 
 METADATA = "completion"
@@ -53,7 +55,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 class UiMessages:
-    """One turn as one step of a UI message; one instance a stream.
+    """One turn as one step of a UI message, or a run with its turns as steps; one instance a stream.
 
     Args:
         message_id: the id that the message is to have at the client. None lets the client choose, and is also right
@@ -71,12 +73,13 @@ class UiMessages:
         self._part_id = ""
         self._delta = b""  # an event with more of the open part, up to its text
         self._sources: set[str] = set()
-        self._turn_end: TurnFinished | None = None
+        self._ending: TurnFinished | RunFinished | None = None
+        self._is_in_step = False
 
     def begin(self) -> bytes:
         """The beginning of the message and of its step."""
         own = {} if self._message_id is None else {"messageId": self._message_id}
-        return _event({"type": "start", **own}) + _event({"type": "start-step"})
+        return _event({"type": "start", **own}) + self._start_step()
 
     def piece(self, chunk: StreamChunk) -> bytes:
         """The events for one chunk, perhaps none. A TurnFinished is kept for ``end()``."""
@@ -92,24 +95,36 @@ class UiMessages:
                 return self._start("reasoning") + self._close(_metadata("redacted", data))
             case ToolCallArgsDelta(call_id, delta):
                 return _event({"type": "tool-input-delta", "toolCallId": call_id, "inputTextDelta": delta})
-            case TurnFinished():
-                self._turn_end = chunk
+            case TurnFinished() | RunFinished():
+                self._ending = chunk
                 return b""
-        # Results of tools, where a stream will carry them: tool-output-available, then finish-step and start-step.
+            case StepStarted():
+                return self._start_step()
+            case StepFinished():
+                return self._finish_step()
         return self._close() + b"".join(map(_event, self._whole(chunk)))
 
     def end(self) -> bytes:
         """The good end, after the TurnFinished."""
         finish: dict[str, Any] = {"type": "finish"}
-        if (turn_end := self._turn_end) is not None:
-            finish |= {"finishReason": FINISH_REASONS[turn_end.reason], "messageMetadata": _turn_metadata(turn_end)}
-        return self._close() + _event({"type": "finish-step"}) + _event(finish) + DONE
+        if (ending := self._ending) is not None:
+            finish |= {"finishReason": FINISH_REASONS[ending.reason], "messageMetadata": _metadata_of(ending)}
+        return self._finish_step() + _event(finish) + DONE
 
     def failure(self, error: ErrorInfo) -> bytes:
         """The end of a stream that broke: the client shows the error and keeps what it has."""
         is_abort = error.type == "StreamCancelledError"
         event = {"type": "abort"} if is_abort else {"type": "error", "errorText": error.message}
         return self._close() + _event(event) + DONE
+
+    def _start_step(self) -> bytes:
+        """The first step begins with the message."""
+        was_in_step, self._is_in_step = self._is_in_step, True
+        return b"" if was_in_step else _event({"type": "start-step"})
+
+    def _finish_step(self) -> bytes:
+        was_in_step, self._is_in_step = self._is_in_step, False
+        return self._close() + (_event({"type": "finish-step"}) if was_in_step else b"")
 
     def _flow(self, kind: Literal["text", "reasoning"], delta: str) -> bytes:
         begun = b"" if self._open == kind else self._start(kind)
@@ -144,6 +159,10 @@ class UiMessages:
                         yield {"type": "source-url", "sourceId": url, "url": url, **({"title": title} if title else {})}
                 # It has no id: one that came before, in an earlier step of this message, would be overwritten.
                 yield {"type": PROVIDER_BLOCK, "data": {"provider": provider, "data": data}}
+            case ToolResult(call_id=call_id, blocks=blocks, is_error=True):
+                yield {"type": "tool-output-error", "toolCallId": call_id, "errorText": _output(blocks)}
+            case ToolResult(call_id=call_id, blocks=blocks):
+                yield {"type": "tool-output-available", "toolCallId": call_id, "output": _output(blocks)}
 
 
 def _event(fields: dict[str, Any]) -> bytes:
@@ -154,15 +173,27 @@ def _metadata(name: str, value: str | None) -> dict[str, Any]:
     return {} if value is None else {"providerMetadata": {METADATA: {name: value}}}
 
 
-def _turn_metadata(end: TurnFinished) -> dict[str, Any]:
-    """{"reason": "end_turn", "usage": {"inputTokens": 9, …}, "responseId": "msg_1", …}: what the provider told."""
-    usage = {} if end.usage is None else {"usage": _told(end.usage)}
-    return {**_told(end), **usage}
+def _output(blocks: tuple[Block, ...]) -> str:
+    """The result of a tool as text; what is none is named."""
+    return "".join(block.text if isinstance(block, TextBlock) else f"[{type(block).__name__}]" for block in blocks)
 
 
-def _told(record: TurnFinished | Usage) -> dict[str, Any]:
-    values = {_camel_case(name): getattr(record, name) for name in record.__slots__}
+def _metadata_of(end: TurnFinished | RunFinished) -> dict[str, Any]:
+    """What is known of a turn: {"reason": "end_turn", "usage": {"inputTokens": 9, …}, "responseId": "msg_1", …}; and of
+    a run: {"runId": "run_1", "abort": {"kind": "timeout", "message": "…"}, …}."""
+    usage = end.usage and _told(end.usage)
+    if isinstance(end, RunFinished):
+        abort = end.abort and _told(end.abort)
+        return _known({"runId": end.run_id, "reason": end.reason, "usage": usage, "abort": abort})
+    return {**_told(end), **_known({"usage": usage})}
+
+
+def _known(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _told(record: TurnFinished | Usage | Abort) -> dict[str, Any]:
+    return _known({_camel_case(name): getattr(record, name) for name in record.__slots__})
 
 
 def _camel_case(name: str) -> str:

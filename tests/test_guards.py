@@ -1,0 +1,640 @@
+"""The middleware that ships: approval, caps on calls, loop detection, redaction."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from completion import (
+    ChatRequest,
+    FinishReason,
+    Message,
+    ReasoningBlock,
+    ReasoningDelta,
+    ReasoningFinished,
+    RunResult,
+    RunStream,
+    StreamChunk,
+    SystemBlock,
+    TextBlock,
+    TextDelta,
+    Tool,
+    ToolCallArgsDelta,
+    ToolCallBlock,
+    ToolCallFinished,
+    ToolCallMalformed,
+    ToolCallStarted,
+    ToolDefinition,
+    ToolResult,
+    ToolResultBlock,
+    TurnFinished,
+    run_chat,
+)
+from completion.engine.guards import Approval, CallLimit, LoopDetection, Redaction, _Growing
+from completion.engine.middleware import AbortRun, Middleware, RunInfo
+from completion.testing import ScriptedModel
+
+ANY_OBJECT = {"type": "object", "properties": {}, "additionalProperties": True}
+KEY = "sk-live0123456789abcdef"
+Steps = list[StreamChunk]
+
+
+def made(*calls: tuple[str, dict[str, Any]]) -> Steps:
+    """A turn that makes these calls."""
+    steps: Steps = []
+    for i, (name, args) in enumerate(calls):
+        steps += [ToolCallStarted(f"c{i}", name), ToolCallFinished(f"c{i}", name, args)]
+    return [*steps, TurnFinished(FinishReason.TOOL_USE)]
+
+
+def said(*deltas: str) -> Steps:
+    return [*map(TextDelta, deltas), TurnFinished(FinishReason.END_TURN)]
+
+
+class Called:
+    """A tool that keeps the arguments of its calls, and answers with the next of its answers, the last one for ever."""
+
+    def __init__(self, name: str = "look", *answers: Any, tags: Sequence[str] = ()) -> None:
+        self.args: list[dict[str, Any]] = []
+        self._answers = list(answers) or ["Nothing."]
+        self.tool = Tool(ToolDefinition(name, "Looks.", ANY_OBJECT, tags=tags), self._call)
+
+    def _call(self, **args: Any) -> Any:
+        self.args.append(args)
+        return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+
+
+def run_of(turns: Sequence[Steps], called: Sequence[Called], *middleware: Middleware) -> RunStream:
+    return run_chat(ScriptedModel(*turns), ChatRequest("Hi"), [one.tool for one in called], middleware)
+
+
+def results(result: RunResult) -> list[str]:
+    """What the model reads of its calls."""
+    blocks = [block for message in result.new_messages for block in message.blocks]
+    inner = [block.blocks for block in blocks if isinstance(block, ToolResultBlock)]
+    return ["".join(one.text for one in some if isinstance(one, TextBlock)) for some in inner]
+
+
+# Approval
+
+
+def test_a_call_that_is_allowed_is_made() -> None:
+    look = Called()
+    result = run_of([made(("look", {"at": 1})), said("Well.")], [look], Approval(lambda call: True)).collect()
+    assert look.args == [{"at": 1}]
+    assert results(result) == ["Nothing."]
+
+
+@pytest.mark.parametrize(
+    ("decision", "read"),
+    [(False, "The user did not allow this call."), ("", "The user did not allow this call."), ("Ask Bob.", "Ask Bob.")],
+)
+def test_a_call_that_is_not_allowed_is_not_made_and_the_model_reads_why(decision: bool | str, read: str) -> None:
+    look = Called()
+    result = run_of([made(("look", {})), said("Well.")], [look], Approval(lambda call: decision)).collect()
+    assert look.args == []
+    assert results(result) == [read]
+    assert result.text == "Well."
+
+
+def test_a_decision_may_change_the_arguments_and_the_history_keeps_those_of_the_model() -> None:
+    look = Called()
+    result = run_of([made(("look", {"at": 1})), said("Well.")], [look], Approval(lambda call: {"at": 2})).collect()
+    assert look.args == [{"at": 2}]
+    assert result.new_messages[0].blocks == (ToolCallBlock("c0", "look", {"at": 1}),)
+
+
+@pytest.mark.parametrize(
+    ("options", "asked"),
+    [
+        ({}, ["look", "write", "drop"]),
+        ({"names": ["look"]}, ["look"]),
+        ({"tags": ["writes"]}, ["write", "drop"]),
+        ({"tags": ["dangerous"], "names": ["look"]}, ["look", "drop"]),
+    ],
+)
+def test_what_is_asked_about_is_chosen_by_tag_or_name(options: dict[str, Any], asked: list[str]) -> None:
+    heard: list[str] = []
+
+    def decide(call: ToolCallBlock) -> bool:
+        heard.append(call.name)
+        return True
+
+    tools = [Called("look"), Called("write", tags=["writes"]), Called("drop", tags=["writes", "dangerous"])]
+    turn = made(("look", {}), ("write", {}), ("drop", {}))
+    run_of([turn, said("Well.")], tools, Approval(decide, **options)).collect()
+    assert heard == asked
+
+
+def test_it_is_asked_where_the_run_is_read_so_that_input_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[threading.Thread] = []
+
+    def typed(prompt: str) -> str:
+        threads.append(threading.current_thread())
+        return "y"
+
+    monkeypatch.setattr("builtins.input", typed)
+    look = Called()
+    approval = Approval(lambda call: input(f"{call.name}? ") == "y")
+    run_of([made(("look", {})), said("Well.")], [look], approval).collect()
+    assert look.args == [{}]
+    assert threads == [threading.current_thread()]
+
+
+def test_an_error_of_the_decision_is_one_of_the_run_and_no_call_of_the_turn_is_made() -> None:
+    def decide(call: ToolCallBlock) -> bool:
+        if call.name == "second":
+            raise EOFError("no terminal")
+        return True
+
+    tools = [Called("first"), Called("second")]
+    with pytest.raises(EOFError, match="no terminal"):
+        run_of([made(("first", {}), ("second", {}))], tools, Approval(decide)).collect()
+    assert [one.args for one in tools] == [[], []]
+
+
+def test_a_decision_may_end_the_run() -> None:
+    def decide(call: ToolCallBlock) -> bool:
+        raise AbortRun("the user has had enough")
+
+    result = run_of([made(("look", {}))], [Called()], Approval(decide)).collect()
+    assert result.abort is not None
+    assert result.abort.message == "the user has had enough"
+
+
+@pytest.mark.parametrize("decision", [None, 1, ["at"]])
+def test_a_decision_that_says_neither_yes_nor_no_is_an_error_and_no_yes(decision: Any) -> None:
+    look = Called()
+    with pytest.raises(TypeError, match="must give True, False, a reason or a dict"):
+        run_of([made(("look", {}))], [look], Approval(lambda call: decision)).collect()
+    assert look.args == []
+
+
+def test_one_string_is_no_list_of_names() -> None:
+    with pytest.raises(TypeError, match="lists of strings"):
+        Approval(lambda call: True, names="look")
+
+
+# A cap on calls
+
+
+def test_beyond_the_cap_the_model_reads_that_there_are_no_more_calls() -> None:
+    look = Called()
+    turns = [made(("look", {}), ("look", {})), made(("look", {})), said("Well.")]
+    result = run_of(turns, [look], CallLimit(2)).collect()
+    assert len(look.args) == 2
+    assert (
+        results(result)[2]
+        == "Tools may be called 2 times altogether, and that has been done. Go on with what you have."
+    )
+    assert result.text == "Well."
+
+
+def test_a_cap_of_one_tool_leaves_the_others_alone() -> None:
+    look, find = Called("look"), Called("find")
+    turn = made(("look", {}), ("find", {}), ("look", {}), ("find", {}))
+    result = run_of([turn, said("Well.")], [look, find], CallLimit(1, name="look")).collect()
+    assert (len(look.args), len(find.args)) == (1, 2)
+    assert results(result)[2].startswith("Look may be called once")
+
+
+def test_a_cap_may_end_the_run_and_the_history_stays_valid() -> None:
+    look = Called()
+    result = run_of([made(("look", {})), made(("look", {}))], [look], CallLimit(1, ends_run=True)).collect()
+    assert result.reason is FinishReason.ABORTED
+    assert result.abort is not None
+    assert result.abort.message == "tools may be called once altogether, and look would have been one call more"
+    assert len(results(result)) == 2
+
+
+def test_a_cap_counts_for_each_run_by_itself_and_forgets_a_run_at_its_end() -> None:
+    limit, look = CallLimit(1), Called()
+    streams = [run_of([made(("look", {})), said("Well.")], [look], limit) for _ in range(3)]
+    for chunks in zip(*streams, strict=True):  # side by side
+        assert len(chunks) == 3
+    assert len(look.args) == 3
+    assert limit._states == {}
+
+
+@pytest.mark.parametrize("most", [0, -1, True, 1.5])
+def test_a_cap_is_a_whole_number_from_one_on(most: Any) -> None:
+    with pytest.raises(ValueError, match="whole number from 1 on"):
+        CallLimit(most)
+
+
+# Loops
+
+
+def test_the_third_same_call_is_remarked_on_and_the_fourth_ends_the_run() -> None:
+    look = Called()
+    result = run_of([made(("look", {"at": 1}))] * 4, [look], LoopDetection()).collect()
+    read = results(result)
+    assert read[:2] == ["Nothing.", "Nothing."]
+    assert read[2].startswith("Nothing.(This was the same call with the same result 3 times.")
+    assert len(look.args) == 3
+    assert result.abort is not None
+    assert result.abort.message == "the model went round: 4 times the same call of look"
+
+
+def test_a_model_that_listens_goes_on() -> None:
+    turns = [made(("look", {"at": 1}))] * 3 + [made(("look", {"at": 2})), made(("look", {"at": 1})), said("Well.")]
+    result = run_of(turns, [Called()], LoopDetection()).collect()
+    assert (result.abort, result.text) == (None, "Well.")
+
+
+def test_other_arguments_are_another_call() -> None:
+    turns = [*(made(("look", {"at": i})) for i in range(5)), said("Well.")]
+    assert run_of(turns, [Called()], LoopDetection()).collect().abort is None
+
+
+def test_a_call_whose_result_changes_is_no_loop() -> None:
+    job = Called("status", "queued", "10 %", "40 %", "80 %", "done")
+    result = run_of([made(("status", {}))] * 5 + [said("Well.")], [job], LoopDetection()).collect()
+    assert results(result) == ["queued", "10 %", "40 %", "80 %", "done"]
+
+
+def test_calls_that_take_turns_are_a_loop_within_a_window() -> None:
+    pair = [made(("look", {})), made(("find", {}))]
+    tools = [Called("look"), Called("find")]
+    in_a_row = run_of([*pair * 4, said("Well.")], tools, LoopDetection()).collect()
+    in_a_window = run_of([*pair * 4], tools, LoopDetection(within=8)).collect()
+    assert in_a_row.abort is None
+    assert in_a_window.abort is not None
+    assert len(results(in_a_window)) == 7
+
+
+def test_the_run_may_go_on_for_longer() -> None:
+    look = Called()
+    result = run_of([made(("look", {}))] * 6, [look], LoopDetection(2, ends_at=5)).collect()
+    assert len(look.args) == 4
+    assert ["same result" in read for read in results(result)] == [False, True, True, True, False]
+
+
+def test_calls_that_another_one_refuses_are_a_loop_wherever_it_stands() -> None:
+    deny = Approval(lambda call: False)
+    for order in ([LoopDetection(), deny], [deny, LoopDetection()]):
+        result = run_of([made(("look", {}))] * 4, [Called()], *order).collect()
+        assert result.abort is not None
+
+
+def test_malformed_calls_are_a_loop() -> None:
+    turn: Steps = [ToolCallStarted("c0", "look"), ToolCallMalformed("c0", "look", "{", "it ends"), *said()]
+    result = run_of([turn] * 4, [Called()], LoopDetection()).collect()
+    assert result.abort is not None
+
+
+def test_arguments_that_are_changed_further_in_make_no_other_call() -> None:
+    count = iter(range(100))
+    changes = Approval(lambda call: {"at": next(count)})
+    result = run_of([made(("look", {}))] * 4, [Called()], LoopDetection(), changes).collect()
+    assert result.abort is not None
+
+
+@pytest.mark.parametrize("options", [{"times": 0}, {"ends_at": 3}, {"within": 3}, {"times": "3"}])
+def test_numbers_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        LoopDetection(**options)
+
+
+# Redaction
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "left"),
+    [
+        ("api_key", f"Key: {KEY}.", "Key: [redacted]."),
+        ("api_key", "sk-ant-api03-AbCdEfGhIjKlMnOp-QrStUv", "[redacted]"),
+        ("api_key", "AKIAIOSFODNN7EXAMPLE and ghp_0123456789abcdefghij", "[redacted] and [redacted]"),
+        ("api_key", "a task-force on risk-management", "a task-force on risk-management"),
+        ("api_key", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl!", "[redacted]!"),
+        ("card_number", "4111 1111 1111 1111, please", "[redacted], please"),
+        ("card_number", "4111-1111-1111-1111", "[redacted]"),
+        ("card_number", "at 1732665597000 ms, 12345678901234567890 ns", "at 1732665597000 ms, 12345678901234567890 ns"),
+        ("email", "Write to jane.doe+news@mail.example.org.", "Write to [redacted]."),
+        ("email", "@home at 5", "@home at 5"),
+        (
+            "private_key",
+            "-----BEGIN RSA PRIVATE KEY-----\nMII\n-----END RSA PRIVATE KEY-----\nNext",
+            "[redacted]\nNext",
+        ),
+        ("private_key", "-----BEGIN PRIVATE KEY-----\nMII and never an end", "[redacted]"),
+    ],
+)
+def test_secrets_are_known_by_name(kind: str, text: str, left: str) -> None:
+    assert Redaction(kind).redact(text) == left
+
+
+def test_nothing_is_redacted_that_was_not_asked_for() -> None:
+    assert Redaction("email").redact(KEY) == KEY
+
+
+def shown(redaction: Redaction, chunks: Sequence[StreamChunk]) -> list[StreamChunk]:
+    """What the reader sees of the turn."""
+    stream = run_chat(ScriptedModel(chunks), ChatRequest("Hi"), middleware=[redaction])
+    return [chunk for chunk in stream if chunk.type in ("text_delta", "reasoning_delta") or chunk in chunks]
+
+
+def joined(chunks: Sequence[StreamChunk], kind: type[Any] = TextDelta) -> str:
+    return "".join(chunk.delta for chunk in chunks if isinstance(chunk, kind))
+
+
+def test_a_secret_that_is_split_over_deltas_is_found() -> None:
+    assert joined(shown(Redaction("api_key"), said("The key is s", "k", "-live01234", "56789abcdef", ", yes."))) == (
+        "The key is [redacted], yes."
+    )
+
+
+def test_only_what_may_become_a_secret_is_held_back() -> None:
+    deltas = [
+        chunk.delta
+        for chunk in shown(Redaction("api_key"), said("The task", " is", " s", "imple."))
+        if isinstance(chunk, TextDelta)
+    ]
+    assert deltas == ["The task", " is", " ", "simple."]
+
+
+def test_what_is_held_back_at_the_end_comes_before_the_end() -> None:
+    chunks = shown(Redaction("api_key"), said("Yes", " sk"))
+    assert chunks == [TextDelta("Yes"), TextDelta(" "), TextDelta("sk"), TurnFinished(FinishReason.END_TURN)]
+
+
+def test_what_is_held_back_comes_before_a_call() -> None:
+    turn: Steps = [TextDelta("Now sk"), *made(("look", {}))]
+    stream = run_of([turn, said("Well.")], [Called()], Redaction("api_key"))
+    assert [chunk.type for chunk in stream][2:6] == [
+        "text_delta",
+        "text_delta",
+        "tool_call_started",
+        "tool_call_args_delta",
+    ]
+
+
+def test_reasoning_is_redacted_by_itself() -> None:
+    turn: Steps = [ReasoningDelta("Her key: sk-live0123"), ReasoningDelta("456789abcdef"), ReasoningFinished("sig")]
+    chunks = shown(Redaction("api_key"), [*turn, *said("456789 sk")])
+    assert joined(chunks, ReasoningDelta) == "Her key: [redacted]"
+    assert chunks.index(ReasoningFinished("sig")) == 2
+    assert joined(chunks) == "456789 sk"
+
+
+def test_text_that_is_held_back_comes_before_reasoning() -> None:
+    chunks = shown(Redaction("api_key"), [TextDelta("sk"), ReasoningDelta("-a"), ReasoningFinished(), *said()])
+    assert chunks[:2] == [TextDelta("sk"), ReasoningDelta("-a")]
+
+
+def test_the_arguments_of_a_call_are_shown_redacted_and_are_given_to_the_tool_as_they_are() -> None:
+    look = Called()
+    args = {"to": "a@example.org", "deep": [{"cc": "b@example.org"}], "n": 1}
+    turn: Steps = [
+        ToolCallStarted("c0", "look"),
+        ToolCallArgsDelta("c0", '{"to": "a\\u0040exam'),
+        ToolCallArgsDelta("c0", 'ple.org", "deep": [{"cc": "b@example.org"}], "n": 1}'),
+        ToolCallFinished("c0", "look", args),
+        TurnFinished(FinishReason.TOOL_USE),
+    ]
+    chunks = list(run_of([turn, said("Well.")], [look], Redaction("email")))
+    hidden = {"to": "[redacted]", "deep": [{"cc": "[redacted]"}], "n": 1}
+    assert ToolCallFinished("c0", "look", hidden) in chunks
+    assert [chunk.delta for chunk in chunks if isinstance(chunk, ToolCallArgsDelta)] == [
+        '{"to": "[redacted]", "deep": [{"cc": "[redacted]"}], "n": 1}'
+    ]
+    assert look.args == [args]
+
+
+def test_a_malformed_call_is_shown_redacted() -> None:
+    turn: Steps = [
+        ToolCallStarted("c0", "look"),
+        ToolCallMalformed("c0", "look", f'{{"k": "{KEY}"', "it ends"),
+        *said(),
+    ]
+    chunks = list(run_of([turn, said("Well.")], [Called()], Redaction("api_key")))
+    assert ToolCallMalformed("c0", "look", '{"k": "[redacted]"', "it ends") in chunks
+    assert ToolCallArgsDelta("c0", '{"k": "[redacted]"') in chunks
+
+
+def test_a_call_that_is_left_to_the_caller_comes_as_it_is() -> None:
+    turn: Steps = [
+        ToolCallStarted("c0", "theirs"), ToolCallArgsDelta("c0", f'{{"k": "{KEY}"}}'),
+        ToolCallFinished("c0", "theirs", {"k": KEY}), TurnFinished(FinishReason.TOOL_USE),
+    ]  # fmt: skip
+    request = ChatRequest("Hi", tools=[ToolDefinition("theirs", "", ANY_OBJECT)])
+    chunks = list(run_chat(ScriptedModel(turn), request, middleware=[Redaction("api_key")]))
+    assert chunks[2:5] == turn[:3]
+
+
+def test_what_goes_to_the_model_is_redacted() -> None:
+    model = ScriptedModel("Well.")
+    request = ChatRequest(
+        [
+            Message.user(f"Mine is {KEY}"),
+            Message.assistant(
+                [ReasoningBlock(KEY), ReasoningBlock(KEY, "sig"), ToolCallBlock("c0", "look", {"k": KEY})]
+            ),
+            Message("user", [ToolResultBlock("c0", f"It is {KEY}"), TextBlock("And?")]),
+        ],
+        system_prompt=[SystemBlock(f"Never say {KEY}")],
+    )
+    run_chat(model, request, middleware=[Redaction("api_key")]).collect()
+    assert model.requests[0] == ChatRequest(
+        [
+            Message.user("Mine is [redacted]"),
+            Message.assistant(
+                [
+                    ReasoningBlock("[redacted]"),
+                    ReasoningBlock(KEY, "sig"),
+                    ToolCallBlock("c0", "look", {"k": "[redacted]"}),
+                ]
+            ),
+            Message("user", [ToolResultBlock("c0", "It is [redacted]"), TextBlock("And?")]),
+        ],
+        system_prompt=[SystemBlock("Never say [redacted]")],
+    )
+
+
+def test_a_system_prompt_of_plain_text_is_redacted() -> None:
+    model = ScriptedModel("Well.")
+    run_chat(model, ChatRequest("Hi", system_prompt=KEY), middleware=[Redaction("api_key")]).collect()
+    assert model.requests[0].system_prompt == "[redacted]"
+
+
+def test_results_of_tools_are_redacted_for_the_model_the_reader_and_the_history() -> None:
+    stream = run_of([made(("look", {})), said("Well.")], [Called("look", {"key": KEY})], Redaction("api_key"))
+    chunks = list(stream)
+    result = next(chunk for chunk in chunks if isinstance(chunk, ToolResult))
+    assert result.blocks == (TextBlock('{"key": "[redacted]"}'),)
+    assert KEY not in repr(chunks)
+
+
+def test_a_replacement_may_be_made_of_what_was_found() -> None:
+    redaction = Redaction("email", replacement=lambda found: f"<{len(found)} letters>")
+    assert redaction.redact("a@b.cd!") == "<6 letters>!"
+
+
+def test_a_function_gets_whole_texts() -> None:
+    heard: list[str] = []
+
+    def hide(text: str) -> str:
+        heard.append(text)
+        return text.replace("Bob", "B.")
+
+    chunks = shown(Redaction(hide), said("Hi, ", "B", "ob."))
+    assert chunks == [TextDelta("Hi, B.."), TurnFinished(FinishReason.END_TURN)]
+    assert heard == ["Hi", "Hi, Bob."]
+
+
+def test_a_pattern_may_look_behind_at_what_has_been_shown() -> None:
+    redaction = Redaction(re.compile(r"(?<=PIN: )\d{4}", re.IGNORECASE))
+    assert joined(shown(redaction, said("pin", ": ", "12", "34", " and 1234"))) == "pin: [redacted] and 1234"
+
+
+def test_a_pattern_keeps_its_flags() -> None:
+    assert Redaction(re.compile(r"é\w", re.ASCII)).redact("éa éé") == "[redacted] éé"
+
+
+@pytest.mark.parametrize(
+    ("secrets", "error", "words"),
+    [
+        ((), ValueError, "needs to be told"),
+        (("password",), ValueError, "knows api_key, card_number, email, private_key"),
+        ((re.compile("a*"),), ValueError, "matches the empty text"),
+        ((re.compile("a(?=b)"),), ValueError, "looks ahead"),
+        ((re.compile(r"\\(?!b)a"),), ValueError, "looks ahead"),
+        ((re.compile(r"sk-\w+\B"),), ValueError, "looks ahead"),
+        ((re.compile(b"a"),), TypeError, "not of bytes"),
+        ((7,), TypeError, "got int"),
+    ],
+)
+def test_what_cannot_be_looked_for_is_refused(secrets: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        Redaction(*secrets)
+
+
+def test_a_pattern_may_have_a_bracket_that_looks_like_looking_ahead() -> None:
+    assert Redaction(re.compile(r"\(?=a")).redact("(=a") == "[redacted]"
+
+
+PATTERNS = [
+    r"sk-[a-z0-9]{3,}",
+    r"ab|abc",
+    r"a+b",
+    r"(?:ab)+c?",
+    r"\bab\b",
+    r"(?<!a)b{2,3}",
+    r"a[^b]*?b",
+    r"a.{0,3}c",
+    r"^a|b\Z",
+    r"(a|b)\1c",
+    r"k\s*-\s*[ab]+",
+]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@given(deltas=st.lists(st.text("abck-s \n", min_size=1, max_size=6), max_size=12))
+@example(deltas=["s", "k", "-abc"])
+@example(deltas=["a", "b", "c", "a"])
+def test_whatever_the_deltas_the_text_is_that_of_the_whole_redacted_and_nothing_leaks(
+    pattern: str, deltas: list[str]
+) -> None:
+    compiled, text = re.compile(pattern), "".join(deltas)
+    redaction = Redaction(compiled, replacement="#")
+    growing, seen = Streamed(redaction), ""
+    whole = compiled.sub("#", text)  # by another engine
+    for delta in deltas:
+        seen += "".join(growing.more(delta))
+        assert whole.startswith(seen)
+    assert seen + growing.rest() == whole == redaction.redact(text)
+
+
+class Streamed:
+    """The text of a turn through the middleware, without a run around it: thousands are looked at."""
+
+    def __init__(self, redaction: Redaction) -> None:
+        self._growing = _Growing(redaction, TextDelta)
+
+    def more(self, delta: str) -> list[str]:
+        return [chunk.delta for chunk in self._growing.more(delta) if isinstance(chunk, TextDelta)]
+
+    def rest(self) -> str:
+        return joined(self._growing.rest())
+
+
+SECRETS = st.sampled_from(
+    [KEY, "jane@example.org", "4111 1111 1111 1111", "-----BEGIN PRIVATE KEY-----\nMII\n-----END"]
+)
+PROSE = st.text("ab sk-@.4\n", max_size=8)
+
+
+@given(parts=st.lists(st.one_of(PROSE, SECRETS), max_size=8), cuts=st.lists(st.integers(1, 7), min_size=1, max_size=9))
+def test_the_secrets_known_by_name_do_not_leak_at_any_cut(parts: list[str], cuts: list[int]) -> None:
+    redaction, text = Redaction("api_key", "card_number", "email", "private_key", replacement="#"), " ".join(parts)
+    growing, seen, whole = Streamed(redaction), "", redaction.redact(text)
+    while text:
+        delta, text = text[: cuts[0]], text[cuts[0] :]
+        cuts = [*cuts[1:], cuts[0]]
+        seen += "".join(growing.more(delta))
+        assert whole.startswith(seen)
+    assert seen + growing.rest() == whole
+
+
+def test_a_long_text_is_not_kept() -> None:
+    growing = Streamed(Redaction("api_key"))
+    for _ in range(1000):
+        assert growing.more("Some words of prose. ") != []
+    assert len(growing._growing._text) < 500
+
+
+@pytest.mark.parametrize("end", [None, RunStream.close, RunStream.cancel])
+def test_nothing_is_kept_of_a_run_that_is_over(end: Callable[[RunStream], None] | None) -> None:
+    redaction, loops = Redaction("email"), LoopDetection()
+    stream = run_of([[TextDelta("Hi jane"), *made(("look", {}))], said("Well.")], [Called()], redaction, loops)
+    for _ in range(3):
+        next(stream)
+    assert len(redaction._states) == 1
+    if end is not None:
+        end(stream)
+    list(stream)
+    assert (redaction._states, loops._states) == ({}, {})
+
+
+def test_nothing_is_kept_of_a_run_that_failed() -> None:
+    redaction = Redaction("email")
+    stream = run_of([[TextDelta("Hi jane")]], [], redaction)
+    with pytest.raises(Exception, match="TurnFinished"):
+        list(stream)
+    assert redaction._states == {}
+
+
+def test_the_run_of_many_threads_through_one_object_does_not_mix() -> None:
+    redaction, texts = Redaction("email", replacement="#"), [f"{i} is i{i}@example.org, {i}" for i in range(30)]
+    seen: dict[int, str] = {}
+
+    def read(i: int) -> None:
+        deltas = [texts[i][at : at + 3] for at in range(0, len(texts[i]), 3)]
+        seen[i] = joined(list(run_chat(ScriptedModel(said(*deltas)), ChatRequest("Hi"), middleware=[redaction])))
+
+    threads = [threading.Thread(target=read, args=(i,)) for i in range(30)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert seen == {i: f"{i} is #, {i}" for i in range(30)}
+
+
+def test_what_stands_before_it_sees_what_has_been_redacted() -> None:
+    class Looking(Middleware):
+        def __init__(self) -> None:
+            self.seen: list[StreamChunk] = []
+
+        def on_chunk(self, run: RunInfo, chunk: StreamChunk) -> StreamChunk:
+            self.seen.append(chunk)
+            return chunk
+
+    looking = Looking()
+    list(run_of([said("To jane@", "example.org")], [], looking, Redaction("email")))
+    assert joined(looking.seen) == "To [redacted]"

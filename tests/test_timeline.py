@@ -1,0 +1,289 @@
+"""The timeline: literal pictures of literal traces."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from completion import ChatRequest, FinishReason, ToolCallFinished, ToolCallStarted, ToolDefinition, TurnFinished, Usage
+from completion.engine import Tool, run_chat
+from completion.testing import ScriptedModel
+from completion.tracing import JsonTracer
+from completion.tracing.timeline import show
+
+START_MS = 1_795_737_105_166
+ERROR = {"error": "RateLimitError", "status": 429, "code": "limit"}
+
+
+class Trace:
+    """Lines of one run."""
+
+    def __init__(self, run_id: str = "run_a", start_ms: int = START_MS) -> None:
+        self.run_id, self.start_ms, self.seq = run_id, start_ms, 0
+
+    def line(self, ms: int, kind: str, step: int | None = None, **facts: Any) -> bytes:
+        self.seq += 1
+        step_id = None if step is None else f"step_{step}"
+        envelope = {"schema": 1, "ts": "", "ts_ms": self.start_ms + ms, "kind": kind, "run_id": self.run_id}
+        envelope |= {"step_id": step_id, "seq": self.seq, "provider": "openai", "model": "gpt-4o"}
+        return json.dumps(envelope | facts).encode() + b"\n"
+
+    def turn(self, ms: int, step: int, *, first: int, length: int, reason: str) -> list[bytes]:
+        usage = {"input_tokens": 100 * step, "output_tokens": 10 * step}
+        return [
+            self.line(ms, "request", step, iteration=step),
+            self.line(ms + first, "first_chunk", step, latency_ms=first),
+            self.line(ms + first, "text_delta", step, chars=5),
+            self.line(ms + length, "turn_finished", step, duration_ms=length, usage=usage, reason=reason),
+        ]
+
+    def call(
+        self, ms: int, name: str, length: int | None, *, step: int = 1, chars: int = 17, **facts: Any
+    ) -> list[bytes]:
+        call = {"call_id": f"call_{name}", "name": name}
+        times = {"waited_ms": None if length is None else 0.0, "duration_ms": length}
+        end = {"is_error": False, "chars": chars, **times, **facts}
+        return [
+            self.line(ms, "tool_started", 1, **call),
+            self.line(ms + (length or 0), "tool_finished", 1, **call, **end),
+        ]
+
+    def end(self, ms: int, kind: str = "run_finished", **facts: Any) -> bytes:
+        usage = {"input_tokens": 300, "output_tokens": 30}
+        facts = {"reason": "end_turn", "abort": None, "usage": usage, "duration_ms": ms} | facts
+        return self.line(ms, kind, **facts)
+
+
+def shown(lines: list[bytes], **options: Any) -> str:
+    out = io.StringIO()
+    show(io.BytesIO(b"".join(lines)), out, **{"width": 100, **options})
+    return out.getvalue()
+
+
+def run_with_tools() -> list[bytes]:
+    run = Trace()
+    return [
+        run.line(0, "run_started", tool_names=["weather", "train"]),
+        *run.turn(0, 1, first=250, length=500, reason="tool_use"),
+        *run.call(500, "weather", 750),
+        *run.call(500, "train", 250, is_error=True, chars=1),
+        *run.turn(1250, 2, first=500, length=750, reason="end_turn"),
+        run.end(2000),
+    ]
+
+
+def test_a_run_with_tools() -> None:
+    picture = """\
+run_a  openai gpt-4o  2026-11-26 23:51:45.166 UTC
+  end_turn, 2.00 s, 300 in, 30 out
+  step 1              |░░░███                 |   500 ms  tool_use, first 250 ms, 100 in, 10 out
+    weather           |      ████████         |   750 ms  ok, 17 chars
+    train             |      ███              |   250 ms  error, 1 char
+  step 2              |              ░░░░░░███|   750 ms  end_turn, first 500 ms, 200 in, 20 out
+"""
+    assert shown(run_with_tools()) == picture
+
+
+def test_output_that_cannot_show_blocks_gets_plain_signs() -> None:
+    raw = io.BytesIO()
+    out = io.TextIOWrapper(raw, encoding="ascii", newline="\n")
+    show(io.BytesIO(b"".join(run_with_tools())), out, width=60)
+    picture = """\
+run_a  openai gpt-4o  2026-11-26 23:51:45.166 UTC
+  end_turn, 2.00 s, 300 in, 30 out
+  step 1              |.#        |   500 ms  tool_use, fi...
+    weather           |  ####    |   750 ms  ok, 17 chars
+    train             |  ##      |   250 ms  error, 1 char
+  step 2              |      ...#|   750 ms  end_turn, fi...
+"""
+    assert raw.getvalue().decode() == picture
+
+
+def test_runs_stand_apart_where_their_lines_do_not() -> None:
+    one, two = Trace("run_a"), Trace("run_b", START_MS + 100)
+    lines = [
+        *one.turn(0, 1, first=100, length=200, reason="end_turn"),
+        *two.turn(0, 1, first=500, length=1000, reason="end_turn"),
+    ]
+    mixed = [line for pair in zip(lines[:4], lines[4:], strict=True) for line in pair]
+    picture = """\
+run_a  openai gpt-4o  2026-11-26 23:51:45.166 UTC
+  end_turn, 200 ms, 300 in, 30 out
+  step 1              |░░░░░░░░░░░░███████████|   200 ms  end_turn, first 100 ms, 100 in, 10 out
+
+run_b  openai gpt-4o  2026-11-26 23:51:45.266 UTC
+  end_turn, 1.00 s, 300 in, 30 out
+  step 1              |░░░░░░░░░░░░███████████|   1.00 s  end_turn, first 500 ms, 100 in, 10 out
+"""
+    assert shown([*mixed, two.end(1000), one.end(200)]) == picture
+
+
+def test_retries_and_an_error() -> None:
+    run = Trace()
+    retry = {"attempt": 1, "max_attempts": 3, "delay_ms": 1500.0}
+    lines = [
+        run.line(0, "run_started"),
+        run.line(0, "request", 1, iteration=1),
+        run.line(500, "retry", 1, **retry, **ERROR),
+        run.end(2000, "run_failed", **ERROR, content={"message": "slow\x1b[31m\ndown"}),
+    ]
+    picture = """\
+run_a  openai gpt-4o  2026-11-26 23:51:45.166 UTC
+  failed: RateLimitError 429 limit, 2.00 s, slow[31m down, 300 in, 30 out
+  step 1              |███████████████████████|   2.00 s
+    retry 1/3         |      !                |           RateLimitError 429 limit, again in 1.50 s
+"""
+    assert shown(lines) == picture
+
+
+def test_an_abort_with_calls_that_were_not_made() -> None:
+    run = Trace()
+    lines = [
+        *run.turn(0, 1, first=50, length=100, reason="tool_use"),
+        run.line(100, "tool_call_malformed", 1, call_id="call_b", name="broken"),
+        *run.call(100, "weather", None, is_error=True, chars=30),
+        run.end(100, reason="aborted", abort="middleware", content={"abort": {"message": "that is enough"}}),
+    ]
+    picture = """\
+run_a  openai gpt-4o  2026-11-26 23:51:45.166 UTC
+  aborted: middleware, 100 ms, that is enough, 300 in, 30 out
+  step 1              |░░░░░░░░░░░░███████████|   100 ms  tool_use, first 50 ms, 100 in, 10 out
+    broken            |                      !|           malformed arguments
+    weather           |                      !|           not run, error, 30 chars
+"""
+    assert shown(lines) == picture
+
+
+def test_a_reader_that_left_and_a_run_without_an_end() -> None:
+    left, killed = Trace("run_a"), Trace("run_b")
+    lines = [
+        left.line(0, "request", 1, iteration=1),
+        killed.line(0, "request", 1, iteration=1),
+        left.end(100, "run_dropped"),
+        killed.line(5.5, "first_chunk", 1, latency_ms=5.5),  # type: ignore[arg-type]
+    ]
+    picture = """\
+run_a  openai gpt-4o  2026-11-26 23:51:45.166 UTC
+  dropped by its reader, 100 ms, 300 in, 30 out
+  step 1              |███████████████████████|   100 ms
+
+run_b  openai gpt-4o  2026-11-26 23:51:45.166 UTC
+  no end in this trace, 5.5 ms
+  step 1              |?                      |           first 5.5 ms
+"""
+    assert shown(lines) == picture
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"schema":1,"ts":"20\n',
+        b"plain text\n",
+        b"[]\n",
+        b'"text"\n',
+        b"null\n",
+        b"\xff\xfe\n",
+        b'{"schema":2}\n',
+        b'{"schema":1}\n',
+        b'{"schema":1,"kind":"request","run_id":5,"ts_ms":1}\n',
+        b'{"schema":1,"kind":"request","run_id":"x","ts_ms":NaN}\n',
+        b'{"schema":1,"kind":"request","run_id":"x","ts_ms":1e999}\n',
+        b'{"schema":1,"kind":"request","run_id":"x","ts_ms":"now"}\n',
+        b"[" * 100_000 + b"\n",
+    ],
+    ids=lambda line: line[:40].decode(errors="replace"),
+)
+def test_a_line_that_cannot_be_read_is_skipped_and_counted(line: bytes) -> None:
+    whole = shown(run_with_tools())
+    note = "1 line could not be read: cut off, or not of a trace\n"
+    assert shown([line, *run_with_tools(), b"\n"]) == whole + note
+
+
+def test_lines_that_were_lost_are_counted() -> None:
+    lines = run_with_tools()
+    nobody = {"run_id": None, "step_id": None, "seq": None, "provider": None, "model": None}
+    dropped = {"schema": 1, "ts": "", "ts_ms": START_MS, "kind": "dropped", **nobody, "lines": 1200}
+    del lines[3]
+    lost = "  1 line of this run missing\n1,200 lines could not be written when this was traced\n"
+    assert shown([*lines, json.dumps(dropped).encode()]) == shown(run_with_tools()) + lost
+
+
+def test_kinds_of_later_versions_are_passed_over() -> None:
+    lines = run_with_tools()
+    assert shown([*lines, Trace().line(1, "something_new")]).splitlines()[:6] == shown(lines).splitlines()
+
+
+def test_one_run_can_be_asked_for() -> None:
+    one, two = Trace("run_aa"), Trace("run_ab")
+    lines = [one.line(0, "run_started"), two.line(0, "run_started")]
+    assert shown(lines, run="run_ab").splitlines()[0].startswith("run_ab  openai")
+    assert "run_aa" not in shown(lines, run="run_ab")
+
+
+def test_a_wide_label_is_cut() -> None:
+    run = Trace()
+    lines = [*run.call(0, "a_tool_with_a_name_that_is_long", 100), run.end(100)]
+    assert shown(lines).splitlines()[2] == "    a_tool_with_a_... |███████████████████████|   100 ms  ok, 17 chars"
+
+
+def test_colours_are_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    coloured, plain = Terminal(), Terminal()
+    show(io.BytesIO(b"".join(run_with_tools())), coloured)
+    assert "\x1b[31m    train" in coloured.getvalue()
+    assert max(len(row) for row in shown(run_with_tools(), width=80).splitlines()) == 80
+    monkeypatch.setenv("NO_COLOR", "1")
+    show(io.BytesIO(b"".join(run_with_tools())), plain)
+    assert plain.getvalue() == shown(run_with_tools(), width=80)
+    assert "\x1b" not in shown(run_with_tools())
+
+
+class Growing(io.BytesIO):
+    """A file that somebody writes, until Ctrl-C: what there is comes in pieces, and not only whole lines."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        super().__init__()
+        self._pieces = pieces
+
+    def readline(self, size: int | None = -1) -> bytes:
+        if not self._pieces:
+            raise KeyboardInterrupt
+        return self._pieces.pop(0)
+
+
+def test_a_file_that_grows_is_followed() -> None:
+    first, rest = run_with_tools()[0], run_with_tools()[1:]
+    pieces = [first[:30], b"", first[30:], *rest, Trace("run_b").line(0, "run_started")]
+    out = io.StringIO()
+    assert show(Growing(pieces), out, width=100, follow=True) == 2
+    whole, second = shown(run_with_tools()), out.getvalue().split("\n\n")[1]
+    assert out.getvalue().startswith(whole)
+    assert second.startswith("run_b") and "no end in this trace" in second
+
+
+def test_what_the_tracer_writes_can_be_shown(tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    asks = [
+        ToolCallStarted("c1", "weather"),
+        ToolCallFinished("c1", "weather", {}),
+        TurnFinished(FinishReason.TOOL_USE, Usage(10, 5)),
+    ]
+    tool = Tool(ToolDefinition("weather", "", {"type": "object"}), lambda: "17 °C")
+    with JsonTracer(path) as tracer:
+        run_chat(ScriptedModel(asks, "Warm."), ChatRequest("Hi"), [tool], [tracer]).collect()
+    out = io.StringIO()
+    assert show(path, out) == 1
+    head, total, *rows = out.getvalue().splitlines()
+    assert "scripted scripted-1" in head
+    assert total.startswith("  end_turn, ") and total.endswith(", 10 in, 5 out")
+    assert [row.split("|")[0].strip() for row in rows] == ["step 1", "weather", "step 2"]
+    assert rows[1].endswith("ok, 5 chars")

@@ -1,0 +1,700 @@
+"""The JSON tracer: each line, and a file that many write, that cannot be written, and whose writers are killed."""
+
+from __future__ import annotations
+
+import gc
+import io
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from completion import (
+    Base64Source,
+    ChatRequest,
+    FinishReason,
+    ImageBlock,
+    Message,
+    ProviderBlockFinished,
+    RateLimitError,
+    ReasoningDelta,
+    ReasoningFinished,
+    RedactedReasoning,
+    RetryConfig,
+    RetryingModel,
+    StreamChunk,
+    TextDelta,
+    ToolCallArgsDelta,
+    ToolCallBlock,
+    ToolCallFinished,
+    ToolCallMalformed,
+    ToolCallStarted,
+    ToolDefinition,
+    TurnFinished,
+    Usage,
+)
+from completion.engine import Middleware, RunConfig, RunInfo, Tool, run_chat
+from completion.testing import ScriptedModel
+from completion.tracing import JsonTracer
+from completion.tracing.timeline import show
+from completion.tracing.writer import QUEUE_LINES
+from tests.loopback import PATIENCE_S
+
+Line = dict[str, Any]
+
+ENVELOPE = ("schema", "ts", "ts_ms", "kind", "run_id", "step_id", "seq", "provider", "model")
+NO_USAGE = {
+    "input_tokens": 0, "output_tokens": 0, "cached_input_tokens": 0, "cache_creation_input_tokens": 0,
+    "cache_creation_5m_tokens": 0, "cache_creation_1h_tokens": 0, "reasoning_tokens": 0,
+}  # fmt: skip
+USAGE = {**NO_USAGE, "input_tokens": 10, "output_tokens": 5}
+NO_ERROR = {"status": None, "code": None, "request_id": None, "retry_after": None, "attempts": None}
+MS = "some milliseconds"
+
+WEATHER = ToolDefinition("weather", "The weather.", {"type": "object"})
+ASKS = (
+    ToolCallStarted("c1", "weather"),
+    ToolCallArgsDelta("c1", '{"city":"Köln"}'),
+    ToolCallFinished("c1", "weather", {"city": "Köln"}),
+    TurnFinished(FinishReason.TOOL_USE, Usage(10, 5)),
+)
+END = TurnFinished(FinishReason.END_TURN)
+
+
+def lines_of(path: Path) -> list[Line]:
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def kinds(lines: Sequence[Line]) -> list[str]:
+    return [line["kind"] for line in lines]
+
+
+def told(line: Line) -> Line:
+    """A line without its envelope, its times taken for granted."""
+    rest = {key: value for key, value in line.items() if key not in ENVELOPE}
+    for key, value in rest.items():
+        if key.endswith("_ms") and value is not None:
+            assert isinstance(value, int | float) and value >= 0
+            rest[key] = MS
+    return rest
+
+
+def traced(path: Path, model: Any, *, tools: Sequence[Tool] = (), verbose: bool = False, **options: Any) -> list[Line]:
+    with JsonTracer(path, verbose) as tracer:
+        run_chat(model, options.pop("request", ChatRequest("Hi")), tools, [tracer], **options).collect()
+    return lines_of(path)
+
+
+def weather(city: str) -> str:
+    return f"17 °C in {city}"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "trace.jsonl"
+
+
+# --- the lines ---------------------------------------------------------------------------------------------------
+
+
+def test_every_line_begins_with_the_same_keys(path: Path) -> None:
+    before = time.time_ns() // 1_000_000
+    lines = traced(path, ScriptedModel(ASKS, "It is warm.", name="a-provider", model='a "model"'), tools=[TOOL])
+    for line in lines:
+        assert tuple(line)[: len(ENVELOPE)] == ENVELOPE
+        assert (line["schema"], line["provider"], line["model"]) == (1, "a-provider", 'a "model"')
+        assert before <= line["ts_ms"] <= time.time_ns() // 1_000_000
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["ts"])
+        seconds, ms = divmod(line["ts_ms"], 1000)
+        assert line["ts"] == f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{ms:03d}Z"
+    assert [line["seq"] for line in lines] == list(range(1, len(lines) + 1))
+    assert len({line["run_id"] for line in lines}) == 1
+
+
+TOOL = Tool(WEATHER, weather)
+
+
+def test_a_run_line_by_line(path: Path) -> None:
+    lines = traced(path, ScriptedModel(ASKS, "It is warm."), tools=[TOOL], request=ChatRequest("Hi", system_prompt="S"))
+    request = {"messages": 1, "blocks": 1, "chars": 2, "bytes": 0, "system_chars": 1, "tools": 1, "max_tokens": 4096}
+    end = {"service_tier": None, "response_id": None, "response_model": None, "duration_ms": MS, "first_chunk_ms": MS}
+    sizes = {"blocks": 1, "chars": 13, "bytes": 0}
+    assert [(line["kind"], told(line)) for line in lines] == [
+        ("run_started", {"tool_names": ["weather"]}),
+        ("request", {"iteration": 1, **request}),
+        ("step_started", {"iteration": 1, "opened_ms": MS}),
+        ("first_chunk", {"latency_ms": MS}),
+        ("tool_call_started", {"call_id": "c1", "name": "weather"}),
+        ("tool_call_args_delta", {"call_id": "c1", "chars": 15}),
+        ("tool_call_finished", {"call_id": "c1", "name": "weather", "chars": 20}),
+        (
+            "turn_finished",
+            {"reason": "tool_use", "usage": USAGE, "provider_reason": None, "chunks": 4, "chars": 0, **end},
+        ),
+        ("tool_started", {"call_id": "c1", "name": "weather", "chars": 20}),
+        (
+            "tool_finished",
+            {"call_id": "c1", "name": "weather", "is_error": False, "waited_ms": MS, "duration_ms": MS, **sizes},
+        ),
+        ("tool_result", {"call_id": "c1", "is_error": False, **sizes}),
+        ("step_finished", {"iteration": 1, "usage": USAGE, "new_messages": 2, "duration_ms": MS}),
+        ("request", {"iteration": 2, **request, "messages": 3, "blocks": 3, "chars": 35}),
+        ("step_started", {"iteration": 2, "opened_ms": MS}),
+        ("first_chunk", {"latency_ms": MS}),
+        ("text_delta", {"chars": 2}),
+        ("text_delta", {"chars": 3}),
+        ("text_delta", {"chars": 6}),
+        (
+            "turn_finished",
+            {"reason": "end_turn", "usage": None, "provider_reason": "stop", "chunks": 4, "chars": 11, **end},
+        ),
+        ("step_finished", {"iteration": 2, "usage": NO_USAGE, "new_messages": 1, "duration_ms": MS}),
+        ("run_finished", {"reason": "end_turn", "abort": None, "usage": USAGE, "new_messages": 3, "duration_ms": MS}),
+    ]
+
+
+def test_a_line_names_the_step_that_it_is_of(path: Path) -> None:
+    lines = traced(path, ScriptedModel(ASKS, "Warm."), tools=[TOOL])
+    steps = [line["step_id"] for line in lines]
+    first, second = dict.fromkeys(step for step in steps if step is not None)
+    assert steps == [None, *[first] * 11, *[second] * (len(steps) - 13), None]
+
+
+SIZES: list[tuple[StreamChunk, Line]] = [
+    (TextDelta("Köln"), {"chars": 4}),
+    (ReasoningDelta("hmm"), {"chars": 3}),
+    (ReasoningFinished("sig"), {"signature_chars": 3}),
+    (ReasoningFinished(), {"signature_chars": 0}),
+    (RedactedReasoning("xxxx"), {"chars": 4}),
+    (ToolCallStarted("c9", "weather"), {"call_id": "c9", "name": "weather"}),
+    (ToolCallArgsDelta("c9", '{"a":'), {"call_id": "c9", "chars": 5}),
+    (ToolCallFinished("c9", "weather", {"a": 1}), {"call_id": "c9", "name": "weather", "chars": 7}),
+    (ToolCallMalformed("c9", "weather", "{a", "bad"), {"call_id": "c9", "name": "weather", "chars": 2}),
+    (ProviderBlockFinished("anthropic", {"type": "x"}), {"wire": "anthropic", "block_type": "x", "chars": 12}),
+]
+
+
+class Adding(Middleware):
+    """Puts a chunk into the trace that the model did not say."""
+
+    def __init__(self, chunk: StreamChunk) -> None:
+        self.chunk = chunk
+
+    def on_chunk(self, run: RunInfo, chunk: StreamChunk) -> StreamChunk:
+        return self.chunk if chunk == TextDelta("here") else chunk
+
+
+def chunk_line(path: Path, chunk: StreamChunk, *, verbose: bool) -> Line:
+    """What is told of a chunk that is not the first of its turn."""
+    model = ScriptedModel([TextDelta("first "), TextDelta("here"), END])
+    with JsonTracer(path, verbose) as tracer:
+        run_chat(model, ChatRequest("Hi"), middleware=[tracer, Adding(chunk)]).collect()
+    lines = lines_of(path)
+    return lines[kinds(lines).index("text_delta") + 1]
+
+
+@pytest.mark.parametrize(("chunk", "sizes"), SIZES, ids=lambda value: getattr(value, "type", ""))
+def test_a_chunk_is_told_by_its_size(path: Path, chunk: StreamChunk, sizes: Line) -> None:
+    line = chunk_line(path, chunk, verbose=False)
+    assert line["kind"] == chunk.type
+    assert told(line) == sizes
+
+
+@pytest.mark.parametrize(("chunk", "sizes"), SIZES, ids=lambda value: getattr(value, "type", ""))
+def test_with_verbose_a_chunk_can_be_had_again(path: Path, chunk: StreamChunk, sizes: Line) -> None:
+    line = chunk_line(path, chunk, verbose=True)
+    assert line["content"] == chunk.to_dict()
+    assert StreamChunk.from_dict(line["content"]) == chunk
+    assert told(line) == {**sizes, "content": line["content"]}
+
+
+def test_with_verbose_the_request_can_be_had_again(path: Path) -> None:
+    image = ImageBlock(Base64Source("image/png", b"12345"))
+    request = ChatRequest([Message.user([image])], system_prompt="Be short.", tools=[WEATHER], temperature=0.5)
+    line = traced(path, ScriptedModel("Yes."), verbose=True, request=request)[1]
+    assert (line["bytes"], line["system_chars"]) == (5, 9)
+    assert line["content"] == request.to_dict()
+    assert ChatRequest.from_dict(line["content"]) == request
+
+
+def test_with_verbose_calls_results_and_ends_are_there(path: Path) -> None:
+    model = ScriptedModel(ASKS, "Warm.")
+    with JsonTracer(path, verbose=True) as tracer:
+        end = list(run_chat(model, ChatRequest("Hi"), [TOOL], [tracer]))[-1]
+    content = {line["kind"]: line.get("content") for line in lines_of(path)}
+    assert content["tool_started"] == ToolCallBlock("c1", "weather", {"city": "Köln"}).to_dict()
+    assert content["tool_finished"] == Message.tool_result("c1", "17 °C in Köln").blocks[0].to_dict()
+    assert content["run_finished"] == end.to_dict()
+
+
+def test_without_verbose_no_word_of_the_contents_is_there(path: Path) -> None:
+    model = ScriptedModel([ReasoningDelta("secretly"), ReasoningFinished("secret"), *ASKS], "A secret.")
+    tool = Tool(WEATHER, lambda city: "secret")
+    traced(path, model, tools=[tool], request=ChatRequest("My secret", system_prompt="secret"))
+    assert "secret" not in path.read_text()
+    assert "Köln" not in path.read_text() and "K\\u00f6ln" not in path.read_text()
+
+
+def test_keys_of_other_services_are_not_written(path: Path) -> None:
+    server = {"type": "mcp", "authorization": "Bearer sk-1", "headers": {"X": "sk-2"}, "server_url": "http://x"}
+    params = {"tools": [server], "api_key": "sk-3", "auth": {"access_token": "sk-4"}, "max_tokens": 5}
+    line = traced(path, ScriptedModel("Yes."), verbose=True, request=ChatRequest("Hi", additional_params=params))[1]
+    assert "sk-" not in path.read_text()
+    assert line["content"]["additional_params"] == {
+        "tools": [{"type": "mcp", "authorization": "***", "headers": "***", "server_url": "http://x"}],
+        "api_key": "***",
+        "auth": {"access_token": "***"},
+        "max_tokens": 5,
+    }
+
+
+def test_a_retry_is_told(path: Path) -> None:
+    limit = RateLimitError("slow down", status=429, code="limit", request_id="r1")
+    lines = traced(path, RetryingModel(ScriptedModel(limit, "Yes."), RetryConfig(base_delay=0)), verbose=True)
+    assert kinds(lines)[:4] == ["run_started", "request", "retry", "step_started"]
+    assert told(lines[2]) == {
+        **{"attempt": 1, "max_attempts": 3, "delay_ms": MS, "error": "RateLimitError", "status": 429},
+        **{"code": "limit", "request_id": "r1", "retry_after": None, "attempts": 1},
+        "content": {"message": str(limit)},
+    }
+
+
+def test_a_run_that_fails_is_told(path: Path) -> None:
+    with JsonTracer(path) as tracer, pytest.raises(RateLimitError):
+        run_chat(ScriptedModel([TextDelta("He"), RateLimitError("no")]), ChatRequest("Hi"), (), [tracer]).collect()
+    line = lines_of(path)[-1]
+    assert (line["kind"], line["step_id"] is None) == ("run_failed", False)
+    assert told(line) == {"error": "RateLimitError", **NO_ERROR, "usage": NO_USAGE, "duration_ms": MS}
+
+
+def test_a_run_whose_first_turn_does_not_open_is_told(path: Path) -> None:
+    with JsonTracer(path) as tracer, pytest.raises(RateLimitError):
+        run_chat(ScriptedModel(RateLimitError("no")), ChatRequest("Hi"), (), [tracer])
+    assert kinds(lines_of(path)) == ["run_started", "request", "run_failed"]
+
+
+def test_an_abort_is_told(path: Path) -> None:
+    lines = traced(path, ScriptedModel(ASKS), tools=[TOOL], config=RunConfig(max_iterations=1), verbose=True)
+    assert (lines[-1]["reason"], lines[-1]["abort"]) == ("aborted", "max_iterations")
+    assert lines[-1]["content"]["abort"]["message"]
+    result = next(line for line in lines if line["kind"] == "tool_result")
+    assert result["is_error"]
+
+
+def test_a_reader_that_leaves_is_told(path: Path) -> None:
+    with JsonTracer(path) as tracer:
+        stream = run_chat(ScriptedModel("One two three."), ChatRequest("Hi"), middleware=[tracer])
+        next(stream)
+        stream.close()
+    assert kinds(lines_of(path))[-1] == "run_dropped"
+    assert told(lines_of(path)[-1]) == {"usage": NO_USAGE, "duration_ms": MS}
+
+
+def test_a_run_that_nobody_keeps_is_told(path: Path) -> None:
+    with JsonTracer(path) as tracer:
+        next(run_chat(ScriptedModel("One two three."), ChatRequest("Hi"), middleware=[tracer]))
+        gc.collect()
+    assert kinds(lines_of(path))[-1] == "run_dropped"
+
+
+def test_a_call_that_is_not_made_has_no_times(path: Path) -> None:
+    asks = (ToolCallStarted("c1", "weather"), ToolCallMalformed("c1", "weather", "{", "bad"), ASKS[-1])
+    lines = traced(path, ScriptedModel(asks, "Sorry."), tools=[TOOL])
+    line = next(line for line in lines if line["kind"] == "tool_finished")
+    assert (line["is_error"], line["waited_ms"], line["duration_ms"]) == (True, None, None)
+
+
+def test_the_times_of_tools_are_their_own_and_not_those_of_their_turn(path: Path) -> None:
+    second_is_done = threading.Event()
+
+    def first() -> None:
+        assert second_is_done.wait(PATIENCE_S)
+        time.sleep(0.05)
+
+    names = {"first": first, "second": second_is_done.set}
+    calls = [(ToolCallStarted(name, name), ToolCallFinished(name, name, {})) for name in names]
+    model = ScriptedModel([chunk for call in calls for chunk in call] + [ASKS[-1]], "Done.")
+    tools = [Tool(ToolDefinition(name, "", {"type": "object"}), function) for name, function in names.items()]
+    lines = traced(path, model, tools=tools)
+    took = {line["name"]: line["duration_ms"] for line in lines if line["kind"] == "tool_finished"}
+    assert took["first"] >= 50 > took["second"]
+
+
+class Circle(dict[str, Any]):
+    def __init__(self) -> None:
+        self["self"] = self
+
+
+@pytest.mark.parametrize("args", [{"a": float("nan")}, {"a": b"bytes"}, {("a",): 1}, Circle(), {"a": "\ud83d"}])
+def test_what_is_no_json_becomes_text(path: Path, args: dict[str, Any]) -> None:
+    line = chunk_line(path, ToolCallFinished("c1", "weather", args), verbose=True)
+    assert line["kind"] == "tool_call_finished"
+    assert line["content"]
+
+
+def test_a_line_that_cannot_be_made_is_no_fault_of_the_run(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    odd: Any = 5
+    line = chunk_line(path, TextDelta(odd), verbose=False)
+    assert line["kind"] == "turn_finished"
+    assert [record.message for record in caplog.records] == ["a line of a trace could not be made"]
+
+
+# --- where they go -----------------------------------------------------------------------------------------------
+
+
+def test_lines_are_in_the_file_when_a_run_has_ended(path: Path) -> None:
+    tracer = JsonTracer(path)
+    for count in (1, 2):
+        run_chat(ScriptedModel("Yes."), ChatRequest("Hi"), middleware=[tracer]).collect()
+        assert kinds(lines_of(path)).count("run_finished") == count
+    tracer.close()
+
+
+def test_a_text_file_is_written_and_stays_open() -> None:
+    file = io.StringIO()
+    write_one_run(file)
+    assert file.getvalue().endswith("}\n")
+    assert len(file.getvalue().splitlines()) == 8
+
+
+def test_a_binary_file_is_written_and_stays_open(path: Path) -> None:
+    with path.open("wb", buffering=0) as file:
+        write_one_run(file)
+        assert len(lines_of(path)) == 8
+
+
+def test_stderr_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    write_one_run(sys.stderr)
+    assert len(capsys.readouterr().err.splitlines()) == 8
+
+
+def write_one_run(target: str | Path | IO[Any]) -> int:
+    """Eight lines; returns how many were lost."""
+    with JsonTracer(target) as tracer:
+        assert run_chat(ScriptedModel("Yes."), ChatRequest("Hi"), middleware=[tracer]).collect().text == "Yes."
+    return tracer.lost
+
+
+def test_a_target_that_is_none_is_refused() -> None:
+    target: Any = 5
+    with pytest.raises(TypeError, match="a path or to a file that is open for writing, got int"):
+        JsonTracer(target)
+
+
+def test_a_path_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        JsonTracer(tmp_path / "missing" / "trace.jsonl")
+
+
+def test_lines_are_added_to_those_of_before(path: Path) -> None:
+    write_one_run(path)
+    write_one_run(str(path))
+    assert kinds(lines_of(path)).count("run_started") == 2
+
+
+def test_a_line_that_was_cut_off_is_ended(path: Path) -> None:
+    path.write_text('{"schema":1,"ts":"20')
+    write_one_run(path)
+    first, *others = path.read_text().splitlines()
+    assert first == '{"schema":1,"ts":"20'
+    assert len([json.loads(line) for line in others]) == 8
+
+
+def test_a_file_that_was_moved_is_made_anew(path: Path) -> None:
+    with JsonTracer(path) as tracer:
+        run_chat(ScriptedModel("Yes."), ChatRequest("Hi"), middleware=[tracer]).collect()
+        path.rename(path.with_suffix(".1"))
+        run_chat(ScriptedModel("Yes."), ChatRequest("Hi"), middleware=[tracer]).collect()
+    assert len(lines_of(path)) == len(lines_of(path.with_suffix(".1"))) == 8
+
+
+# --- what cannot be written --------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no disk that is always full")
+def test_a_full_disk_is_logged_once_and_the_runs_go_on(caplog: pytest.LogCaptureFixture) -> None:
+    with JsonTracer("/dev/full") as tracer:
+        for _ in range(3):
+            run_chat(ScriptedModel("Yes."), ChatRequest("Hi"), middleware=[tracer]).collect()
+    assert tracer.lost == 24
+    assert len(caplog.records) == 1
+    assert "lines of it are lost" in caplog.text and "No space left" in caplog.text
+
+
+def test_a_file_that_was_closed_is_logged_and_the_run_goes_on(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with path.open("w") as file:
+        tracer = JsonTracer(file)
+    assert run_chat(ScriptedModel("Yes."), ChatRequest("Hi"), middleware=[tracer]).collect().text == "Yes."
+    tracer.close()
+    assert tracer.lost == 8
+    assert "lines of it are lost" in caplog.text
+
+
+def test_a_closed_tracer_counts_what_it_loses(path: Path) -> None:
+    tracer = JsonTracer(path)
+    tracer.close()
+    tracer.close()
+    run_chat(ScriptedModel("Yes."), ChatRequest("Hi"), middleware=[tracer]).collect()
+    assert tracer.lost == 8
+
+
+def test_a_directory_that_was_removed_and_comes_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "traces"
+    folder.mkdir()
+    path = folder / "trace.jsonl"
+    with JsonTracer(path) as tracer:
+        run_chat(ScriptedModel("Yes."), ChatRequest("Hi"), middleware=[tracer]).collect()
+        path.unlink()
+        folder.rmdir()
+        run_chat(ScriptedModel("Yes."), ChatRequest("Hi"), middleware=[tracer]).collect()
+        assert tracer.lost == 8
+        folder.mkdir()
+        run_chat(ScriptedModel("Yes."), ChatRequest("Hi"), middleware=[tracer]).collect()
+    lines = lines_of(path)
+    assert kinds(lines)[-2:] == ["run_finished", "dropped"]
+    assert lines[-1]["lines"] == 8
+    assert tuple(lines[-1])[: len(ENVELOPE)] == ENVELOPE
+    assert [lines[-1][key] for key in ("run_id", "step_id", "seq", "provider", "model")] == [None] * 5
+    assert len(caplog.records) == 1
+
+
+def test_a_pipe_that_nobody_reads_loses_lines_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    reading, writing = os.pipe()
+    words = QUEUE_LINES * 2
+    model = ScriptedModel([*[TextDelta("word ")] * words, END])
+    with open(writing, "wb", buffering=0) as file, open(reading, "rb") as pipe:
+        tracer = JsonTracer(file)
+        began = time.monotonic()
+        run_chat(model, ChatRequest("Hi"), middleware=[tracer]).collect()
+        assert time.monotonic() - began < PATIENCE_S
+        lost = tracer.lost
+        assert lost > 0
+        got: list[bytes] = []
+        reader = threading.Thread(target=lambda: got.extend(pipe), daemon=True)
+        reader.start()
+        tracer.close()
+        file.close()
+        reader.join(PATIENCE_S)
+    lines = [json.loads(line) for line in got]
+    assert sum(line["lines"] for line in lines if line["kind"] == "dropped") == lost
+    assert len([line for line in lines if line["kind"] != "dropped"]) + lost == words + 8 - 1
+
+
+def test_a_run_does_not_wait_twice_for_a_pipe_that_nobody_reads() -> None:
+    reading, writing = os.pipe()
+    with open(writing, "wb", buffering=0) as file, open(reading, "rb"):
+        tracer = JsonTracer(file, verbose=True)
+        run_chat(ScriptedModel("x" * 200_000), ChatRequest("Hi"), middleware=[tracer]).collect()
+        began = time.monotonic()
+        for _ in range(20):
+            run_chat(ScriptedModel("Yes."), ChatRequest("Hi"), middleware=[tracer]).collect()
+        assert time.monotonic() - began < 1
+    tracer.close()
+
+
+# --- many writers ------------------------------------------------------------------------------------------------
+
+
+def test_a_hundred_runs_at_the_same_time_are_told_apart(path: Path) -> None:
+    start = threading.Barrier(100)
+    said = {f"model-{i}": f"I am number {i} of them." for i in range(100)}
+    wants = {name: "".join(said[name]) for name in said}
+
+    def ask(name: str) -> None:
+        start.wait(PATIENCE_S)
+        run_chat(ScriptedModel(ASKS, said[name], model=name), ChatRequest("Hi"), [TOOL], [tracer]).collect()
+
+    with JsonTracer(path, verbose=True) as tracer:
+        threads = [threading.Thread(target=ask, args=(name,)) for name in said]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE_S)
+    assert tracer.lost == 0
+    runs = by_run(lines_of(path))
+    assert len(runs) == 100
+    for lines in runs.values():
+        assert is_complete(lines)
+        assert len({line["model"] for line in lines}) == 1
+        text = "".join(line["content"]["delta"] for line in lines if line["kind"] == "text_delta")
+        assert text == wants.pop(lines[0]["model"])
+    assert wants == {}
+
+
+def by_run(lines: Sequence[Line]) -> dict[str, list[Line]]:
+    runs: dict[str, list[Line]] = {}
+    for line in lines:
+        runs.setdefault(line["run_id"], []).append(line)
+    return runs
+
+
+def is_complete(lines: Sequence[Line]) -> bool:
+    ends = Counter(kinds(lines))
+    return (
+        [line["seq"] for line in lines] == list(range(1, len(lines) + 1))
+        and lines[0]["kind"] == "run_started"
+        and lines[-1]["kind"] == "run_finished"
+        and ends["run_finished"] == 1
+    )
+
+
+# What the programs below begin with.
+PRELUDE = """
+import os, sys, time
+from completion import ChatRequest, TextDelta, run_chat
+from completion.testing import ScriptedModel
+from completion.tracing import JsonTracer
+
+def ask(tracer, text="One two three."):
+    run_chat(ScriptedModel(text), ChatRequest("Hi"), middleware=[tracer]).collect()
+"""
+
+
+@pytest.fixture
+def python(path: Path) -> Callable[[str], subprocess.Popen[str]]:
+    """Starts a program with the path of the trace as its argument."""
+
+    def start(code: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-W", "error", "-c", PRELUDE + textwrap.dedent(code), str(path)]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+    return start
+
+
+Python = Callable[[str], "subprocess.Popen[str]"]
+
+
+def ran(process: subprocess.Popen[str]) -> str:
+    out, err = process.communicate(timeout=PATIENCE_S * 3)
+    assert process.returncode == 0, err
+    assert err == ""
+    return out
+
+
+def test_several_processes_write_one_file(path: Path, python: Python) -> None:
+    writer = """
+    with JsonTracer(sys.argv[1], verbose=True) as tracer:
+        print("ready", flush=True)
+        sys.stdin.readline()
+        for i in range(40):
+            ask(tracer, f"{'x' * 20_000} {i}")
+    """
+    processes = [python(writer) for _ in range(3)]
+    for process in processes:
+        wait_for(process, "ready")
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    for process in processes:
+        ran(process)
+    runs = by_run(lines_of(path))
+    assert len(runs) == 120
+    assert all(is_complete(lines) for lines in runs.values())
+
+
+def wait_for(process: subprocess.Popen[str], word: str) -> None:
+    assert process.stdout is not None
+    assert process.stdout.readline() == f"{word}\n"
+
+
+def test_a_file_whose_writers_are_killed_can_be_read(path: Path, python: Python) -> None:
+    writer = """
+    tracer = JsonTracer(sys.argv[1], verbose=True)
+    ask(tracer)
+    print("begun", flush=True)
+    while True:
+        ask(tracer, "x" * 3_000_000)
+    """
+    kills = 5
+    for _ in range(kills):
+        process = python(writer)
+        wait_for(process, "begun")
+        time.sleep(random.uniform(0.03, 0.15))
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=PATIENCE_S)
+    write_one_run(path)
+    torn, lines = 0, []
+    for raw in path.read_bytes().splitlines():
+        try:
+            lines.append(json.loads(raw))
+        except ValueError:
+            torn += 1
+    assert torn <= kills
+    *killed, last = by_run(lines).values()
+    assert is_complete(last)
+    assert all([line["seq"] for line in run] == list(range(1, len(run) + 1)) for run in killed)
+    assert show(path, io.StringIO()) == len(killed) + 1
+
+
+def test_what_waits_is_written_at_exit(path: Path, python: Python) -> None:
+    ran(
+        python("""
+    tracer = JsonTracer(sys.argv[1])
+    stream = run_chat(ScriptedModel("One two three."), ChatRequest("Hi"), middleware=[tracer])
+    next(stream)
+    """)
+    )
+    assert kinds(lines_of(path))[:2] == ["run_started", "request"]
+
+
+def test_a_pipe_that_nobody_reads_does_not_keep_python_from_ending(python: Python) -> None:
+    began = time.monotonic()
+    ran(
+        python("""
+    reading, writing = os.pipe()
+    tracer = JsonTracer(open(writing, "wb", buffering=0, closefd=False), verbose=True)
+    stream = run_chat(ScriptedModel([TextDelta("x" * 200_000)]), ChatRequest("Hi"), middleware=[tracer])
+    [next(stream) for _ in range(3)]
+    """)
+    )
+    assert time.monotonic() - began < PATIENCE_S
+
+
+def test_a_forked_child_writes_its_own_runs_and_nothing_of_its_parents(path: Path, python: Python) -> None:
+    ran(
+        python("""
+    tracer = JsonTracer(sys.argv[1])
+    ask(tracer)
+    stream = run_chat(ScriptedModel("One two three."), ChatRequest("Hi"), middleware=[tracer])
+    next(stream)                                        # and lines of it wait
+    import warnings
+    warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside a thread
+    child = os.fork()
+    if child == 0:
+        del stream                                      # dropped here, and going on there
+        ask(tracer)
+        sys.exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    stream.close()
+    tracer.close()
+    assert tracer.lost == 0
+    """)
+    )
+    runs = by_run(lines_of(path))
+    assert sorted(kinds(lines)[-1] for lines in runs.values()) == ["run_dropped", "run_finished", "run_finished"]
+    for lines in runs.values():
+        assert [line["seq"] for line in lines] == list(range(1, len(lines) + 1))
+
+
+def test_a_tracer_that_nobody_keeps_ends_its_thread(path: Path) -> None:
+    tracer = JsonTracer(path)
+    run_chat(ScriptedModel("Yes."), ChatRequest("Hi"), middleware=[tracer]).collect()
+    (thread,) = [thread for thread in threading.enumerate() if thread.name == "completion-tracer"]
+    del tracer
+    gc.collect()
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive()
