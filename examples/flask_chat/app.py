@@ -26,7 +26,8 @@ commonmark = MarkdownIt("commonmark", {"html": False}).disable("image")
 
 @app.get("/")
 def page() -> str:
-    return render_template("chat.html", model=f"{model.name}:{model.model}")
+    html: str = render_template("chat.html", model=f"{model.name}:{model.model}")
+    return html
 
 
 @app.post("/chat")
