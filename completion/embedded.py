@@ -1,6 +1,6 @@
 """llama.cpp's HTTP server inside this process: the only door to xllamacpp.
 
-    serve(path) -> Server(base_url, api_key, pid)      one a process and weights file, started on first use
+    serve(path, chat_template) -> Server(base_url, api_key, pid)      one a process for each such pair, on first use
 
 The server is C++ threads behind a socket on 127.0.0.1; nothing but its address reaches the rest of the library.
 This module's own work is to end them well:
@@ -20,6 +20,7 @@ import ctypes
 import os
 import secrets
 import socket
+import struct
 import sys
 import threading
 from collections.abc import Iterator
@@ -137,7 +138,7 @@ def close_inherited(ports: set[int]) -> None:
         inherited.close()
 
 
-_servers: dict[str, Server] = {}
+_servers: dict[tuple[str, str | None], Server] = {}
 _engines = Engines()
 _lock = threading.RLock()
 
@@ -148,14 +149,18 @@ _this_module = sys.modules[__name__]
 atexit.register(lambda: _lock.acquire())
 
 
-def serve(path: Path) -> Server:
+def serve(path: Path, chat_template: str | None = None) -> Server:
     """The server of the weights file at ``path``, loaded on first use. Loading holds the GIL, 1 s for SmolLM2.
+
+    Args:
+        path: of the weights file.
+        chat_template: in Jinja; None is the one that the file has.
 
     Raises:
         ConfigurationError: xllamacpp is not installed, or the file is missing, not a GGUF, or cannot be loaded. No
             server runs; a later call tries again.
     """
-    key = os.path.realpath(path)
+    key = os.path.realpath(path), chat_template
     with _lock:
         if key in _servers:
             return _servers[key]
@@ -165,7 +170,7 @@ def serve(path: Path) -> Server:
         with _lock:
             if key not in _servers:
                 try:
-                    _servers[key] = _start(key)
+                    _servers[key] = _start(*key)
                 except Exception as exc:
                     failures.append(exc)
 
@@ -179,12 +184,12 @@ def serve(path: Path) -> Server:
     return _servers[key]
 
 
-def _start(path: str) -> Server:
+def _start(path: str, chat_template: str | None) -> Server:
     xllamacpp = _import_xllamacpp()
-    _check_magic(path)
+    _check_header(path)
     api_key = secrets.token_urlsafe(32)
     try:
-        engine = xllamacpp.Server(_params(xllamacpp, path, api_key))
+        engine = xllamacpp.Server(_params(xllamacpp, path, chat_template, api_key))
     except RuntimeError as exc:
         raise ConfigurationError(
             f"llama.cpp cannot load {path}: the file is damaged or cut short, its architecture is unknown to this "
@@ -215,20 +220,29 @@ def _import_xllamacpp() -> Any:
     return xllamacpp
 
 
-def _check_magic(path: str) -> None:
+def _check_header(path: str) -> None:
+    """Find here what can be found: in a forked child an engine that fails to load a file may never return
+    (xllamacpp 2026.10).
+
+    Wire: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+    """
     try:
         with open(path, "rb") as file:
-            magic = file.read(4)
+            magic, header = file.read(4), file.read(20)
     except OSError as exc:
         raise ConfigurationError(f"cannot read the weights file {path}: {exc.strerror or exc}") from exc
     if magic != b"GGUF":
         raise ConfigurationError(f"{path} is not a GGUF file: it must begin with b'GGUF', got {magic!r}")
+    version, tensors, facts = struct.unpack("<IQQ", header.ljust(20, b"\0"))
+    if not (1 <= version <= 99 and tensors and facts):
+        raise ConfigurationError(f"{path} is damaged or cut short: it tells of {tensors} tensors in version {version}")
 
 
-def _params(xllamacpp: Any, path: str, api_key: str) -> Any:
+def _params(xllamacpp: Any, path: str, chat_template: str | None, api_key: str) -> Any:
     params = xllamacpp.CommonParams()
     params.model.path = path
     params.model_alias = {Path(path).stem}  # without it, every chunk tells the path on this disk
+    params.chat_template = chat_template or ""
     params.verbosity = -1  # llama.cpp logs nothing, not even errors; they come as HTTP answers
 
     params.hostnames = [HOST]

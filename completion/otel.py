@@ -57,7 +57,7 @@ from completion.contract.request import ChatRequest, ToolDefinition
 from completion.contract.run import RunFinished, RunStarted, StepFinished, StepStarted, ToolResult
 from completion.contract.stream import ChatStream, ResponseInfo, opening, response_of
 from completion.contract.turn import Turn, TurnSoFar
-from completion.engine.middleware import Middleware, RunInfo
+from completion.engine.middleware import Middleware, RunInfo, base_url_of
 from completion.engine.tools import Tool, ToolContext
 from completion.errors import ConfigurationError, StreamCancelledError
 from completion.lowering import require_request
@@ -171,7 +171,7 @@ class OpenTelemetry(Middleware):
                 if known.chat is None and self._is_content_wanted and whole.span.is_recording():
                     whole.set(_said_to(request))
                 known.chat = _Chat(
-                    self._instruments, (run.provider, run.model), lambda: getattr(run, "base_url", None), request,
+                    self._instruments, (run.provider, run.model), lambda: run.base_url, request,
                     self._conversation, whole.context,
                     is_content_wanted=self._is_content_wanted, times_chunks=self._times_chunks,
                 )  # fmt: skip
@@ -366,7 +366,7 @@ class TracedModel:
     def _begun(self, req: ChatRequest) -> _Chat | None:
         with _harmless():
             return _Chat(
-                _instruments(*self._providers), (self.name, self.model), lambda: _base_url(self.inner), req,
+                _instruments(*self._providers), (self.name, self.model), lambda: base_url_of(self.inner), req,
                 self._conversation, is_content_wanted=self._is_content_wanted, times_chunks=self._times_chunks,
             )  # fmt: skip
         return None
@@ -722,13 +722,6 @@ def _server(base_url: Callable[[], str | None]) -> dict[str, Any]:
             port = parts.port or (80 if parts.scheme == "http" else 443)
             return {"server.address": parts.hostname, "server.port": port}
     return {}
-
-
-def _base_url(model: Any) -> str | None:
-    """That of the model inside of the wrappers, where there is one."""
-    while (inner := getattr(model, "inner", None)) is not None:
-        model = inner
-    return getattr(model, "base_url", None)
 
 
 def _error_type(error: BaseException) -> str:

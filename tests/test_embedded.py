@@ -448,3 +448,15 @@ os._exit(0)
     parent.stdin.write("\n")
     parent.stdin.close()
     parent.stdout.close()
+
+
+def test_a_chat_template_makes_another_server(weights: Path) -> None:
+    result = run(
+        weights,
+        """
+own, other = serve(path), serve(path, "{% for message in messages %}{{ message.content }}{% endfor %}")
+print(own.base_url != other.base_url, serve(path) is own, answer(own)[0], answer(other)[0])
+""",
+    )
+    assert_quiet_success(result)
+    assert result.stdout == "True True 200 200\n"

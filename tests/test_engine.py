@@ -311,15 +311,16 @@ def test_a_tool_that_hangs_is_given_up_and_stops_no_other() -> None:
     release.set()
 
 
-def test_a_tool_is_told_that_its_time_is_over() -> None:
+def test_a_tool_is_told_at_once_that_its_time_is_over() -> None:
     told = threading.Event()
 
     def waits(context: ToolContext) -> None:
         context.token.on_cancel(told.set)
         assert told.wait(PATIENCE_S)
 
-    end_of(run_chat(ScriptedModel(turn(called("waits")), turn("ok")), HI, [named("waits", waits, timeout=0.05)]))
-    assert told.is_set()
+    tools = [named("waits", waits, timeout=0.05), named("looks", lambda: told.wait(PATIENCE_S))]
+    model = ScriptedModel(turn(called("waits", "a"), called("looks", "b")), turn("ok"))
+    assert texts(end_of(run_chat(model, HI, tools)).new_messages)[1] == "true"
 
 
 def test_a_tool_knows_which_call_it_answers() -> None:
@@ -474,6 +475,25 @@ def test_the_usage_of_a_turn_counts_in_an_error_that_comes_after_it() -> None:
     with pytest.raises(ValueError, match="no") as caught:
         run_chat(ScriptedModel(turn(called("now"), usage=spent(5, 2))), HI, [named("now")], [Fails()]).collect()
     assert caught.value.usage == spent(5, 2)  # type: ignore[attr-defined]
+
+
+def test_what_unfinished_tools_have_reported_counts_in_an_error() -> None:
+    reported = threading.Event()
+
+    def costly(context: ToolContext) -> None:
+        context.report_usage(spent(100, 10))
+        reported.set()
+        context.token.sleep(PATIENCE_S)
+
+    class Fails:
+        def after_tool(self, run: Any, call: Any, result: Any) -> Any:
+            assert reported.wait(PATIENCE_S)
+            raise ValueError("no")
+
+    model = ScriptedModel(turn(called("now", "a"), called("costly", "b"), usage=spent(5, 2)))
+    with pytest.raises(ValueError, match="no") as caught:
+        run_chat(model, HI, [named("now"), named("costly", costly)], [Fails()]).collect()
+    assert caught.value.usage == spent(105, 12)  # type: ignore[attr-defined]
 
 
 def test_an_error_of_a_run_comes_back_from_a_pickle() -> None:
@@ -660,6 +680,14 @@ def test_a_token_of_the_caller_is_let_go_of_when_the_run_is_over() -> None:
     with CancelToken() as token:
         end_of(run_chat(ScriptedModel(turn(called("now")), turn("ok")), HI, [named("now")]))
         assert not token._wakers
+
+
+def test_a_step_leaves_nothing_on_the_token_of_the_run() -> None:
+    run = run_chat(ScriptedModel(turn(called("now", "a"), called("now", "b")), turn("ok")), HI, [named("now")])
+    while not isinstance(next(run), StepFinished):
+        pass
+    assert not run._run.ending.token._wakers
+    run.close()
 
 
 def test_a_plain_tool_needs_no_more_than_a_definition_and_a_function() -> None:

@@ -8,8 +8,10 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
+import requests
 
 import completion
 from completion import (
@@ -23,8 +25,16 @@ from completion import (
     Message,
     OpenAIModel,
     TextDelta,
+    ToolCallBlock,
+    ToolCallMalformed,
+    ToolChoice,
+    ToolDefinition,
+    ToolResultBlock,
     TurnFinished,
+    UnsupportedContentError,
 )
+from completion.adapters.local import CHAT_TEMPLATE
+from completion.embedded import Server, serve
 from completion.weights import weights_path
 
 pytestmark = pytest.mark.usefixtures("turn_at_the_model")
@@ -133,3 +143,72 @@ def test_without_the_extra_it_says_what_to_install() -> None:
 def test_its_repr_shows_no_key() -> None:
     model = LocalModel()
     assert model.api_key not in repr(model) + repr(vars(model))
+
+
+CITY = {"type": "object", "properties": {"city": {"enum": ["Oslo", "Rome"]}}, "required": ["city"]}
+WEATHER = ToolDefinition("weather", "The weather of a city.", CITY)
+NOW = ToolDefinition("now", "The time.", {"type": "object", "properties": {}})
+
+
+def asking(choice: ToolChoice | None, **fields: Any) -> ChatRequest:
+    return ChatRequest(
+        "Is it raining in Oslo?", **{"max_tokens": 60, "tools": [WEATHER, NOW], "tool_choice": choice, **fields}
+    )
+
+
+def prompt_of(server: Server, messages: list[dict[str, str]]) -> str:
+    """What the model is given to go on with."""
+    response = requests.post(
+        server.base_url.removesuffix("/v1") + "/apply-template",
+        headers={"Authorization": f"Bearer {server.api_key}"},
+        json={"messages": messages},
+        timeout=60,
+    )
+    prompt: str = response.json()["prompt"]
+    return prompt
+
+
+@pytest.mark.parametrize("choice", [ToolChoice.any(), ToolChoice.tool("weather")], ids=["any", "by name"])
+def test_a_forced_call_keeps_to_the_schema(choice: ToolChoice) -> None:
+    turn = LocalModel().chat_stream(asking(choice, tools=[WEATHER])).collect()
+    (call,) = turn.tool_calls
+    assert (turn.reason, call.name) == (FinishReason.TOOL_USE, "weather")
+    assert call.args["city"] in ("Oslo", "Rome")
+    assert not turn.text
+
+
+def test_a_tool_is_forced_by_its_name() -> None:
+    turn = LocalModel().chat_stream(asking(ToolChoice.tool("now"))).collect()
+    assert [call.name for call in turn.tool_calls] == ["now"]
+
+
+def test_a_forced_call_that_is_cut_off_is_malformed() -> None:
+    turn = LocalModel().chat_stream(asking(ToolChoice.tool("weather"), max_tokens=12)).collect()
+    assert turn.reason is FinishReason.MAX_TOKENS
+    (call,) = turn.malformed_calls
+    assert isinstance(call, ToolCallMalformed)
+
+
+def test_calls_and_their_results_go_on_in_the_history() -> None:
+    history = [
+        Message.user("Is it raining in Oslo?"),
+        Message.assistant([ToolCallBlock("c1", "weather", {"city": "Oslo"})]),
+        Message.user([ToolResultBlock("c1", "It is.")]),
+    ]
+    turn = LocalModel().chat_stream(ChatRequest(history, max_tokens=16, tools=[WEATHER])).collect()
+    assert turn.text
+
+
+def test_a_forced_call_and_a_format_exclude_each_other() -> None:
+    with pytest.raises(UnsupportedContentError, match="at once"):
+        LocalModel().chat_stream(asking(ToolChoice.any(), response_format=JsonSchema("city", CITY)))
+
+
+@pytest.mark.parametrize(
+    "roles",
+    [["user"], ["system", "user"], ["user", "assistant", "user"], ["user", "system", "user"], ["assistant", "user"]],
+)
+def test_without_tools_the_model_reads_what_its_own_template_writes(roles: list[str]) -> None:
+    messages = [{"role": role, "content": f" {role} {n}\n"} for n, role in enumerate(roles)]
+    ours, own = serve(weights_path(), CHAT_TEMPLATE), serve(weights_path())
+    assert prompt_of(ours, messages) == prompt_of(own, messages)

@@ -25,11 +25,16 @@ from completion import (
     CancelToken,
     ContextOverflowError,
     FinishReason,
+    Message,
     ProviderBlockFinished,
     RateLimitError,
     ReasoningDelta,
     ReasoningFinished,
     RedactedReasoning,
+    RunFinished,
+    RunStarted,
+    StepFinished,
+    StepStarted,
     StreamCancelledError,
     StreamChunk,
     TextDelta,
@@ -142,6 +147,22 @@ def test_no_body_is_both(render: Callable[..., Any]) -> None:
 
     assert has(render(ScriptedModel(GOOD).chat_stream(HI))) == ["__iter__", "__next__"]
     assert has(render(AsyncModel(ScriptedModel(GOOD)).chat_stream(HI))) == ["__aiter__", "__anext__"]
+
+
+def test_the_history_of_a_run_stays_at_the_server_and_its_turns_are_apart() -> None:
+    def chunks() -> Iterator[StreamChunk]:
+        said = (Message.assistant("sk-hidden"),)
+        yield RunStarted("r", "p", "m")
+        for number in (1, 2):
+            yield StepStarted("r", f"s{number}", number)
+            yield TextDelta(f"turn {number}")
+            yield TurnFinished(FinishReason.END_TURN)
+            yield StepFinished("r", f"s{number}", number, Usage(), said)
+        yield RunFinished("r", FinishReason.END_TURN, Usage(), said)
+
+    for render in (web.sse, web.ndjson, web.ui_messages):
+        assert b"sk-hidden" not in b"".join(render(chunks()))
+    assert b"".join(web.text(chunks())) == b"turn 1\n\nturn 2"
 
 
 # What went wrong

@@ -63,8 +63,9 @@ class Refusal:
 class RunInfo:
     """A run as its middleware sees it; one object a run, which changes as the run goes on.
 
-    ``tools``: those that the run answers, by name. ``token``: cancelled when the run is to end. ``usage``: of all
-    turns that have ended and all tools that were answered, this step's included. ``messages``: of the finished steps.
+    ``tools``: those that the run answers, by name; ``on_run_started`` may put others in their places. ``token``:
+    cancelled when the run is to end. ``usage``: of all turns that have ended and all tools that were answered, this
+    step's included. ``messages``: of the finished steps.
     """
 
     run_id: str
@@ -76,6 +77,20 @@ class RunInfo:
     iteration: int = 0
     usage: Usage = field(default_factory=Usage)
     messages: tuple[Message, ...] = ()
+    asked: Any = field(default=None, repr=False)
+    """The model itself."""
+
+    @property
+    def base_url(self) -> str | None:
+        """Where the model's requests go, None where it does not tell. It may start the server of a LocalModel."""
+        return base_url_of(self.asked)
+
+
+def base_url_of(model: Any) -> str | None:
+    """The URL of a model, or of the one inside of its wrappers."""
+    while (inner := getattr(model, "inner", None)) is not None:
+        model = inner
+    return getattr(model, "base_url", None)
 
 
 class Middleware:

@@ -161,7 +161,7 @@ class _Run:
         self.name, self.model = model.name, model.model  # as ``opening`` wants them, for errors
         self.stream: Chunks | None = None
         self.ending = Ending()
-        self.info = RunInfo(_new_id("run"), self.name, self.model, tools, self.ending.token)
+        self.info = RunInfo(_new_id("run"), self.name, self.model, tools, self.ending.token, asked=model)
         self._model = model
         known = {tool.name for tool in request.tools}
         ours = (tool.definition for tool in tools.values() if tool.name not in known)

@@ -51,7 +51,7 @@ def sse(stream: Any, **options: Any) -> WsgiBody | AsgiBody:
 
     A good end is ``turn_finished`` and then ``[DONE]``. A failure is ``{"type": "error", "error": {"type":
     "RateLimitError", "message": "…", "retry_after": null}}`` and no ``[DONE]``. A body that ends without either was cut
-    off.
+    off. Of a run (``run_chat``) the ``new_messages`` are left out: the history stays at the server.
 
     The client that leaves takes the connection to the provider along, within a second, also while the model is silent:
     an ASGI server tells; a WSGI server finds out when it writes twice, or shows the socket.

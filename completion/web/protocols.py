@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from completion.attempts import in_short
 from completion.contract.chunks import StreamChunk, TextDelta, TurnFinished
-from completion.contract.run import RunFinished, RunStarted, StepFinished
+from completion.contract.run import RunFinished, RunStarted, StepFinished, StepStarted
 from completion.errors import (
     CompletionError,
     ContentFilterError,
@@ -130,6 +130,8 @@ class Text:
         return b""
 
     def piece(self, chunk: StreamChunk) -> bytes:
+        if isinstance(chunk, StepStarted) and chunk.iteration > 1:
+            return b"\n\n"
         return chunk.delta.encode("utf-8", "replace") if isinstance(chunk, TextDelta) else b""
 
     def end(self) -> bytes:

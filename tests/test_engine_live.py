@@ -1,0 +1,200 @@
+"""Runs with tools on a real model: the embedded one, whose calls are forced and held to their schema by a grammar."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from typing import Literal
+
+import pytest
+
+from completion import (
+    ChatRequest,
+    Conversation,
+    FinishReason,
+    LocalModel,
+    Message,
+    Middleware,
+    RunConfig,
+    RunFinished,
+    RunInfo,
+    RunStream,
+    StepFinished,
+    StepStarted,
+    TextDelta,
+    ToolCallBlock,
+    ToolCallFinished,
+    ToolChoice,
+    ToolResult,
+    run_chat,
+    tool,
+)
+from tests.loopback import Caught
+from tests.runs import check_history, end_of, results_in, texts
+
+pytest.importorskip("xllamacpp")
+pytest.importorskip("pydantic")
+pytestmark = pytest.mark.usefixtures("turn_at_the_model")
+
+LONG_S = 120
+
+
+@tool
+def weather(city: Literal["Oslo", "Rome"], days: int = 1) -> str:
+    """The weather of a city."""
+    return f"It rains in {city}, for {days} days."
+
+
+@tool
+def now() -> str:
+    """The time of day."""
+    return "It is noon."
+
+
+WEATHER = ToolChoice.tool("weather")
+
+
+def asked(choice: ToolChoice | None, **fields: int) -> ChatRequest:
+    definitions = [weather.definition, now.definition]
+    fields = {"max_tokens": 60, **fields}
+    return ChatRequest("Is it raining in Oslo?", tools=definitions, tool_choice=choice, **fields)  # type: ignore[arg-type]
+
+
+def a_run(choice: ToolChoice | None = WEATHER, **fields: int) -> RunStream:
+    return run_chat(LocalModel(), asked(choice, **fields), tools=[weather, now])
+
+
+class Forced(Middleware):
+    """The first turn of each run calls this tool."""
+
+    def __init__(self, choice: ToolChoice) -> None:
+        self._choice = choice
+
+    def on_request(self, run: RunInfo, request: ChatRequest) -> ChatRequest:
+        return replace(request, tool_choice=self._choice) if run.iteration == 1 else request
+
+
+def calls_of(end: RunFinished) -> list[ToolCallBlock]:
+    return [block for message in end.new_messages for block in message.blocks if isinstance(block, ToolCallBlock)]
+
+
+@pytest.mark.parametrize("choice", [ToolChoice.any(), ToolChoice.tool("weather")], ids=["any", "by name"])
+def test_a_forced_call_is_made_and_answered_and_the_model_goes_on(choice: ToolChoice) -> None:
+    end = end_of(a_run(choice))
+    (call,) = calls_of(end)
+    (result,) = results_in(end.new_messages)
+    assert not result.is_error
+    answer = weather(**call.args) if call.name == "weather" else now()
+    assert texts(end.new_messages) == [answer]
+    assert [message.role for message in end.new_messages] == ["assistant", "user", "assistant"]
+    assert end.new_messages[-1].text
+    check_history(end.new_messages)
+
+
+def test_the_chunks_come_in_the_written_order() -> None:
+    chunks = list(a_run())
+    told = [kind for kind, _ in itertools.groupby(chunk.type for chunk in chunks)]
+    first = ["run_started", "step_started", "tool_call_started", "tool_call_args_delta", "tool_call_finished"]
+    assert told == [
+        *first, "turn_finished", "tool_result", "step_finished",
+        "step_started", "text_delta", "turn_finished", "step_finished", "run_finished",
+    ]  # fmt: skip
+    assert len({chunk.run_id for chunk in chunks if isinstance(chunk, StepStarted | StepFinished | RunFinished)}) == 1
+
+
+def test_arguments_come_piece_by_piece_and_the_tool_runs_before_the_next_turn() -> None:
+    seen: list[str] = []
+
+    @tool
+    def note(about: Literal["the milk that is to be bought"]) -> str:
+        """Write a note down."""
+        seen.append("the tool")
+        return "Noted."
+
+    request = ChatRequest("Note: buy milk.", 60, tools=[note.definition], tool_choice=ToolChoice.any())
+    for chunk in run_chat(LocalModel(), request, tools=[note]):
+        seen.append(chunk.type)  # noqa: PERF401  in between, the tool appends
+    assert seen.count("tool_call_args_delta") > 1
+    assert seen.index("tool_call_finished") < seen.index("the tool") < seen.index("text_delta")
+
+
+def test_usage_adds_up_over_the_turns() -> None:
+    chunks = list(a_run())
+    *_, end = chunks
+    assert isinstance(end, RunFinished)
+    steps = [chunk.usage for chunk in chunks if isinstance(chunk, StepFinished)]
+    assert len(steps) == 2
+    assert all(usage.input_tokens > 0 and usage.output_tokens > 0 for usage in steps)
+    assert end.usage == steps[0] + steps[1]
+
+
+def test_runs_side_by_side_keep_to_themselves() -> None:
+    runs = [Caught(lambda: list(a_run())) for _ in range(4)]
+    ids = set()
+    for run in runs:
+        assert run.within(LONG_S).error is None
+        results = [chunk for chunk in run.result if isinstance(chunk, ToolResult)]
+        calls = [chunk.call_id for chunk in run.result if isinstance(chunk, ToolCallFinished)]
+        assert [result.call_id for result in results] == calls
+        ids |= {result.run_id for result in results}
+    assert len(ids) == 4
+
+
+def test_a_conversation_remembers_the_calls_of_its_first_run() -> None:
+    conversation = Conversation(LocalModel(), tools=[weather], middleware=[Forced(WEATHER)], max_tokens=40, seed=1)
+    conversation.run("Is it raining in Oslo?")
+    once = conversation.messages
+    conversation.run("And in Rome?")
+    assert conversation.messages[: len(once)] == once
+    assert [message.role for message in conversation.messages] == ["user", "assistant"] * 4
+    assert len(results_in(conversation.messages)) == 2
+    check_history(conversation.messages[1:])
+
+
+def test_a_tool_that_fails_is_read_by_the_model_and_the_run_ends_well() -> None:
+    @tool
+    def weather(city: Literal["Oslo", "Rome"]) -> str:
+        """The weather of a city."""
+        raise LookupError(f"nobody answers in {city}")
+
+    request = ChatRequest("Is it raining in Oslo?", 60, tools=[weather.definition], tool_choice=WEATHER)
+    end = end_of(run_chat(LocalModel(), request, tools=[weather]))
+    (result,) = results_in(end.new_messages)
+    assert result.is_error
+    assert texts(end.new_messages)[0].startswith("LookupError: nobody answers in ")
+    assert end.new_messages[-1].text
+
+
+def test_a_call_that_is_cut_off_by_max_tokens_is_read_by_the_model_as_an_error() -> None:
+    end = end_of(a_run(max_tokens=12))
+    (result,) = results_in(end.new_messages)
+    assert result.is_error
+    assert "Call weather with shorter ones." in texts(end.new_messages)[0]
+    assert end.new_messages[-1].text
+
+
+def test_left_to_decide_it_ends_well_whatever_it_does() -> None:
+    end = end_of(a_run(None, seed=1))
+    assert end.reason in (FinishReason.END_TURN, FinishReason.MAX_TOKENS)
+    assert end.abort is None
+
+
+def test_cancelling_in_the_second_turn_leaves_a_history_that_can_go_on() -> None:
+    run = a_run(max_tokens=400)
+    for chunk in run:
+        if isinstance(chunk, TextDelta):
+            run.cancel()
+    assert isinstance(chunk, RunFinished)
+    assert chunk.abort is not None
+    assert chunk.abort.kind == "cancelled"
+    assert len(results_in(chunk.new_messages)) == 1
+    history = [Message.user("Is it raining in Oslo?"), *chunk.new_messages, Message.user("And in Rome?")]
+    assert LocalModel().chat_stream(ChatRequest(history, max_tokens=8, tools=[weather.definition])).collect().text
+
+
+def test_a_run_of_one_turn_answers_the_call_and_says_why_it_ends() -> None:
+    run = run_chat(LocalModel(), asked(WEATHER), tools=[weather, now], config=RunConfig(max_iterations=1))
+    end = end_of(run)
+    assert end.abort is not None
+    assert end.abort.kind == "max_iterations"
+    assert [result.is_error for result in results_in(end.new_messages)] == [True]
