@@ -56,6 +56,8 @@ class AsyncModel:
         TypeError, ValueError: arguments that make no sense.
     """
 
+    __is_asynchronous__ = True
+
     def __init__(
         self, model: CompletionModel, executor: Executor | None = None, buffer: int = 256, max_streams: int = 1024
     ) -> None:
@@ -89,6 +91,11 @@ class AsyncModel:
 
     def stream(self, source: Callable[[], Chunks]) -> AsyncChatStream:
         """Any blocking stream that a function opens, in the same manner: ``stream(partial(run_chat, model, req))``."""
+        if not callable(source):
+            raise TypeError(
+                f"AsyncModel.stream takes a function that opens the stream, got {type(source).__name__}: "
+                "partial(run_chat, model, request)"
+            )
         return AsyncChatStream(
             source, executor=self._executor, buffer=self._buffer, provider=self.name, model=self.model
         )

@@ -205,6 +205,8 @@ def require_model(given: object, owner: str) -> None:
     if isinstance(given, type) or not isinstance(given, CompletionModel):
         what = f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
         raise TypeError(f"{owner} takes models, with name, model and chat_stream(req); got {what}")
+    if hasattr(type(given), "__is_asynchronous__"):
+        raise TypeError(f"{owner} takes the blocking model: {type(given).__name__} goes around it, and not inside")
 
 
 def verdict(error: Exception) -> Permanent | Transient:

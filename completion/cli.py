@@ -1,23 +1,42 @@
-"""The command line: ask once, talk in the terminal, or list the families of models.
+"""The command line: ask once, talk in the terminal, look at a trace, or list the families of models.
 
 completion "Why is the sky blue?"
 git diff | completion -m openai:gpt-4o-mini "Write a commit message"
-completion chat
+completion chat --tools home:lights,heating --trace trace.jsonl
+completion trace trace.jsonl
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import logging
 import os
+import shutil
+import signal
 import sys
-from collections.abc import Iterable, Sequence
-from contextlib import closing, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from importlib import import_module
+from operator import attrgetter
+from types import FrameType
+from typing import TypeAlias
 
 from completion import registry
-from completion.contract.chunks import ReasoningDelta, StreamChunk, TextDelta, TurnFinished, Usage
-from completion.contract.messages import Message
-from completion.contract.model import CompletionModel
+from completion.cancel import CancelToken
+from completion.contract.chunks import (
+    ReasoningDelta,
+    StreamChunk,
+    TextDelta,
+    ToolCallFinished,
+    ToolCallMalformed,
+    TurnFinished,
+    Usage,
+)
+from completion.contract.messages import Block, TextBlock
 from completion.contract.request import ChatRequest
+from completion.contract.run import RunFinished, ToolResult
+from completion.engine import Conversation, Middleware, Tool, run_chat, tool
 from completion.errors import (
     CompletionError,
     ConfigurationError,
@@ -28,6 +47,7 @@ from completion.errors import (
     UnsupportedContentError,
 )
 from completion.terminal import harmless
+from completion.tracing import JsonTracer, timeline
 from completion.version import __version__
 
 OK = 0
@@ -48,12 +68,15 @@ EXIT_CODES: tuple[tuple[type[CompletionError], int, str], ...] = (
 
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
 
+_End: TypeAlias = TurnFinished | RunFinished
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     # What the shell could not decode is replaced: no provider takes half a character.
     arguments = [os.fsencode(word).decode("utf-8", "replace") for word in (sys.argv[1:] if argv is None else argv)]
     _open_streams()
+    logging.getLogger("completion").addHandler(logging.NullHandler())  # what is of interest is shown here
     try:
         code = _run(arguments)
         sys.stdout.flush()  # here, where a failure can still be told
@@ -80,6 +103,8 @@ def _run(arguments: list[str]) -> int:
         return _models()
     if first == ["chat"] and all(word.startswith("-") for word in rest[:1]):
         return _chat(rest)
+    if first == ["trace"] and sum(not word.startswith("-") for word in rest) <= 1:
+        return _trace(rest)
     return _ask(arguments)
 
 
@@ -114,8 +139,14 @@ def _ask(arguments: Sequence[str]) -> int:
     if not prompt.strip():
         parser.error("there is no prompt: give one as an argument or on stdin")
     model = registry.model(options.model)
-    with closing(model.chat_stream(_request(parser, options, [Message.user(prompt)]))) as stream:
-        end = _print_json(stream) if options.json else _Screen().show(stream)
+    with _refusing(parser):
+        request = ChatRequest(prompt, options.max_tokens, system_prompt=options.system, temperature=options.temperature)
+    tools = _tools(parser, options)
+    with _tracing(parser, options) as middleware:
+        is_run = tools or middleware
+        stream = run_chat(model, request, tools, middleware) if is_run else model.chat_stream(request)
+        with closing(stream):
+            end = _print_json(stream) if options.json else _Screen().show(stream)
     _report_end(end, options, is_noted=not options.json)
     return OK
 
@@ -135,11 +166,11 @@ def _stdin() -> str:
     return sys.stdin.buffer.read().decode("utf-8", "replace")
 
 
-def _print_json(chunks: Iterable[StreamChunk]) -> TurnFinished | None:
+def _print_json(chunks: Iterable[StreamChunk]) -> _End | None:
     end = None
     for chunk in chunks:
         print(chunk.to_json(), flush=True)
-        end = chunk if isinstance(chunk, TurnFinished) else end
+        end = chunk if isinstance(chunk, _End) else end
     return end
 
 
@@ -150,14 +181,28 @@ def _chat(arguments: Sequence[str]) -> int:
     about = "Talk with a model. Ctrl-C stops the answer, Ctrl-D or /quit ends, /clear forgets what was said."
     parser = _parser("completion chat", about, _exit_code_table())
     options = parser.parse_args(arguments)
-    _request(parser, options, [Message.user("?")])  # a bad option is told before the first question
-    model = registry.model(options.model)
+    tools = _tools(parser, options)
+    with _tracing(parser, options) as middleware:
+        with _refusing(parser):  # a bad option is told before the first question
+            new = Conversation(
+                registry.model(options.model),
+                system_prompt=options.system,
+                tools=tools,
+                middleware=middleware,
+                max_tokens=options.max_tokens,
+                temperature=options.temperature,
+            )
+        return _talk(new, options)
+
+
+def _talk(new: Conversation, options: argparse.Namespace) -> int:
+    """Question after question; returns the exit code."""
     is_terminal = sys.stdin.isatty()
     if is_terminal:
         with suppress(ImportError):  # line editing and history; Windows has none
             import readline  # noqa: F401
-        print(f"{model.name}:{model.model} - Ctrl-C stops the answer, Ctrl-D ends", file=sys.stderr)
-    history: list[Message] = []
+        print(f"{new.model.name}:{new.model.model} - Ctrl-C stops the answer, Ctrl-D ends", file=sys.stderr)
+    conversation = new.fork()
     failure = OK
     while True:
         try:
@@ -170,37 +215,66 @@ def _chat(arguments: Sequence[str]) -> int:
         if line == "/quit":
             break
         if line == "/clear":
-            history.clear()
+            conversation = new.fork()
         elif line:
-            failure = _turn(parser, options, model, history, line) or failure
+            failure = _exchange(conversation, line, options) or failure
     if is_terminal:
         print(file=sys.stderr)
     return OK if is_terminal else failure
 
 
-def _turn(
-    parser: argparse.ArgumentParser,
-    options: argparse.Namespace,
-    model: CompletionModel,
-    history: list[Message],
-    line: str,
-) -> int:
-    """One question and its answer, and its exit code. Both stay in the history, unless nothing was answered."""
-    code = OK
-    screen = _Screen()
-    request = _request(parser, options, [*history, Message.user(line)])
-    end = None
+def _exchange(conversation: Conversation, line: str, options: argparse.Namespace) -> int:
+    """One question and its answer, and its exit code. What a failed answer has said is forgotten."""
     try:
-        with closing(model.chat_stream(request)) as stream:
-            end = screen.show(stream)
+        with _ctrl_c_cancels(), closing(conversation.stream(line)) as run:
+            end = _Screen().show(run)
+    except CompletionError as error:
+        return _report(error)
     except KeyboardInterrupt:
         print("\n(stopped)", file=sys.stderr)
-    except CompletionError as error:
-        code = _report(error)
-    if screen.text:
-        history += [Message.user(line), Message.assistant(screen.text)]
+        return OK
     _report_end(end, options, is_noted=True)
-    return code
+    return OK
+
+
+@contextmanager
+def _ctrl_c_cancels() -> Iterator[None]:
+    """Ctrl-C ends the runs that are begun inside, which keeps what they have said; a second one breaks them off."""
+    token = CancelToken()
+
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        if token.cancelled:
+            raise KeyboardInterrupt
+        token.cancel()
+
+    before = signal.signal(signal.SIGINT, interrupted)
+    try:
+        with token:
+            yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+# --- trace -------------------------------------------------------------------------------------------------------
+
+
+def _trace(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="completion trace",
+        description="Show the runs of a trace, which --trace or a JsonTracer wrote, as timelines.",
+        epilog="One run of many:  grep run_5f0c trace.jsonl | completion trace -",
+    )
+    parser.add_argument("file", metavar="FILE", help="the trace; '-' reads it from stdin")
+    parser.add_argument("-f", "--follow", action="store_true", help="wait for more, and show each run when it ends")
+    options = parser.parse_args(arguments)
+    try:
+        file = sys.stdin.buffer if options.file == "-" else open(options.file, "rb")  # noqa: SIM115
+    except OSError as error:
+        parser.error(f"{options.file} cannot be read: {error.strerror or error}")
+    with file:
+        if not timeline.show(file, sys.stdout, follow=options.follow):
+            print("completion: there is no run in it", file=sys.stderr)
+    return OK
 
 
 # --- models ------------------------------------------------------------------------------------------------------
@@ -226,42 +300,64 @@ def _models() -> int:
 
 
 class _Screen:
-    """Prints text as it arrives, reasoning dim and on a terminal only; ``text`` is what was said."""
+    """Prints text as it arrives; on a terminal also, dim, what the model thinks and what its tools do."""
 
     def __init__(self) -> None:
         self._is_terminal = sys.stdout.isatty()
-        self._dim = _DIM if self._is_terminal and not os.environ.get("NO_COLOR") else ""
+        self._dim, self._plain = ("", "") if os.environ.get("NO_COLOR") else (_DIM, _PLAIN)
         self._in_reasoning = False
-        self._parts: list[str] = []
+        self._at_line_start = True
+        self._names: dict[str, str] = {}
 
-    @property
-    def text(self) -> str:
-        return "".join(self._parts)
-
-    def show(self, chunks: Iterable[StreamChunk]) -> TurnFinished | None:
-        """Print the chunks; returns the end of the turn. The terminal is left plain whatever happens."""
-        end = None
+    def show(self, chunks: Iterable[StreamChunk]) -> _End | None:
+        """Print the chunks; returns the end of it. The terminal is left plain whatever happens."""
+        end: _End | None = None
         try:
             for chunk in chunks:
                 match chunk:
                     case TextDelta(delta):
                         self._leave_reasoning()
-                        self._parts.append(delta)
                         self._write(delta)
                     case ReasoningDelta(delta) if self._is_terminal:
                         self._enter_reasoning()
                         self._write(delta)
+                    case ToolCallFinished(call_id, name, args):
+                        self._names[call_id] = name
+                        self._note(f"{name}({', '.join(f'{key}={_as_json(value)}' for key, value in args.items())})")
+                    case ToolCallMalformed(call_id, name, raw):
+                        self._names[call_id] = name
+                        self._note(f"{name}({raw}")
+                    case ToolResult(call_id=call_id, blocks=blocks, is_error=is_error):
+                        outcome = f"{'failed: ' if is_error else ''}{_as_text(blocks)}"
+                        self._note(f"-> {self._names.get(call_id, call_id)}: {outcome}")
                     case TurnFinished():
+                        self._end_line()
+                        end = chunk
+                    case RunFinished():
                         end = chunk
         finally:
-            self._leave_reasoning()
-            if self._parts and not self._parts[-1].endswith("\n"):
-                self._write("\n")
+            self._end_line()
         return end
 
     def _write(self, text: str) -> None:
+        if text:
+            self._at_line_start = text.endswith("\n")
         sys.stdout.write(harmless(text) if self._is_terminal else text)
         sys.stdout.flush()
+
+    def _note(self, text: str) -> None:
+        """A line of its own, no longer than the terminal is wide; none elsewhere."""
+        if self._is_terminal:
+            self._end_line()
+            line, width = harmless(" ".join(text.split())), shutil.get_terminal_size().columns
+            shown = line if len(line) < width else f"{line[: width - 4]}..."
+            sys.stdout.write(f"{self._dim}{shown}{self._plain}\n")
+            sys.stdout.flush()
+
+    def _end_line(self) -> None:
+        self._leave_reasoning()
+        if not self._at_line_start:
+            self._write("\n")
 
     def _enter_reasoning(self) -> None:
         if not self._in_reasoning:
@@ -271,7 +367,16 @@ class _Screen:
     def _leave_reasoning(self) -> None:
         if self._in_reasoning:
             self._in_reasoning = False
-            sys.stdout.write(f"{_PLAIN if self._dim else ''}\n\n")
+            sys.stdout.write(f"{self._plain}\n\n")
+            self._at_line_start = True
+
+
+def _as_json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _as_text(blocks: Iterable[Block]) -> str:
+    return " ".join(block.text if isinstance(block, TextBlock) else type(block).__name__ for block in blocks)
 
 
 def _parser(name: str, about: str, epilog: str) -> argparse.ArgumentParser:
@@ -284,12 +389,15 @@ def _parser(name: str, about: str, epilog: str) -> argparse.ArgumentParser:
     add("-s", "--system", metavar="TEXT", help="system prompt")
     add("--max-tokens", type=int, default=4096, metavar="N", help="cap of the answer (default: 4096)")
     add("--temperature", type=float, metavar="T", help="how much chance there is in it")
+    add("--tools", action="append", metavar="MODULE:FUNCTION,...", help="functions that the model may call")
+    add("--trace", metavar="FILE", help="add what happens to FILE, as lines of JSON; see completion trace")
     add("--usage", action="store_true", help="say on stderr how many tokens it took")
     return parser
 
 
 def _more_help() -> str:
-    more = "other commands:\n  completion chat    talk in the terminal\n  completion models  list the families\n"
+    more = "other commands:\n  completion chat    talk in the terminal\n  completion trace   show a trace\n"
+    more += "  completion models  list the families\n"
     more += "A prompt that is one of these words: completion -- chat\n"
     pipe = "A prompt as well as a pipe: the pipe holds the material.  git diff | completion 'Explain this'\n"
     pipe += "In a loop over stdin, give it another one:  completion 'Hi' </dev/null\n"
@@ -303,16 +411,49 @@ def _exit_code_table() -> str:
     return "exit codes:\n" + "\n".join(f"  {code:<4} {meaning}" for code, meaning in rows)
 
 
-def _request(parser: argparse.ArgumentParser, options: argparse.Namespace, messages: list[Message]) -> ChatRequest:
+@contextmanager
+def _refusing(parser: argparse.ArgumentParser) -> Iterator[None]:
+    """A ValueError inside is about an option."""
     try:
-        return ChatRequest(
-            messages,
-            max_tokens=options.max_tokens,
-            system_prompt=options.system,
-            temperature=options.temperature,
-        )
+        yield
     except ValueError as error:
         parser.error(str(error))
+
+
+def _tools(parser: argparse.ArgumentParser, options: argparse.Namespace) -> list[Tool]:
+    """The functions that --tools names; plain typed ones become tools. Modules of the current folder come first."""
+    found: dict[str, Tool] = {}
+    for words in options.tools or ():
+        module, _, names = words.partition(":")
+        if not module or not names:
+            parser.error(f"--tools takes module:function, or module:function,function; got {words!r}")
+        if os.getcwd() not in sys.path:
+            sys.path.insert(0, os.getcwd())
+        for name in names.split(","):
+            try:
+                function = attrgetter(name)(import_module(module))
+                one = function if isinstance(function, Tool) else tool(function)
+            except CompletionError:
+                raise
+            except Exception as error:  # whatever the module does when it is imported
+                parser.error(f"--tools {module}:{name}: {type(error).__name__}: {error}")
+            if found.setdefault(one.name, one) is not one:
+                parser.error(f"--tools: two tools have the name {one.name!r}")
+    return [*found.values()]
+
+
+@contextmanager
+def _tracing(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Iterator[list[Middleware]]:
+    """The middleware that --trace asks for."""
+    if options.trace is None:
+        yield []
+        return
+    try:
+        tracer = JsonTracer(options.trace)
+    except OSError as error:
+        parser.error(f"--trace {options.trace}: {error.strerror or error}")
+    with tracer:
+        yield [tracer]
 
 
 def _report(error: CompletionError) -> int:
@@ -321,19 +462,22 @@ def _report(error: CompletionError) -> int:
     return next((code for kind, code, _ in EXIT_CODES if isinstance(error, kind)), FAILED)
 
 
-def _report_end(end: TurnFinished | None, options: argparse.Namespace, *, is_noted: bool) -> None:
+def _report_end(end: _End | None, options: argparse.Namespace, *, is_noted: bool) -> None:
     """What the text does not show: why it ended, where that is not plain, and what it cost."""
     if end is None:
         return
-    if is_noted and end.reason not in ("end_turn", "stop_sequence"):
+    abort = end.abort if isinstance(end, RunFinished) else None
+    if abort is not None and abort.kind == "cancelled":
+        print("(stopped)", file=sys.stderr)
+    elif is_noted and end.reason not in ("end_turn", "stop_sequence"):
         why = f"--max-tokens {options.max_tokens}" if end.reason == "max_tokens" else end.reason
-        print(f"completion: the answer stopped early: {why}", file=sys.stderr)
+        print(f"completion: the answer stopped early: {abort.message if abort else why}", file=sys.stderr)
     if options.usage:
         print(_usage_line(end.usage), file=sys.stderr)
 
 
 def _usage_line(usage: Usage | None) -> str:
-    if usage is None:
+    if usage is None or usage == Usage():
         return "tokens: the provider did not say"
     cached = f" ({usage.cached_input_tokens} from the cache)" if usage.cached_input_tokens else ""
     thought = f" ({usage.reasoning_tokens} of them reasoning)" if usage.reasoning_tokens else ""

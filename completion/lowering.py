@@ -41,9 +41,11 @@ def with_additional(payload: dict[str, Any], req: ChatRequest, adapter: str) -> 
 
 
 def require_request(req: object, adapter: str) -> None:
-    """Raise TypeError for what people give in place of a ChatRequest."""
+    """Raise TypeError for what people give in place of a ChatRequest, ValueError for a call that nothing can answer."""
     if not isinstance(req, ChatRequest):
         raise TypeError(f"{adapter}: chat_stream takes a ChatRequest, got {type(req).__name__}: ChatRequest('…')")
+    if req.tool_choice is not None and req.tool_choice.kind in ("any", "tool") and not req.tools:
+        raise ValueError("ChatRequest.tool_choice asks for a call, and there are no tools")
 
 
 def unsupported(adapter: str, field: str, why: str) -> UnsupportedContentError:

@@ -15,10 +15,11 @@ from contextlib import ExitStack
 from contextvars import copy_context
 from threading import Event, Thread
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 from completion.contract.chunks import StreamChunk
 from completion.contract.turn import Turn, TurnSoFar
+from completion.engine import RunResult, RunStream
 from completion.errors import ConfigurationError
 from completion.terminal import harmless
 
@@ -30,8 +31,13 @@ _INTERVAL_SECONDS = 0.1
 _CHARACTERS_PER_SECOND = 400_000
 
 
-def show(stream: Iterable[StreamChunk]) -> Turn:
+@overload
+def show(stream: RunStream) -> RunResult: ...  # type: ignore[overload-overlap]  # a run is a stream with more to it
+@overload
+def show(stream: Iterable[StreamChunk]) -> Turn: ...
+def show(stream: Iterable[StreamChunk]) -> Turn | RunResult:
     """Show the answer while it grows, as Markdown, and return the turn: ``turn = show(model.chat_stream(request))``.
+    Of a run it shows all turns, and returns what the run came to.
 
     Reasoning stands apart, as a quotation. A turn that did not end well says so below its last word. In a terminal the
     text is printed as it comes. The stream is closed, however it ends.
@@ -47,14 +53,16 @@ def show(stream: Iterable[StreamChunk]) -> Turn:
             f"show() takes a blocking stream, got {type(stream).__name__}; in a notebook use the plain model, "
             "without AsyncModel: show(model.chat_stream(request))"
         )
+    if isinstance(stream, str) or not hasattr(stream, "__iter__"):
+        raise TypeError(f"show() takes what chat_stream() or run_chat() gives, got {type(stream).__name__}")
     with ExitStack() as stack:
         stack.callback(getattr(stream, "close", _nothing))
         page = stack.enter_context(_Page(_output()))
-        so_far = stack.enter_context(TurnSoFar())
+        so_far = stack.enter_context(TurnSoFar(takes_runs=True))
         for chunk in stream:
             so_far.add(chunk)
             page.chunks.append(chunk)
-    return so_far.turn()
+    return so_far.turn() if so_far.run is None else RunResult.of(so_far.run)
 
 
 def _nothing() -> None:
@@ -70,7 +78,7 @@ class _Page:
 
     def __init__(self, output: _Output | _Terminal) -> None:
         self.chunks: deque[StreamChunk] = deque()
-        self._turn = TurnSoFar()
+        self._turn = TurnSoFar(takes_runs=True)
         self._output = output
         self._is_over = Event()
         here = copy_context()  # which cell the output belongs to

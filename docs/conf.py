@@ -23,7 +23,7 @@ nitpick_ignore_regex = [
     # Names of other projects: to link them, Sphinx would fetch their inventories, and the build shall need no network.
     ("py:.*", r"(collections|concurrent|dataclasses|os|pathlib|requests|ssl|threading|types)\..+"),
     # Variables of types, which stand for a class of ours.
-    ("py:class", r"completion\..+T"),
+    ("py:class", r"completion\..+T|(completion\..+\.)?(P|R_co)"),
 ]
 
 autodoc_member_order = "bysource"

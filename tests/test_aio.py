@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,6 +37,7 @@ from completion import (
     TextDelta,
     TruncatedStreamError,
     TurnFinished,
+    run_chat,
 )
 from completion.aio import AsyncChatStream
 from completion.testing import Cut, Pause, ProviderServer, Reply, ScriptedModel, Stall, WaitFor
@@ -835,3 +837,27 @@ def test_one_that_waits_for_its_turn_is_gone_when_it_is_cancelled(server: Provid
 
     asyncio.run(main())
     assert len(server.requests) == 1
+
+
+def test_it_goes_around_a_model_and_never_inside() -> None:
+    inner: Any = AsyncModel(ScriptedModel("a"))
+    for owner in (AsyncModel, RetryingModel, lambda model: FallbackModel([model]), lambda model: run_chat(model, HI)):
+        with pytest.raises(TypeError, match="takes the blocking model: AsyncModel goes around it"):
+            owner(inner)
+
+
+def test_any_blocking_stream_can_be_read_in_a_loop(loop: asyncio.AbstractEventLoop) -> None:
+    model = ScriptedModel("Hello there")
+    chunks = loop.run_until_complete(read(AsyncModel(model).stream(partial(run_chat, model, HI))))
+    assert [chunks[0].type, chunks[-1].type] == ["run_started", "run_finished"]
+    with pytest.raises(TypeError, match="a function that opens the stream, got list_iterator"):
+        AsyncModel(model).stream(iter([]))  # type: ignore[arg-type]
+
+
+def test_a_run_is_no_turn_to_collect() -> None:
+    async def main() -> None:
+        model = ScriptedModel("Hello there")
+        await AsyncModel(model).stream(partial(run_chat, model, HI)).collect()
+
+    with pytest.raises(TypeError, match="chunks of a run"):
+        asyncio.run(main())

@@ -189,10 +189,27 @@ def test_a_run_that_is_closed_or_dropped_leaves_the_history_as_it_was() -> None:
 
 
 def test_arguments_that_make_no_sense_leave_the_conversation_free() -> None:
-    conversation = Conversation(ScriptedModel("Rain."), middleware=[object()])
+    conversation = Conversation(ScriptedModel("Rain."))
+    conversation.middleware = (object(),)
     for _ in range(2):
         with pytest.raises(TypeError, match="middleware="):
             conversation.stream("Oslo?")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"config": {}}, "config= takes a RunConfig, got dict"),
+        ({"middleware": [3]}, "middleware= takes objects"),
+        ({"middleware": None}, r"middleware= takes a list, got NoneType: write middleware=\[…\]"),
+        ({"tools": LOOK}, "tools= takes a list, got Tool"),
+        ({"messages": "hi"}, "messages= takes a list, got str"),
+        ({"messages": ["hi"]}, "messages= takes Messages, got 'hi'"),
+    ],
+)
+def test_arguments_of_the_wrong_kind_are_refused_when_it_is_made(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        Conversation(ScriptedModel(), **arguments)
 
 
 def test_an_abort_keeps_what_was_said_until_then() -> None:
@@ -294,8 +311,8 @@ def test_a_snapshot_may_name_a_tool_that_is_given_again() -> None:
     model = ScriptedModel("Sun.")
     Conversation.from_json(first.to_json(), model, tools=[LOOK]).run("Oslo?")
     assert model.requests[0].tool_choice == ToolChoice.tool("look")
-    with pytest.raises(ValueError, match="not among the tools"):
-        Conversation.from_json(first.to_json(), model)
+    with pytest.raises(ValueError, match="there are no tools"):
+        Conversation.from_json(first.to_json(), model).run("Oslo?")
 
 
 def test_a_snapshot_has_nothing_of_the_run_that_goes_on() -> None:

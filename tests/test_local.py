@@ -177,6 +177,11 @@ def test_a_forced_call_keeps_to_the_schema(choice: ToolChoice) -> None:
     assert not turn.text
 
 
+def test_a_forced_turn_is_one_call() -> None:
+    turns = [LocalModel().chat_stream(asking(ToolChoice.any(), tools=[WEATHER], seed=n)).collect() for n in range(12)]
+    assert [(len(turn.tool_calls), turn.malformed_calls) for turn in turns] == [(1, ())] * 12
+
+
 def test_a_tool_is_forced_by_its_name() -> None:
     turn = LocalModel().chat_stream(asking(ToolChoice.tool("now"))).collect()
     assert [call.name for call in turn.tool_calls] == ["now"]

@@ -21,6 +21,7 @@ from completion import (
     UnsupportedContentError,
 )
 from completion.lowering import cache_wishes, data_uri, json_text, merged, system_text, unsupported
+from completion.testing import ScriptedModel
 
 TOOL = ToolDefinition("f", "does f", {"type": "object"})
 
@@ -104,7 +105,7 @@ def test_the_lists_of_a_request_are_its_own() -> None:
             "ChatRequest.tool_choice names 'g', which is not among the tools",
         ),
         (
-            lambda: ChatRequest("x", tool_choice=ToolChoice.any()),
+            lambda: ScriptedModel("a").chat_stream(ChatRequest("x", tool_choice=ToolChoice.any())),
             ValueError,
             "ChatRequest.tool_choice asks for a call, and there are no tools",
         ),

@@ -25,7 +25,7 @@ async def asynchronous() -> AsyncIterator[StreamChunk]:
 @pytest.mark.parametrize("stream", [asynchronous(), Opening()])
 def test_an_asynchronous_stream_is_refused_with_the_way_out(stream: object) -> None:
     with pytest.raises(TypeError, match=r"blocking stream, got (async_generator|Opening); .* without AsyncModel"):
-        show(stream)  # type: ignore[arg-type]
+        show(stream)  # type: ignore[call-overload]
 
 
 def test_without_ipython_the_error_tells_what_to_run(monkeypatch: pytest.MonkeyPatch) -> None:

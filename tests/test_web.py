@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from completion import (
+    Abort,
     AsyncModel,
     AuthenticationError,
     CancelToken,
@@ -653,3 +654,37 @@ def test_a_stream_that_was_begun_is_closed_also_when_its_body_is_closed_at_once(
         token.cancel()
         list(web.sse(begun))
     assert closed.wait(PATIENCE_S)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_a_run_that_was_cut_short_does_not_look_finished_as_text(side: str) -> None:
+    end = RunFinished("r", FinishReason.ABORTED, Usage(), (), Abort("timeout", "it took too long"))
+    chunks = [RunStarted("r", "p", "m"), StepStarted("r", "s", 1), TextDelta("half an ans"), end]
+    pieces: list[bytes] = []
+
+    async def waiting() -> AsyncIterator[StreamChunk]:
+        for chunk in chunks:
+            yield chunk
+
+    async def read() -> None:
+        async for piece in web.text(waiting()):
+            pieces.append(piece)  # noqa: PERF401  what came before the error counts
+
+    with pytest.raises(StreamCancelledError):
+        pieces.extend(web.text(iter(chunks))) if side == "wsgi" else asyncio.run(read())
+    assert b"".join(pieces).endswith(b"[The answer was cut short: it took too long]\n")
+    assert b'"abort"' in b"".join(web.sse(iter(chunks)))
+
+
+@pytest.mark.parametrize(
+    ("render", "options", "words"),
+    [
+        (web.sse, {"foo": 1}, "knows no option foo"),
+        (web.sse, {"on_error": 3}, "on_error= takes a function"),
+        (web.sse, {"token": 3}, "token= takes a CancelToken"),
+        (web.text, {"keep_alive": 3}, "nothing can be sent in plain text"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(render: Any, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        render(ScriptedModel("a").chat_stream(HI), **options)

@@ -73,8 +73,8 @@ class LocalModel:
     ``base_url`` and ``api_key`` are those of its server, which speaks Chat Completions to any other client as well;
     asking for them starts it.
 
-    Tools: llama.cpp holds a call that ``tool_choice`` forces to the schema of its tool, so that a loop with tools can be
-    tried out here; it is one call a turn, unless the request has ``parallel_tool_use``. Do not expect more of 135
+    Tools: llama.cpp holds a call that ``tool_choice`` forces to the schema of its tool, so that a loop with tools can
+    be tried out here; it is one call a turn, unless the request has ``parallel_tool_use``. Do not expect more of 135
     million parameters: of 20 calls that were forced, about the weather of 20 cities, all had valid arguments, and 13
     the right city; of 20 that were not, it made none.
 
@@ -153,7 +153,7 @@ class LocalModel:
             raise unsupported(self.name, "response_format", "llama.cpp cannot force a call and a format at once")
 
     def _force_a_call(self, payload: dict[str, Any], req: ChatRequest) -> None:
-        """Where a tool is named, llama.cpp leaves the choice to the model, so it is told of no other tool. And it lets a
+        """Where a tool is named, llama.cpp leaves the choice to the model, so it is told of no other tool. It lets a
         model talk before the call, which SmolLM2 does without end, and call again: here the call has begun already,
         and where the next one begins, the turn is over."""
         payload["tool_choice"] = "required"

@@ -191,10 +191,9 @@ class ChatRequest(Record):
         names = [tool.name for tool in self.tools]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"ChatRequest.tools has a name twice: {', '.join(sorted(twice))}")
-        if self.tool_choice is not None and self.tool_choice.kind == "tool" and self.tool_choice.name not in names:
-            raise ValueError(f"ChatRequest.tool_choice names {self.tool_choice.name!r}, which is not among the tools")
-        if self.tool_choice is not None and self.tool_choice.kind == "any" and not names:
-            raise ValueError("ChatRequest.tool_choice asks for a call, and there are no tools")
+        choice = self.tool_choice  # where there are no tools yet, whoever adds some holds it against them
+        if choice is not None and choice.kind == "tool" and names and choice.name not in names:
+            raise ValueError(f"ChatRequest.tool_choice names {choice.name!r}, which is not among the tools")
 
 
 def _records(given: Any, kind: type, name: str) -> tuple[Any, ...]:

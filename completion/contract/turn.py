@@ -30,6 +30,7 @@ from completion.contract.messages import (
     TextBlock,
     ToolCallBlock,
 )
+from completion.contract.run import RunFinished, RunStarted
 from completion.errors import CompletionError, TruncatedStreamError
 
 _GOOD_ENDS = (FinishReason.END_TURN, FinishReason.TOOL_USE, FinishReason.STOP_SEQUENCE)
@@ -99,12 +100,17 @@ class TurnSoFar:
     """What the chunks that were added come to. A text or reasoning that is still growing is kept as pieces, and joined
     once.
 
+    The chunks of a run are more than a turn, and are refused: a run has a ``collect()`` of its own. With ``takes_runs``
+    they add up to all that was said in it.
+
     As a context manager, around the reading: an error that leaves it gets the turn so far as its ``partial``, and
     leaving it before the TurnFinished is a TruncatedStreamError.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, takes_runs: bool = False) -> None:
         self.end: TurnFinished | None = None
+        self.run: RunFinished | None = None
+        self._takes_runs = takes_runs
         self.calls: list[ToolCallFinished | ToolCallMalformed] = []
         self._blocks: list[Block] = []
         self._text: list[str] = []
@@ -118,7 +124,7 @@ class TurnSoFar:
     ) -> None:
         if isinstance(error, CompletionError):
             error.partial = self.turn()
-        if error is None and self.end is None:
+        if error is None and self.end is None and self.run is None:
             truncated = TruncatedStreamError("the chunks ended without a TurnFinished")
             truncated.partial = self.turn()
             raise truncated
@@ -144,6 +150,12 @@ class TurnSoFar:
                 self.calls.append(chunk)
             case TurnFinished():
                 self.end = chunk
+            case RunFinished():
+                self.run = chunk
+            case RunStarted() if not self._takes_runs:
+                raise TypeError(
+                    "these are the chunks of a run, not of a turn: call the collect() of what run_chat gave"
+                )
 
     def turn(self) -> Turn:
         """The turn so far; adding goes on."""

@@ -40,7 +40,7 @@ from completion.contract.run import RunFinished
 from completion.contract.stream import ChatStream, opening
 from completion.contract.turn import Turn
 from completion.engine.bounds import RunConfig
-from completion.engine.middleware import AbortRun, RunInfo
+from completion.engine.middleware import AbortRun, Hooks, RunInfo
 from completion.engine.run import RunResult, RunStream, run_chat
 from completion.engine.tools import Tool
 from completion.errors import ContextOverflowError, StreamCancelledError
@@ -128,6 +128,15 @@ class Conversation:
             raise ValueError(
                 f"Conversation: compaction must be 'truncate', 'summary' or a function, got {compaction!r}"
             )
+        if not isinstance(config, RunConfig):
+            raise TypeError(f"Conversation: config= takes a RunConfig, got {type(config).__name__}")
+        for name, given in (("tools", tools), ("middleware", middleware), ("messages", messages)):
+            if isinstance(given, str) or not isinstance(given, Sequence):
+                raise TypeError(f"Conversation: {name}= takes a list, got {type(given).__name__}: write {name}=[…]")
+        Hooks(middleware)
+        for one in messages:
+            if not isinstance(one, Message):
+                raise TypeError(f"Conversation: messages= takes Messages, got {one!r}")
         if fault := _fault(messages):
             raise ValueError(f"Conversation: {fault}")
         self.model = model
@@ -210,7 +219,10 @@ class Conversation:
         Raises:
             ValueError: the text is none of ours, or the conversation had a function for ``compaction``.
         """
-        snapshot = _Snapshot.from_json(text)
+        try:
+            snapshot = _Snapshot.from_json(text)
+        except ValueError as error:
+            raise ValueError(f"this is no conversation as to_json() gives it: {error}") from None
         if snapshot.schema != _SCHEMA:
             raise ValueError(f"Conversation.from_json reads {_SCHEMA}, got {snapshot.schema}")
         if compaction is None and snapshot.compaction is None:

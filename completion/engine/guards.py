@@ -87,6 +87,8 @@ class Approval(Middleware):
     ) -> None:
         if isinstance(tags, str) or isinstance(names, str):
             raise TypeError("Approval: tags= and names= take lists of strings")
+        if not callable(decide):
+            raise TypeError(f"Approval takes a function that decides on a call, got {type(decide).__name__}")
         self._decide = decide
         self._tags, self._names = frozenset(tags), frozenset(names)
 

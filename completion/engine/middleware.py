@@ -34,6 +34,7 @@ takes no lock that the code it interrupts may hold.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -151,7 +152,7 @@ class Hooks:
     """The hooks that somebody has overridden, each list in the order of its calls.
 
     Raises:
-        TypeError: an object that has none of them.
+        TypeError: an object that has none of them, a Middleware with a hook that there is not, or an asynchronous one.
     """
 
     _towards: ClassVar[tuple[str, ...]] = ("on_run_started", "on_request", "on_retry", "before_tool")
@@ -160,9 +161,13 @@ class Hooks:
     )  # fmt: skip
 
     def __init__(self, middleware: Sequence[Any]) -> None:
+        known = (*self._towards, *self._back)
         for one in middleware:
-            if isinstance(one, type) or not any(hasattr(one, name) for name in (*self._towards, *self._back)):
+            if isinstance(one, type) or not any(hasattr(one, name) for name in known):
                 raise TypeError(f"middleware= takes objects with the methods of Middleware, got {one!r}")
+            for name in dir(one):
+                if name.startswith(("on_", "before_", "after_")):
+                    _check_hook(one, name, known)
         self._lists = {
             name: [hook for one in order for hook in _overridden(one, name)]
             for names, order in ((self._towards, middleware), (self._back, middleware[::-1]))
@@ -171,6 +176,15 @@ class Hooks:
 
     def __getitem__(self, name: str) -> list[Any]:
         return self._lists[name]
+
+
+def _check_hook(one: Any, name: str, known: Sequence[str]) -> None:
+    where = f"{type(one).__name__}.{name}"
+    if name not in known:
+        if isinstance(one, Middleware):  # others may have methods of their own
+            raise TypeError(f"{where} is no hook, and would never be called; there are: {', '.join(known)}")
+    elif inspect.iscoroutinefunction(getattr(one, name)):
+        raise TypeError(f"{where} is asynchronous, and a run is not: write def")
 
 
 def _overridden(one: Any, name: str) -> list[Any]:

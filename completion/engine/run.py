@@ -36,7 +36,6 @@ from completion.engine.bounds import Ending, RunConfig
 from completion.engine.calls import Call, Calls, block_of, distinct
 from completion.engine.middleware import Hooks, RunInfo, returned
 from completion.engine.tools import Tool
-from completion.lowering import require_request
 from completion.retry import RetryEvent, watching_retries
 
 log = logging.getLogger(__name__)
@@ -51,6 +50,10 @@ class RunResult(Record):
     usage: Usage
     new_messages: tuple[Message, ...] = field(metadata=nested(Message))
     abort: Abort | None = None
+
+    @classmethod
+    def of(cls, end: RunFinished) -> RunResult:
+        return cls(end.run_id, end.reason, end.usage, end.new_messages, end.abort)
 
     @property
     def text(self) -> str:
@@ -85,11 +88,18 @@ def run_chat(
         TypeError, ValueError: arguments that make no sense; nothing was sent.
     """
     require_model(model, "run_chat")
-    require_request(request, model.name)
+    if not isinstance(request, ChatRequest):
+        raise TypeError(f"run_chat takes a ChatRequest, got {type(request).__name__}: ChatRequest('…')")
+    for name, given in (("tools", tools), ("middleware", middleware)):
+        if isinstance(given, str) or not isinstance(given, Sequence):
+            raise TypeError(f"{name}= takes a list, got {type(given).__name__}: write {name}=[…]")
     by_name: dict[str, Tool] = {}
     for tool in tools:
         if not isinstance(tool, Tool):
-            raise TypeError(f"tools= takes functions marked with @tool, or Tool(definition, function); got {tool!r}")
+            raise TypeError(
+                "tools= takes functions marked with @tool, or Tool(definition, function), got "
+                f"{type(tool).__name__}; a definition, whose calls are left to you, goes into ChatRequest(tools=[…])"
+            )
         others = [own for own in request.tools if own.name == tool.name and own != tool.definition]
         if others or by_name.setdefault(tool.name, tool) is not tool:
             raise ValueError(f"two tools have the name {tool.name!r}")
@@ -141,7 +151,7 @@ class RunStream(ChatStream):
             for end in self:  # noqa: B007  the last one counts
                 pass
         assert isinstance(end, RunFinished), "a run ends with RunFinished, or raises"
-        return RunResult(end.run_id, end.reason, end.usage, end.new_messages, end.abort)
+        return RunResult.of(end)
 
     def __repr__(self) -> str:
         return f"<RunStream {'over' if self._over else 'open'}, {self.run_id}>"
@@ -315,9 +325,9 @@ class _Run:
         asked: list[Message] | None = None
         with self.ending.noted():
             for hook in self._hooks["on_turn_finished"]:
-                more = hook(self.info, turn)
+                more = returned(hook(self.info, turn), (list, tuple, type(None)), hook)
                 if more is not None:
-                    asked = [*(asked or ()), *more]
+                    asked = [*(asked or ()), *(returned(message, Message, hook) for message in more)]
         return asked
 
     def _is_theirs(self, call: Call) -> bool:
@@ -352,7 +362,10 @@ class _Run:
             if shown is None:
                 return ()
             if not isinstance(shown, StreamChunk):
-                return [out for one in shown for out in self._let_through(one, hooks[n:])]
+                several = [
+                    returned(one, StreamChunk, hook) for one in returned(shown, (StreamChunk, list, tuple), hook)
+                ]
+                return [out for one in several for out in self._let_through(one, hooks[n:])]
             chunk = shown
         return (chunk,)
 

@@ -76,14 +76,20 @@ class Tool:
         timeout: seconds, after which the model reads that it took too long.
 
     Raises:
-        TypeError: the function cannot be called by name.
-        ValueError: the timeout is not positive.
+        TypeError: these are not the two, or the function cannot be called by name.
+        ValueError: the timeout is no positive number.
     """
 
     def __init__(
         self, definition: ToolDefinition, function: Callable[..., Any], *, timeout: float | None = None
     ) -> None:
-        if timeout is not None and not timeout > 0:
+        if not isinstance(definition, ToolDefinition) or not callable(function):
+            raise TypeError(
+                "Tool(definition, function) takes a ToolDefinition and a function, "
+                f"got {type(definition).__name__} and {type(function).__name__}"
+            )
+        is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+        if timeout is not None and not (is_number and timeout > 0):
             raise ValueError(f"{definition.name}: timeout must be a positive number of seconds, got {timeout!r}")
         self._definition = definition
         self.function = function

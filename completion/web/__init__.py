@@ -51,7 +51,8 @@ def sse(stream: Any, **options: Any) -> WsgiBody | AsgiBody:
 
     A good end is ``turn_finished`` and then ``[DONE]``. A failure is ``{"type": "error", "error": {"type":
     "RateLimitError", "message": "…", "retry_after": null}}`` and no ``[DONE]``. A body that ends without either was cut
-    off. Of a run (``run_chat``) the ``new_messages`` are left out: the history stays at the server.
+    off. A run (``run_chat``) ends with ``run_finished``, whose ``abort`` tells whether it was cut short, and
+    ``[DONE]``; its ``new_messages`` are left out: the history stays at the server.
 
     The client that leaves takes the connection to the provider along, within a second, also while the model is silent:
     an ASGI server tells; a WSGI server finds out when it writes twice, or shows the socket.
@@ -152,14 +153,23 @@ def ui_messages(stream: Any, *, message_id: str | None = None, **options: Any) -
 def _body(
     stream: Any, protocol: Protocol, *, keep_alive: float | None = None, on_error: OnError = explain, **options: Any
 ) -> WsgiBody | AsgiBody:
+    if unknown := options.keys() - {"environ", "token"}:
+        raise TypeError(f"completion.web knows no option {', '.join(sorted(unknown))}")
+    if not callable(on_error):
+        raise TypeError(f"on_error= takes a function from an exception to a text, got {type(on_error).__name__}")
+    if not isinstance(options.get("token"), CancelToken | None):
+        raise TypeError(f"token= takes a CancelToken, got {type(options['token']).__name__}")
     ways = [way for way in ("__iter__", "__aiter__") if hasattr(type(stream), way)]
     if not ways and callable(stream) and not isinstance(stream, type):
         ways = ["__iter__"]
     if len(ways) != 1 or isinstance(stream, str | bytes):
         what = "is both iterable and asynchronously iterable" if ways[1:] else f"is a {type(stream).__name__}"
         raise TypeError(f"completion.web takes what chat_stream() gives, or an iterable of chunks; this {what}")
-    if keep_alive is not None and not keep_alive > 0:
+    is_number = isinstance(keep_alive, int | float) and not isinstance(keep_alive, bool)
+    if keep_alive is not None and not (is_number and keep_alive > 0):
         raise ValueError(f"keep_alive must be a positive number of seconds, got {keep_alive!r}")
+    if keep_alive is not None and not protocol.keep_alive:
+        raise TypeError("keep_alive=: nothing can be sent in plain text that is no text")
     rendering = Rendering(protocol, on_error)
     if ways == ["__iter__"]:
         return WsgiBody(stream, rendering, keep_alive=keep_alive, **options)

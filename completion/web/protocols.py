@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from completion.attempts import in_short
 from completion.contract.chunks import StreamChunk, TextDelta, TurnFinished
-from completion.contract.run import RunFinished, RunStarted, StepFinished, StepStarted
+from completion.contract.run import Abort, RunFinished, RunStarted, StepFinished, StepStarted
 from completion.errors import (
     CompletionError,
     ContentFilterError,
@@ -126,13 +126,19 @@ class Text:
     headers: ClassVar[dict[str, str]] = {"Content-Type": "text/plain; charset=utf-8"}
     keep_alive: ClassVar[bytes] = b""
 
+    def __init__(self) -> None:
+        self._has_text = self._is_apart = False
+
     def begin(self) -> bytes:
         return b""
 
     def piece(self, chunk: StreamChunk) -> bytes:
-        if isinstance(chunk, StepStarted) and chunk.iteration > 1:
-            return b"\n\n"
-        return chunk.delta.encode("utf-8", "replace") if isinstance(chunk, TextDelta) else b""
+        if isinstance(chunk, StepStarted):  # the turns of a run are apart
+            self._is_apart = self._has_text
+        if not isinstance(chunk, TextDelta):
+            return b""
+        between, self._is_apart, self._has_text = b"\n\n" if self._is_apart else b"", False, True
+        return between + chunk.delta.encode("utf-8", "replace")
 
     def end(self) -> bytes:
         return b""
@@ -149,6 +155,7 @@ class Rendering:
         self._on_error = on_error
         self._last: type[StreamChunk] = TurnFinished
         self._is_complete = False
+        self._abort: Abort | None = None
         self.has_ended = False
         """The last bytes were said: those of a good end, or of a failure."""
         self.headers = {**HEADERS, **protocol.headers}
@@ -164,6 +171,7 @@ class Rendering:
             self._last = RunFinished
         elif isinstance(chunk, self._last):
             self._is_complete = True
+            self._abort = getattr(chunk, "abort", None)
         return self._protocol.piece(chunk)
 
     def end(self, error: Exception | None) -> tuple[bytes, Exception | None]:
@@ -171,6 +179,10 @@ class Rendering:
         self.has_ended = True
         if error is None and not self._is_complete:
             error = TruncatedStreamError(f"the chunks ended without a {self._last.__name__}")
+        if error is None and self._abort is not None and self.breaks_off:
+            message = f"The answer was cut short: {self._abort.message}"
+            error = StreamCancelledError(message)
+            return self._protocol.failure(ErrorInfo("Abort", message)), error
         if error is None:
             return self._protocol.end(), None
         if isinstance(error, CompletionError):
