@@ -153,8 +153,8 @@ class LocalModel:
             raise unsupported(self.name, "response_format", "llama.cpp cannot force a call and a format at once")
 
     def _force_a_call(self, payload: dict[str, Any], req: ChatRequest) -> None:
-        """Where a tool is named, llama.cpp leaves the choice to the model, so it is told of no other tool. It lets a
-        model talk before the call, which SmolLM2 does without end, and call again: here the call has begun already,
+        """Where a tool is named, llama.cpp leaves the choice to the model, so it is told of no other tool. And it lets
+        a model talk before the call, which SmolLM2 does without end, and call again: here the call has begun already,
         and where the next one begins, the turn is over."""
         payload["tool_choice"] = "required"
         if req.tool_choice is not None and req.tool_choice.name is not None:
