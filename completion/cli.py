@@ -12,7 +12,6 @@ import argparse
 import json
 import logging
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -46,7 +45,7 @@ from completion.errors import (
     TransportError,
     UnsupportedContentError,
 )
-from completion.terminal import harmless
+from completion.terminal import harmless, terminal_width
 from completion.tracing import JsonTracer, timeline
 from completion.version import __version__
 
@@ -349,7 +348,7 @@ class _Screen:
         """A line of its own, no longer than the terminal is wide; none elsewhere."""
         if self._is_terminal:
             self._end_line()
-            line, width = harmless(" ".join(text.split())), shutil.get_terminal_size().columns
+            line, width = harmless(" ".join(text.split())), terminal_width()
             shown = line if len(line) < width else f"{line[: width - 4]}..."
             sys.stdout.write(f"{self._dim}{shown}{self._plain}\n")
             sys.stdout.flush()

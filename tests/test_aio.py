@@ -596,7 +596,9 @@ def test_more_than_max_streams_wait_for_their_turn(loop: asyncio.AbstractEventLo
         tasks = [asyncio.ensure_future(model.chat_stream(HI).collect()) for _ in range(4)]
         await soon(lambda: len(server.requests) == 2)
         assert len(workers()) == 2
-        tasks.pop().cancel()
+        last = tasks.pop()
+        last.cancel()
+        await asyncio.wait({last})
         goes_on.set()
         assert [turn.text for turn in await asyncio.gather(*tasks)] == ["a"] * 3
 

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, TextIO
 
-from completion.terminal import harmless
+from completion.terminal import harmless, terminal_width
 
 SCHEMA = 1
 NARROWEST, WITHOUT_TERMINAL = 40, 100
@@ -59,7 +58,7 @@ def show(
     """
     is_terminal = out.isatty()
     if width is None:
-        width = shutil.get_terminal_size().columns if is_terminal else WITHOUT_TERMINAL
+        width = terminal_width() if is_terminal else WITHOUT_TERMINAL
     if colour is None:
         colour = is_terminal and not os.environ.get("NO_COLOR")
     page = _Page(out, max(width, NARROWEST), colour)
