@@ -209,6 +209,13 @@ def require_model(given: object, owner: str) -> None:
         raise TypeError(f"{owner} takes the blocking model: {type(given).__name__} goes around it, and not inside")
 
 
+def require_seconds(given: object, name: str) -> None:
+    """Raise ValueError for what is neither None nor a positive number."""
+    is_number = isinstance(given, int | float) and not isinstance(given, bool)
+    if given is not None and not (is_number and given > 0):  # type: ignore[operator]
+        raise ValueError(f"{name} must be a positive number of seconds, got {given!r}")
+
+
 def verdict(error: Exception) -> Permanent | Transient:
     """What the error says of itself; Permanent where it says nothing."""
     if not isinstance(error, Retryable):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from completion.attempts import require_seconds
 from completion.cancel import CancelToken
 from completion.contract.run import Abort, AbortKind
 from completion.engine.middleware import AbortRun
@@ -43,9 +44,7 @@ class RunConfig:
                 continue
             if isinstance(number, bool) or not isinstance(number, int) or number < 1:
                 raise ValueError(f"RunConfig.{name} must be a whole number from 1 on, got {number!r}")
-        is_number = isinstance(self.timeout, int | float) and not isinstance(self.timeout, bool)
-        if self.timeout is not None and not (is_number and self.timeout > 0):
-            raise ValueError(f"RunConfig.timeout must be a positive number of seconds, got {self.timeout!r}")
+        require_seconds(self.timeout, "RunConfig.timeout")
 
 
 class Ending:

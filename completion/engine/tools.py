@@ -28,6 +28,7 @@ from types import MethodType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, get_type_hints, overload
 from uuid import UUID
 
+from completion.attempts import require_seconds
 from completion.cancel import CancelToken
 from completion.contract.chunks import Usage
 from completion.contract.codec import Record
@@ -88,9 +89,7 @@ class Tool:
                 "Tool(definition, function) takes a ToolDefinition and a function, "
                 f"got {type(definition).__name__} and {type(function).__name__}"
             )
-        is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
-        if timeout is not None and not (is_number and timeout > 0):
-            raise ValueError(f"{definition.name}: timeout must be a positive number of seconds, got {timeout!r}")
+        require_seconds(timeout, f"{definition.name}: timeout")
         self._definition = definition
         self.function = function
         self.timeout = timeout

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, overload
 
+from completion.attempts import require_seconds
 from completion.cancel import CancelToken
 from completion.contract.chunks import StreamChunk
 from completion.web.protocols import ErrorInfo, NdJson, Protocol, Rendering, Sse, Text, explain
@@ -165,9 +166,7 @@ def _body(
     if len(ways) != 1 or isinstance(stream, str | bytes):
         what = "is both iterable and asynchronously iterable" if ways[1:] else f"is a {type(stream).__name__}"
         raise TypeError(f"completion.web takes what chat_stream() gives, or an iterable of chunks; this {what}")
-    is_number = isinstance(keep_alive, int | float) and not isinstance(keep_alive, bool)
-    if keep_alive is not None and not (is_number and keep_alive > 0):
-        raise ValueError(f"keep_alive must be a positive number of seconds, got {keep_alive!r}")
+    require_seconds(keep_alive, "keep_alive")
     if keep_alive is not None and not protocol.keep_alive:
         raise TypeError("keep_alive=: nothing can be sent in plain text that is no text")
     rendering = Rendering(protocol, on_error)
