@@ -14,6 +14,7 @@ import os
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from completion.contract.chunks import (
@@ -29,9 +30,15 @@ from completion.contract.chunks import (
     ToolCallMalformed,
     ToolCallStarted,
 )
+from completion.errors import MalformedStreamError
+
+MAX_DEPTH = 100
+"""How many objects and lists may stand inside each other in what a model sends. What is nested deeper can be read, and
+then not be copied, pickled or sent back: Python's recursion limit ends that, the sooner the deeper the caller is."""
 
 # What tells how deep in objects a text is, and what a backslash takes that meaning from.
 _MARKS = re.compile(r'\\.|["{}]', re.DOTALL)
+_DEPTH_OF = {"{": 1, "}": -1}
 
 
 class ToolCall:
@@ -42,14 +49,17 @@ class ToolCall:
     """
 
     __slots__ = (
+        "_args",
         "_depth",
         "_half",
         "_in_string",
+        "_is_whole",
+        "_length",
         "_opening",
         "_parts",
         "_scanned",
         "_told",
-        "_whole",
+        "_was_balanced",
         "call_id",
         "given_id",
         "is_announced",
@@ -69,16 +79,19 @@ class ToolCall:
         self._opening = ""
         self._half = ""  # of a character that was cut in two
         self._parts: list[str] = []
+        self._length = 0  # characters in all parts
         self._told = 0  # how many parts were given out as deltas
         # The braces so far: in how many parts they were counted, and where that left off.
         self._scanned = 0
         self._depth = 0
         self._in_string = False
+        self._was_balanced = False
         self.is_announced = False
         self.is_closed = False
         """The provider said that the call is complete; most do not say so."""
         self.is_over = False
-        self._whole: bool | None = False  # None: has to be looked at again
+        self._is_whole: bool | None = False  # None: not known yet
+        self._args: Any = None  # the value of the arguments, where they are known to be whole
 
     def add(self, text: str) -> None:
         """More of the arguments."""
@@ -89,38 +102,48 @@ class ToolCall:
         if not self._parts:
             if text.strip() == "{}":
                 self._opening = self._opening or text
-                self._whole = True
+                self._is_whole = True
                 return
             if self._opening and not text.strip():
                 return
             if self._opening and not text.lstrip().startswith("{"):
                 self._parts.append(self._opening)
+                self._length = len(self._opening)
             self._opening = ""
         self._parts.append(text)
+        self._length += len(text)
         # Only a piece that ends an object can have completed it, and a blank one changes nothing.
         if text := text.rstrip():
-            self._whole = None if text.endswith("}") else False
+            self._is_whole = None if text.endswith("}") and not self._was_balanced else False
+            self._args = None
 
     @property
     def is_whole(self) -> bool:
         """The arguments are one JSON object."""
-        if self._whole is None:
-            try:
-                self._whole = self._is_balanced() and isinstance(parse_args(self.raw), dict)
-            except ValueError:
-                self._whole = False
-        return self._whole
+        if self._is_whole is None:
+            self._is_whole = self._is_balanced() and isinstance(self._parsed(), dict)
+        return self._is_whole
 
     def _is_balanced(self) -> bool:
-        """Every brace is closed. Looks at each part once: to parse the whole text each time would be quadratic."""
+        """Every brace is closed, for the first time: no object goes on behind its last brace, so nothing else needs to
+        be parsed. Looks at each part once."""
         text = "".join(self._parts[self._scanned :])  # ends in a brace, not in the middle of an escape
         self._scanned = len(self._parts)
-        for mark in _MARKS.findall(text):
+        for found in _MARKS.finditer(text):
+            mark = found.group()
             if mark == '"':
                 self._in_string = not self._in_string
             elif not self._in_string:
-                self._depth += {"{": 1, "}": -1}.get(mark, 0)
-        return self._depth == 0 and not self._in_string
+                self._depth += _DEPTH_OF.get(mark, 0)
+        self._was_balanced = self._depth == 0 and not self._in_string
+        return self._was_balanced
+
+    def _parsed(self) -> Any:
+        """The value of the arguments, kept until more of them comes; None where they are no JSON."""
+        if self._args is None:
+            with suppress(ValueError):
+                self._args = parse_args(self.raw)
+        return self._args
 
     @property
     def is_settled(self) -> bool:
@@ -136,10 +159,12 @@ class ToolCall:
         """The text is that of the whole arguments: some servers repeat a call that is complete."""
         if not self.is_whole or not text.lstrip().startswith("{"):
             return False
-        if text == self.raw:
+        if not self._parts:
+            return text == self._opening
+        if len(text) == self._length and text == self.raw:
             return True
         try:
-            return bool(self._parts) and parse_args(text) == parse_args(self.raw)
+            return bool(parse_args(text) == self._parsed())
         except ValueError:
             return False
 
@@ -157,7 +182,7 @@ class ToolCall:
         """The rest of the call, and its closing chunk."""
         if self._half:
             self._parts.append("\ufffd")
-            self._half = ""
+            self._half, self._args = "", None
         yield from self._begun()
         self.is_over = True
         raw = self.raw
@@ -166,8 +191,10 @@ class ToolCall:
         if not self.name:
             yield ToolCallMalformed(self.given_id, "", raw, "the call has no name")
             return
+        args, self._args = self._args, None  # what is given out may be changed
         try:
-            args = parse_args(raw) if raw.strip() else {}
+            if args is None:
+                args = parse_args(raw) if raw.strip() else {}
         except ValueError as exc:
             yield ToolCallMalformed(self.given_id, self.name, raw, f"the arguments are not JSON: {exc}")
             return
@@ -196,12 +223,49 @@ def parse_args(text: str) -> Any:
     """The JSON value of a call's arguments.
 
     Raises:
-        ValueError: not JSON (NaN and infinities included), or nested too deep.
+        ValueError: not JSON (NaN and infinities included), or nested deeper than MAX_DEPTH.
     """
     try:
-        return json.loads(text, parse_constant=_no_json, parse_float=_finite)
+        value = json.loads(text, parse_constant=_no_json, parse_float=_finite)
     except RecursionError:
-        raise ValueError("nested too deep") from None
+        value = None
+        is_deep = True
+    else:
+        is_deep = text.count("{") + text.count("[") > MAX_DEPTH and is_too_deep(value)
+    if is_deep:
+        raise ValueError(f"nested too deep: {MAX_DEPTH} levels are allowed")
+    return value
+
+
+def provider_block(wire: str, data: dict[str, Any]) -> ProviderBlockFinished:
+    """The chunk for a block of a kind that the contract does not model. NaN and infinities in it become null: a history
+    with them could not be sent.
+
+    Raises:
+        MalformedStreamError: it is nested deeper than MAX_DEPTH.
+    """
+    if is_too_deep(data):
+        raise MalformedStreamError(f"a block of the answer is nested too deep: {MAX_DEPTH} levels are allowed")
+    return ProviderBlockFinished(wire, {key: _with_null(value) for key, value in data.items()})
+
+
+def _with_null(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_null(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_null(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def is_too_deep(value: Any) -> bool:
+    """It is nested deeper than MAX_DEPTH. Looks at one level after the other: this must not recurse."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        held = [item for one in level for item in (one.values() if isinstance(one, dict) else one)]
+        level = [item for item in held if isinstance(item, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def _finite(text: str) -> float:
@@ -226,14 +290,15 @@ def string(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
+_MOST_TOKENS = 10**4000  # Python writes no number of more than 4300 digits, and counters are added
+
+
 def count(given: Any, name: str) -> int:
     """The number of tokens that ``given`` has under this name; 0 where there is none, or nonsense."""
     value = given.get(name) if isinstance(given, dict) else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return 0
-    if isinstance(value, float) and not math.isfinite(value):
-        return 0
-    return max(int(value), 0)
+    return int(value) if 0 < value < _MOST_TOKENS else 0  # NaN is neither
 
 
 has_halves = re.compile("[\ud800-\udfff]").search

@@ -812,7 +812,7 @@ def test_a_call_in_many_pieces_is_not_parsed_at_each() -> None:
     finally:
         sys.setprofile(before)
     assert ToolCallFinished("c", "f", {"a": [1] + [{"b": 2}] * 1000}) in found
-    assert parsed == 3  # once to see that it is whole, and each call at its end
+    assert parsed == 2  # each call once, at its end
 
 
 # What a second look at real servers brought

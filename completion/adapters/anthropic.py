@@ -16,13 +16,24 @@ import re
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from completion import classify
-from completion.assembly import Line, ToolCall, count, finish_reason, has_halves, joined_halves, parse_args, string
+from completion.assembly import (
+    Line,
+    ToolCall,
+    count,
+    finish_reason,
+    has_halves,
+    is_too_deep,
+    joined_halves,
+    parse_args,
+    provider_block,
+    string,
+)
 from completion.contract.chunks import (
     FinishReason,
-    ProviderBlockFinished,
     RedactedReasoning,
     StreamChunk,
     TextDelta,
@@ -660,7 +671,7 @@ class _Content:
                 # {"type": "compaction_delta", "content": "A summary", "encrypted_content": "…"}
                 block = block or self._opened(index, "compaction", {"type": "compaction"})
                 told = {name: value for name, value in delta.items() if name != "type" and value is not None}
-                block.given = {**block.given, **told}
+                block.given.update(told)
             case _:
                 log.debug("skipped a delta of unknown type %r", kind)
 
@@ -703,7 +714,7 @@ class _Content:
                 log.debug("skipped a block without a type")
             case _:
                 self._over.add(index)
-                yield from self._line.whole(ProviderBlockFinished(WIRE, block.whole()))
+                yield from self._line.whole(provider_block(WIRE, block.whole()))
 
     def _text(self, text: str, *, is_last: bool = False) -> Iterator[StreamChunk]:
         text, self.half = joined_halves(self.half + text)
@@ -747,12 +758,12 @@ class _Content:
             del beside["caller"]
         if beside:
             own = {"type": CALLER, "tool_use_id": call.given_id or call.call_id, **beside}
-            yield from self._line.whole(ProviderBlockFinished(WIRE, own))
+            yield from self._line.whole(provider_block(WIRE, own))
 
     def _cite(self, block: _Block, citations: list[dict[str, Any]]) -> Iterator[StreamChunk]:
         if citations:
             own = {"type": CITATIONS, "citations": citations, "length": self.said - block.began_at}
-            yield from self._line.whole(ProviderBlockFinished(WIRE, own))
+            yield from self._line.whole(provider_block(WIRE, own))
 
 
 def _key(index: Any) -> int | str | None:
@@ -767,7 +778,7 @@ class _Block:
 
     def __init__(self, kind: str, given: dict[str, Any], began_at: int) -> None:
         self.kind = kind
-        self.given = given
+        self.given = {**given}
         self.began_at = began_at  # characters of text before it
         self.call = ToolCall(string(given.get("id")), string(given.get("name")))
         self.inputs: list[str] = []
@@ -780,11 +791,11 @@ class _Block:
         text = "".join(self.inputs)
         if not text.strip():
             return self.given
-        try:
-            given = parse_args(text)
-        except ValueError:  # cut off by max_tokens
-            given = text
-        return {**self.given, "input": given}
+        with suppress(ValueError):  # cut off by max_tokens
+            whole = {**self.given, "input": parse_args(text)}
+            if not is_too_deep(whole):
+                return whole
+        return {**self.given, "input": text}
 
 
 class _Message:
@@ -846,7 +857,7 @@ class _Message:
 
     def chunks(self, calls_finished: int) -> Iterator[StreamChunk]:
         if self._beside:
-            yield ProviderBlockFinished(WIRE, {"type": MESSAGE, **self._beside})
+            yield provider_block(WIRE, {"type": MESSAGE, **self._beside})
         yield TurnFinished(
             reason=self._reason(calls_finished),
             usage=None if self._usage.keys().isdisjoint(_COUNTERS) else _usage(self._usage),

@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from completion import classify
-from completion.assembly import Line, ToolCall, count, finish_reason, has_halves, joined_halves, string
+from completion.assembly import Line, ToolCall, count, finish_reason, has_halves, joined_halves, provider_block, string
 from completion.contract.chunks import (
     FinishReason,
-    ProviderBlockFinished,
     RedactedReasoning,
     StreamChunk,
     TextDelta,
@@ -476,7 +475,7 @@ def _of_delta(delta: dict[str, Any], line: Line, calls: _Calls, end: _End) -> It
             for thought in _texts(part.get("thinking")):
                 yield from line.reasoning(thought)
         elif isinstance(part, dict) and not isinstance(part.get("text"), str) and "type" in part:
-            yield from line.whole(ProviderBlockFinished(WIRE, part))  # {"type": "reference", "reference_ids": […]}
+            yield from line.whole(provider_block(WIRE, part))  # {"type": "reference", "reference_ids": […]}
         else:
             for text in _texts([part]):
                 yield from line.text(text)
@@ -496,7 +495,7 @@ def _of_delta(delta: dict[str, Any], line: Line, calls: _Calls, end: _End) -> It
         items = delta.get(kind)
         for item in items if isinstance(items, list) else [items]:
             if isinstance(item, dict):
-                yield from line.whole(ProviderBlockFinished(WIRE, item))
+                yield from line.whole(provider_block(WIRE, item))
 
 
 def _reasoning(delta: dict[str, Any], line: Line, end: _End) -> Iterator[StreamChunk]:
@@ -554,7 +553,7 @@ class _Calls:
         function = piece.get("function")
         if not isinstance(function, dict):
             if piece.get("type") not in (None, "", "function"):  # a tool that the server runs itself
-                yield from self._line.whole(ProviderBlockFinished(WIRE, piece))
+                yield from self._line.whole(provider_block(WIRE, piece))
                 return
             function = {}
         call_id, name = string(piece.get("id")), string(function.get("name"))
@@ -627,7 +626,7 @@ class _Calls:
     def custom_blocks(self) -> Iterator[StreamChunk]:
         for call in self._custom.values():
             custom = {"name": call.name, "input": "".join(call.inputs)}
-            yield ProviderBlockFinished(WIRE, {"id": call.call_id, "type": "custom", "custom": custom})
+            yield provider_block(WIRE, {"id": call.call_id, "type": "custom", "custom": custom})
 
 
 class _CustomCall:
@@ -733,7 +732,7 @@ class _End:
 
     def chunks(self, calls_finished: int) -> Iterator[StreamChunk]:
         if self._sources:
-            yield ProviderBlockFinished(WIRE, self._sources)
+            yield provider_block(WIRE, self._sources)
         yield TurnFinished(
             reason=self._reason(calls_finished),
             usage=_usage(self._usage) if self._usage else None,

@@ -1,0 +1,239 @@
+"""Work and memory grow with what a server sends and not faster, and what it nests too deep is told.
+
+Work is counted where it can be: the characters that are parsed, the bytes that reach sseclient. Where only time can
+tell, four times as much may take up to twelve times as long.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+import sys
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from completion import (
+    ChatRequest,
+    MalformedStreamError,
+    Message,
+    ProviderBlockFinished,
+    StreamChunk,
+    ToolCallBlock,
+    ToolCallFinished,
+    ToolCallMalformed,
+)
+from completion.adapters import anthropic, openai
+from completion.assembly import MAX_DEPTH, Line, ToolCall, parse_args
+from completion.lowering import merged
+from tests.wires import calls, delta, events, piece
+
+TOOLS = delta("tool_calls")
+
+
+def characters_parsed(work: Callable[[], object]) -> int:
+    """So many characters of arguments are parsed while the work is done."""
+    parsed = 0
+
+    def count(frame: FrameType, what: str, _: Any) -> None:
+        nonlocal parsed
+        if what == "call" and frame.f_code is parse_args.__code__:
+            parsed += len(frame.f_locals["text"])
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(before)
+    return parsed
+
+
+def times_as_long(work: Callable[[int], object], size: int) -> float:
+    """By what the time grows where the size grows by four. The best of a few tries: the machine may be busy."""
+
+    def seconds(size: int) -> float:
+        began = time.perf_counter()
+        work(size)
+        return time.perf_counter() - began
+
+    return min(seconds(4 * size) / seconds(size) for _ in range(3))
+
+
+# Arguments of calls
+
+SHAPES = [set(), {"index"}, {"id"}, {"index", "id"}, {"name"}, {"index", "name"}, {"index", "id", "name"}]
+BIG = json.dumps({"a": "x" * 100_000})
+
+
+def chat(shape: set[str], first: str, then: str, count: int) -> list[dict[str, Any]]:
+    known = {name: value for name, value in (("id", "c"), ("name", "f")) if name in shape}
+    more = piece(0 if "index" in shape else None, then, **known)
+    return [calls(piece(0, first, id="c", name="f")), *[calls(more)] * count, TOOLS]
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [('{"a":1}', '{"a":1}'), ('{"a":1}', '{"a":2}'), ("{}", "{}"), (BIG, '{"a":1}'), ('[{"a":1}', ',{"a":1}')],
+    ids=["the same", "another", "empty", "small ones after a big one", "in a list"],
+)
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "+".join(sorted(shape)) or "nothing")
+def test_pieces_that_each_look_whole_are_not_parsed_again_and_again(shape: set[str], first: str, then: str) -> None:
+    wire = chat(shape, first, then, 2000)
+    sent = len(first) + 2000 * len(then)
+    assert characters_parsed(lambda: list(openai.assemble(events(*wire)))) <= 4 * sent
+
+
+@pytest.mark.parametrize("then", ['{"a":1}', "{}", '[{"a":1}', '"}{}'])
+def test_pieces_that_each_look_whole_are_not_parsed_again_and_again_on_messages(then: str) -> None:
+    begin = {"type": "content_block_start", "index": 0, "content_block": {"type": "tool_use", "id": "c", "name": "f"}}
+    more = {"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": then}}
+    end = {"type": "message_delta", "delta": {"stop_reason": "tool_use"}}
+    wire = [begin, *[more] * 2000, end]
+    assert characters_parsed(lambda: list(anthropic.assemble(events(*wire)))) <= 4 * 2000 * len(then)
+
+
+def test_what_is_known_of_the_arguments_is_the_same_after_the_reader_has_changed_them() -> None:
+    line, call = Line(), ToolCall("c", "f")
+    call.add('{"a":1}')
+    assert call.is_whole
+    line.call(call)
+    (*_, finished) = line.end()
+    assert isinstance(finished, ToolCallFinished)
+    finished.args["a"] = 2
+    assert call.says_again('{"a": 1}')
+    assert not call.says_again('{"a": 2}')
+
+
+def test_the_parts_of_a_compaction_are_not_copied_with_each_delta() -> None:
+    def read(count: int) -> None:
+        parts = ({"type": "compaction_delta", f"key{n}": "x"} for n in range(count))
+        deltas = ({"type": "content_block_delta", "index": 0, "delta": part} for part in parts)
+        for _ in anthropic.assemble(events(*deltas, {"type": "message_stop"})):
+            pass
+
+    assert times_as_long(read, 2000) < 12
+
+
+# Depth
+
+
+def nested(depth: int, kind: str = "objects") -> Any:
+    value: Any = 1
+    for level in range(depth):
+        is_object = kind == "objects" or level == depth - 1 or level % 2 == 0
+        value = {"a": value} if is_object else [value]
+    return value
+
+
+def end_of_call(raw: str) -> StreamChunk:
+    return list(openai.assemble(events(calls(piece(0, raw, id="c", name="f")), TOOLS)))[-2]
+
+
+@pytest.mark.parametrize("kind", ["objects", "both"])
+def test_arguments_at_the_limit_of_depth_are_finished(kind: str) -> None:
+    args = nested(MAX_DEPTH, kind)
+    assert end_of_call(json.dumps(args)) == ToolCallFinished("c", "f", args)
+
+
+@pytest.mark.parametrize("depth", [MAX_DEPTH + 1, 500, 900, 100_000])
+@pytest.mark.parametrize("kind", ["objects", "both"])
+def test_arguments_that_are_nested_deeper_are_malformed_and_told_raw(depth: int, kind: str) -> None:
+    raw = '{"a":' * depth + "1" + "}" * depth if kind == "objects" else '{"a":[' * depth + "1" + "]}" * depth
+    found = end_of_call(raw)
+    assert isinstance(found, ToolCallMalformed)
+    assert found.raw == raw
+    assert "nested too deep: 100 levels are allowed" in found.error
+
+
+def test_brackets_in_strings_are_no_depth() -> None:
+    args = {"a": "[{" * 1000}
+    assert end_of_call(json.dumps(args)) == ToolCallFinished("c", "f", args)
+
+
+STEPS: dict[str, Callable[[ChatRequest, dict[str, Any]], object]] = {
+    "JSON": lambda request, args: ChatRequest.from_json(request.to_json(indent=1)),
+    "deepcopy": lambda request, args: copy.deepcopy(request),
+    "pickle": lambda request, args: pickle.loads(pickle.dumps(request)),
+    "repr": lambda request, args: repr(request),
+    "Markdown": lambda request, args: request.messages[0]._repr_markdown_(),
+    "merge patch": lambda request, args: merged(args, args),
+    "Chat Completions": lambda request, args: json.dumps(openai.lower(request, "m")),
+    "Messages": lambda request, args: json.dumps(anthropic.lower(request, "m")),
+}
+
+
+@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS.keys())
+def test_what_is_as_deep_as_allowed_can_be_carried_on_by_a_caller_that_is_deep_itself(
+    step: Callable[[ChatRequest, dict[str, Any]], object],
+) -> None:
+    args = nested(MAX_DEPTH)
+    request = ChatRequest([Message("assistant", [ToolCallBlock("c", "f", args)]), Message.tool_result("c", "ok")])
+
+    def under(frames: int) -> object:
+        return under(frames - 1) if frames else step(request, args)
+
+    under(400)
+
+
+@pytest.mark.parametrize("number", ["9" * 4301, "-" + "9" * 5000])
+def test_a_number_that_python_cannot_read_makes_the_call_malformed(number: str) -> None:
+    assert isinstance(end_of_call(f'{{"a":{number}}}'), ToolCallMalformed)
+
+
+def test_the_longest_number_that_can_be_read_can_be_written() -> None:
+    found = end_of_call('{"a":-' + "9" * 4300 + "}")
+    assert isinstance(found, ToolCallFinished)
+    assert ToolCallFinished.from_json(found.to_json()) == found
+
+
+def blocks(adapter: Any, wire: list[dict[str, Any]]) -> list[ProviderBlockFinished]:
+    return [chunk for chunk in adapter.assemble(events(*wire)) if isinstance(chunk, ProviderBlockFinished)]
+
+
+def messages_block(**fields: Any) -> list[dict[str, Any]]:
+    begin = {"type": "content_block_start", "index": 0, "content_block": {"type": "server_tool_use", **fields}}
+    return [begin, {"type": "content_block_stop", "index": 0}, {"type": "message_stop"}]
+
+
+BLOCKS: dict[str, tuple[Any, Callable[[Any], list[dict[str, Any]]]]] = {
+    "Chat Completions": (openai, lambda value: [delta(executed_tools=[{"a": value}]), delta("stop")]),
+    "sources": (openai, lambda value: [{**delta("stop"), "citations": [{"a": value}]}]),
+    "content": (openai, lambda value: [delta(content=[{"type": "reference", "a": value}]), delta("stop")]),
+    "Messages": (anthropic, lambda value: messages_block(a=value)),
+}
+
+
+@pytest.mark.parametrize(("adapter", "wire"), BLOCKS.values(), ids=BLOCKS.keys())
+def test_a_block_of_the_provider_that_is_nested_too_deep_is_a_malformed_stream(
+    adapter: Any, wire: Callable[[Any], list[dict[str, Any]]]
+) -> None:
+    assert blocks(adapter, wire(nested(MAX_DEPTH - 5)))
+    with pytest.raises(MalformedStreamError, match="nested too deep: 100 levels are allowed"):
+        blocks(adapter, wire(nested(MAX_DEPTH)))
+
+
+@pytest.mark.parametrize(("adapter", "wire"), BLOCKS.values(), ids=BLOCKS.keys())
+def test_what_is_no_number_in_a_block_of_the_provider_is_null(
+    adapter: Any, wire: Callable[[Any], list[dict[str, Any]]]
+) -> None:
+    (block,) = blocks(adapter, wire([float("nan"), float("inf"), 1.5]))
+    assert "[null, null, 1.5]" in block.to_json()
+
+
+def test_the_input_of_a_tool_of_the_server_that_is_nested_too_deep_is_kept_as_text() -> None:
+    begin, *end = messages_block(id="s")
+    for depth in (MAX_DEPTH, MAX_DEPTH + 1, 500):
+        raw = json.dumps(nested(depth))
+        part = {"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": raw}}
+        assert blocks(anthropic, [begin, part, *end])[0].data["input"] == raw
+
+
+def test_counters_of_thousands_of_digits_can_be_added_and_written() -> None:
+    usage = {"prompt_tokens": 10**4299, "completion_tokens": 10**3999}
+    *_, end = openai.assemble(events({**delta("stop"), "usage": usage}))
+    assert json.loads(end.to_json())["usage"]["input_tokens"] == 0
