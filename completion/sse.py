@@ -4,7 +4,8 @@
 
 sseclient-py reads events well and framing less so (measured on 1.9.0), so it is fed runs of whole events that were
 cleaned before: no byte order mark, one kind of line end, valid UTF-8, no event over the size limit, none with
-thousands of lines. Format: https://html.spec.whatwg.org/multipage/server-sent-events.html
+thousands of lines. Runs of blank lines, comments and other events without data never reach it: it takes a microsecond
+for each line, and a server may send nothing else. Format: https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
 
 from __future__ import annotations
@@ -33,11 +34,17 @@ DONE = object()
 _BOM = b"\xef\xbb\xbf"
 _FIELD = re.compile(rb"\s*(data|event|id|retry|:|d|da|dat|e|ev|eve|even|i|r|re|ret|retr)\s*(:|\n|\Z)|\s*:|\s*\Z")
 
+_CR_TO_LF = bytes.maketrans(b"\r", b"\n")
+_BLANK_LINES = re.compile(rb"\n{3,}")
+
 # llama.cpp before September 2025 and some proxies: an error with no event of its own.
 _BARE_ERROR = re.compile(rb'^(?:error:|(?=\{ *"error".*\}$))', re.MULTILINE)
 
-# Above this many lines sseclient's joining, which is quadratic, begins to cost.
+# Above this many lines a run is looked through, and sseclient's joining of data lines, which is quadratic, begins to
+# cost.
 _MANY_LINES = 256
+# Above this many lines an event is looked through for lines without data.
+_FEW_LINES = 16
 
 _decode = json.JSONDecoder().raw_decode
 
@@ -128,9 +135,10 @@ class _Runs:
                 if after_cr and piece.startswith(b"\n"):
                     piece = piece[1:]
                 after_cr = ends_in_cr
-                piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+                piece = piece.replace(b"\r\n", b"\n").translate(_CR_TO_LF)
             if not held and piece.endswith(b"\n\n"):
-                yield self._clean(piece)
+                if run := self._clean(piece):
+                    yield run
                 continue
             searched = max(len(held) - 1, 0)
             held += piece
@@ -138,7 +146,8 @@ class _Runs:
             if end >= 0:
                 whole = bytes(held[: end + 2])
                 del held[: end + 2]
-                yield self._clean(whole)
+                if run := self._clean(whole):
+                    yield run
             if len(held) > self._limit + 1:  # one line end may stand there already
                 raise self._too_big()
         if held.strip():
@@ -151,16 +160,20 @@ class _Runs:
                 del broken  # whose traceback holds this frame
 
     def _clean(self, run: bytes) -> bytes:
+        """The run as sseclient can take it; empty where nothing in it becomes an event."""
         if len(run) > self._limit and any(len(event) > self._limit for event in run.split(b"\n\n")):
             raise self._too_big()
+        if b"error" in run and (run.startswith((b"{", b"error:")) or b"\n{" in run or b"\nerror:" in run):
+            run = _BARE_ERROR.sub(b"event: error\ndata: ", run)
+        if not _has_data(run):
+            return b""
+        if run.count(b"\n") > _MANY_LINES:
+            events = _BLANK_LINES.sub(b"\n\n", run).split(b"\n\n")
+            run = b"".join(_with_few_lines(event) + b"\n\n" for event in events if _has_data(event))
         try:
             run.decode()
         except UnicodeDecodeError:
             run = run.decode("utf-8", "replace").encode()
-        if b"error" in run:
-            run = _BARE_ERROR.sub(b"event: error\ndata: ", run)
-        if run.count(b"\n") > _MANY_LINES:
-            run = b"\n\n".join(_with_one_data_line(event) for event in run.split(b"\n\n"))
         return run
 
     def _too_big(self) -> MalformedStreamError:
@@ -179,12 +192,19 @@ def _without_bom(pieces: Iterable[bytes]) -> Iterator[bytes]:
     yield from iterator
 
 
-def _with_one_data_line(event: bytes) -> bytes:
-    """The event's name and its data lines joined by a space: in JSON the same as a line end, and sseclient joins
-    lines in quadratic time."""
-    if event.count(b"\n") < _MANY_LINES:
+def _has_data(run: bytes) -> bool:
+    """Whether an event may be in there: without a data line there is none."""
+    return run.startswith(b"data") or b"\ndata" in run
+
+
+def _with_few_lines(event: bytes) -> bytes:
+    """The event's name and its data lines. Many of these are joined by a space: in JSON the same as a line end, and
+    sseclient joins lines in quadratic time."""
+    if event.count(b"\n") < _FEW_LINES:
         return event
     lines = event.split(b"\n")
-    texts = [line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:")]
+    data = [line for line in lines if line.startswith(b"data")]
+    if len(data) >= _MANY_LINES:
+        data = [b"data: " + b" ".join([line[5:].removeprefix(b" ") for line in data if line.startswith(b"data:")])]
     names = [line for line in lines if line.startswith(b"event:")]
-    return b"\n".join([*names[-1:], *([b"data: " + b" ".join(texts)] if texts else [])])
+    return b"\n".join([*names[-1:], *data])

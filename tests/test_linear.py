@@ -7,11 +7,15 @@ tell, four times as much may take up to twelve times as long.
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import pickle
+import socket
 import sys
 import time
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -19,17 +23,27 @@ import pytest
 
 from completion import (
     ChatRequest,
+    DeadlineExceededError,
+    IdleTimeoutError,
     MalformedStreamError,
     Message,
     ProviderBlockFinished,
+    StreamCancelledError,
     StreamChunk,
+    Timeout,
     ToolCallBlock,
     ToolCallFinished,
     ToolCallMalformed,
 )
 from completion.adapters import anthropic, openai
 from completion.assembly import MAX_DEPTH, Line, ToolCall, parse_args
+from completion.credentials import ApiKey
 from completion.lowering import merged
+from completion.sse import json_events
+from completion.testing import ProviderServer, Reply
+from completion.transport import Transport
+from completion.transport.body import READ_SIZE
+from tests.loopback import HI, KEY, PATIENCE_S, Caught, model_at
 from tests.wires import calls, delta, events, piece
 
 TOOLS = delta("tool_calls")
@@ -237,3 +251,63 @@ def test_counters_of_thousands_of_digits_can_be_added_and_written() -> None:
     usage = {"prompt_tokens": 10**4299, "completion_tokens": 10**3999}
     *_, end = openai.assemble(events({**delta("stop"), "usage": usage}))
     assert json.loads(end.to_json())["usage"]["input_tokens"] == 0
+
+
+# Bytes
+
+
+def test_cancel_ends_a_body_that_was_sent_compressed_and_goes_on(server: ProviderServer) -> None:
+    packer = zlib.compressobj(wbits=31)
+    flood = b"".join([*(packer.compress(b": ping\n\n" * 100_000) for _ in range(20)), packer.flush()])
+    server.reply(Reply(flood, headers={"Content-Encoding": "gzip"}))
+    transport = Transport(provider="p", timeout=Timeout(), headers={}, session=None, request_id_headers=())
+    body = transport.post(server.url, {}, ApiKey(KEY, "P_KEY").authorization("p"), model="m")
+    with body:
+        pieces = body.pieces()
+        assert len(next(pieces)) <= READ_SIZE
+        body.token.cancel()
+        with pytest.raises(StreamCancelledError):
+            next(pieces)
+
+
+@contextmanager
+def flooding(unit: bytes) -> Iterator[str]:
+    """The URL of a server that answers one request with the same bytes for as long as somebody listens."""
+
+    def serve() -> None:
+        with listener.accept()[0] as connection, suppress(OSError):
+            connection.recv(64 * 1024)
+            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
+            while True:
+                connection.sendall(unit * 4096)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = Caught(serve)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        serving.within(PATIENCE_S)
+
+
+@pytest.mark.parametrize("unit", [b"\n", b": ping\n\n", b"data:\n\n", b"data:{}\n\n"], ids=repr)
+@pytest.mark.parametrize("clock", ["stall", "total"])
+def test_the_clocks_run_while_nothing_but_noise_comes(clock: str, unit: bytes) -> None:
+    with flooding(unit) as url:
+        stream = model_at(url, timeout=Timeout(**{clock: 0.2})).chat_stream(HI)
+        error = Caught(stream.collect).within(PATIENCE_S).error
+    assert type(error) is (IdleTimeoutError if clock == "stall" else DeadlineExceededError)
+
+
+@pytest.mark.parametrize("unit", [b"\n", b"data:{}\n\n"], ids=repr)
+def test_cancel_ends_a_stream_while_nothing_but_noise_comes(unit: bytes) -> None:
+    with flooding(unit) as url:
+        stream = model_at(url).chat_stream(HI)
+        reading = Caught(stream.collect)
+        stream.cancel()
+        assert type(reading.within(PATIENCE_S).error) is StreamCancelledError
+
+
+def test_a_line_that_comes_in_tiny_pieces_is_put_together_in_linear_time() -> None:
+    def read(size: int) -> None:
+        pieces = itertools.chain([b'data: "'], itertools.repeat(b"0123456789", size), [b'"\n\n'])
+        assert len(list(json_events(pieces))) == 1
+
+    assert times_as_long(read, 20_000) < 12

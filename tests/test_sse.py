@@ -275,8 +275,38 @@ def test_an_event_of_100_000_lines_reaches_sseclient_as_one_line() -> None:
     numbers = b"".join(b"data: %d,\n" % n for n in range(100_000))
     body = b": a comment\n" * 1000 + b"event: a\n" * 1000 + b"event: many\ndata: [\n" + numbers + b"data:0]\n\n"
     pieces = [body + b"data: 2\n\n", b"event: empty\n" * 1000 + b"\n"]
-    assert [run.count(b"\n") for run in _Runs(pieces, MAX_EVENT_BYTES)] == [5, 2]
+    assert [run.count(b"\n") for run in _Runs(pieces, MAX_EVENT_BYTES)] == [5]
     assert list(json_events(pieces)) == [("many", [*range(100_000), 0]), ("message", 2)]
+
+
+FLOODS = [
+    b"\n", b"\r", b"\r\n", b":\n\n", b": ping\n\n", b": data: 1\r\n\r\n", b": error\n\n", b"id: 1\n\n", b"retry: 1\n\n",
+    b"event: x\n\n", b"\0\n\n", b"\xef\xbb\xbf\n\n", b"\xff\n\n",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [64 * 1024, 1000, 7], ids=["big pieces", "small pieces", "sevens"])
+@pytest.mark.parametrize("unit", FLOODS, ids=repr)
+def test_what_is_no_event_does_not_reach_sseclient(unit: bytes, size: int) -> None:
+    flood = unit * (64 * 1024 // len(unit))
+    pieces = [*chunks_of(b"data: 1\n\n" + flood, size), *chunks_of(flood, size), *chunks_of(b"data: 2\n\n", size)]
+    assert sum(map(len, _Runs(pieces, MAX_EVENT_BYTES))) < 3 * size + 100
+    assert [value for _, value in json_events(pieces)] == [1, 2]
+
+
+@pytest.mark.parametrize("lines", [10, 100, 300, 10_000])
+@pytest.mark.parametrize("line", [b": ping\n", b"id: 1\n", b"event: b\nevent: a\n"])
+def test_an_event_among_many_lines_without_data_is_itself(line: bytes, lines: int) -> None:
+    body = line * lines + b"event: a\ndata: [1,\n" + line * lines + b"data: 2]\n" + line * lines + b"\n"
+    other = b"data: 3\n\n" * 300
+    assert list(json_events([body + other, body]))[::301] == [("a", [1, 2])] * 2
+
+
+@pytest.mark.parametrize("lines", [20, 255, 256, 257, 5000])
+def test_the_text_of_an_error_of_many_lines_is_all_there(lines: int) -> None:
+    body = b"event: error\n" + b"data: no\n: ping\n" * lines + b"\n"
+    ((name, text),) = json_events([body * 1])
+    assert (name, text.split()) == ("error", ["no"] * lines)
 
 
 @pytest.mark.parametrize(

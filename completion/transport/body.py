@@ -85,7 +85,7 @@ class Body:
                 failure = exchange.stream_error(exc)
                 failure.__cause__ = scrubbed(exc, exchange.authorization)
                 break
-            if not piece:
+            if not piece or self.token.cancelled:  # what was sent compressed may hold out long after the socket
                 break
             yield piece
         if failure is not None:  # raised here, lest what was caught hangs on it as its context, with all that it says
