@@ -24,9 +24,11 @@ import pytest
 from completion import (
     ChatRequest,
     DeadlineExceededError,
+    FinishReason,
     IdleTimeoutError,
     MalformedStreamError,
     Message,
+    ProviderBlock,
     ProviderBlockFinished,
     StreamCancelledError,
     StreamChunk,
@@ -34,13 +36,19 @@ from completion import (
     ToolCallBlock,
     ToolCallFinished,
     ToolCallMalformed,
+    ToolCallStarted,
+    ToolDefinition,
+    ToolResultBlock,
+    TurnFinished,
+    run_chat,
 )
 from completion.adapters import anthropic, openai
 from completion.assembly import MAX_DEPTH, Line, ToolCall, parse_args
 from completion.credentials import ApiKey
+from completion.engine import Tool
 from completion.lowering import merged
 from completion.sse import json_events
-from completion.testing import ProviderServer, Reply
+from completion.testing import ProviderServer, Reply, ScriptedModel
 from completion.transport import Transport
 from completion.transport.body import READ_SIZE
 from tests.loopback import HI, KEY, PATIENCE_S, Caught, model_at
@@ -253,6 +261,37 @@ def test_counters_of_thousands_of_digits_can_be_added_and_written() -> None:
     assert json.loads(end.to_json())["usage"]["input_tokens"] == 0
 
 
+def contains_itself() -> list[Any]:
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+RESULTS: dict[str, tuple[Callable[[], Any], str]] = {
+    "too deep": (lambda: nested(100_000), "is nested too deeply, or contains itself"),
+    "a circle": (contains_itself, "is nested too deeply, or contains itself"),
+    "too long a number": (lambda: 10**5000, "is no JSON: Exceeds the limit"),
+    "a block that is too deep": (lambda: ProviderBlock("p", nested(2000)), "nested too deep: 100 levels are allowed"),
+    "a call that is too deep": (
+        lambda: ToolCallBlock("x", "y", nested(101)),
+        "nested too deep: 100 levels are allowed",
+    ),
+}
+
+
+@pytest.mark.parametrize(("result", "told"), RESULTS.values(), ids=RESULTS.keys())
+def test_a_result_that_no_history_could_carry_is_an_error_that_the_model_reads(
+    result: Callable[[], Any], told: str
+) -> None:
+    asks = [ToolCallStarted("c", "f"), ToolCallFinished("c", "f", {}), TurnFinished(FinishReason.TOOL_USE)]
+    tool = Tool(ToolDefinition("f", "F.", {"type": "object"}), result)
+    end = run_chat(ScriptedModel(asks, "Well."), HI, [tool]).collect()
+    (answer,) = end.new_messages[1].blocks
+    assert isinstance(answer, ToolResultBlock)
+    assert answer.is_error
+    assert told in answer.to_json()
+
+
 # Bytes
 
 
@@ -291,8 +330,8 @@ def flooding(unit: bytes) -> Iterator[str]:
 @pytest.mark.parametrize("clock", ["stall", "total"])
 def test_the_clocks_run_while_nothing_but_noise_comes(clock: str, unit: bytes) -> None:
     with flooding(unit) as url:
-        stream = model_at(url, timeout=Timeout(**{clock: 0.2})).chat_stream(HI)
-        error = Caught(stream.collect).within(PATIENCE_S).error
+        model = model_at(url, timeout=Timeout(**{clock: 0.2}))
+        error = Caught(lambda: model.chat_stream(HI).collect()).within(PATIENCE_S).error
     assert type(error) is (IdleTimeoutError if clock == "stall" else DeadlineExceededError)
 
 

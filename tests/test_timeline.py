@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from completion import ChatRequest, FinishReason, ToolCallFinished, ToolCallStar
 from completion.engine import Tool, run_chat
 from completion.testing import ScriptedModel
 from completion.tracing import JsonTracer
-from completion.tracing.timeline import show
+from completion.tracing.encoding import MAX_CHARS
+from completion.tracing.timeline import MAX_LINE_BYTES, show
 
 START_MS = 1_795_737_105_166
 ERROR = {"error": "RateLimitError", "status": 429, "code": "limit"}
@@ -287,3 +289,33 @@ def test_what_the_tracer_writes_can_be_shown(tmp_path: Path) -> None:
     assert total.startswith("  end_turn, ") and total.endswith(", 10 in, 5 out")
     assert [row.split("|")[0].strip() for row in rows] == ["step 1", "weather", "step 2"]
     assert rows[1].endswith("ok, 5 chars")
+
+
+def test_a_line_that_is_too_long_is_not_held_and_told_as_unreadable(tmp_path: Path) -> None:
+    path, trace = tmp_path / "trace.jsonl", Trace()
+    with path.open("wb") as file:
+        file.write(trace.line(0, "run_started", tool_names=[]))
+        file.write(b'{"schema":1,"x":"')
+        for _ in range(100):
+            file.write(b"x" * 1_000_000)
+        file.write(b'"}\n')
+        file.write(trace.end(500))
+    out = io.StringIO()
+    tracemalloc.start()
+    try:
+        assert show(path, out, width=80) == 1
+        assert tracemalloc.get_traced_memory()[1] < 5 * MAX_LINE_BYTES
+    finally:
+        tracemalloc.stop()
+    assert "end_turn, 500 ms" in out.getvalue()
+    assert "1 line could not be read" in out.getvalue()
+
+
+def test_the_longest_line_that_a_tracer_writes_can_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    with JsonTracer(path, verbose=True) as tracer:
+        run_chat(ScriptedModel("\U0001f600" * 2 * MAX_CHARS), ChatRequest("Hi"), middleware=[tracer]).collect()
+    assert max(map(len, path.read_bytes().splitlines())) > 12 * MAX_CHARS - 10_000
+    out = io.StringIO()
+    assert show(path, out) == 1
+    assert "could not be read" not in out.getvalue()

@@ -14,6 +14,7 @@ import sys
 import textwrap
 import threading
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -48,6 +49,7 @@ from completion import (
 from completion.engine import Middleware, RunConfig, RunInfo, Tool, run_chat
 from completion.testing import ScriptedModel
 from completion.tracing import JsonTracer
+from completion.tracing.encoding import MAX_CHARS
 from completion.tracing.timeline import show
 from completion.tracing.writer import QUEUE_LINES
 from tests.loopback import PATIENCE_S
@@ -227,6 +229,56 @@ def test_with_verbose_the_request_can_be_had_again(path: Path) -> None:
     assert (line["bytes"], line["system_chars"]) == (5, 9)
     assert line["content"] == request.to_dict()
     assert ChatRequest.from_dict(line["content"]) == request
+
+
+LONG = "x" * (MAX_CHARS + 1000)
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        TextDelta(LONG),
+        ReasoningDelta(LONG),
+        ToolCallArgsDelta("c9", LONG),
+        ToolCallFinished("c9", "weather", {"a": LONG}),
+        ToolCallMalformed("c9", "weather", LONG, "bad"),
+        ProviderBlockFinished("anthropic", {"a": [LONG, LONG]}),
+    ],
+    ids=lambda chunk: chunk.type,
+)
+def test_a_line_holds_so_much_text_and_says_how_much_is_left_out(path: Path, chunk: StreamChunk) -> None:
+    line = chunk_line(path, chunk, verbose=True)
+    assert 1000 <= line["cut"] <= len(LONG) + 2000
+    assert len(LONG) <= line["chars"] <= 2 * len(LONG) + 100
+    written = max(path.read_bytes().splitlines(), key=len)
+    assert MAX_CHARS - 1000 < len(written) < MAX_CHARS + 1000
+
+
+def test_sizes_of_what_is_too_long_for_a_line_are_told_without_verbose(path: Path) -> None:
+    line = chunk_line(path, ToolCallFinished("c9", "weather", {"a": LONG}), verbose=False)
+    assert abs(line["chars"] - len(LONG)) < 20
+    assert "cut" not in line
+
+
+def test_a_name_that_is_too_long_for_a_line_leaves_the_other_facts_there(path: Path) -> None:
+    line = chunk_line(path, ToolCallMalformed("c9", LONG, "{", "bad"), verbose=True)
+    assert (line["call_id"], line["chars"], line["content"]["type"]) == ("c9", 1, "tool_call_malformed")
+    assert line["cut"] > 1000
+
+
+def test_memory_for_a_trace_does_not_grow_with_the_answer(path: Path) -> None:
+    model = ScriptedModel("x" * 50_000_000)
+    with JsonTracer(path, verbose=True) as tracer:
+        run = run_chat(model, ChatRequest("Hi"), middleware=[tracer])
+        tracemalloc.start()
+        try:
+            run.collect()
+            assert tracemalloc.get_traced_memory()[1] < 20_000_000
+        finally:
+            tracemalloc.stop()
+    assert {line["kind"] for line in lines_of(path) if line.get("cut")} == {
+        "text_delta", "step_finished", "run_finished"
+    }  # fmt: skip
 
 
 def test_with_verbose_calls_results_and_ends_are_there(path: Path) -> None:

@@ -126,7 +126,8 @@ class ToolCallFinished(StreamChunk):
 
 @dataclass(frozen=True, slots=True)
 class ToolCallMalformed(StreamChunk):
-    """The call is over and its arguments are no JSON object: ``raw`` is their text, ``error`` what is wrong."""
+    """The call is over and its arguments are no JSON object, or nested deeper than 100 levels: ``raw`` is their text,
+    ``error`` what is wrong."""
 
     type: ClassVar[str] = "tool_call_malformed"
     call_id: str

@@ -28,6 +28,7 @@ from types import MethodType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, get_type_hints, overload
 from uuid import UUID
 
+from completion.assembly import MAX_DEPTH, is_too_deep
 from completion.attempts import require_seconds
 from completion.cancel import CancelToken
 from completion.contract.chunks import Usage
@@ -333,6 +334,8 @@ def as_blocks(value: Any) -> tuple[Block, ...]:
     if isinstance(value, str) and not isinstance(value, Enum):
         return (TextBlock(value or "(empty)"),)
     if isinstance(value, Block):
+        if is_too_deep([getattr(value, "args", None), getattr(value, "data", None)]):
+            raise ValueError(f"a block that the tool returned is nested too deep: {MAX_DEPTH} levels are allowed")
         return (value,)
     if isinstance(value, list | tuple) and any(isinstance(item, Block) for item in value):
         return tuple(block for item in value for block in as_blocks(item))

@@ -3,7 +3,8 @@
     tracer = JsonTracer("trace.jsonl")
     run_chat(model, request, tools, middleware=[tracer])
 
-tracer (from hooks to lines) -> writer (a thread, a file) -> timeline (from lines to a picture)
+tracer (from hooks to lines) -> encoding (JSON of limited size) -> writer (a thread, a file)
+-> timeline (from lines to a picture)
 
 ``docs/reference/tracing.rst`` describes the lines, for programs that read them.
 """

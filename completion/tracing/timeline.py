@@ -24,6 +24,7 @@ from completion.terminal import harmless, terminal_width
 SCHEMA = 1
 NARROWEST, WITHOUT_TERMINAL = 40, 100
 FOLLOW_S = 0.2
+MAX_LINE_BYTES = 16 * 1024 * 1024  # twelve for each of the characters that a line may hold, and room for the rest
 _LAST_MS = 1e14
 
 _LABEL, _TIME = 22, 8
@@ -77,7 +78,7 @@ def show(
 
 def _read(trace: _Trace, page: _Page, file: IO[bytes], follow: bool) -> None:
     try:
-        for line in _lines_that_come(file) if follow else file:
+        for line in _lines(file, follow):
             ended = trace.add(line)
             if follow and ended is not None:
                 page.draw(trace.runs.pop(ended.run_id))
@@ -86,14 +87,18 @@ def _read(trace: _Trace, page: _Page, file: IO[bytes], follow: bool) -> None:
             raise
 
 
-def _lines_that_come(file: IO[bytes]) -> Iterator[bytes]:
+def _lines(file: IO[bytes], follow: bool) -> Iterator[bytes]:
+    """The lines of the file, and of one that is too long to be of a trace a part that is none."""
     begun = b""
     while True:
-        begun += file.readline()
-        if begun.endswith(b"\n"):
-            yield begun
+        read = file.readline(MAX_LINE_BYTES)
+        begun = begun + read if len(begun) < MAX_LINE_BYTES else begun
+        if begun and (read.endswith(b"\n") or not (read or follow)):
+            yield begun if len(begun) < MAX_LINE_BYTES else b"too long"
             begun = b""
-        else:
+        elif not read:
+            if not follow:
+                return
             time.sleep(FOLLOW_S)
 
 

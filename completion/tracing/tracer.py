@@ -8,16 +8,14 @@ As the last middleware it sees what the model is sent and what it says; as the f
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
 import time
 import weakref
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from copy import copy
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import wraps
 from types import TracebackType
 from typing import IO, Any, TypeVar
@@ -35,7 +33,6 @@ from completion.contract.chunks import (
     ToolCallStarted,
     TurnFinished,
 )
-from completion.contract.codec import Record
 from completion.contract.messages import (
     Base64Source,
     Block,
@@ -49,6 +46,7 @@ from completion.contract.run import RunFinished, RunStarted, StepFinished, StepS
 from completion.engine.middleware import Middleware, RunInfo
 from completion.engine.tools import Tool, ToolContext
 from completion.retry import RetryEvent
+from completion.tracing.encoding import MAX_CHARS, encode_text, encoded, json_chars
 from completion.tracing.writer import Writer
 
 log = logging.getLogger(__name__)
@@ -156,15 +154,16 @@ class JsonTracer(Middleware):
         try:
             state = self._runs.get(run.run_id)
             kind = type(chunk)
-            if (kind is TextDelta or kind is ReasoningDelta) and state and state.has_begun and self._pid == os.getpid():
-                delta: str = chunk.delta  # type: ignore[attr-defined]
-                size = len(delta)
+            is_text = kind is TextDelta or kind is ReasoningDelta
+            delta: str = chunk.delta if is_text else ""  # type: ignore[attr-defined]
+            size = len(delta)
+            if is_text and size <= MAX_CHARS and state and state.has_begun and self._pid == os.getpid():
                 state.seq += 1
                 state.chunks += 1
                 state.chars += size
                 content = ""
                 if self.verbose:
-                    content = f',"content":{{"type":"{kind.type}","delta":{_encode_text(delta)}}}'
+                    content = f',"content":{{"type":"{kind.type}","delta":{encode_text(delta)}}}'
                 self._put(
                     f'{self._stamp.now()},"kind":"{kind.type}",{state.head}{state.seq}{state.tail}'
                     f',"chars":{size}{content}}}\n'
@@ -180,7 +179,7 @@ class JsonTracer(Middleware):
         state = self._state(run)
         if state is not None:
             state.calls[call.call_id] = _Call()
-        facts = {"call_id": call.call_id, "name": call.name, "chars": len(_encode(call.args))}
+        facts = {"call_id": call.call_id, "name": call.name, "chars": json_chars(call.args)}
         self._line(run, "tool_started", facts, call)
 
     @_quiet
@@ -262,9 +261,10 @@ class JsonTracer(Middleware):
             return
         if self.verbose and content is not None:
             facts["content"] = content
-        rest = _encode(facts)[1:-1]
+        text, cut = encoded(facts)
+        rest = f'{text[1:-1]},"cut":{cut}' if cut else text[1:-1]
         state.seq += 1
-        head = f'{self._stamp.now()},"kind":{_encode_text(kind)},{state.head}{state.seq}{state.tail}'
+        head = f'{self._stamp.now()},"kind":{encode_text(kind)},{state.head}{state.seq}{state.tail}'
         self._put(f"{head}{',' if rest else ''}{rest}}}\n")
 
     def _state(self, run: RunInfo) -> _Run | None:
@@ -309,12 +309,12 @@ class _Run:
     def __init__(self, run: RunInfo) -> None:
         self.began_at = time.monotonic()
         self.seq = 0
-        self.tail = f',"provider":{_encode_text(run.provider)},"model":{_encode_text(run.model)}'
-        self._run_id = _encode_text(run.run_id)
+        self.tail = f',"provider":{encode_text(run.provider)},"model":{encode_text(run.model)}'
+        self._run_id = encode_text(run.run_id)
         self.enter_step(run.step_id)
 
     def enter_step(self, step_id: str) -> None:
-        self.head = f'"run_id":{self._run_id},"step_id":{_encode_text(step_id) if step_id else "null"},"seq":'
+        self.head = f'"run_id":{self._run_id},"step_id":{encode_text(step_id) if step_id else "null"},"seq":'
         self.asked_at = time.monotonic()
         self.has_begun = False
         self.first_chunk_ms: float | None = None
@@ -367,11 +367,11 @@ _FACTS: dict[type[StreamChunk], Callable[[Any], _Fields]] = {
     ToolCallStarted: lambda chunk: {"call_id": chunk.call_id, "name": chunk.name},
     ToolCallArgsDelta: lambda chunk: {"call_id": chunk.call_id, "chars": len(chunk.delta)},
     ToolCallFinished: lambda chunk: {
-        "call_id": chunk.call_id, "name": chunk.name, "chars": len(_encode(chunk.args))
+        "call_id": chunk.call_id, "name": chunk.name, "chars": json_chars(chunk.args)
     },
     ToolCallMalformed: lambda chunk: {"call_id": chunk.call_id, "name": chunk.name, "chars": len(chunk.raw)},
     ProviderBlockFinished: lambda chunk: {
-        "wire": chunk.provider, "block_type": chunk.data.get("type"), "chars": len(_encode(chunk.data))
+        "wire": chunk.provider, "block_type": chunk.data.get("type"), "chars": json_chars(chunk.data)
     },
     TurnFinished: lambda chunk: {
         "reason": chunk.reason,
@@ -398,12 +398,12 @@ def _sizes(blocks: Iterable[Block]) -> _Fields:
             case TextBlock() | ReasoningBlock():
                 chars += len(block.text)
             case ToolCallBlock():
-                chars += len(_encode(block.args))
+                chars += json_chars(block.args)
             case ToolResultBlock():
                 inner = _sizes(block.blocks)
                 chars, size = chars + inner["chars"], size + inner["bytes"]
             case _ if isinstance(source := getattr(block, "source", None), Base64Source):
-                size += len(source.data.rstrip("=")) * 3 // 4
+                size += (len(source.data) - source.data[-2:].count("=")) * 3 // 4
     return {"blocks": count, "chars": chars, "bytes": size}
 
 
@@ -435,35 +435,3 @@ def _masked(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: "***" if _SECRET.search(str(key)) else _masked(inner) for key, inner in value.items()}
     return [_masked(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _document(value: Any) -> Any:
-    """As ``to_dict`` has it, one level at a time; anything else as its ``repr``."""
-    if not isinstance(value, Record):
-        return repr(value)
-    named = {field.name: getattr(value, field.name) for field in fields(value)}  # type: ignore[arg-type]
-    tag = getattr(type(value), "type", None)
-    return {"type": tag, **named} if isinstance(tag, str) else named
-
-
-# ASCII: a line that was cut off is text all the same, and any file can take it.
-_encode_text = json.encoder.encode_basestring_ascii
-_encoder = json.JSONEncoder(default=_document, allow_nan=False, separators=(",", ":"))
-
-
-def _encode(facts: _Fields) -> str:
-    """JSON; a value that cannot be said in it (NaN, a circle, keys that are no strings) is replaced by its ``repr``."""
-    try:
-        return _encoder.encode(facts)
-    except (ValueError, TypeError, RecursionError):
-        return _encoder.encode({str(key): _sayable(value) for key, value in facts.items()})
-
-
-def _sayable(value: Any) -> Any:
-    try:
-        _encoder.encode(value)
-        return value
-    except (ValueError, TypeError, RecursionError):
-        with suppress(RecursionError):
-            return repr(value)
-        return f"<{type(value).__name__}, nested too deeply>"

@@ -203,8 +203,9 @@ class _Path:
         with _locked(self._file):
             if self._is_torn():
                 os.write(self._file, b"\n")
-            while self.written < len(data):
-                self.written += os.write(self._file, data[self.written :] if self.written else data)
+            with memoryview(data) as view:
+                while self.written < len(data):
+                    self.written += os.write(self._file, view[self.written :])
 
     def start_anew(self) -> None:
         """With an open file of its own: the parent's shares its lock."""
