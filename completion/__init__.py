@@ -16,7 +16,14 @@ On it stand ``attempts``, ``retry`` and ``fallback``; ``offload``, with ``aio`` 
 ``engine``, which runs tools, with ``tracing`` and ``otel``.
 """
 
+import os
+import sys
 from typing import TYPE_CHECKING, Any
+
+# ``python -m completion`` puts the current folder first on the path, and imports this module before __main__: whatever
+# comes next would be taken from that folder. While Python looks for the module, "-m" is in the place of its name.
+if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)] in ("completion", "-mcompletion"):
+    sys.path[:1] = [folder for folder in sys.path[:1] if folder not in ("", os.getcwd())]
 
 from completion.adapters.anthropic import AnthropicClient, AnthropicModel
 from completion.adapters.azure_openai import AzureOpenAIClient, AzureOpenAIModel

@@ -420,14 +420,18 @@ def _refusing(parser: argparse.ArgumentParser) -> Iterator[None]:
 
 
 def _tools(parser: argparse.ArgumentParser, options: argparse.Namespace) -> list[Tool]:
-    """The functions that --tools names; plain typed ones become tools. Modules of the current folder come first."""
+    """The functions that --tools names; plain typed ones become tools.
+
+    Modules of the current folder are found as well, behind those that are installed: a file there stands in for none.
+    """
     found: dict[str, Tool] = {}
     for words in options.tools or ():
         module, _, names = words.partition(":")
         if not module or not names:
             parser.error(f"--tools takes module:function, or module:function,function; got {words!r}")
-        if os.getcwd() not in sys.path:
-            sys.path.insert(0, os.getcwd())
+        folder = os.path.abspath(os.curdir)
+        if folder not in sys.path:
+            sys.path.append(folder)
         for name in names.split(","):
             try:
                 function = attrgetter(name)(import_module(module))
@@ -435,10 +439,23 @@ def _tools(parser: argparse.ArgumentParser, options: argparse.Namespace) -> list
             except CompletionError:
                 raise
             except Exception as error:  # whatever the module does when it is imported
-                parser.error(f"--tools {module}:{name}: {type(error).__name__}: {error}")
+                parser.error(f"--tools {module}:{name}: {_hidden(module) or f'{type(error).__name__}: {error}'}")
             if found.setdefault(one.name, one) is not one:
                 parser.error(f"--tools: two tools have the name {one.name!r}")
     return [*found.values()]
+
+
+def _hidden(module: str) -> str | None:
+    """Says so where the current folder has a module of that name, and Python took another one."""
+    first = module.partition(".")[0]
+    own = next((path for path in (f"{first}.py", first) if os.path.exists(path)), None)
+    taken = sys.modules.get(first)
+    if own is None or taken is None:
+        return None
+    folders = [getattr(taken, "__file__", None) or "", *getattr(taken, "__path__", ())]
+    if any(os.path.abspath(own) in (folder, os.path.dirname(folder)) for folder in folders):
+        return None
+    return f"{first!r} is the name of an installed module, which comes before ./{own}; rename that one"
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -20,6 +21,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWa
 
 COMMAND = Path(sys.executable).with_name("completion")
 """Not ``python -m``, which puts the current folder on the path by itself."""
+
+ROOT = Path(__file__).parent.parent
 
 TOOLS = """
 import threading
@@ -181,6 +184,53 @@ def test_tools_that_cannot_be_had_are_wrong_usage(server: ProviderServer, folder
     assert (done.returncode, len(server.requests)) == (2, 0)
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+TRAPS = (
+    "requests", "urllib3", "pydantic", "sseclient", "json", "argparse", "backoff", "idna", "certifi", "regex",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("command", [[COMMAND], [sys.executable, "-m", "completion"]], ids=["command", "python -m"])
+@pytest.mark.parametrize("words", [[], ["--tools", "mine:weather"]], ids=["alone", "with tools"])
+def test_files_of_the_current_folder_stand_in_for_no_module(
+    server: ProviderServer, folder: Path, command: list[str], words: list[str]
+) -> None:
+    for name in TRAPS:
+        (folder / f"{name}.py").write_text(f"open('RUN', 'a').write('{name} ')\n")
+    server.reply(saying("Yes."))
+    done = subprocess.run(
+        [*command, *words, "Hi"],
+        env=environment(server, PYTHONPATH=str(ROOT)),
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert not (folder / "RUN").exists(), (folder / "RUN").read_text()
+    assert (done.returncode, done.stdout) == (0, "Yes.\n"), done.stderr
+
+
+@pytest.mark.parametrize("name", ["requests", "json"])
+def test_a_tool_in_a_file_with_the_name_of_an_installed_module_is_a_clear_error(
+    server: ProviderServer, folder: Path, name: str
+) -> None:
+    (folder / f"{name}.py").write_text(TOOLS)
+    done = run(server, folder, "--tools", f"{name}:weather", "Hi")
+    assert done.returncode == 2
+    said = f"'{name}' is the name of an installed module, which comes before ./{name}.py; rename that one"
+    assert said in done.stderr
+
+
+def test_another_program_that_is_run_with_m_keeps_its_folder(folder: Path) -> None:
+    (folder / "program").mkdir()
+    (folder / "program" / "__init__.py").write_text("import completion\n")
+    (folder / "program" / "__main__.py").write_text("import mine\nprint(mine.number)\n")
+    run = [sys.executable, "-m", "program", "completion"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(run, cwd=folder, env=env, capture_output=True, text=True, timeout=30)
+    assert done.stdout == "7\n", done.stderr
 
 
 def test_two_tools_of_one_name_are_wrong_usage(server: ProviderServer, folder: Path) -> None:
