@@ -29,6 +29,7 @@ Errors of setting up are raised by ``chat_stream(req)`` itself, errors of the st
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -249,6 +250,23 @@ class MalformedStreamError(StreamError):
 
 class StreamCancelledError(CompletionError):
     """``cancel()`` was called on the stream or on the token that it was opened under."""
+
+
+_SHORTAGES = {
+    errno.EMFILE: "this process has too many files and connections open: close some, or raise its limit (ulimit -n)",
+    errno.ENFILE: "the system has too many files open: end some programs, or raise its limit",
+    errno.ENOSPC: "the disk is full: make room",
+    errno.EDQUOT: "the disk quota is used up: make room",
+    errno.EFBIG: "the file is larger than this process may write: raise its limit (ulimit -f)",
+    errno.ENOMEM: "there is not enough memory: end some programs",
+}
+
+
+def shortage(exc: BaseException) -> str | None:
+    """What the system has no more of, and what to do; None where the exception is about something else."""
+    if isinstance(exc, MemoryError):
+        return _SHORTAGES[errno.ENOMEM]
+    return _SHORTAGES.get(exc.errno or 0) if isinstance(exc, OSError) else None
 
 
 def stream_cancelled(provider: str | None, model: str | None) -> StreamCancelledError:

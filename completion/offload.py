@@ -77,9 +77,12 @@ class Pump:
         """
         try:
             future = executor.submit(copy_context().run, self._run)
-        except RuntimeError as exc:  # it was shut down, or the system gives no more threads
+        except BaseException as exc:
+            self.token.cancel()  # an executor may keep the job although it could not start a thread for it
             self._end()
-            raise ConfigurationError(f"no worker thread could be had for the stream: {exc}") from exc
+            if isinstance(exc, RuntimeError):
+                raise ConfigurationError(f"no worker thread could be had for the stream: {exc}") from exc
+            raise
         future.add_done_callback(self._on_done)
         # One that waits for a thread shall not wait any longer.
         self._unqueue = self.token.on_cancel(future.cancel)
@@ -178,6 +181,23 @@ def _nothing() -> None:
     pass
 
 
+def start_thread(name: str, target: Callable[_P, object], /, *args: _P.args, **kwargs: _P.kwargs) -> threading.Thread:
+    """A daemon thread that runs it.
+
+    Raises:
+        ConfigurationError: the system gives no more threads.
+    """
+    thread = threading.Thread(target=target, name=name, args=args, kwargs=kwargs, daemon=True)
+    try:
+        thread.start()
+    except (RuntimeError, MemoryError) as exc:
+        raise ConfigurationError(
+            f"the system gives this process no more threads ({exc or 'no memory'}): run less at a time, raise the "
+            "limit (ulimit -u; in a container, its number of processes), or free memory"
+        ) from exc
+    return thread
+
+
 class Threads(Executor):
     """An executor of daemon threads, one a stream, each gone with its stream: nobody waits for them at exit.
 
@@ -194,7 +214,7 @@ class Threads(Executor):
         """Run it in a thread.
 
         Raises:
-            RuntimeError: the system gives no more threads.
+            ConfigurationError: the system gives no more threads.
         """
         future: Future[_T] = Future()
 
@@ -215,7 +235,7 @@ class Threads(Executor):
             crew.size += 1
         try:
             name = f"completion-{next(self._numbers)}"
-            threading.Thread(target=crew.work, args=(job,), name=name, daemon=True).start()
+            start_thread(name, crew.work, job)
         except BaseException:
             crew.leave()
             raise

@@ -665,6 +665,28 @@ def test_an_executor_that_was_shut_down_is_a_clear_error() -> None:
     assert caught.value.provider == "scripted"
 
 
+@pytest.mark.parametrize("has_executor", [False, True])
+def test_without_threads_a_stream_is_a_clear_error_and_its_place_is_free_again(
+    server: ProviderServer, has_executor: bool
+) -> None:
+    server.always(Reply(text("a"), END))
+    with ThreadPoolExecutor(1) as executor:
+        model = AsyncModel(model_of(server), executor=executor if has_executor else None, max_streams=1)
+
+        async def main() -> None:
+            usual = threading.stack_size(1 << 46)  # more than there are addresses
+            try:
+                for _ in range(2):
+                    with pytest.raises(ConfigurationError, match=r"can't start new thread"):
+                        await _collected(model)
+            finally:
+                threading.stack_size(usual)
+            await asyncio.wait_for(_collected(model), PATIENCE_S)
+
+        asyncio.run(main())
+    assert len(server.requests) == 1  # an executor keeps what it could not start
+
+
 def test_an_executor_that_drops_its_queue_leaves_nobody_waiting(server: ProviderServer) -> None:
     server.always(Reply(text("a"), Stall()))
     executor = ThreadPoolExecutor(1)

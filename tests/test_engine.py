@@ -17,6 +17,7 @@ from completion import (
     CancelToken,
     ChatRequest,
     CompletionError,
+    ConfigurationError,
     FinishReason,
     Message,
     OverloadedError,
@@ -700,3 +701,26 @@ def test_calls_are_shown_as_the_model_made_them() -> None:
     model = ScriptedModel(turn(called("add", a=1)), turn("3"))
     chunks = list(run_chat(model, HI, [named("add", lambda a: a)]))
     assert ToolCallFinished("c1", "add", {"a": 1}) in chunks
+
+
+def test_without_threads_a_run_with_a_tool_fails_in_plain_words_and_the_next_one_works() -> None:
+    model = ScriptedModel(turn(called("now")), turn(called("now")), turn("done"))
+    before = threading.active_count()
+    usual = threading.stack_size(1 << 46)  # more than there are addresses
+    try:
+        with pytest.raises(ConfigurationError, match=r"no more threads .*: run less at a time") as caught:
+            list(run_chat(model, HI, [named("now")]))
+    finally:
+        threading.stack_size(usual)
+    assert caught.value.__cause__ is not None
+    assert threading.active_count() == before
+    assert list(run_chat(model, HI, [named("now")]))[-1].type == "run_finished"
+
+
+def test_without_threads_the_timeout_of_a_run_fails_in_plain_words() -> None:
+    usual = threading.stack_size(1 << 46)
+    try:
+        with pytest.raises(ConfigurationError, match="no more threads"):
+            run_chat(ScriptedModel(turn("never")), HI, config=RunConfig(timeout=60))
+    finally:
+        threading.stack_size(usual)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import subprocess
 import sys
 import time
 import zlib
@@ -39,6 +40,7 @@ from completion.testing.server import Piece
 from completion.transport import body as transport_body
 from tests.loopback import DONE, END, HI, KEY, PATIENCE_S, Caught, first_text, model_at, model_of, silent_listener, text
 
+ROOT = Path(__file__).parent.parent
 TURN = Reply(text("Hello"), END)
 
 
@@ -479,3 +481,36 @@ def test_statuses_decide_what_a_page_of_html_means(server: ProviderServer) -> No
     model = model_of(server)
     kinds = [type(failure_of(lambda: model.chat_stream(HI))) for _ in range(3)]
     assert kinds == [ServerError, NotFoundError, InvalidRequestError]
+
+
+def test_without_descriptors_the_error_says_what_to_do_and_the_next_call_works(server: ProviderServer) -> None:
+    server.always(TURN)
+    code = f"""
+import os, resource
+from completion import ChatRequest, OpenAIModel, TransportError, run_chat
+model = OpenAIModel("m", api_key="sk-of-the-test", base_url={server.url!r})
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+for left in (0, 1):
+    held = []
+    try:
+        while True:
+            held.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        for one in held[:left]:
+            os.close(one)
+    try:
+        list(run_chat(model, ChatRequest("Hi")))
+    except TransportError as error:
+        print(error)
+    for one in held[left:]:
+        os.close(one)
+print(list(run_chat(model, ChatRequest("Hi")))[-1].reason)
+"""
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert run.stderr == ""
+    *errors, reason = run.stdout.splitlines()
+    assert len(errors) == 2
+    assert all("this process has too many files and connections open: close some" in error for error in errors)
+    assert reason == "end_turn"

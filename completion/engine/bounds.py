@@ -5,7 +5,6 @@ any thread: end(kind, message) -> the token is cancelled -> whatever the run is 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from completion.cancel import CancelToken
 from completion.contract.run import Abort, AbortKind
 from completion.engine.middleware import AbortRun
 from completion.errors import CompletionError, StreamCancelledError
+from completion.offload import start_thread
 
 _CANCELLED = Abort("cancelled", "the run was cancelled")
 
@@ -76,7 +76,7 @@ class Ending:
 
     def end_after(self, seconds: float) -> None:
         """End it when the time is over, from a thread of its own that ends with the run."""
-        threading.Thread(target=self._watch, args=(seconds,), name="completion-timeout", daemon=True).start()
+        start_thread("completion-timeout", self._watch, seconds)
 
     def _watch(self, seconds: float) -> None:
         with suppress(StreamCancelledError):

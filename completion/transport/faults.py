@@ -16,6 +16,7 @@ from completion.errors import (
     ConnectTimeoutError,
     IdleTimeoutError,
     TransportError,
+    shortage,
 )
 from completion.transport.timeout import Timeout
 
@@ -34,6 +35,8 @@ def explained(
     """What kind of failure an exception from ``requests`` is, and its message."""
     said = authorization.conceal(plain(exc))
     faults = requests.exceptions
+    if missing := next(filter(None, map(shortage, _chain(exc))), None):
+        return TransportError, f"no connection: {missing}"
     if isinstance(exc, faults.ConnectTimeout) or (is_connecting and _is_timeout(exc)):
         return ConnectTimeoutError, f"no connection within Timeout.connect={timeout.connect} s"
     if isinstance(exc, faults.ReadTimeout | TimeoutError):
