@@ -29,7 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from completion.errors import ConfigurationError
-from completion.weights import install_command
+from completion.offload import start_thread
+from completion.weights import install_command, require_descriptors
 
 HOST = "127.0.0.1"
 
@@ -158,7 +159,7 @@ def serve(path: Path, chat_template: str | None = None) -> Server:
 
     Raises:
         ConfigurationError: xllamacpp is not installed, or the file is missing, not a GGUF, or cannot be loaded. No
-            server runs; a later call tries again.
+            server runs; a later call tries again. So also where the system is short of threads, descriptors or memory.
     """
     key = os.path.realpath(path), chat_template
     with _lock:
@@ -176,15 +177,14 @@ def serve(path: Path, chat_template: str | None = None) -> Server:
 
     # In a thread of its own, because a KeyboardInterrupt comes to the main thread only: between the birth of an engine
     # and its place in _engines it would destroy the engine on the spot, which never returns.
-    loading = threading.Thread(target=load, name="completion-load", daemon=True)
-    loading.start()
-    loading.join()
+    start_thread("completion-load", load).join()
     if failures:
         raise failures[0]
     return _servers[key]
 
 
 def _start(path: str, chat_template: str | None) -> Server:
+    require_descriptors("starting the local model")
     xllamacpp = _import_xllamacpp()
     _check_header(path)
     api_key = secrets.token_urlsafe(32)

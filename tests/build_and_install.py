@@ -19,8 +19,10 @@ print("installed and imported:", completion.__version__)
 """
 
 
-def run(*command: str) -> None:
-    subprocess.run(command, check=True)
+def run(*command: str, cwd: Path | None = None) -> None:
+    """Python with these arguments, isolated: folders like ``build/`` hide no module."""
+    python, *arguments = command
+    subprocess.run([python, "-I", *arguments], check=True, cwd=cwd)
 
 
 def main(scratch: Path) -> None:
@@ -38,7 +40,7 @@ def main(scratch: Path) -> None:
     venv.create(home, clear=True, with_pip=True)
     python = home / ("Scripts" if sys.platform == "win32" else "bin") / "python"
     run(str(python), "-m", "pip", "install", "-q", str(wheel))
-    subprocess.run([str(python), "-W", "error", "-c", USE], check=True, cwd=scratch)
+    run(str(python), "-W", "error", "-c", USE, cwd=scratch)
 
 
 if __name__ == "__main__":

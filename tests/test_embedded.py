@@ -460,3 +460,50 @@ print(own.base_url != other.base_url, serve(path) is own, answer(own)[0], answer
     )
     assert_quiet_success(result)
     assert result.stdout == "True True 200 200\n"
+
+
+@pytest.mark.parametrize("left", [0, 1, 2, 4])
+def test_without_descriptors_the_error_says_so_and_the_next_call_works(weights: Path, left: int) -> None:
+    code = (
+        f"left = {left}"
+        + """
+import resource
+from completion.errors import ConfigurationError
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+held = []
+try:
+    while True:
+        held.append(os.open(os.devnull, os.O_RDONLY))
+except OSError:
+    for one in held[:left]:
+        os.close(one)
+before = threading.active_count()
+try:
+    serve(path)
+except ConfigurationError as error:
+    print(error)
+assert threading.active_count() == before
+for one in held[left:]:
+    os.close(one)
+print(answer(serve(path))[0])
+"""
+    )
+    said, status = run(weights, code).stdout.splitlines()
+    assert "this process has too many files and connections open: close some" in said
+    assert status == "200"
+
+
+def test_without_threads_the_error_says_so_and_the_next_call_works(weights: Path) -> None:
+    code = """
+from completion.errors import ConfigurationError
+usual = threading.stack_size(1 << 46)  # more than there are addresses
+try:
+    serve(path)
+except ConfigurationError as error:
+    print(error)
+threading.stack_size(usual)
+print(answer(serve(path))[0])
+"""
+    said, status = run(weights, code).stdout.splitlines()
+    assert "the system gives this process no more threads" in said
+    assert status == "200"

