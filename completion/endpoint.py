@@ -30,8 +30,8 @@ Events = Iterator[tuple[str, Any]]
 """Name and JSON value of each event."""
 
 TurnOver = Callable[[float | None], None]
-"""To be called when the provider's end of turn has been read, and again after each event that follows it: with the
-seconds that what comes next is worth, or with None when the answer may yet go on."""
+"""To be called when the provider's end of turn has been read: with the seconds to wait for all that follows. A later
+call can only shorten the wait. With None, more of the answer came, and the next part is waited for like any other."""
 
 FOR_USAGE = 5.0
 """Seconds after a finish reason: counters and late errors come behind it."""

@@ -507,9 +507,9 @@ def test_the_end_of_the_turn_is_told_at_once() -> None:
         yield "message", ends("end_turn")
         assert told == [FOR_USAGE]
         yield "message", delta(0, "text_delta", text="more")
-        assert told == [FOR_USAGE, FOR_USAGE]
+        assert told == [FOR_USAGE, None]
         yield "message", OVER
-        assert told == [FOR_USAGE, FOR_USAGE, FOR_NOTHING]
+        assert told == [FOR_USAGE, None, FOR_NOTHING]
 
     assert collect(assemble(wire(), told.append)).text == "himore"
 

@@ -536,6 +536,7 @@ def assemble(events: Events, turn_over: TurnOver = lambda seconds: None) -> Iter
                 log.debug("skipped an event that is no object")
                 continue
             kind = data.get("type") or name
+            has_gone_on = False
             if kind == "content_block_delta":
                 # {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hi"}}
                 delta = data.get("delta")
@@ -550,6 +551,7 @@ def assemble(events: Events, turn_over: TurnOver = lambda seconds: None) -> Iter
                         continue
                 for chunk in content.delta(data.get("index"), delta):
                     message.check_goes_on()
+                    has_gone_on = True
                     yield chunk
             elif kind == "content_block_start":
                 # {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
@@ -560,9 +562,12 @@ def assemble(events: Events, turn_over: TurnOver = lambda seconds: None) -> Iter
                 message.note_model(block)
                 for chunk in content.start(data.get("index"), block):
                     message.check_goes_on()
+                    has_gone_on = True
                     yield chunk
             elif kind == "content_block_stop":
-                yield from content.stop(data.get("index"))
+                for chunk in content.stop(data.get("index")):
+                    has_gone_on = True
+                    yield chunk
             elif kind == "message_start":
                 # {"type": "message_start", "message": {"id": "msg_1", "content": [], "usage": {…}, …}}
                 given = data.get("message")
@@ -588,7 +593,7 @@ def assemble(events: Events, turn_over: TurnOver = lambda seconds: None) -> Iter
             is_over = message.is_over
             is_clear = line.is_clear and not content.half and not is_over
             if is_over:
-                turn_over(FOR_NOTHING if message.is_stopped else FOR_USAGE)
+                turn_over(FOR_NOTHING if message.is_stopped else None if has_gone_on else FOR_USAGE)
     except TransportError:
         if not is_over:
             raise

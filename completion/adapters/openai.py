@@ -398,8 +398,6 @@ def assemble(events: Events, turn_over: TurnOver = lambda seconds: None) -> Iter
             choice = end.first_choice(data)
             end.note(data, choice)
             if choice is None:
-                if end.provider_reason is not None:
-                    turn_over(FOR_USAGE if end.is_sure else None)
                 continue
             # {"index": 0, "delta": {"role": "assistant", "content": "Hi"}, "finish_reason": null}
             delta = choice.get("delta")
@@ -425,8 +423,8 @@ def assemble(events: Events, turn_over: TurnOver = lambda seconds: None) -> Iter
                 end.finish(reason, data, choice)
             if end.provider_reason is not None:
                 # A server that says "stop" in every chunk is not over with the first.
-                end.is_sure = not (type(delta) is dict and any(delta.get(key) for key in _SAID))
-                turn_over(FOR_USAGE if end.is_sure else None)
+                has_gone_on = type(delta) is dict and any(delta.get(key) for key in _SAID)
+                turn_over(None if has_gone_on else FOR_USAGE)
     except TransportError:
         if end.provider_reason is None:
             raise
@@ -655,7 +653,6 @@ class _End:
         self.plain_reasoning_length = 0
         self.has_both_reasonings = False
         self.has_delta = False
-        self.is_sure = False
         self.signature: str | None = None
         self._id: str | None = None
         self._choice_index: Any = None

@@ -108,12 +108,12 @@ class Body:
         self._exchange.chunk_given()
 
     def turn_over(self, seconds: float | None) -> None:
-        """The provider's end of turn was read: what follows is waited for so long. Each call starts the wait anew.
+        """The provider's end of turn was read: wait so long for all that follows. A later call can only shorten it.
 
-        With None the answer may go on, so it is waited for as long as for any other part of it.
+        With None more of the answer came, and the next part is waited for as for any other.
         """
         self._turn_is_over = True
-        self._exchange.limit("tail", self._exchange.patience if seconds is None else seconds)
+        self._exchange.turn_over(seconds)
 
     def check(self) -> None:
         """Raise unless this is a 2xx response whose body can be an event stream."""

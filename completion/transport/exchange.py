@@ -48,6 +48,8 @@ class Exchange:
         if timeout.total is not None:
             self._ends["total"] = self._began_at + timeout.total
         self._running = "read"
+        self._is_armed = False
+        self._reader: Any = None
         self._process = os.getpid()
         self._socket: Any = None
         self._is_connecting = False
@@ -87,7 +89,7 @@ class Exchange:
     def end(self) -> None:
         """Nothing wakes this exchange any more: its socket may soon serve another."""
         with self._lock:
-            self._socket = self._shutdown = None
+            self._socket = self._shutdown = self._reader = None
         self.untie()
         if self._alarm is not None:
             self._alarm.cancel()
@@ -115,6 +117,10 @@ class Exchange:
 
     def watch_response(self, raw: Any) -> None:
         """The headers are in."""
+        # BufferedReader over SocketIO. Where a caller's own Session has neither, clocks act between two reads only.
+        self._reader = getattr(getattr(getattr(raw, "_fp", None), "fp", None), "raw", None)
+        if self.has_clocks:
+            self._time_reader()
         with self._lock:
             if self._alarm is not None:
                 self._alarm.cancel()
@@ -156,11 +162,20 @@ class Exchange:
         """One more clock, which ends so many seconds from now."""
         self._ends[name] = time.monotonic() + seconds
         self.has_clocks = True
+        self._time_reader()
 
-    @property
-    def patience(self) -> float:
-        """Seconds that one part of the answer is waited for."""
-        return self._timeout.read or 60.0
+    def _time_reader(self) -> None:
+        reader, self._reader = self._reader, None
+        if type(reader) is socket.SocketIO:
+            reader.__class__ = _TimedReader
+            reader.exchange = self  # type: ignore[attr-defined]
+
+    def turn_over(self, seconds: float | None) -> None:
+        """Wait so long for what follows the end of turn, in all; None: more of the answer came, wait for the next."""
+        if seconds is None:
+            self.limit("tail", self._timeout.read or 60.0)
+        elif "tail" not in self._ends or time.monotonic() + seconds < self._ends["tail"]:
+            self.limit("tail", seconds)
 
     def chunk_given(self) -> None:
         self._chunk_at = time.monotonic()
@@ -183,6 +198,20 @@ class Exchange:
         if self._socket is not None:
             with suppress(OSError):
                 self._socket.settimeout(seconds)
+        self._is_armed = True
+
+    def receiving(self) -> None:
+        """Before each ``recv``. http.client may need any number of them for one read, and each gets the time left.
+
+        Raises:
+            TimeoutError: a clock has run out.
+        """
+        if not self._is_armed:
+            try:
+                self.arm()
+            except TransportError:
+                raise TimeoutError from None
+        self._is_armed = False
 
     def setup_error(self, exc: Exception) -> CompletionError:
         """Why no response came, as one of ours."""
@@ -230,6 +259,20 @@ class Exchange:
             if self._alarm is not None:  # the headers may have come in this very moment
                 self._has_rung = True
                 self.wake()
+
+
+class _TimedReader(socket.SocketIO):
+    """What http.client reads from, with the clocks of an exchange looked at before each ``recv``.
+
+    No thread is needed, and no read can go on past a clock, whatever the server sends: half chunk size lines, trailers
+    without end, one byte at a time.
+    """
+
+    exchange: Exchange
+
+    def readinto(self, buffer: Any) -> int | None:
+        self.exchange.receiving()
+        return super().readinto(buffer)
 
 
 def _socket_under(raw: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Final
@@ -16,11 +17,25 @@ from completion.transport.exchange import opening
 POOL_SIZE: Final = 100
 
 _SEND_SIZE: Final = 256 * 1024
+_MOST_INTERIM: Final = 100
+
+
+class _Response(http.client.HTTPResponse):
+    """Skips interim responses (1xx), as 103 Early Hints; http.client skips 100 only, and those without end."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        for _ in range(_MOST_INTERIM):
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if not 100 <= status < 200 or status == http.client.SWITCHING_PROTOCOLS:
+                return version, status, reason
+            http.client.parse_headers(self.fp)
+        raise http.client.HTTPException(f"more than {_MOST_INTERIM} interim responses")
 
 
 class _Watched:
     """A connection that tells the exchange in progress which socket it stands on."""
 
+    response_class: Any = _Response
     sock: Any
     _wire: socket.socket | None = None
 

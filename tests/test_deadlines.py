@@ -1,0 +1,224 @@
+"""Every clock is a deadline: no way of framing, repeating or dribbling holds a stream past it, on any wire."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from typing import Final
+
+import pytest
+
+from completion import IdleTimeoutError, ServerError, Timeout, TransportError
+from completion.adapters import anthropic, openai
+from completion.testing import Pause, ProviderServer, Reply, Trickle, event
+from completion.testing.server import Piece
+from completion.transport import body as transport_body
+from tests.loopback import HI, PATIENCE_S, model_of, text
+from tests.test_adapters import ADAPTERS, Adapter, adapters
+from tests.test_timeouts import NO_CHUNK, SILENCE, TOO_LONG, Clock, assert_ends
+
+EVERY_S: Final = 0.05
+FAR_TOO_LONG_S: Final = 4.0
+"""All of these servers go on for 10 s, and all of these clocks end within half a second."""
+
+
+def head(status: bytes = b"200 OK", more: bytes = b"") -> bytes:
+    own = b"Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n"
+    return b"HTTP/1.1 " + status + b"\r\n" + own + more + b"\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+EMPTY_BLOCK: Final = chunk(b"\x00\x00\x00\xff\xff")
+"""Of deflate: there is nothing in it."""
+ZLIB_HEADER: Final = zlib.compress(b"")[:2]
+
+GOES_ON: Final[dict[str, list[Piece]]] = {
+    "chunk size": [b"5", Trickle(b"0", every=EVERY_S)],
+    "chunk extension": [b"5;", Trickle(b"x", every=EVERY_S)],
+    "one byte chunks": [Trickle(chunk(b":"), every=EVERY_S)],
+    "trailers": [b"0\r\n", Trickle(b"X-More: 1\r\n", every=EVERY_S)],
+    "one trailer": [b"0\r\nX-More: ", Trickle(b"x", every=EVERY_S)],
+}
+
+
+@adapters
+@pytest.mark.parametrize("clock", [NO_CHUNK, TOO_LONG], ids=["stall", "total"])
+@pytest.mark.parametrize("goes_on", GOES_ON.values(), ids=GOES_ON)
+def test_a_clock_ends_a_stream_whose_framing_dribbles(
+    server: ProviderServer, adapter: Adapter, clock: Clock, goes_on: list[Piece]
+) -> None:
+    server.reply(Reply(before_headers=[head() + chunk(adapter.begun), *goes_on]))
+    assert_ends(lambda: list(adapter.model(server.url, timeout=clock[0]).chat_stream(HI)), clock)
+    assert server.wait_hung_up()
+
+
+@pytest.mark.parametrize("clock", [NO_CHUNK, TOO_LONG], ids=["stall", "total"])
+@pytest.mark.parametrize("goes_on", GOES_ON.values(), ids=GOES_ON)
+def test_so_it_does_inside_tls(tls_server: ProviderServer, clock: Clock, goes_on: list[Piece]) -> None:
+    tls_server.reply(Reply(before_headers=[head() + chunk(text("a")), *goes_on]))
+    assert_ends(lambda: list(model_of(tls_server, timeout=clock[0]).chat_stream(HI)), clock)
+    assert tls_server.wait_hung_up()
+
+
+@pytest.mark.parametrize("clock", [NO_CHUNK, TOO_LONG], ids=["stall", "total"])
+def test_a_clock_ends_a_compressed_stream_with_nothing_in_it(server: ProviderServer, clock: Clock) -> None:
+    begin = head(more=b"Content-Encoding: deflate\r\n") + chunk(ZLIB_HEADER)
+    server.reply(Reply(before_headers=[begin, Trickle(EMPTY_BLOCK, every=EVERY_S)]))
+    assert_ends(lambda: list(model_of(server, timeout=clock[0]).chat_stream(HI)), clock)
+
+
+def test_read_is_the_longest_silence_in_the_middle_of_the_framing_too(server: ProviderServer) -> None:
+    half: list[Piece] = [b"5;", Trickle(b"x", every=0.02, times=20), Pause(5)]
+    server.reply(Reply(before_headers=[head() + chunk(text("a")), *half]))
+    began = time.monotonic()
+    with pytest.raises(IdleTimeoutError, match=r"Timeout.read=0.2"):
+        list(model_of(server, timeout=SILENCE[0]).chat_stream(HI))
+    assert 0.5 < time.monotonic() - began < FAR_TOO_LONG_S
+
+
+@adapters
+@pytest.mark.parametrize("goes_on", GOES_ON.values(), ids=GOES_ON)
+def test_framing_that_dribbles_after_the_last_event_does_not_hold_the_turn(
+    server: ProviderServer, adapter: Adapter, goes_on: list[Piece]
+) -> None:
+    server.reply(Reply(before_headers=[head() + chunk(adapter.begun + adapter.ended), *goes_on]))
+    began = time.monotonic()
+    assert adapter.model(server.url).chat_stream(HI).collect().text == "a"
+    assert time.monotonic() - began < FAR_TOO_LONG_S
+    assert server.wait_hung_up()
+
+
+@adapters
+@pytest.mark.parametrize("goes_on", GOES_ON.values(), ids=GOES_ON)
+def test_the_body_of_an_error_that_dribbles_is_given_up(
+    server: ProviderServer, adapter: Adapter, goes_on: list[Piece], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport_body, "_ERROR_BODY_SECONDS", 0.2)
+    server.reply(Reply(before_headers=[head(b"500 Oh") + chunk(b"the disk is full"), *goes_on]))
+    began = time.monotonic()
+    with pytest.raises(ServerError, match="the disk is full"):
+        adapter.model(server.url).chat_stream(HI)
+    assert time.monotonic() - began < FAR_TOO_LONG_S
+    assert server.wait_hung_up()
+
+
+# Interim responses
+
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+EARLY_HINTS: Final = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n"
+
+
+@adapters
+@pytest.mark.parametrize("interim", [CONTINUE, EARLY_HINTS, b"HTTP/1.1 102 Processing\r\n\r\n"])
+def test_interim_responses_are_skipped(server: ProviderServer, adapter: Adapter, interim: bytes) -> None:
+    whole = Reply(adapter.begun, adapter.ended, before_headers=[interim, interim])
+    server.reply(whole, whole)
+    model = adapter.model(server.url)
+    assert [model.chat_stream(HI).collect().text for _ in range(2)] == ["a", "a"]
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize("clock", [NO_CHUNK, TOO_LONG], ids=["stall", "total"])
+@pytest.mark.parametrize("interim", [CONTINUE, EARLY_HINTS], ids=["100", "103"])
+def test_a_clock_ends_a_wait_that_interim_responses_fill(server: ProviderServer, clock: Clock, interim: bytes) -> None:
+    server.reply(Reply(before_headers=[Trickle(interim, every=EVERY_S)]))
+    assert_ends(lambda: model_of(server, timeout=clock[0]).chat_stream(HI), clock)
+
+
+@pytest.mark.parametrize("interim", [CONTINUE, EARLY_HINTS], ids=["100", "103"])
+def test_interim_responses_without_end_are_an_error_with_no_clock_at_all(
+    server: ProviderServer, interim: bytes
+) -> None:
+    server.reply(Reply(text("a"), before_headers=[interim * 1000]))
+    with pytest.raises(TransportError, match="more than 100 interim responses"):
+        model_of(server, timeout=Timeout(read=None)).chat_stream(HI)
+
+
+# After the end of turn
+
+USAGE: Final = event({"id": "c1", "choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}})
+STOP: Final = event({"id": "c1", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+SAID: Final = event({"id": "c1", "choices": [{"index": 0, "delta": {"content": "b"}, "finish_reason": "stop"}]})
+OVER: Final = event({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 1}})
+NO_TEXT: Final = event({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": ""}})
+MORE: Final = event({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "b"}})
+MESSAGE_STOP: Final = event({"type": "message_stop"})
+PING: Final = event({"type": "ping"})
+
+ANTHROPIC: Final = ADAPTERS["anthropic"]
+FOR_EVER: Final = [
+    *[
+        pytest.param(adapter, STOP, again, id=f"{name}: {what}")
+        for name, adapter in ADAPTERS.items()
+        if adapter is not ANTHROPIC
+        for what, again in (("usage", USAGE), ("stop", STOP), ("comment", b": ping\n\n"))
+    ],
+    *[
+        pytest.param(ANTHROPIC, OVER, again, id=f"anthropic: {what}")
+        for what, again in (("message_delta", OVER), ("no text", NO_TEXT), ("ping", PING), ("comment", b": ping\n\n"))
+    ],
+    pytest.param(ANTHROPIC, OVER + MESSAGE_STOP, MESSAGE_STOP, id="anthropic: message_stop"),
+]
+
+
+@pytest.fixture
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the end of a turn."""
+    for module in (openai, anthropic):
+        monkeypatch.setattr(module, "FOR_USAGE", 0.5)
+        monkeypatch.setattr(module, "FOR_NOTHING", 0.1)
+
+
+@pytest.mark.usefixtures("short_waits")
+@pytest.mark.parametrize(("adapter", "end", "again"), FOR_EVER)
+def test_events_after_the_end_of_turn_do_not_renew_the_wait(
+    server: ProviderServer, adapter: Adapter, end: bytes, again: bytes
+) -> None:
+    server.reply(Reply(adapter.begun, end, Trickle(again, every=EVERY_S)))
+    began = time.monotonic()
+    assert adapter.model(server.url).chat_stream(HI).collect().text == "a"
+    assert time.monotonic() - began < FAR_TOO_LONG_S
+    assert server.wait_hung_up()
+
+
+@pytest.mark.usefixtures("short_waits")
+def test_usage_does_not_renew_the_wait_after_a_reason_that_came_with_text(server: ProviderServer) -> None:
+    server.reply(Reply(SAID, Trickle(USAGE, every=EVERY_S)))
+    began = time.monotonic()
+    assert model_of(server, timeout=Timeout(read=0.3)).chat_stream(HI).collect().text == "b"
+    assert time.monotonic() - began < FAR_TOO_LONG_S
+
+
+@pytest.mark.usefixtures("short_waits")
+@pytest.mark.parametrize(
+    ("adapter", "more"),
+    [
+        pytest.param(adapter, (STOP, SAID) if adapter is not ANTHROPIC else (OVER, MORE), id=name)
+        for name, adapter in ADAPTERS.items()
+    ],
+)
+def test_an_answer_that_goes_on_after_its_end_is_waited_for(
+    server: ProviderServer, adapter: Adapter, more: tuple[bytes, bytes]
+) -> None:
+    end, said = more
+    server.reply(Reply(adapter.begun, end, said, Pause(0.8), said, Pause(0.8), said, adapter.ended))
+    assert adapter.model(server.url, timeout=PATIENCE_S).chat_stream(HI).collect().text == "abbb"
+
+
+@pytest.mark.usefixtures("short_waits")
+@adapters
+def test_a_caller_who_takes_long_over_the_last_chunk_keeps_the_connection(
+    server: ProviderServer, adapter: Adapter
+) -> None:
+    server.reply(adapter.turn, adapter.turn)
+    model = adapter.model(server.url)
+    for _ in range(2):
+        with model.chat_stream(HI) as stream:
+            for one in stream:
+                if one.type == "turn_finished":
+                    time.sleep(0.4)
+                    break
+    assert server.connections == 1
