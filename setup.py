@@ -34,9 +34,9 @@ setup(
     package_data={"completion": ["py.typed"]},
     python_requires=">=3.10",
     install_requires=[
-        "requests>=2.32",
-        # read1 and shutdown of a response; requests itself asks for less.
-        "urllib3>=2.5",
+        # Both without the holes that are known; requests itself asks for less of urllib3.
+        "requests>=2.32.4",
+        "urllib3>=2.6.3",
         "sseclient-py>=1.8",
         "dataclasses-json>=0.6.7",
         "backoff>=2.2",

@@ -2,8 +2,8 @@
 
     payload -> POST -> headers -> Body: pieces of bytes, as soon as they arrive
 
-``Transport`` sends, ``body`` reads, ``exchange`` keeps the clocks and can be woken by another thread, ``session``
-makes the connections, ``faults`` turns what goes wrong into our errors.
+``Transport`` sends, ``body`` reads, ``encoding`` decodes, ``exchange`` keeps the clocks and can be woken by another
+thread, ``session`` makes the connections, ``faults`` turns what goes wrong into our errors.
 """
 
 from __future__ import annotations

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import http.client
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Final
 
 import requests
 
 from completion import classify
-from completion.errors import BODY_LIMIT, CompletionError, TransportError
+from completion.errors import BODY_LIMIT, CompletionError, MalformedStreamError, TransportError
+from completion.transport.encoding import Decoder, encoding_of
 from completion.transport.exchange import Exchange
 from completion.transport.faults import is_foreign, scrubbed
 
@@ -52,11 +54,10 @@ class Body:
         self._turn_is_over = False
         self._is_closed = False
         self._dropped = dropped
-        # http.client's own response, where there is one and nothing to decompress: urllib3's read1 on top of it
-        # costs 3 µs more a call.
+        # http.client's own response, where there is one: urllib3's read1 on top of it costs 3 µs more a call.
         direct = getattr(self._raw, "_fp", None)
-        encoding = response.headers.get("content-encoding", "identity")
-        self._direct = direct if isinstance(direct, http.client.HTTPResponse) and encoding == "identity" else None
+        self._direct = direct if isinstance(direct, http.client.HTTPResponse) else None
+        self._read: Callable[[int], bytes] | None = None
         exchange.watch_response(self._raw)
 
     def pieces(self) -> Iterator[bytes]:
@@ -65,13 +66,14 @@ class Body:
         Raises:
             TransportError: the connection broke, or one of the timeouts is over.
             StreamCancelledError: somebody called ``cancel()``.
+            MalformedStreamError: it is compressed in a way that we do not read.
         """
         exchange = self._exchange
         if self._held:
             held, self._held = self._held, b""
             yield held
         failure: CompletionError | None = None
-        read = self._direct.read1 if self._direct is not None else self._decoded
+        read = self._read = self._read or self._reader()
         while True:
             if exchange.is_inherited:  # what is read here would be missing there
                 raise exchange.error(TransportError, "this stream belongs to the process that this one was forked from")
@@ -79,6 +81,9 @@ class Body:
                 exchange.arm()
             try:
                 piece = read(READ_SIZE)
+            except CompletionError as error:
+                self._is_broken = True
+                raise self.attributed(error)  # noqa: B904  the same one
             except Exception as exc:
                 if is_foreign(exc):
                     raise
@@ -124,6 +129,7 @@ class Body:
             raise self.attributed(
                 classify.refusal(self.status, self.headers, self._error_text(), request_id=self.request_id)
             )
+        self._read = self._reader()
         content_type = self.headers.get("content-type", "")
         if "event-stream" in content_type.lower():
             return
@@ -192,9 +198,13 @@ class Body:
         self._is_closed = False
         self.close()
 
-    def _decoded(self, size: int) -> bytes:
-        piece: bytes = self._raw.read1(size, decode_content=True)
-        return piece
+    def _reader(self) -> Callable[[int], bytes]:
+        read = self._direct.read1 if self._direct is not None else partial(self._raw.read1, decode_content=False)
+        try:
+            encoding = encoding_of(self.headers.get("content-encoding"))
+        except MalformedStreamError as error:
+            raise self.attributed(error)  # noqa: B904  the same one
+        return read if encoding == "identity" else Decoder(read, encoding).read1
 
     def _drain(self) -> None:
         self._exchange.limit("tail", _DRAIN_SECONDS)
@@ -209,7 +219,7 @@ class Body:
         """The body, cut to 64 KiB and to what comes within a few seconds."""
         self._exchange.limit("tail", _ERROR_BODY_SECONDS)
         text = bytearray()
-        with suppress(TransportError):
+        with suppress(TransportError, MalformedStreamError):
             for piece in self.pieces():
                 text += piece
                 if len(text) > BODY_LIMIT:
