@@ -7,6 +7,7 @@ import zlib
 from typing import Final
 
 import pytest
+import requests
 
 from completion import IdleTimeoutError, ServerError, Timeout, TransportError
 from completion.adapters import anthropic, openai
@@ -61,6 +62,12 @@ def test_so_it_does_inside_tls(tls_server: ProviderServer, clock: Clock, goes_on
     tls_server.reply(Reply(before_headers=[head() + chunk(text("a")), *goes_on]))
     assert_ends(lambda: list(model_of(tls_server, timeout=clock[0]).chat_stream(HI)), clock)
     assert tls_server.wait_hung_up()
+
+
+def test_so_it_does_for_a_session_of_the_caller(server: ProviderServer) -> None:
+    server.reply(Reply(before_headers=[head() + chunk(text("a")), *GOES_ON["chunk extension"]]))
+    with requests.Session() as session:
+        assert_ends(lambda: list(model_of(server, timeout=TOO_LONG[0], session=session).chat_stream(HI)), TOO_LONG)
 
 
 @pytest.mark.parametrize("clock", [NO_CHUNK, TOO_LONG], ids=["stall", "total"])
