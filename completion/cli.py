@@ -19,7 +19,7 @@ from contextlib import closing, contextmanager, suppress
 from importlib import import_module
 from operator import attrgetter
 from types import FrameType
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 from completion import registry
 from completion.cancel import CancelToken
@@ -45,7 +45,7 @@ from completion.errors import (
     TransportError,
     UnsupportedContentError,
 )
-from completion.terminal import harmless, terminal_width
+from completion.terminal import harmless, harmless_json, one_line, terminal_width
 from completion.tracing import JsonTracer, timeline
 from completion.version import __version__
 
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return BROKEN_PIPE
     except OSError as error:
         _silence_stdout()
-        print(f"completion: the output cannot be written: {error.strerror or error}", file=sys.stderr)
+        _tell(f"the output cannot be written: {error.strerror or error}")
         return FAILED
 
 
@@ -167,8 +167,10 @@ def _stdin() -> str:
 
 def _print_json(chunks: Iterable[StreamChunk]) -> _End | None:
     end = None
+    is_terminal = sys.stdout.isatty()
     for chunk in chunks:
-        print(chunk.to_json(), flush=True)
+        line = chunk.to_json()
+        print(harmless_json(line) if is_terminal else line, flush=True)
         end = chunk if isinstance(chunk, _End) else end
     return end
 
@@ -200,7 +202,8 @@ def _talk(new: Conversation, options: argparse.Namespace) -> int:
     if is_terminal:
         with suppress(ImportError):  # line editing and history; Windows has none
             import readline  # noqa: F401
-        print(f"{new.model.name}:{new.model.model} - Ctrl-C stops the answer, Ctrl-D ends", file=sys.stderr)
+        who = one_line(f"{new.model.name}:{new.model.model}")
+        print(f"{who} - Ctrl-C stops the answer, Ctrl-D ends", file=sys.stderr)
     conversation = new.fork()
     failure = OK
     while True:
@@ -258,7 +261,7 @@ def _ctrl_c_cancels() -> Iterator[None]:
 
 
 def _trace(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="completion trace",
         description="Show the runs of a trace, which --trace or a JsonTracer wrote, as timelines.",
         epilog="One run of many:  grep run_5f0c trace.jsonl | completion trace -",
@@ -272,7 +275,7 @@ def _trace(arguments: Sequence[str]) -> int:
         parser.error(f"{options.file} cannot be read: {error.strerror or error}")
     with file:
         if not timeline.show(file, sys.stdout, follow=options.follow):
-            print("completion: there is no run in it", file=sys.stderr)
+            _tell("there is no run in it")
     return OK
 
 
@@ -291,7 +294,7 @@ def _models() -> int:
         state = "needs no key" if variable is None else "set" if os.environ.get(variable) else "not set"
         rows.append((name, variable or "-", state))
     for family, key, state in rows:
-        print(f"{family:<16} {key:<24} {state}")
+        print(one_line(f"{family:<16} {key:<24} {state}"))
     return OK
 
 
@@ -348,7 +351,7 @@ class _Screen:
         """A line of its own, no longer than the terminal is wide; none elsewhere."""
         if self._is_terminal:
             self._end_line()
-            line, width = harmless(" ".join(text.split())), terminal_width()
+            line, width = one_line(text), terminal_width()
             shown = line if len(line) < width else f"{line[: width - 4]}..."
             sys.stdout.write(f"{self._dim}{shown}{self._plain}\n")
             sys.stdout.flush()
@@ -378,10 +381,15 @@ def _as_text(blocks: Iterable[Block]) -> str:
     return " ".join(block.text if isinstance(block, TextBlock) else type(block).__name__ for block in blocks)
 
 
-def _parser(name: str, about: str, epilog: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=name, description=about, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+class _Parser(argparse.ArgumentParser):
+    """Repeats what it refuses without its control codes."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(one_line(message))
+
+
+def _parser(name: str, about: str, epilog: str) -> _Parser:
+    parser = _Parser(prog=name, description=about, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     default = os.environ.get("COMPLETION_MODEL") or "local"
     add("-m", "--model", default=default, metavar="FAMILY:MODEL", help="default: $COMPLETION_MODEL, else local")
@@ -472,9 +480,14 @@ def _tracing(parser: argparse.ArgumentParser, options: argparse.Namespace) -> It
         yield [tracer]
 
 
+def _tell(text: str) -> None:
+    """A line of the command's own on stderr; a part of it may be what a server said."""
+    print(f"completion: {one_line(text)}", file=sys.stderr)
+
+
 def _report(error: CompletionError) -> int:
     """One line on stderr; returns the exit code."""
-    print(f"completion: {' '.join(str(error).split())}", file=sys.stderr)
+    _tell(str(error))
     return next((code for kind, code, _ in EXIT_CODES if isinstance(error, kind)), FAILED)
 
 
@@ -487,7 +500,7 @@ def _report_end(end: _End | None, options: argparse.Namespace, *, is_noted: bool
         print("(stopped)", file=sys.stderr)
     elif is_noted and end.reason not in ("end_turn", "stop_sequence"):
         why = f"--max-tokens {options.max_tokens}" if end.reason == "max_tokens" else end.reason
-        print(f"completion: the answer stopped early: {abort.message if abort else why}", file=sys.stderr)
+        _tell(f"the answer stopped early: {abort.message if abort else why}")
     if options.usage:
         print(_usage_line(end.usage), file=sys.stderr)
 

@@ -21,7 +21,7 @@ from completion.contract.chunks import StreamChunk
 from completion.contract.turn import Turn, TurnSoFar
 from completion.engine import RunResult, RunStream
 from completion.errors import ConfigurationError
-from completion.terminal import harmless
+from completion.terminal import harmless, showable
 
 if TYPE_CHECKING:
     from IPython.display import DisplayHandle
@@ -141,7 +141,8 @@ class _Output:
         """Show this text in the place of the one before."""
         if text != self._drawn:
             draw = self._handle.update if self._drawn else self._handle.display
-            draw({"text/markdown": text, "text/plain": text}, raw=True)
+            # The plain form is for a console, which is a terminal.
+            draw({"text/markdown": text, "text/plain": harmless(text)}, raw=True)
             self._drawn = text
 
     def end(self) -> None:
@@ -155,7 +156,8 @@ class _Terminal:
         self._length = 0
 
     def draw(self, text: str) -> None:
-        print(harmless(text[self._length :]), end="", flush=True)
+        text = harmless(text)
+        print(showable(text[self._length :], sys.stdout), end="", flush=True)
         self._length = len(text)
 
     def end(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -51,6 +52,7 @@ class Cell:
 
     def __init__(self, client: Any, code: str) -> None:
         self.shown: list[str] = []
+        self.plain: list[str] = []
         self.mime_types: set[str] = set()
         self.display_ids: list[str] = []
         self.displays = 0
@@ -76,6 +78,7 @@ class Cell:
     def _take(self, kind: str, content: dict[str, Any]) -> None:
         if kind in ("display_data", "update_display_data"):
             self.shown.append(content["data"]["text/markdown"])
+            self.plain.append(content["data"].get("text/plain", ""))
             self.mime_types |= set(content["data"])
             self.display_ids.append(content["transient"]["display_id"])
             self.displays += kind == "display_data"
@@ -209,6 +212,13 @@ def test_an_asynchronous_stream_runs_in_the_loop_of_the_kernel(kernel: Kernel, s
     assert cell.until_over().printed == "text_delta\ntext_delta\nturn_finished\n"
 
 
+def test_an_answer_neither_scripts_on_the_page_nor_steers_a_console(kernel: Kernel, server: ProviderServer) -> None:
+    server.reply(Reply(text("<script>x</script>\x1b[2J\u202e"), END))
+    cell = kernel.run(SHOW).until_over()
+    assert "<script" not in cell.shown[-1]
+    assert cell.plain[-1] == "<script>x</script>[2J"
+
+
 def test_a_turn_is_markdown_on_the_page(kernel: Kernel) -> None:
     cell = kernel.run("handle = display(Turn(Message.assistant('*Hi*'), FinishReason.END_TURN), display_id=True)")
     assert cell.until_over().shown == ["*Hi*"]
@@ -269,6 +279,20 @@ def test_in_a_terminal_the_text_is_printed_and_nothing_twice() -> None:
     ipython = [sys.executable, "-m", "IPython", "--simple-prompt", "--no-banner", "-c", code]
     run = subprocess.run(ipython, capture_output=True, text=True, timeout=60)
     assert (run.stdout, run.stderr) == ("Hello\n", "")
+
+
+def test_an_output_that_cannot_show_a_character_shows_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", out)
+    steps: list[StreamChunk | Exception | Pause | WaitFor] = [
+        TextDelta("a <sc"),
+        Pause(0.2),
+        TextDelta("ript>é\u202e"),
+        TurnFinished(FinishReason.END_TURN),
+    ]
+    show(ScriptedModel(steps).chat_stream(ChatRequest("Hi")))
+    out.seek(0)
+    assert out.read() == "a <script>?\n"
 
 
 class Interrupted:
