@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, TextIO
 
-from completion.terminal import harmless, terminal_width
+from completion.terminal import one_line, showable, terminal_width
 
 SCHEMA = 1
 NARROWEST, WITHOUT_TERMINAL = 40, 100
@@ -164,7 +164,7 @@ class _Trace:
     def _taken(self, line: _Line) -> _Run | None:
         kind, run_id, now = line["kind"], line["run_id"], _ms(line["ts_ms"])
         if run_id is None:
-            self._dropped += line["lines"] if kind == "dropped" else 0
+            self._dropped += _number(line["lines"]) if kind == "dropped" else 0
             return None
         if not run_id.startswith(self._prefix):
             return None
@@ -173,8 +173,9 @@ class _Trace:
             who = f"{line['provider']} {line['model']}"
             run = self.runs[run_id] = _Run(run_id, f"{run_id}  {who}  {_moment(now)}", now, now)
         run.end_ms = max(run.end_ms, now)
-        run.missing += max(line["seq"] - run.seq - 1, 0)
-        run.seq = max(run.seq, line["seq"])
+        seq = _number(line["seq"])
+        run.missing += max(seq - run.seq - 1, 0)
+        run.seq = max(run.seq, seq)
         if kind in _TAKEN:
             _TAKEN[kind](run, line, now - run.start_ms)
         if kind not in ("run_finished", "run_failed", "run_dropped"):
@@ -298,6 +299,10 @@ def _ms(value: Any) -> float:
     return float(value)
 
 
+def _number(value: Any) -> int:
+    return int(_ms(value))  # bounded as a time is: an integer of more than 4300 digits cannot be printed
+
+
 def _seconds(ms: float) -> str:
     if ms < 1000:
         return f"{ms:.0f} ms" if ms >= 10 else f"{ms:.1f} ms"
@@ -337,15 +342,15 @@ class _Page:
             self.line(f"  {_count(run.missing, 'line')} of this run missing", _RED)
 
     def line(self, text: str, code: str = "") -> None:
-        text = _one_line(text)
+        text = showable(one_line(text), self._out)
         self._out.write(f"{code}{text}{_PLAIN}\n" if self._has_colour and code else f"{text}\n")
         self._out.flush()
 
     def _row(self, bar: _Bar, whole: float) -> None:
-        label = _cut(_one_line(f"  {bar.label}"), _LABEL - 1).ljust(_LABEL - 1)
+        label = _cut(one_line(f"  {bar.label}"), _LABEL - 1).ljust(_LABEL - 1)
         took = "" if bar.length_ms is None else _seconds(bar.length_ms)
         row = f"{label} |{self._drawn(bar, whole)}| {took:>{_TIME}}  {', '.join(bar.facts)}"
-        self.line(_cut(_one_line(row), self._width).rstrip(), _RED if bar.is_bad else "")
+        self.line(_cut(one_line(row), self._width).rstrip(), _RED if bar.is_bad else "")
 
     def _drawn(self, bar: _Bar, whole: float) -> str:
         def cell(ms: float) -> int:
@@ -357,10 +362,6 @@ class _Page:
         end = max(cell(bar.start_ms + bar.length_ms), start + 1)
         first = min(max(cell(bar.start_ms + bar.wait_ms), start), end - 1)
         return f"{' ' * start}{self._wait * (first - start)}{self._work * (end - first)}".ljust(self._bar)
-
-
-def _one_line(text: str) -> str:
-    return harmless(text).replace("\n", " ").replace("\t", " ")
 
 
 def _cut(text: str, width: int) -> str:
