@@ -59,6 +59,50 @@ def test_each_block_is_readable(blocks: list[Block], shown: str) -> None:
     assert Message.assistant(blocks)._repr_markdown_() == shown
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("<script>x</script>", "<|script>x<|/script>"),
+        ("<img src=x onerror=y>", "<|img src=x onerror=y>"),
+        ("<ScRiPt\n>", "<|ScRiPt\n>"),
+        ("`</script>` <svg> <!-- x --> <?x?>", "`<|/script>` <|svg> <|!-- x --> <|?x?>"),
+        ("```html\n<a onclick='x'>\n```", "```html\n<|a onclick='x'>\n```"),
+        ("$$\n```\n$$\n<b onclick=x>", "$$\n```\n$$\n<|b onclick=x>"),
+        ("[a](javascript:x) [b](JavaScript:x)", "[a](javascript|:x) [b](JavaScript|:x)"),
+        ("[a](java&Tab;script&colon;x) [b](&#106;s:x)", "[a]|(java&Tab;script&colon;x) [b]|(&#106;s:x)"),
+        ("[a](javascript\\:x) [b]( <\tx>)", "[a]|(javascript\\:x) [b]|( <\tx>)"),
+        ("[a]:\n&#106;s:x", "[a]|:\n&#106;s:x"),
+        ("> [a]:\n> &#106;s:x", "> [a]|:\n> &#106;s:x"),
+        ("<javascript:x> $\\href{javascript:x}{y}$", "<|javascript|:x> $\\href{javascript|:x}{y}$"),
+    ],
+)
+def test_nothing_can_script_in_what_a_notebook_shows(text: str, shown: str) -> None:
+    shown = shown.replace("|", "\u200b")
+    quotation = shown.replace("\n", "\n> ")
+    assert Message.assistant(text)._repr_markdown_() == shown
+    assert Message.user([ToolResultBlock("c", text)])._repr_markdown_() == f"*Result of* `c`\n\n> {quotation}"
+    malformed = ToolCallMalformed("c", "f", "{", text)
+    assert shown in Turn(Message.assistant(text), reason=None, malformed_calls=(malformed,))._repr_markdown_()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#include <stdio.h>, List<String>, 1 < 2, a <- b, x <= y",
+        "[a](https://example.com/?a=1&b=2#c) <b> arr[i](x) list[int]: int",
+        "script: ./run, TypeScript: a language",
+    ],
+)
+def test_what_scripts_nothing_stays_as_it_is(text: str) -> None:
+    assert Message.assistant(text)._repr_markdown_() == text
+
+
+def test_markdown_of_a_hostile_length_takes_no_time() -> None:
+    for unit in ("<", "](", "]:", "]: >", "](a", "[a](", "javascript ", "<a", "&", "\\"):
+        Message.assistant(unit * (200_000 // len(unit)))._repr_markdown_()
+    Message.assistant("]:" + " " * 200_000)._repr_markdown_()
+
+
 def test_a_large_picture_is_only_named() -> None:
     block = ImageBlock(Base64Source("image/png", base64.b64encode(bytes(300_000)).decode()))
     assert Message.user([block])._repr_markdown_() == "*Image* `image/png`, 300000 bytes"

@@ -1,4 +1,4 @@
-"""How a notebook shows messages: text becomes Markdown that nothing in it can break out of.
+"""How a notebook shows messages: text becomes Markdown that nothing in it can break out of, and nothing can script in.
 
 document([text, quoted(reasoning), fenced(arguments, "json")])
 """
@@ -12,12 +12,25 @@ from collections.abc import Iterable
 _FENCE = re.compile(r"^( *)(`{3,}(?=[^`\n]*$)|~{3,})(.*)$", re.MULTILINE)
 _BACKTICKS = re.compile("`+")
 
+# A notebook runs the HTML of an output, scripts as well. Each renderer has its own mind about where code ends, so code
+# is no exception; what does nothing as a tag is: a name alone, as in #include <stdio.h>.
+_TAG = re.compile(
+    r"<(?=[a-z/!?])(?!/?[a-z][\w.]*>)"
+    r"|<(?=/?(?:iframe|math|no|plaintext|script|style|svg|template|textarea|title|xmp))",
+    re.IGNORECASE,
+)
+_SCHEME = re.compile(r"(?<=javascript)(?=\s*:)", re.IGNORECASE)
+# The address of a link can spell that with entities and escapes: [a](java&Tab;script&colon;b)
+_LINK = re.compile(r"(?<=\])(?=[(:][\s>]*(?:<|[^\s:/?#)]{0,20}[&\\]))")
+_UNSEEN = "\u200b"
+
 
 def document(parts: Iterable[str]) -> str:
-    """The parts that are not empty, one below the other. Half a character, which no notebook takes, becomes ``?``."""
+    """The parts that are not empty, one below the other, without HTML and addresses that could run a script: there, a
+    character that is not seen comes between. Half a character, which no notebook takes, becomes ``?``."""
     kept = [part for part in parts if part]
     text = "\n\n".join([*map(_closed, kept[:-1]), *kept[-1:]])
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return _inert(text).encode("utf-8", "replace").decode("utf-8")
 
 
 def fenced(text: str, language: str = "") -> str:
@@ -36,6 +49,10 @@ def code(text: str) -> str:
 def quoted(text: str) -> str:
     """A quotation: what the text leaves open ends with it."""
     return "\n".join(f"> {line}" if line else ">" for line in text.split("\n"))
+
+
+def _inert(text: str) -> str:
+    return _LINK.sub(_UNSEEN, _SCHEME.sub(_UNSEEN, _TAG.sub(f"<{_UNSEEN}", text)))
 
 
 def _longest_run(text: str) -> int:
