@@ -114,6 +114,29 @@ def test_web_pages_of_other_origins_are_not_let_in(server: Server) -> None:
     assert page.headers["Access-Control-Allow-Credentials"] == "false"
 
 
+@pytest.mark.parametrize("headers", [{"Content-Type": "text/plain"}, {"Authorization": "Bearer "}, {}])
+def test_a_web_page_whose_name_leads_here_gets_no_answer(server: Server, headers: dict[str, str]) -> None:
+    """A name that first led elsewhere and now to 127.0.0.1 makes the page one of this origin, for the browser."""
+    base = server.base_url.removesuffix("/v1")
+    port = base.rpartition(":")[2]
+    page = {"Host": f"elsewhere.example:{port}", "Origin": f"http://elsewhere.example:{port}", **headers}
+    body = '{"messages": [{"role": "user", "content": "Hi"}], "prompt": "Hi", "content": "Hi", "max_tokens": 1}'
+    asked = ["chat/completions", "completions", "messages", "responses", "embeddings"]
+    for route in [
+        "/completion",
+        "/infill",
+        "/tokenize",
+        "/apply-template",
+        "/props",
+        *(f"/v1/{name}" for name in asked),
+    ]:
+        assert requests.post(base + route, data=body, headers=page, timeout=60).status_code == 401, route
+    for route in ["/v1/models", "/models", "/props", "/slots", "/metrics", f"/v1/models?api_key={server.api_key}"]:
+        assert requests.get(base + route, headers=page, timeout=60).status_code == 401, route
+    assert requests.get(base, headers=page, timeout=60).status_code == 404  # no page of its own
+    assert requests.get(base + "/health", headers=page, timeout=60).json() == {"status": "ok"}  # and nothing else
+
+
 @pytest.mark.parametrize("route", ["/slots", "/metrics", "/tools", "/cors-proxy"])
 def test_routes_that_show_or_open_more_are_off(server: Server, route: str) -> None:
     base = server.base_url.removesuffix("/v1")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import requests
@@ -39,7 +39,8 @@ from completion.weights import weights_path
 
 pytestmark = pytest.mark.usefixtures("turn_at_the_model")
 
-BRIEF = ChatRequest("Say hello.", max_tokens=8, temperature=0.0, seed=1)
+NO_DICE: Final[dict[str, Any]] = {"temperature": 0.0, "seed": 1}
+BRIEF = ChatRequest("Say hello.", max_tokens=8, **NO_DICE)
 
 
 def test_it_answers_token_by_token() -> None:
@@ -79,7 +80,7 @@ def test_a_conversation_goes_on() -> None:
     model = LocalModel()
     first = model.chat_stream(BRIEF).collect()
     history = [Message.user("Say hello."), first.message, Message.user("Again.")]
-    second = model.chat_stream(ChatRequest(history, max_tokens=8, system_prompt="Be brief.")).collect()
+    second = model.chat_stream(ChatRequest(history, max_tokens=8, system_prompt="Be brief.", **NO_DICE)).collect()
     assert second.usage is not None
     assert first.usage is not None
     assert second.usage.input_tokens > first.usage.input_tokens
@@ -87,7 +88,7 @@ def test_a_conversation_goes_on() -> None:
 
 def test_a_schema_is_kept() -> None:
     schema = {"type": "object", "properties": {"colour": {"enum": ["red", "blue"]}}, "required": ["colour"]}
-    req = ChatRequest("Name a colour.", max_tokens=40, response_format=JsonSchema("colour", schema))
+    req = ChatRequest("Name a colour.", max_tokens=40, response_format=JsonSchema("colour", schema), **NO_DICE)
     assert json.loads(LocalModel().chat_stream(req).collect().text)["colour"] in ("red", "blue")
 
 
@@ -99,7 +100,7 @@ def test_a_prompt_over_the_context_is_an_overflow() -> None:
 def test_breaking_out_leaves_the_server_free_for_the_next() -> None:
     model = LocalModel()
     for _ in range(8):
-        for _chunk in model.chat_stream(ChatRequest("Count to a thousand.", max_tokens=2000)):
+        for _chunk in model.chat_stream(ChatRequest("Count to a thousand.", max_tokens=2000, **NO_DICE)):
             break
     assert model.chat_stream(BRIEF).collect().text
 
@@ -152,7 +153,8 @@ NOW = ToolDefinition("now", "The time.", {"type": "object", "properties": {}})
 
 def asking(choice: ToolChoice | None, **fields: Any) -> ChatRequest:
     return ChatRequest(
-        "Is it raining in Oslo?", **{"max_tokens": 60, "tools": [WEATHER, NOW], "tool_choice": choice, **fields}
+        "Is it raining in Oslo?",
+        **{**NO_DICE, "max_tokens": 60, "tools": [WEATHER, NOW], "tool_choice": choice, **fields},
     )
 
 
@@ -178,7 +180,10 @@ def test_a_forced_call_keeps_to_the_schema(choice: ToolChoice) -> None:
 
 
 def test_a_forced_turn_is_one_call() -> None:
-    turns = [LocalModel().chat_stream(asking(ToolChoice.any(), tools=[WEATHER], seed=n)).collect() for n in range(12)]
+    turns = [
+        LocalModel().chat_stream(asking(ToolChoice.any(), tools=[WEATHER], temperature=1.0, seed=n)).collect()
+        for n in range(12)
+    ]
     assert [(len(turn.tool_calls), turn.malformed_calls) for turn in turns] == [(1, ())] * 12
 
 
@@ -200,7 +205,7 @@ def test_calls_and_their_results_go_on_in_the_history() -> None:
         Message.assistant([ToolCallBlock("c1", "weather", {"city": "Oslo"})]),
         Message.user([ToolResultBlock("c1", "It is.")]),
     ]
-    turn = LocalModel().chat_stream(ChatRequest(history, max_tokens=16, tools=[WEATHER])).collect()
+    turn = LocalModel().chat_stream(ChatRequest(history, max_tokens=16, tools=[WEATHER], **NO_DICE)).collect()
     assert turn.text
 
 
