@@ -33,6 +33,8 @@ import errno
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from completion.terminal import harmless
+
 if TYPE_CHECKING:
     from completion.contract.chunks import Usage
     from completion.contract.messages import Message
@@ -101,11 +103,12 @@ class CompletionError(Exception):
         self.usage: Usage | None = None
 
     def __str__(self) -> str:
+        """What happened and where, without control codes that a server put into it: a traceback prints this."""
         facts = [str(part) for part in (self.status, self.code) if part is not None]
         prefix = f"{self.provider}: " if self.provider else ""
         said = f" ({' '.join(facts)})" if facts else ""
         request = f" [request {self.request_id}]" if self.request_id else ""
-        return f"{prefix}{self.message}{said}{request}"
+        return harmless(f"{prefix}{self.message}{said}{request}")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self)!r})"

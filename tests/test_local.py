@@ -180,10 +180,9 @@ def test_a_forced_call_keeps_to_the_schema(choice: ToolChoice) -> None:
 
 
 def test_a_forced_turn_is_one_call() -> None:
-    turns = [
-        LocalModel().chat_stream(asking(ToolChoice.any(), tools=[WEATHER], temperature=1.0, seed=n)).collect()
-        for n in range(12)
-    ]
+    chance: dict[str, Any] = {"tools": [WEATHER], "temperature": 1.0}
+    asked = [asking(ToolChoice.any(), **chance, seed=n, parallel_tool_use=None if n % 2 else False) for n in range(12)]
+    turns = [LocalModel().chat_stream(request).collect() for request in asked]
     assert [(len(turn.tool_calls), turn.malformed_calls) for turn in turns] == [(1, ())] * 12
 
 

@@ -10,8 +10,10 @@ import unicodedata
 
 import pytest
 
+from completion import CompletionError
 from completion.terminal import harmless, harmless_json, one_line, showable
 from completion.testing import ProviderServer, Reply
+from tests.loopback import HI, model_of
 from tests.test_cli import Terminal, delta, end, environment, run
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWarning")
@@ -75,7 +77,7 @@ ESCAPE = "\x1b]0;title\x07\x1b[2J\x9b31m"
 ECHO = {"error": {"message": f"no {STEERING} \u2028 more", "code": STEERING, "type": STEERING}}
 
 
-@pytest.mark.parametrize(
+whatever_it_says = pytest.mark.parametrize(
     "reply",
     [
         Reply.json(ECHO, status=400),
@@ -96,6 +98,17 @@ ECHO = {"error": {"message": f"no {STEERING} \u2028 more", "code": STEERING, "ty
         "chunk size", "502", "no JSON",
     ],
 )  # fmt: skip
+
+
+@whatever_it_says
+def test_an_error_that_a_program_prints_does_not_steer_its_terminal(server: ProviderServer, reply: Reply) -> None:
+    server.reply(reply)
+    with pytest.raises(CompletionError) as caught:
+        model_of(server).chat_stream(HI).collect()
+    assert harmless(str(caught.value)) == str(caught.value)
+
+
+@whatever_it_says
 def test_nothing_that_a_server_says_steers_the_terminal_through_an_error(server: ProviderServer, reply: Reply) -> None:
     server.reply(reply)
     done = run(server, "Hi")
