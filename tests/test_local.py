@@ -186,6 +186,19 @@ def test_a_forced_turn_is_one_call() -> None:
     assert [(len(turn.tool_calls), turn.malformed_calls) for turn in turns] == [(1, ())] * 12
 
 
+@pytest.mark.parametrize(("parallel", "cities"), [(None, ["Oslo", "Rome"]), (False, ["Oslo"])])
+def test_a_turn_is_one_call_where_no_more_are_wanted(parallel: bool | None, cities: list[str]) -> None:
+    """Of its own accord it calls twice after a history in which it always did."""
+    question = Message.user("Is it raining in Oslo and in Rome?")
+    calls = [ToolCallBlock("c1", "weather", {"city": "Oslo"}), ToolCallBlock("c2", "weather", {"city": "Rome"})]
+    results = [ToolResultBlock("c1", "yes"), ToolResultBlock("c2", "no")]
+    history = [question, Message.assistant(calls), Message.user(results), Message.assistant("In Oslo.")] * 3
+    request = ChatRequest([*history, question], max_tokens=120, tools=[WEATHER], parallel_tool_use=parallel, **NO_DICE)
+    turn = LocalModel().chat_stream(request).collect()
+    assert turn.reason is FinishReason.TOOL_USE
+    assert [call.args["city"] for call in turn.tool_calls] == cities
+
+
 def test_a_tool_is_forced_by_its_name() -> None:
     turn = LocalModel().chat_stream(asking(ToolChoice.tool("now"))).collect()
     assert [call.name for call in turn.tool_calls] == ["now"]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 MODEL = "SmolLM2-135M-Instruct"
 
-CALL_BEGINS = "<tool_call>"
+CALL_BEGINS, CALL_ENDS = "<tool_call>", "</tool_call>"
 
 # SmolLM2's own chat template has no place for tools. This one writes what that one does, letter by letter, and with
 # tools what Hermes and Qwen were trained on: llama.cpp knows it, and holds the arguments of a call to their schema.
@@ -74,9 +74,10 @@ class LocalModel:
     asking for them starts it.
 
     Tools: llama.cpp holds a call that ``tool_choice`` forces to the schema of its tool, so that a loop with tools can
-    be tried out here; it is one call a turn, unless the request has ``parallel_tool_use``. Do not expect more of 135
-    million parameters: of 20 calls that were forced, about the weather of 20 cities, all had valid arguments, and 13
-    the right city; of 20 that were not, it made none.
+    be tried out here. A turn ends with its first call where that is forced, and with ``parallel_tool_use=False``; with
+    another model than SmolLM2, llama.cpp decides. Do not expect more of 135 million parameters: of 20 calls that were
+    forced, about the weather of 20 cities, all had valid arguments, and 13 the right city; of 20 that were not, it
+    made none.
 
     Args:
         model: the name of the model, or the path of a ``.gguf`` file.
@@ -140,6 +141,9 @@ class LocalModel:
             dropped.append("reasoning_effort")
         if _is_forced(req):
             self._force_a_call(payload, req)
+        if self._is_smollm2 and "tools" in payload and (_is_forced(req) or req.parallel_tool_use is False):
+            # With this template, parallel_tool_calls means nothing to llama.cpp (xllamacpp 2026.10).
+            payload["stop"] = [*req.stop_sequences, CALL_ENDS]
         return self._endpoint().stream(PATH, payload, assemble, model=self.model, dropped=dropped)
 
     def _check(self, req: ChatRequest) -> None:
@@ -154,15 +158,12 @@ class LocalModel:
 
     def _force_a_call(self, payload: dict[str, Any], req: ChatRequest) -> None:
         """Where a tool is named, llama.cpp leaves the choice to the model, so it is told of no other tool. And it lets
-        a model talk before the call, which SmolLM2 does without end, and call again: here the call has begun already,
-        and where the next one begins, the turn is over."""
+        a model talk before the call, which SmolLM2 does without end: here the call has begun already."""
         payload["tool_choice"] = "required"
         if req.tool_choice is not None and req.tool_choice.name is not None:
             payload["tools"] = [tool for tool in payload["tools"] if tool["function"]["name"] == req.tool_choice.name]
         if self._is_smollm2:
             payload["messages"] = [*payload["messages"], {"role": "assistant", "content": f"{CALL_BEGINS}\n"}]
-            payload["stop"] = [*req.stop_sequences, CALL_BEGINS]
-            payload.setdefault("parallel_tool_calls", False)
 
     def _server(self) -> Server:
         from completion.embedded import serve
