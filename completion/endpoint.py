@@ -61,6 +61,8 @@ class Endpoint:
     """An account at a base URL: where requests go, with which key, over which connections.
 
     Shared by the models of one client. Pickles; a repr shows no key.
+
+    ``no_proxy``: never use a proxy, whatever the environment and the Session say.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Endpoint:
         session: Session | None,
         request_id_headers: tuple[str, ...],
         max_event_bytes: int,
+        no_proxy: bool = False,
     ) -> None:
         self.base_url = _checked(base_url, provider)
         self._key = key
@@ -85,6 +88,7 @@ class Endpoint:
             headers=headers or {},
             session=session,
             request_id_headers=request_id_headers,
+            no_proxy=no_proxy,
         )
 
     def stream(

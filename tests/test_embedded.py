@@ -97,6 +97,31 @@ def test_it_listens_on_loopback_only(server: Server) -> None:
     assert server.base_url.startswith("http://127.0.0.1:")
 
 
+def test_options_of_llama_cpp_in_the_environment_do_not_count(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {
+        "HOST": "0.0.0.0", "PORT": "1", "API_PREFIX": "/x", "MODEL": "/x", "CHAT_TEMPLATE": "chatml", "CTX_SIZE": "64",
+        "N_PARALLEL": "1", "N_PREDICT": "1", "ENDPOINT_SLOTS": "1", "SSL_KEY_FILE": "/x", "SSL_CERT_FILE": "/x",
+    }  # fmt: skip
+    for name, value in options.items():
+        monkeypatch.setenv(f"LLAMA_ARG_{name}", value)
+    monkeypatch.setenv("LLAMA_API_KEY", "guess")
+    result = run(
+        weights,
+        """
+server = serve(path)
+base, headers = server.base_url.removesuffix("/v1"), {"Authorization": "Bearer " + server.api_key}
+facts = requests.get(base + "/props", headers=headers, timeout=10).json()
+assert base.startswith("http://127.0.0.1:") and base != "http://127.0.0.1:1", base
+assert (facts["total_slots"], facts["default_generation_settings"]["n_ctx"]) == (4, 8192), facts
+assert "SmolLM" in facts["chat_template"], facts
+assert requests.get(base + "/slots", headers=headers, timeout=10).status_code == 501
+assert requests.get(base + "/props", headers={"Authorization": "Bearer guess"}, timeout=10).status_code == 401
+assert ask(server, 5).status_code == 200
+""",
+    )
+    assert_quiet_success(result)
+
+
 def test_another_key_is_refused(server: Server) -> None:
     stranger = Server(server.base_url, "guess", server.pid)
     assert chat(stranger, max_tokens=1).status_code == 401

@@ -35,6 +35,7 @@ from completion import (
 )
 from completion.adapters.local import CHAT_TEMPLATE
 from completion.embedded import Server, serve
+from completion.testing import ProviderServer
 from completion.weights import weights_path
 
 pytestmark = pytest.mark.usefixtures("turn_at_the_model")
@@ -74,6 +75,33 @@ def test_another_client_can_use_its_server() -> None:
 def test_the_server_is_closed_to_whoever_has_no_key() -> None:
     with pytest.raises(AuthenticationError):
         OpenAIModel("any", base_url=LocalModel().base_url, api_key="guessed").chat_stream(BRIEF)
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
+def test_no_proxy_of_the_environment_gets_the_prompt_or_the_key(
+    variable: str, server: ProviderServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, server.url)
+    assert LocalModel().chat_stream(BRIEF).collect().text
+    assert server.connections == 0
+
+
+@pytest.mark.parametrize("scheme", ["http", "all", "http://127.0.0.1", "all://127.0.0.1"])
+def test_no_proxy_of_a_session_gets_the_prompt_or_the_key(scheme: str, server: ProviderServer) -> None:
+    with requests.Session() as session:
+        session.proxies = {scheme: server.url}
+        assert LocalModel(session=session).chat_stream(BRIEF).collect().text
+    assert server.connections == 0
+
+
+def test_certificates_and_passwords_of_the_environment_do_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login somebody password wrong\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "missing.pem"))
+    assert LocalModel().chat_stream(BRIEF).collect().text
 
 
 def test_a_conversation_goes_on() -> None:

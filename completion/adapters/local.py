@@ -189,6 +189,7 @@ class LocalModel:
                 base_url=server.base_url,
                 key=ApiKey(server.api_key, "the key of the embedded server"),
                 request_id_headers=(),
+                no_proxy=True,  # a proxy could not reach it, and would read the prompt and the key
                 **self._options,
             )
             # Two threads may come here at once, and one of the two endpoints is forgotten unused.

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 from requests import Response, Session
 from requests.exceptions import ConnectionError
@@ -45,6 +46,7 @@ class Transport:
         headers: Mapping[str, str],
         session: Session | None,
         request_id_headers: tuple[str, ...],
+        no_proxy: bool,
     ) -> None:
         self.provider = provider
         self.timeout = timeout
@@ -53,6 +55,7 @@ class Transport:
             raise TypeError(f"session= takes a requests.Session, got {type(session).__name__}")
         self._given_session = session
         self._request_id_headers = request_id_headers
+        self._no_proxy = no_proxy
         self._session_of_process: dict[int, Session] = {}
         self._dropped: deque[Body] = deque()  # by finalizers, with connections that can serve again
 
@@ -122,6 +125,7 @@ class Transport:
                     stream=True,
                     timeout=exchange.header_timeout(),
                     allow_redirects=False,
+                    proxies=_without_proxy(url) if self._no_proxy else None,
                 )
             except ConnectionError as exc:
                 if not (exchange.is_on_used_connection and is_cut(exc)) or exchange.interruption():
@@ -173,6 +177,12 @@ def _encoded(payload: Any, exchange: Exchange) -> bytes:
         cause = exc.with_traceback(None)
     # Raised here, lest what was caught hangs on it as its context: it holds the whole request.
     raise exchange.error(UnsupportedContentError, what) from cause
+
+
+def _without_proxy(url: str) -> dict[str, Any]:
+    """For ``requests``: no proxy for this URL, whatever the environment and the Session say."""
+    parts = urlsplit(url)
+    return dict.fromkeys(f"{scheme}{host}" for scheme in (parts.scheme, "all") for host in ("", f"://{parts.hostname}"))
 
 
 def _request_id(headers: CaseInsensitiveDict[str], names: tuple[str, ...]) -> str | None:
