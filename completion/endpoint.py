@@ -23,6 +23,7 @@ from completion.errors import (
     ProviderError,
     StreamError,
 )
+from completion.frames import clear_all
 from completion.sse import json_events
 from completion.transport import Body, Session, Timeout, Transport, is_foreign
 
@@ -140,8 +141,9 @@ class Endpoint:
                 if isinstance(error, ProviderError):
                     body.turn_over(FOR_NOTHING)  # the body ends behind it: another try need not connect anew
                 raise self._told(error, body, model, began) from error.__cause__
-            except Exception as exc:  # the net below the adapters: an event that none of them foresaw
-                if is_foreign(exc):
+            except BaseException as exc:  # the net below the adapters: an event that none of them foresaw
+                if not isinstance(exc, Exception) or is_foreign(exc):
+                    clear_all(exc, exc.__context__)  # what was read may hold an echo of the key
                     raise
                 unread = MalformedStreamError(f"an event of the stream has an unknown shape ({exc!r})")
                 raise self._told(unread, body, model, began) from exc

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from completion.contract.model import CompletionModel
 from completion.errors import ConfigurationError
+from completion.frames import secretive
 
 GROUP = "completion.adapters"
 
@@ -28,6 +29,7 @@ OURS = {
 Family = Callable[..., CompletionModel]
 
 
+@secretive
 def model(name: str, **options: Any) -> CompletionModel:
     """The model that ``"family:model-id"`` names; the options go to the family.
 

@@ -18,6 +18,7 @@ ROOT = Path(completion.__file__).parent
 ORDER = (
     "version",
     "terminal",
+    "frames",
     "errors",
     "cancel",
     "contract",

@@ -5,19 +5,27 @@ Nor is the prompt, by any words of ours: a provider's own words (``message``, ``
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import pickle
+import signal
 import socket
+import sys
+import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from types import TracebackType
+from functools import partial
+from types import FrameType, ModuleType, TracebackType
 from typing import Any, Final
 
 import pytest
 
 import completion
 from completion import (
+    AsyncModel,
     AuthenticationError,
     CancelToken,
     ChatRequest,
@@ -31,10 +39,14 @@ from completion import (
     StreamCancelledError,
     StreamError,
     Timeout,
+    Tool,
+    ToolDefinition,
+    run_chat,
 )
 from completion.testing import Cut, ProviderServer, Reply, Reset, Stall, event
-from tests.loopback import KEY, PATIENCE_S, Caught, model_of, text
+from tests.loopback import KEY, PATIENCE_S, Caught, model_of, silent_listener, text
 from tests.test_adapters import ADAPTERS, AZURE, Adapter
+from tests.wires import body, calls, delta, piece
 
 PROMPT: Final = "a very private question"
 ASKED: Final = ChatRequest(PROMPT, system_prompt=PROMPT)
@@ -116,6 +128,31 @@ def shown(thing: object) -> str:
     return repr(thing)
 
 
+def held(thing: object, depth: int = 8, seen: set[int] | None = None) -> Iterator[str]:
+    """All that can be seen of a value: also what the objects in it hold in their attributes."""
+    seen = set() if seen is None else seen
+    if depth == 0 or id(thing) in seen or isinstance(thing, type | ModuleType):
+        return
+    seen.add(id(thing))
+    yield bytes(thing).decode("latin-1") if isinstance(thing, bytes | bytearray) else repr(thing)
+    inside = [getattr(thing, "__dict__", None)]
+    if isinstance(thing, Mapping):
+        inside += [*thing.keys(), *thing.values()]
+    elif isinstance(thing, list | tuple | set | frozenset | deque):
+        inside += thing
+    for one in inside:
+        yield from held(one, depth - 1, seen)
+
+
+def assert_frames_keep(error: BaseException) -> None:
+    """No local variable of a library's frame shows the key or the prompt, in the error or in what hangs on it."""
+    for one in chain(error):
+        for place, variables in frames(one.__traceback__):
+            for name, value in variables.items():
+                assert not [view for view in held(value) if KEY in view], f"{name} in {place}"
+                assert PROMPT not in shown(value), f"{name} in {place}"
+
+
 def assert_keeps(error: BaseException) -> None:
     """Neither the error nor what hangs on it shows the key, and none of our words the prompt."""
     pickled = pickle.loads(pickle.dumps(error))
@@ -123,11 +160,8 @@ def assert_keeps(error: BaseException) -> None:
         for view in (str(one), repr(one), repr(one.args), shown(vars(one))):
             assert KEY not in view
             assert PROMPT not in view
-        for place, variables in frames(one.__traceback__):
-            for name, value in variables.items():
-                assert KEY not in shown(value), f"{name} in {place}"
-                assert PROMPT not in shown(value), f"{name} in {place}"
         assert getattr(one, "request", None) is None
+    assert_frames_keep(error)
     for secret in (KEY, PROMPT):
         assert secret.encode() not in pickle.dumps(error)
         assert secret not in "".join(traceback.format_exception(error))
@@ -376,3 +410,179 @@ def test_a_placeholder_for_a_key_changes_no_word(server: ProviderServer, key: st
         OpenAIModel("m", api_key=key, base_url=server.url).chat_stream(ChatRequest("hi"))
     assert caught.value.code == "invalid_api_key"
     assert "invalid token, none known" in caught.value.message
+
+
+# --- what is raised by a signal handler ----------------------------------------------------------------------------
+
+
+class SoftLimit(Exception):
+    """As Celery's."""
+
+
+class Ended(BaseException):
+    """As GreenletExit."""
+
+
+RAISED: Final = (SoftLimit, Ended, KeyboardInterrupt, SystemExit)
+
+with_signals = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGALRM")
+# urllib3 and ssl leave the socket of an interrupted connect to the garbage collector.
+unclosed = pytest.mark.filterwarnings("ignore:.*socket.*:pytest.PytestUnraisableExceptionWarning")
+raised = pytest.mark.parametrize("kind", RAISED, ids=lambda kind: kind.__name__)
+
+
+@contextmanager
+def interrupted(kind: type[BaseException], place: str) -> Iterator[None]:
+    """A signal handler raises it in the block, once a function of this name is running. Nothing may show a secret."""
+    error = kind("ended")
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        while frame is not None and frame.f_code.co_name != place:
+            frame = frame.f_back
+        if frame is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            raise error
+
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+    try:
+        with pytest.raises(kind) as caught:
+            yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert caught.value is error
+    assert place in {entry.name for entry in caught.traceback}
+    assert_frames_keep(error)
+
+
+@unclosed
+@with_signals
+@raised
+@adapters
+def test_what_interrupts_a_connect_keeps_the_key(adapter: Adapter, kind: type[BaseException]) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+        others = [socket.socket() for _ in range(3)]
+        for other in others:  # after these nobody gets an answer
+            other.setblocking(False)
+            other.connect_ex(listener.getsockname())
+        model = adapter.model(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=Timeout(connect=PATIENCE_S))
+        with interrupted(kind, "create_connection"):
+            model.chat_stream(ASKED)
+        for other in others:
+            other.close()
+
+
+@unclosed
+@with_signals
+@raised
+@adapters
+def test_what_interrupts_a_handshake_keeps_the_key(adapter: Adapter, kind: type[BaseException]) -> None:
+    with silent_listener() as port, interrupted(kind, "do_handshake"):
+        adapter.model(f"https://127.0.0.1:{port}").chat_stream(ASKED)
+
+
+@with_signals
+@raised
+def test_what_interrupts_the_wait_for_headers_keeps_the_key(
+    server: ProviderServer, credential: Credential, kind: type[BaseException]
+) -> None:
+    server.reply(Reply(before_headers=[Stall()]))
+    model = credential.model(server.url)
+    with interrupted(kind, "_read_status"):
+        model.chat_stream(ASKED)
+
+
+@with_signals
+@raised
+@adapters
+def test_what_interrupts_a_body_keeps_the_key(
+    any_server: ProviderServer, adapter: Adapter, kind: type[BaseException]
+) -> None:
+    echoed = f"data: {KEY}".encode()
+    any_server.reply(
+        begun(adapter, echoed, Stall()),
+        Reply(f"{{{KEY}", Stall(), status=401, content_type="application/json"),
+        Reply(f"{{{KEY}", Stall(), content_type="application/json"),
+    )
+    model = adapter.model(any_server.url)
+    for place in ("readinto", "_error_text", "_error_text"):
+        with interrupted(kind, place):
+            model.chat_stream(ASKED).collect()
+
+
+@with_signals
+@raised
+@adapters
+def test_what_interrupts_another_attempt_keeps_the_key(
+    server: ProviderServer, adapter: Adapter, kind: type[BaseException]
+) -> None:
+    server.reply(Reply.text("", status=503), Reply(before_headers=[Cut()]), Reply(before_headers=[Stall()]))
+    model = adapter.model(server.url)
+    with interrupted(kind, "sleep"):
+        RetryingModel(model, RetryConfig(base_delay=PATIENCE_S, jitter=False)).chat_stream(ASKED)
+    with interrupted(kind, "_read_status"):
+        FallbackModel([model, model]).chat_stream(ASKED)
+
+
+@with_signals
+@raised
+def test_what_interrupts_a_tool_keeps_the_key(server: ProviderServer, kind: type[BaseException]) -> None:
+    is_over = threading.Event()
+
+    def wait() -> str:
+        is_over.wait(PATIENCE_S)
+        return "done"
+
+    server.reply(Reply(body(calls(piece(id="c1", name="wait", arguments="{}")), delta("tool_calls"), done=False)))
+    with interrupted(kind, "_wait"):
+        run_chat(model_of(server), ASKED, [Tool(ToolDefinition("wait", "Waits.", {"type": "object"}), wait)]).collect()
+    is_over.set()
+
+
+@with_signals
+@raised
+def test_what_interrupts_an_event_loop_keeps_the_key(server: ProviderServer, kind: type[BaseException]) -> None:
+    async def ask() -> None:
+        async for _ in AsyncModel(model).chat_stream(ASKED):
+            pass
+
+    server.reply(Reply(before_headers=[Stall()]))
+    model = model_of(server)
+    with interrupted(kind, "select"):
+        asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"base_url": "no URL"}, {"timeout": -1}, {"session": "none"}, {"headers": {"X-A": "a\nb"}}],
+    ids=lambda options: next(iter(options)),
+)
+@pytest.mark.parametrize("made", ["client", "model", "registry"])
+@adapters
+def test_a_bad_option_shows_no_key_in_a_local_variable(adapter: Adapter, made: str, options: dict[str, Any]) -> None:
+    given = {**adapter.given("http://127.0.0.1"), **options}
+    make: dict[str, Callable[..., Any]] = {
+        "client": adapter.client_class,
+        "model": partial(adapter.model_class, "m"),
+        "registry": partial(completion.model, f"{adapter.family}:m"),
+    }
+    with pytest.raises((CompletionError, TypeError, ValueError)) as caught:
+        make[made](**given)
+    assert_frames_keep(caught.value)
+
+
+@adapters
+def test_what_the_caller_is_handling_keeps_its_traceback(server: ProviderServer, adapter: Adapter) -> None:
+    server.reply(Reply(before_headers=[Cut()]), begun(adapter, Cut()))
+    model = adapter.model(server.url)
+
+    def handling() -> TracebackType | None:
+        try:
+            raise KeyError("theirs")
+        except KeyError as theirs:
+            for _ in range(2):
+                failure_of(lambda: model.chat_stream(ASKED).collect())
+            return theirs.__traceback__
+
+    assert handling() is not None

@@ -62,6 +62,7 @@ from completion.contract.stream import ChatStream, opening
 from completion.credentials import ApiKey, Key
 from completion.endpoint import FOR_NOTHING, FOR_USAGE, Endpoint, Events, HttpClient, HttpModel, Options, TurnOver, Wait
 from completion.errors import MalformedStreamError, TransportError, TruncatedStreamError
+from completion.frames import secretive
 from completion.lowering import cache_wishes, effort_word, require_request, system_text, unsupported, with_additional
 from completion.sse import DONE, MAX_EVENT_BYTES
 from completion.transport import Session, Timeout
@@ -133,6 +134,7 @@ class AnthropicClient(HttpClient):
     name: ClassVar[str] = "anthropic"
     key_variable: ClassVar[str] = "ANTHROPIC_API_KEY"
 
+    @secretive
     def __init__(
         self,
         *,
@@ -185,6 +187,7 @@ class AnthropicModel(HttpModel):
     client_class = AnthropicClient
     _client: AnthropicClient
 
+    @secretive
     def __init__(
         self, model: str, *, client: AnthropicClient | None = None, **options: Unpack[AnthropicOptions]
     ) -> None:

@@ -21,6 +21,7 @@ from completion.contract.stream import ChatStream, opening
 from completion.credentials import ApiKey, CachedToken, Key
 from completion.endpoint import Endpoint, HttpClient, HttpModel, Options, Wait
 from completion.errors import ConfigurationError
+from completion.frames import secretive
 from completion.sse import MAX_EVENT_BYTES
 from completion.transport import Session, Timeout
 
@@ -59,6 +60,7 @@ class AzureOpenAIClient(HttpClient):
     name: ClassVar[str] = "azure-openai"
     key_variable: ClassVar[str] = KEY_VARIABLE
 
+    @secretive
     def __init__(
         self,
         *,
@@ -111,6 +113,7 @@ class AzureOpenAIModel(HttpModel):
     client_class = AzureOpenAIClient
     _client: AzureOpenAIClient
 
+    @secretive
     def __init__(
         self, deployment: str, *, client: AzureOpenAIClient | None = None, **options: Unpack[AzureOptions]
     ) -> None:

@@ -48,6 +48,7 @@ from completion.contract.stream import ChatStream, opening
 from completion.credentials import ApiKey, Key
 from completion.endpoint import FOR_NOTHING, FOR_USAGE, Endpoint, Events, HttpClient, HttpModel, Options, TurnOver, Wait
 from completion.errors import MalformedStreamError, ProviderError, TransportError, TruncatedStreamError
+from completion.frames import secretive
 from completion.lowering import (
     cache_wishes,
     data_uri,
@@ -120,6 +121,7 @@ class OpenAIClient(HttpClient):
     name: ClassVar[str] = "openai"
     key_variable: ClassVar[str] = "OPENAI_API_KEY"
 
+    @secretive
     def __init__(
         self,
         *,
@@ -171,6 +173,7 @@ class OpenAIModel(HttpModel):
     client_class = OpenAIClient
     _client: OpenAIClient
 
+    @secretive
     def __init__(self, model: str, *, client: OpenAIClient | None = None, **options: Unpack[OpenAIOptions]) -> None:
         super().__init__(model, client, options)
 

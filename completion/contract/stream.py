@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import functools
 import itertools
-import os
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
@@ -17,6 +15,7 @@ from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest
 from completion.contract.turn import Turn, collect
 from completion.errors import CompletionError, stream_cancelled
+from completion.frames import clear_ours, is_ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,28 +50,31 @@ def _is_taken(exc: BaseException) -> bool:
 
 _ModelT = TypeVar("_ModelT", bound=CompletionModel)
 _StreamT = TypeVar("_StreamT")
-_OUR_FRAMES = str(Path(__file__).parents[1]) + os.sep
 
 
 def opening(chat_stream: Callable[[_ModelT, ChatRequest], _StreamT]) -> Callable[[_ModelT, ChatRequest], _StreamT]:
-    """Let an error leave ``chat_stream`` with the names of the model, and without our frames: their local variables
-    hold the prompt, and whatever reports errors shows them. A fault of ours keeps them, so that it can be found."""
+    """Let an error leave ``chat_stream`` with the names of the model, and without our frames.
+
+    Any other exception keeps our frames without their local variables: these hold the prompt, and crash reporters
+    show them.
+    """
 
     @functools.wraps(chat_stream)
     def wrapper(self: _ModelT, req: ChatRequest) -> _StreamT:
         try:
             return chat_stream(self, req)
-        except Exception as error:
+        except CompletionError as error:
             del req
+            error.provider, error.model = error.provider or self.name, error.model or self.model
             theirs = _frames_of_others(error.__traceback__)
-            if isinstance(error, CompletionError):
-                error.provider, error.model = error.provider or self.name, error.model or self.model
-            elif theirs is None:
-                raise
             try:
                 raise error.with_traceback(theirs)
             finally:
                 del theirs  # which leads back to this frame
+        except BaseException as exc:
+            del req
+            clear_ours(exc)
+            raise
 
     return wrapper
 
@@ -83,7 +85,7 @@ def _frames_of_others(trace: TracebackType | None) -> TracebackType | None:
     while trace is not None:
         frames.append(trace)
         trace = trace.tb_next
-    theirs = [frame for frame in frames if not frame.tb_frame.f_code.co_filename.startswith(_OUR_FRAMES)]
+    theirs = [frame for frame in frames if not is_ours(frame.tb_frame)]
     if not theirs or theirs[-1] is not frames[-1]:
         return None
     for outer, inner in itertools.pairwise(theirs):
@@ -145,6 +147,8 @@ class ChatStream(Generator[StreamChunk, None, None]):
         except BaseException as exc:
             if not _is_taken(exc):
                 self._failed(exc)
+                if not isinstance(exc, CompletionError | StopIteration):
+                    clear_ours(exc)
             raise
 
     def send(self, value: None) -> StreamChunk:

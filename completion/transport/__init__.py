@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,6 +23,7 @@ from requests.structures import CaseInsensitiveDict
 
 from completion.credentials import Authorization
 from completion.errors import CompletionError, UnsupportedContentError
+from completion.frames import clear_all
 from completion.transport.body import Body
 from completion.transport.exchange import Exchange, opening
 from completion.transport.faults import is_cut, is_foreign, scrubbed
@@ -69,6 +71,7 @@ class Transport:
         exchange = Exchange(self.provider, model, self.timeout, authorization)
         sent = _encoded(payload, exchange)
         bound = opening.set(exchange)
+        handled = sys.exc_info()[1]
         failure: CompletionError | None = None
         try:
             exchange.begin()
@@ -77,15 +80,13 @@ class Transport:
             exchange.end()
             # Without the frames of urllib3: their locals hold the headers.
             raise error.with_traceback(None) from error.__cause__
-        except Exception as exc:
+        except BaseException as exc:
             exchange.end()
-            if is_foreign(exc):
+            if not isinstance(exc, Exception) or is_foreign(exc):
+                clear_all(exc, handled)
                 raise
             failure = exchange.setup_error(exc)
-            failure.__cause__ = scrubbed(exc, authorization)
-        except BaseException:
-            exchange.end()
-            raise
+            failure.__cause__ = scrubbed(exc, authorization, handled)
         finally:
             opening.reset(bound)
         if failure is not None:  # raised here, lest what was caught hangs on it as its context, with all that it says
@@ -93,11 +94,14 @@ class Transport:
                 raise failure
             finally:
                 del failure  # whose traceback holds this frame
+        response.request = None  # type: ignore[assignment]  # it holds the key
         body = Body(response, exchange, _request_id(response.headers, self._request_id_headers), self._dropped)
         try:
             body.check()
-        except BaseException:
+        except BaseException as exc:
             body.close()
+            if is_foreign(exc):
+                clear_all(exc, handled)
             raise
         return body
 
@@ -108,6 +112,7 @@ class Transport:
         When not one byte came back, the request goes out once more: over the next idle connection, and in the end over
         a new one.
         """
+        handled = sys.exc_info()[1]
         while True:
             try:
                 return self._session().post(
@@ -131,7 +136,7 @@ class Transport:
                 if not (exchange.is_on_used_connection and is_cut(exc)) or exchange.interruption():
                     raise
                 exchange.is_on_used_connection = False
-                scrubbed(exc, authorization)  # urllib3's errors lead in a circle to the frames of our caller
+                scrubbed(exc, authorization, handled)  # urllib3's errors lead in a circle to the frames of our caller
 
     def _give_back_dropped(self) -> None:
         while self._dropped:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -87,18 +88,18 @@ class Body:
             except Exception as exc:
                 if is_foreign(exc):
                     raise
-                failure = exchange.stream_error(exc)
-                failure.__cause__ = scrubbed(exc, exchange.authorization)
+                failure, reason = exchange.stream_error(exc), exc
                 break
             if not piece or self.token.cancelled:  # what was sent compressed may hold out long after the socket
                 break
             yield piece
         if failure is not None:  # raised here, lest what was caught hangs on it as its context, with all that it says
             self._is_broken = True
+            failure.__cause__ = scrubbed(reason, exchange.authorization, sys.exc_info()[1])
             try:
                 raise failure
             finally:
-                del failure  # whose traceback holds this frame
+                del failure, reason  # whose tracebacks hold this frame
         if self.token.cancelled:
             raise exchange.cancelled()
         if self._direct is not None and self._direct.length:

@@ -23,9 +23,11 @@ from completion.transport.timeout import Timeout
 _OF_THE_WIRE = (OSError, ValueError, http.client.HTTPException, urllib3.exceptions.HTTPError)
 
 
-def is_foreign(exc: Exception) -> bool:
+def is_foreign(exc: BaseException) -> bool:
     """A signal handler raised it in the middle of a call of ours, as Celery's soft time limit does: it is the program's
     own, and goes through as it is."""
+    if not isinstance(exc, Exception):
+        return True
     return not isinstance(exc, _OF_THE_WIRE) and type(exc).__module__ != "builtins"
 
 
@@ -72,9 +74,9 @@ def _is_timeout(exc: BaseException) -> bool:
     return any(isinstance(one, TimeoutError | requests.exceptions.Timeout) for one in _chain(exc))
 
 
-def _chain(exc: BaseException) -> Iterator[BaseException]:
-    """The exception and all that it wraps or was raised for."""
-    seen: set[int] = set()
+def _chain(exc: BaseException, *, end: BaseException | None = None) -> Iterator[BaseException]:
+    """The exception and all that it wraps or was raised for, without ``end`` and what only ``end`` leads to."""
+    seen = {id(end)}
     todo: list[BaseException] = [exc]
     while todo:
         one = todo.pop()
@@ -99,12 +101,16 @@ def plain(exc: BaseException) -> str:
         innermost = deeper
 
 
-def scrubbed(exc: BaseException, authorization: Authorization) -> BaseException | None:
+def scrubbed(exc: BaseException, authorization: Authorization, handled: BaseException | None) -> BaseException | None:
     """The exception without what a crash reporter would show of it: the request with its headers, and frames whose
-    locals hold them. None when its words hold the key, because the server said it."""
-    if any(authorization.conceal(repr(one)) != repr(one) for one in _chain(exc)):
+    locals hold them. None when its words hold the key, because the server said it.
+
+    ``handled``: what the caller was handling at the beginning; it stays as it is.
+    """
+    ours = list(_chain(exc, end=handled))
+    if any(authorization.conceal(repr(one)) != repr(one) for one in ours):
         return None
-    for one in _chain(exc):
+    for one in ours:
         if hasattr(one, "request"):
             one.request = None
         one.__traceback__ = None
