@@ -7,6 +7,7 @@ And what their clients and models have in common: an endpoint, which the models 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, TypedDict
 from urllib.parse import urlsplit
@@ -45,6 +46,11 @@ Assemble = Callable[[Events, TurnOver], Iterator[StreamChunk]]
 
 Wait = Timeout | float | tuple[float | None, float | None]
 """A Timeout, or what ``requests`` takes as one."""
+
+
+# https://www.rfc-editor.org/rfc/rfc9110#section-5.5
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"(?:[!-~\xa0-\xff][\t -~\xa0-\xff]*)?")
 
 
 class Options(TypedDict, total=False):
@@ -86,7 +92,7 @@ class Endpoint:
         self._transport = Transport(
             provider=provider,
             timeout=Timeout.of(timeout),
-            headers=headers or {},
+            headers=_checked_headers(headers or {}, provider),
             session=session,
             request_id_headers=request_id_headers,
             no_proxy=no_proxy,
@@ -215,6 +221,13 @@ def _checked(base_url: str, provider: str) -> str:
     Raises:
         ConfigurationError: it is none that requests could go to, or it carries a password.
     """
+    # urlsplit removes some of these without a word.
+    bad = next((at for at, char in enumerate(base_url) if char.isspace() or not char.isprintable()), None)
+    if bad is not None:
+        raise ConfigurationError(
+            f"base_url must not contain white space or control characters, got {base_url[bad]!r} at position {bad}",
+            provider=provider,
+        )
     try:
         parts = urlsplit(base_url)
         is_callable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -232,3 +245,25 @@ def _checked(base_url: str, provider: str) -> str:
             "base_url must not carry a query or fragment: a key in a URL ends up in logs", provider=provider
         )
     return base_url.rstrip("/")
+
+
+def _checked_headers(headers: Mapping[str, str], provider: str) -> dict[str, str]:
+    """The headers as a dict.
+
+    Raises:
+        ConfigurationError: a name or a value that HTTP cannot carry. The message shows no value.
+    """
+    for name, value in headers.items():
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+            why = "a name in headers= is not a valid header name: use letters, digits and '-'"
+        elif not isinstance(value, str):
+            why = f"the header {name} in headers= must be a str, got {type(value).__name__}"
+        elif not _HEADER_VALUE.fullmatch(value):
+            why = (
+                f"the value of the header {name} in headers= must not contain a line end, another control character "
+                "or a character outside of Latin-1, nor begin with white space"
+            )
+        else:
+            continue
+        raise ConfigurationError(why, provider=provider)
+    return dict(headers)

@@ -69,6 +69,7 @@ class Adapter:
     model_class: type[HttpModel]
     client_class: type[HttpClient]
     options_class: Any
+    url_variable: str
     key_header: tuple[str, str]
     """Name of the header, and what stands before the key."""
     path: str
@@ -96,6 +97,7 @@ AZURE: Final = Adapter(
     model_class=AzureOpenAIModel,
     client_class=AzureOpenAIClient,
     options_class=AzureOptions,
+    url_variable="AZURE_OPENAI_ENDPOINT",
     key_header=("api-key", ""),
     path="/openai/v1/chat/completions",
     request_id_header="apim-request-id",
@@ -106,6 +108,7 @@ ADAPTERS: Final = {
         model_class=OpenAIModel,
         client_class=OpenAIClient,
         options_class=OpenAIOptions,
+        url_variable="OPENAI_BASE_URL",
         key_header=("authorization", "Bearer "),
         path="/chat/completions",
         request_id_header="x-request-id",
@@ -121,6 +124,7 @@ ADAPTERS: Final = {
         model_class=AnthropicModel,
         client_class=AnthropicClient,
         options_class=AnthropicOptions,
+        url_variable="ANTHROPIC_BASE_URL",
         key_header=("x-api-key", ""),
         path="/v1/messages",
         request_id_header="request-id",
@@ -192,6 +196,57 @@ def test_the_base_url_is_shown_without_a_slash_at_its_end(adapter: Adapter) -> N
     assert client.base_url == model.base_url == "http://127.0.0.1:9/proxy"
     assert repr(client) == f"{adapter.client_class.__name__}(base_url='http://127.0.0.1:9/proxy')"
     assert repr(model) == f"{adapter.model_class.__name__}('m', base_url='http://127.0.0.1:9/proxy')"
+
+
+@pytest.mark.parametrize("given", ["option", "environment"])
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "https://host/v1\n", "https://ho\rst/v1", "https://ho\tst/v1", " https://host", "https://host/ v1",
+        "https://host/v1\x7f", "\x01https://host", "https://host\u2028/v1", "https://host\u200b/v1",
+    ],
+)  # fmt: skip
+@adapters
+def test_a_base_url_with_white_space_or_control_characters_is_refused(
+    adapter: Adapter, base_url: str, given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if given == "environment":
+        monkeypatch.setenv(adapter.url_variable, base_url)
+    with pytest.raises(ConfigurationError, match="white space or control characters"):
+        adapter.client(base_url if given == "option" else "")
+
+
+@pytest.mark.parametrize(
+    ("headers", "words"),
+    [
+        ({"X-A": "SECRET\n"}, "the header X-A"),
+        ({"X-A": "SECRET\r\nHost: elsewhere"}, "the header X-A"),
+        ({"X-A": "SECRET\x00"}, "the header X-A"),
+        ({"X-A": " SECRET"}, "the header X-A"),
+        ({"X-A": "SECRET 日本"}, "the header X-A"),
+        ({"X-A": 7}, "the header X-A in headers= must be a str, got int"),
+        ({"X-A: SECRET\nX-B": "b"}, "a name in headers="),
+        ({"X A SECRET": "b"}, "a name in headers="),
+        ({"": "SECRET"}, "a name in headers="),
+        ({"X-Ä": "SECRET"}, "a name in headers="),
+    ],
+)
+@adapters
+def test_a_header_that_http_cannot_carry_is_refused_without_its_value(
+    adapter: Adapter, headers: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        adapter.client("https://host", headers=headers)
+    assert words.lower() in str(caught.value).lower()
+    assert "SECRET" not in str(caught.value)
+
+
+@adapters
+def test_headers_may_hold_whatever_http_can_carry(server: ProviderServer, adapter: Adapter) -> None:
+    server.reply(adapter.turn)
+    headers = {"X-Empty": "", "x_y.z": "a\tb c", "X-Latin": "caf\xe9"}
+    adapter.model(server.url, headers=headers).chat_stream(HI).collect()
+    assert [server.requests[0].header(name) for name in headers] == list(headers.values())
 
 
 @adapters

@@ -350,6 +350,14 @@ def test_a_base_url_with_a_key_is_refused_and_not_repeated(url: str) -> None:
     assert KEY not in str(failure_of(lambda: OpenAIClient(base_url=url, api_key="other")))
 
 
+def test_a_key_in_the_headers_of_a_response_is_concealed(server: ProviderServer, credential: Credential) -> None:
+    adapter = credential.adapter
+    server.reply(begun(adapter, adapter.ended, headers={adapter.request_id_header: f"of {KEY}", KEY: "a"}))
+    response = credential.model(server.url).chat_stream(ASKED).response
+    assert response.request_id == "of [key]"
+    assert KEY.lower() not in repr(response).lower()
+
+
 def test_nothing_of_a_model_shows_its_key(server: ProviderServer, credential: Credential) -> None:
     server.reply(credential.adapter.turn)
     model = credential.model(server.url)

@@ -147,7 +147,7 @@ class ChatStream(Generator[StreamChunk, None, None]):
         except BaseException as exc:
             if not _is_taken(exc):
                 self._failed(exc)
-                if not isinstance(exc, CompletionError | StopIteration):
+                if not isinstance(exc, StopIteration):
                     clear_ours(exc)
             raise
 

@@ -95,6 +95,9 @@ class Transport:
             finally:
                 del failure  # whose traceback holds this frame
         response.request = None  # type: ignore[assignment]  # it holds the key
+        conceal = authorization.conceal
+        told = response.headers.items()
+        response.headers = CaseInsensitiveDict((conceal(name), conceal(value)) for name, value in told)
         body = Body(response, exchange, _request_id(response.headers, self._request_id_headers), self._dropped)
         try:
             body.check()
