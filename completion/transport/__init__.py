@@ -70,41 +70,45 @@ class Transport:
         self._give_back_dropped()
         exchange = Exchange(self.provider, model, self.timeout, authorization)
         sent = _encoded(payload, exchange)
+        handled = sys.exc_info()[1]
+        try:
+            return self._checked(self._answer(url, sent, authorization, exchange), exchange)
+        except BaseException as exc:
+            clear_all(exc, handled)  # the frames of requests and urllib3 hold the headers
+            raise
+
+    def _answer(self, url: str, data: bytes, authorization: Authorization, exchange: Exchange) -> Response:
+        """The response; what keeps it from coming is one of our errors, unless it is foreign."""
         bound = opening.set(exchange)
         handled = sys.exc_info()[1]
         failure: CompletionError | None = None
         try:
             exchange.begin()
-            response = self._sent(url, sent, authorization, exchange)
-        except CompletionError as error:
-            exchange.end()
-            # Without the frames of urllib3: their locals hold the headers.
-            raise error.with_traceback(None) from error.__cause__
+            return self._sent(url, data, authorization, exchange)
         except BaseException as exc:
             exchange.end()
             if not isinstance(exc, Exception) or is_foreign(exc):
-                clear_all(exc, handled)
                 raise
             failure = exchange.setup_error(exc)
             failure.__cause__ = scrubbed(exc, authorization, handled)
         finally:
             opening.reset(bound)
-        if failure is not None:  # raised here, lest what was caught hangs on it as its context, with all that it says
-            try:
-                raise failure
-            finally:
-                del failure  # whose traceback holds this frame
-        response.request = None  # type: ignore[assignment]  # it holds the key
-        conceal = authorization.conceal
+        try:  # raised here, lest what was caught hangs on it as its context, with all that it says
+            raise failure
+        finally:
+            del failure  # whose traceback holds this frame
+
+    def _checked(self, response: Response, exchange: Exchange) -> Body:
+        """The body of a response that can be an event stream. Nothing that it leads to shows the key."""
+        response.request = None  # type: ignore[assignment]
+        conceal = exchange.authorization.conceal
         told = response.headers.items()
         response.headers = CaseInsensitiveDict((conceal(name), conceal(value)) for name, value in told)
         body = Body(response, exchange, _request_id(response.headers, self._request_id_headers), self._dropped)
         try:
             body.check()
-        except BaseException as exc:
+        except BaseException:
             body.close()
-            if is_foreign(exc):
-                clear_all(exc, handled)
             raise
         return body
 

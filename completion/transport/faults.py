@@ -24,8 +24,8 @@ _OF_THE_WIRE = (OSError, ValueError, http.client.HTTPException, urllib3.exceptio
 
 
 def is_foreign(exc: BaseException) -> bool:
-    """A signal handler raised it in the middle of a call of ours, as Celery's soft time limit does: it is the program's
-    own, and goes through as it is."""
+    """It goes through as it is: one of our own errors, or the program's. A signal handler may have raised it in the
+    middle of a call, as that of Celery's soft time limit does."""
     if not isinstance(exc, Exception):
         return True
     return not isinstance(exc, _OF_THE_WIRE) and type(exc).__module__ != "builtins"
