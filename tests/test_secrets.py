@@ -44,7 +44,7 @@ from completion import (
     run_chat,
 )
 from completion.testing import Cut, ProviderServer, Reply, Reset, Stall, event
-from tests.loopback import KEY, PATIENCE_S, Caught, model_of, silent_listener, text
+from tests.loopback import END, KEY, PATIENCE_S, Caught, model_of, silent_listener, text
 from tests.test_adapters import ADAPTERS, AZURE, Adapter
 from tests.wires import body, calls, delta, piece
 
@@ -348,6 +348,42 @@ def test_a_request_that_is_not_json_keeps_the_key(server: ProviderServer) -> Non
 @pytest.mark.parametrize("url", [f"http://user:{KEY}@host:99999", f"http://host/v1?key={KEY}", f"ftp://{KEY}@host"])
 def test_a_base_url_with_a_key_is_refused_and_not_repeated(url: str) -> None:
     assert KEY not in str(failure_of(lambda: OpenAIClient(base_url=url, api_key="other")))
+
+
+MALFORMED: Final = [f"no header {KEY}", f"{KEY}", f" folded {KEY}", f"X-A : {KEY}", f": {KEY}", f"X-\xe4: {KEY}"]
+
+
+@pytest.mark.parametrize("line", MALFORMED)
+@pytest.mark.parametrize("status", [200, 401])
+@adapters
+def test_a_malformed_header_with_the_key_is_not_logged(
+    any_server: ProviderServer, adapter: Adapter, status: int, line: str
+) -> None:
+    head = f"HTTP/1.1 {status} OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n{line}\r\nX-B: b\r\n\r\n"
+    any_server.reply(Reply(before_headers=[head.encode("latin-1"), adapter.begun, adapter.ended, Cut()]))
+    model = adapter.model(any_server.url)
+    if status == 200:
+        assert model.chat_stream(ASKED).collect().text == "a"
+    else:
+        assert_keeps(failure_of(lambda: model.chat_stream(ASKED)))
+
+
+def test_a_malformed_header_is_told_in_a_log(server: ProviderServer, caplog: pytest.LogCaptureFixture) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nno header\r\n\r\n"
+    server.reply(Reply(before_headers=[head, text("a"), END, Cut()]))
+    assert model_of(server).chat_stream(ASKED).collect().text == "a"
+    told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert told == ["a header line of a response is malformed: this line and those below it are ignored"]
+
+
+@adapters
+def test_a_field_of_an_event_that_is_the_key_is_not_logged(server: ProviderServer, adapter: Adapter) -> None:
+    server.reply(Reply(f"{KEY}: x\nx: {KEY}\nid: {KEY}\nretry: {KEY}\nevent: {KEY}\n\n", adapter.begun, adapter.ended))
+    model = adapter.model(server.url)
+    try:
+        model.chat_stream(ASKED).collect()
+    except CompletionError as error:
+        assert_keeps(error)
 
 
 def test_a_key_in_the_headers_of_a_response_is_concealed(server: ProviderServer, credential: Credential) -> None:

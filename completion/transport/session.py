@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import logging
 import socket
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Final
@@ -14,6 +15,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from completion.transport.exchange import opening
 
+log = logging.getLogger(__name__)
+
 POOL_SIZE: Final = 100
 
 _SEND_SIZE: Final = 256 * 1024
@@ -21,7 +24,7 @@ _MOST_INTERIM: Final = 100
 
 
 class _Response(http.client.HTTPResponse):
-    """Skips interim responses (1xx), as 103 Early Hints; http.client skips 100 only, and those without end."""
+    """Skips interim responses (1xx), and keeps malformed headers out of the log: they may echo the key."""
 
     def _read_status(self) -> tuple[str, int, str]:
         for _ in range(_MOST_INTERIM):
@@ -30,6 +33,14 @@ class _Response(http.client.HTTPResponse):
                 return version, status, reason
             http.client.parse_headers(self.fp)
         raise http.client.HTTPException(f"more than {_MOST_INTERIM} interim responses")
+
+    def begin(self) -> None:
+        super().begin()
+        headers = self.msg
+        if headers.defects or (headers.get_payload() and not headers.is_multipart()):
+            headers.defects.clear()
+            headers.set_payload("")
+            log.warning("a header line of a response is malformed: this line and those below it are ignored")
 
 
 class _Watched:
