@@ -376,6 +376,16 @@ def test_a_malformed_header_is_told_in_a_log(server: ProviderServer, caplog: pyt
     assert told == ["a header line of a response is malformed: this line and those below it are ignored"]
 
 
+def test_an_unknown_type_that_is_the_key_is_not_logged(server: ProviderServer) -> None:
+    adapter = ADAPTERS["anthropic"]
+    strangers = [
+        event({"type": KEY}),
+        event({"type": "content_block_delta", "index": 0, "delta": {"type": KEY}}),
+    ]
+    server.reply(Reply(adapter.begun, *strangers, adapter.ended))
+    assert adapter.model(server.url).chat_stream(ASKED).collect().text == "a"
+
+
 @adapters
 def test_a_field_of_an_event_that_is_the_key_is_not_logged(server: ProviderServer, adapter: Adapter) -> None:
     server.reply(Reply(f"{KEY}: x\nx: {KEY}\nid: {KEY}\nretry: {KEY}\nevent: {KEY}\n\n", adapter.begun, adapter.ended))

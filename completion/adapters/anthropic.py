@@ -589,7 +589,7 @@ def assemble(events: Events, turn_over: TurnOver = lambda seconds: None) -> Iter
                 raise classify.in_band(data)
             else:
                 if kind != "ping":
-                    log.debug("skipped an event of unknown type %r", kind)
+                    log.debug("skipped an event of unknown type")  # which may be an echo of the key
                     has_strangers = True
                 continue
             is_ours = True
@@ -681,7 +681,7 @@ class _Content:
                 told = {name: value for name, value in delta.items() if name != "type" and value is not None}
                 block.given.update(told)
             case _:
-                log.debug("skipped a delta of unknown type %r", kind)
+                log.debug("skipped a delta of unknown type")
 
     def stop(self, index: Any) -> Iterator[StreamChunk]:
         return self._stop(self._last if _key(index) is None else index)
