@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from completion.errors import CompletionError, ConfigurationError, TransportError
+from completion.frames import is_from_signal_handler
 
 log = logging.getLogger(__name__)
 
@@ -114,10 +115,12 @@ class ApiKey:
             return self._given()
         except CompletionError:
             raise
-        except OSError as exc:  # what gives it is out of reach for now
-            raise TransportError(f"{self.option}() failed: {type(exc).__name__}", provider=provider) from exc
         except Exception as exc:
-            raise ConfigurationError(f"{self.option}() failed: {type(exc).__name__}", provider=provider) from exc
+            if is_from_signal_handler(exc):
+                raise
+            # An OSError: what gives it is out of reach for now.
+            kind = TransportError if isinstance(exc, OSError) else ConfigurationError
+            raise kind(f"{self.option}() failed: {type(exc).__name__}", provider=provider) from exc
 
     def __getstate__(self) -> dict[str, Any]:
         names = ("header", "noun", "option", "prefix", "variable", "ways")
@@ -176,6 +179,8 @@ class CachedToken:
                 return fresh
             reason = "it gave none"
         except Exception as exc:
+            if is_from_signal_handler(exc):
+                raise
             reason = type(exc).__name__
         finally:
             del self._asking[process]

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import inspect
 import os
+import signal
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -58,6 +59,12 @@ def chain(exc: BaseException, *, end: BaseException | None = None) -> list[BaseE
             found.append(one)
             todo += [one.__cause__, one.__context__]
     return found
+
+
+def is_from_signal_handler(exc: BaseException) -> bool:
+    """A signal handler of the program raised it, as that of Celery's soft time limit does."""
+    handlers = {getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()}
+    return any(frame.f_code in handlers for frame, _ in traceback.walk_tb(exc.__traceback__))
 
 
 def secretive(function: Callable[_P, _T]) -> Callable[_P, _T]:

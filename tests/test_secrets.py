@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -577,6 +578,28 @@ def test_what_interrupts_another_attempt_keeps_the_key(
         RetryingModel(model, RetryConfig(base_delay=PATIENCE_S, jitter=False)).chat_stream(ASKED)
     with interrupted(kind, "_read_status"):
         FallbackModel([model, model]).chat_stream(ASKED)
+
+
+@with_signals
+@raised
+def test_what_interrupts_a_token_provider_keeps_the_token(server: ProviderServer, kind: type[BaseException]) -> None:
+    def wait() -> Token:
+        if not server.requests:
+            return ends_soon
+        time.sleep(PATIENCE_S)
+        return Token()
+
+    ends_soon = Token()
+    ends_soon.expires_on = time.time() + 100
+    server.reply(AZURE.turn)
+    model = AZURE.model(server.url, api_key=None, token_provider=wait)
+    model.chat_stream(ASKED).collect()
+    with interrupted(kind, "wait"):
+        model.chat_stream(ASKED)
+    ends_soon.expires_on = 0
+    model._client._endpoint._key.refused()
+    with interrupted(kind, "wait"):
+        model.chat_stream(ASKED)
 
 
 @with_signals
