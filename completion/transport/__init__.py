@@ -48,7 +48,7 @@ class Transport:
         headers: Mapping[str, str],
         session: Session | None,
         request_id_headers: tuple[str, ...],
-        no_proxy: bool,
+        no_proxy: bool = False,
     ) -> None:
         self.provider = provider
         self.timeout = timeout
