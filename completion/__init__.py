@@ -29,7 +29,7 @@ from completion.adapters.anthropic import AnthropicClient, AnthropicModel
 from completion.adapters.azure_openai import AzureOpenAIClient, AzureOpenAIModel
 from completion.adapters.local import LocalModel
 from completion.adapters.openai import OpenAIClient, OpenAIModel
-from completion.cancel import CancelToken
+from completion.contract.cancel import CancelToken
 from completion.contract.chunks import (
     FinishReason,
     ProviderBlockFinished,
@@ -45,30 +45,7 @@ from completion.contract.chunks import (
     TurnFinished,
     Usage,
 )
-from completion.contract.messages import (
-    AudioBlock,
-    Base64Source,
-    Block,
-    CacheControl,
-    DocumentBlock,
-    FileSource,
-    ImageBlock,
-    Message,
-    ProviderBlock,
-    ReasoningBlock,
-    RedactedReasoningBlock,
-    Source,
-    TextBlock,
-    ToolCallBlock,
-    ToolResultBlock,
-    UrlSource,
-)
-from completion.contract.model import CompletionClient, CompletionModel
-from completion.contract.request import ChatRequest, JsonSchema, SystemBlock, ToolChoice, ToolDefinition
-from completion.contract.run import Abort, RunFinished, RunStarted, StepFinished, StepStarted, ToolResult
-from completion.contract.stream import ChatStream, ResponseInfo
-from completion.contract.turn import Turn, collect
-from completion.errors import (
+from completion.contract.errors import (
     AuthenticationError,
     CompletionError,
     ConfigurationError,
@@ -96,14 +73,36 @@ from completion.errors import (
     TruncatedStreamError,
     UnsupportedContentError,
 )
-from completion.fallback import FallbackModel
+from completion.contract.messages import (
+    AudioBlock,
+    Base64Source,
+    Block,
+    CacheControl,
+    DocumentBlock,
+    FileSource,
+    ImageBlock,
+    Message,
+    ProviderBlock,
+    ReasoningBlock,
+    RedactedReasoningBlock,
+    Source,
+    TextBlock,
+    ToolCallBlock,
+    ToolResultBlock,
+    UrlSource,
+)
+from completion.contract.model import CompletionClient, CompletionModel
+from completion.contract.request import ChatRequest, JsonSchema, SystemBlock, ToolChoice, ToolDefinition
+from completion.contract.run import Abort, RunFinished, RunStarted, StepFinished, StepStarted, ToolResult
+from completion.contract.stream import ChatStream, ResponseInfo
+from completion.contract.turn import Turn, collect
 from completion.registry import model
-from completion.retry import RetryConfig, RetryEvent, RetryingModel
 from completion.transport import Timeout
 from completion.version import __version__
+from completion.wrappers.fallback import FallbackModel
+from completion.wrappers.retry import RetryConfig, RetryEvent, RetryingModel
 
 if TYPE_CHECKING:
-    from completion.aio import AsyncModel
     from completion.engine import (
         AbortRun,
         Approval,
@@ -124,6 +123,7 @@ if TYPE_CHECKING:
         run_chat,
         tool,
     )
+    from completion.offload.aio import AsyncModel
     from completion.tracing import JsonTracer
 
 __all__ = [
@@ -239,7 +239,7 @@ __all__ = [
 
 # What most programs do without, and shall not pay for: imported when it is asked for.
 _LATER = {
-    "AsyncModel": "aio",
+    "AsyncModel": "offload.aio",
     "JsonTracer": "tracing",
     "AbortRun": "engine",
     "Approval": "engine",

@@ -13,9 +13,9 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, cast
 
+from completion.contract.errors import ConfigurationError
+from completion.contract.frames import secretive
 from completion.contract.model import CompletionModel
-from completion.errors import ConfigurationError
-from completion.frames import secretive
 
 GROUP = "completion.adapters"
 

@@ -39,8 +39,8 @@ from completion import (
 )
 from completion.adapters.anthropic import AnthropicOptions
 from completion.adapters.azure_openai import AzureOptions
+from completion.adapters.endpoint import HttpClient, HttpModel
 from completion.adapters.openai import OpenAIOptions
-from completion.endpoint import HttpClient, HttpModel
 from completion.registry import OURS
 from completion.testing import ProviderServer, Reply, event
 from tests.loopback import END, HI, KEY, text

@@ -39,7 +39,7 @@ from completion import (
     TurnFinished,
     run_chat,
 )
-from completion.aio import AsyncChatStream
+from completion.offload.aio import AsyncChatStream
 from completion.testing import Cut, Pause, ProviderServer, Reply, ScriptedModel, Stall, WaitFor
 from tests.loopback import END, HI, PATIENCE_S, model_at, model_of, text
 

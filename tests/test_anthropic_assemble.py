@@ -50,8 +50,8 @@ from completion import (
     collect,
 )
 from completion.adapters.anthropic import assemble, lower
-from completion.endpoint import FOR_NOTHING, FOR_USAGE
-from completion.sse import DONE, json_events
+from completion.adapters.endpoint import FOR_NOTHING, FOR_USAGE
+from completion.events.sse import DONE, json_events
 from tests.wires import calls_in, chunks_of, events, interleaved, order_faults
 
 

@@ -21,7 +21,7 @@ from completion import (
     ToolCallMalformed,
     ToolCallStarted,
 )
-from completion.assembly import Line, ToolCall, made_up_call_id, parse_args
+from completion.wires.turn_order import Line, ToolCall, made_up_call_id, parse_args
 from tests.wires import interleaved, order_faults
 
 

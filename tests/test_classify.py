@@ -29,7 +29,7 @@ from completion import (
     RequestTooLargeError,
     ServerError,
 )
-from completion.classify import in_band, not_a_stream, refusal, retry_after
+from completion.wires.refusals import in_band, not_a_stream, refusal, retry_after
 
 
 @pytest.mark.parametrize(

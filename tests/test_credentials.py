@@ -18,7 +18,7 @@ import pytest
 import requests
 
 from completion import ConfigurationError, Transient, TransportError
-from completion.credentials import ApiKey, Authorization, CachedToken, Key
+from completion.transport.credentials import ApiKey, Authorization, CachedToken, Key
 
 SECRET = "sk-very-secret"
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import requests
 
-from completion.embedded import Server, serve
-from completion.errors import ConfigurationError
-from completion.weights import weights_path
+from completion.contract.errors import ConfigurationError
+from completion.embedded.server import Server, serve
+from completion.embedded.weights import weights_path
 
 pytest.importorskip("xllamacpp")
 pytestmark = pytest.mark.usefixtures("turn_at_the_model")
@@ -24,7 +24,7 @@ PRELUDE = """
 import os, sys, threading, time, warnings
 import requests
 from pathlib import Path
-from completion.embedded import serve
+from completion.embedded.server import serve
 warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
 path = Path(sys.argv[1])
 
@@ -272,7 +272,7 @@ def test_a_truncated_gguf_is_named_and_nothing_is_printed(weights: Path, tmp_pat
     result = run(
         weights,
         f"""
-from completion.errors import ConfigurationError
+from completion.contract.errors import ConfigurationError
 try: serve(Path({str(tmp_path / "half.gguf")!r}))
 except ConfigurationError as error: print(error)
 """,
@@ -445,7 +445,7 @@ def test_a_child_that_meets_a_bad_file_gets_the_error(weights: Path, tmp_path: P
     result = run(
         weights,
         f"""
-from completion.errors import ConfigurationError
+from completion.contract.errors import ConfigurationError
 serve(path)
 child = os.fork()
 if child == 0:
@@ -516,7 +516,7 @@ def test_without_descriptors_the_error_says_so_and_the_next_call_works(weights: 
         f"left = {left}"
         + """
 import resource
-from completion.errors import ConfigurationError
+from completion.contract.errors import ConfigurationError
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 held = []
 try:
@@ -543,7 +543,7 @@ print(answer(serve(path))[0])
 
 def test_without_threads_the_error_says_so_and_the_next_call_works(weights: Path) -> None:
     code = """
-from completion.errors import ConfigurationError
+from completion.contract.errors import ConfigurationError
 usual = threading.stack_size(1 << 46)  # more than there are addresses
 try:
     serve(path)

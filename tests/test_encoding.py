@@ -14,7 +14,7 @@ from typing import Final
 import pytest
 
 from completion import MalformedStreamError, Permanent, ServerError, TransportError
-from completion.errors import BODY_LIMIT
+from completion.contract.errors import BODY_LIMIT
 from completion.testing import ProviderServer, Reply, Stall
 from completion.transport.encoding import Decoder, encoding_of
 from tests.loopback import END, HI, model_of, text

@@ -43,14 +43,14 @@ from completion import (
     run_chat,
 )
 from completion.adapters import anthropic, openai
-from completion.assembly import MAX_DEPTH, Line, ToolCall, parse_args
-from completion.credentials import ApiKey
 from completion.engine import Tool
-from completion.lowering import merged
-from completion.sse import json_events
+from completion.events.sse import json_events
 from completion.testing import ProviderServer, Reply, ScriptedModel
 from completion.transport import Transport
 from completion.transport.body import READ_SIZE
+from completion.transport.credentials import ApiKey
+from completion.wires.lowering import merged
+from completion.wires.turn_order import MAX_DEPTH, Line, ToolCall, parse_args
 from tests.loopback import HI, KEY, PATIENCE_S, Caught, model_at
 from tests.wires import calls, delta, events, piece
 

@@ -34,9 +34,9 @@ from completion import (
     UnsupportedContentError,
 )
 from completion.adapters.local import CHAT_TEMPLATE
-from completion.embedded import Server, serve
+from completion.embedded.server import Server, serve
+from completion.embedded.weights import weights_path
 from completion.testing import ProviderServer
-from completion.weights import weights_path
 
 pytestmark = pytest.mark.usefixtures("turn_at_the_model")
 

@@ -43,10 +43,10 @@ from completion import (
     Usage,
     collect,
 )
+from completion.adapters.endpoint import FOR_NOTHING, FOR_USAGE
 from completion.adapters.openai import assemble
-from completion.assembly import parse_args
-from completion.endpoint import FOR_NOTHING, FOR_USAGE
-from completion.sse import DONE
+from completion.events.sse import DONE
+from completion.wires.turn_order import parse_args
 from tests.wires import calls, calls_in, delta, events, interleaved, order_faults, piece
 
 STOP = delta("stop")

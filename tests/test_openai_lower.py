@@ -33,7 +33,7 @@ from completion import (
     UrlSource,
 )
 from completion.adapters.openai import lower
-from completion.lowering import merged
+from completion.wires.lowering import merged
 
 TOOL = ToolDefinition("f", "Does f.", {"type": "object"})
 TOOL_JSON = {"type": "function", "function": {"name": "f", "description": "Does f.", "parameters": {"type": "object"}}}

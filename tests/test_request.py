@@ -20,8 +20,8 @@ from completion import (
     ToolDefinition,
     UnsupportedContentError,
 )
-from completion.lowering import cache_wishes, data_uri, json_text, merged, system_text, unsupported
 from completion.testing import ScriptedModel
+from completion.wires.lowering import cache_wishes, data_uri, json_text, merged, system_text, unsupported
 
 TOOL = ToolDefinition("f", "does f", {"type": "object"})
 

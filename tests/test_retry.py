@@ -34,8 +34,8 @@ from completion import (
     Transient,
     TransportError,
 )
-from completion.retry import _delays
 from completion.testing import ProviderServer, Reply, ScriptedModel
+from completion.wrappers.retry import _delays
 from tests.loopback import END, HI, PATIENCE_S, Caught, model_of, text
 
 AT_ONCE_S: Final = 0.5
@@ -117,11 +117,11 @@ def test_the_request_is_the_same_each_time() -> None:
 def test_ten_thousand_attempts_are_a_loop() -> None:
     many = [slow_down() if n % 2 else [slow_down()] for n in range(9_999)]
     config = RetryConfig(max_attempts=10_000, base_delay=0)
-    logging.getLogger("completion.retry").disabled = True
+    logging.getLogger("completion.wrappers.retry").disabled = True
     try:
         assert RetryingModel(ScriptedModel(*many, "Hi"), config).chat_stream(HI).collect().text == "Hi"
     finally:
-        logging.getLogger("completion.retry").disabled = False
+        logging.getLogger("completion.wrappers.retry").disabled = False
 
 
 def test_the_same_object_may_be_raised_twice() -> None:
@@ -289,12 +289,12 @@ def test_the_wall_clock_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("the wall clock was read")
 
     monkeypatch.setattr("time.time", stepped)
-    logging.getLogger("completion.retry").disabled = True  # a log record has the time of day
+    logging.getLogger("completion.wrappers.retry").disabled = True  # a log record has the time of day
     try:
         config = RetryConfig(base_delay=0.001, total=60)
         assert RetryingModel(ScriptedModel(slow_down(), [slow_down()], "Hi"), config).chat_stream(HI).collect()
     finally:
-        logging.getLogger("completion.retry").disabled = False
+        logging.getLogger("completion.wrappers.retry").disabled = False
 
 
 def test_retry_after_comes_off_the_wire(server: ProviderServer) -> None:
@@ -320,7 +320,7 @@ def test_each_retry_is_told() -> None:
 def test_each_retry_leaves_a_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     events_of(RetryConfig(base_delay=0), slow_down(), "Hi")
     (record,) = caplog.records
-    assert (record.name, record.levelname) == ("completion.retry", "WARNING")
+    assert (record.name, record.levelname) == ("completion.wrappers.retry", "WARNING")
     assert record.getMessage() == "scripted scripted-1: attempt 1 of 3 failed, the next is in 0.00 s: RateLimitError"
 
 

@@ -14,9 +14,9 @@ import pytest
 
 from completion import DeadlineExceededError, IdleTimeoutError, StreamCancelledError, Timeout, Transient, TransportError
 from completion.adapters import openai
-from completion.credentials import Authorization
 from completion.testing import ProviderServer, Reply, Stall, Trickle, WaitFor
 from completion.testing.server import Piece
+from completion.transport.credentials import Authorization
 from completion.transport.exchange import Exchange
 from tests.loopback import (
     END,

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from completion.errors import ConfigurationError
-from completion.weights import SMOLLM2, PackagedWeights, weights_path
+from completion.contract.errors import ConfigurationError
+from completion.embedded.weights import SMOLLM2, PackagedWeights, weights_path
 
 CONTENT = b"GGUF" + bytes(range(256)) * 64
 TINY = PackagedWeights(
@@ -31,7 +31,7 @@ TINY = PackagedWeights(
 FETCH_TINY = """
 import hashlib, sys
 from pathlib import Path
-from completion.weights import PackagedWeights, weights_path
+from completion.embedded.weights import PackagedWeights, weights_path
 content = b"GGUF" + bytes(range(256)) * 64
 tiny = PackagedWeights("Tiny", "tiny-weights==1.0", "tiny_weights/tiny.gguf",
                        hashlib.sha256(content).hexdigest(), len(content))
@@ -293,7 +293,9 @@ def test_a_fetch_runs_nothing_of_the_current_folder(
 ) -> None:
     publish(index)
     program = trap.parent / "program.py"
-    program.write_text(f"import sys, os\nsys.path.insert(0, {str(ROOT)!r})\nimport completion.weights\n{FETCH_TINY}")
+    program.write_text(
+        f"import sys, os\nsys.path.insert(0, {str(ROOT)!r})\nimport completion.embedded.weights\n{FETCH_TINY}"
+    )
     run = [sys.executable, str(program), str(cache)]
     if environment:  # an empty entry is the current folder, for which only the program itself may be blamed
         run[1:1] = ["-E"]
@@ -354,7 +356,7 @@ def test_a_fetch_without_disk_or_descriptors_says_so_and_leaves_nothing(
     index: Path, cache: Path, shortage: str, said: str
 ) -> None:
     publish(index)
-    code = f"{LIMITED}\nimport completion.weights, filelock, platformdirs\n{shortage}\n{FETCH_TINY}"
+    code = f"{LIMITED}\nimport completion.embedded.weights, filelock, platformdirs\n{shortage}\n{FETCH_TINY}"
     run = [sys.executable, "-c", code, str(cache)]
     done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert said in done.stderr.splitlines()[-1], done.stderr

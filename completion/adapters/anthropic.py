@@ -19,18 +19,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from completion import classify
-from completion.assembly import (
-    Line,
-    ToolCall,
-    count,
-    finish_reason,
-    has_halves,
-    is_too_deep,
-    joined_halves,
-    parse_args,
-    provider_block,
-    string,
+from completion.adapters.endpoint import (
+    FOR_NOTHING,
+    FOR_USAGE,
+    Endpoint,
+    Events,
+    HttpClient,
+    HttpModel,
+    Options,
+    TurnOver,
+    Wait,
 )
 from completion.contract.chunks import (
     FinishReason,
@@ -40,6 +38,8 @@ from completion.contract.chunks import (
     TurnFinished,
     Usage,
 )
+from completion.contract.errors import MalformedStreamError, TransportError, TruncatedStreamError
+from completion.contract.frames import secretive
 from completion.contract.messages import (
     Base64Source,
     Block,
@@ -59,13 +59,30 @@ from completion.contract.messages import (
 )
 from completion.contract.request import ChatRequest, JsonSchema, ToolChoice, ToolDefinition
 from completion.contract.stream import ChatStream, opening
-from completion.credentials import ApiKey, Key
-from completion.endpoint import FOR_NOTHING, FOR_USAGE, Endpoint, Events, HttpClient, HttpModel, Options, TurnOver, Wait
-from completion.errors import MalformedStreamError, TransportError, TruncatedStreamError
-from completion.frames import secretive
-from completion.lowering import cache_wishes, effort_word, require_request, system_text, unsupported, with_additional
-from completion.sse import DONE, MAX_EVENT_BYTES
+from completion.events.sse import DONE, MAX_EVENT_BYTES
 from completion.transport import Session, Timeout
+from completion.transport.credentials import ApiKey, Key
+from completion.wires import refusals as classify
+from completion.wires.lowering import (
+    cache_wishes,
+    effort_word,
+    require_request,
+    system_text,
+    unsupported,
+    with_additional,
+)
+from completion.wires.turn_order import (
+    Line,
+    ToolCall,
+    count,
+    finish_reason,
+    has_halves,
+    is_too_deep,
+    joined_halves,
+    parse_args,
+    provider_block,
+    string,
+)
 
 if sys.version_info >= (3, 11):
     from typing import Unpack

@@ -15,15 +15,15 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
+from completion.adapters.endpoint import Endpoint, HttpClient, HttpModel, Options, Wait
 from completion.adapters.openai import PATH, assemble, lower
+from completion.contract.errors import ConfigurationError
+from completion.contract.frames import secretive
 from completion.contract.request import ChatRequest
 from completion.contract.stream import ChatStream, opening
-from completion.credentials import ApiKey, CachedToken, Key
-from completion.endpoint import Endpoint, HttpClient, HttpModel, Options, Wait
-from completion.errors import ConfigurationError
-from completion.frames import secretive
-from completion.sse import MAX_EVENT_BYTES
+from completion.events.sse import MAX_EVENT_BYTES
 from completion.transport import Session, Timeout
+from completion.transport.credentials import ApiKey, CachedToken, Key
 
 if sys.version_info >= (3, 11):
     from typing import Unpack

@@ -13,19 +13,19 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from completion.adapters.endpoint import Endpoint, Wait
 from completion.adapters.openai import PATH, assemble, lower
+from completion.contract.errors import ConfigurationError
 from completion.contract.messages import AudioBlock, DocumentBlock, ImageBlock
 from completion.contract.request import ChatRequest
 from completion.contract.stream import ChatStream, opening
-from completion.credentials import ApiKey
-from completion.endpoint import Endpoint, Wait
-from completion.errors import ConfigurationError
-from completion.lowering import unsupported
-from completion.sse import MAX_EVENT_BYTES
+from completion.events.sse import MAX_EVENT_BYTES
 from completion.transport import Session, Timeout
+from completion.transport.credentials import ApiKey
+from completion.wires.lowering import unsupported
 
 if TYPE_CHECKING:
-    from completion.embedded import Server
+    from completion.embedded.server import Server
 
 MODEL = "SmolLM2-135M-Instruct"
 
@@ -166,8 +166,8 @@ class LocalModel:
             payload["messages"] = [*payload["messages"], {"role": "assistant", "content": f"{CALL_BEGINS}\n"}]
 
     def _server(self) -> Server:
-        from completion.embedded import serve
-        from completion.weights import weights_path
+        from completion.embedded.server import serve
+        from completion.embedded.weights import weights_path
 
         path = self._path
         try:

@@ -16,8 +16,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
-from completion import classify
-from completion.assembly import Line, ToolCall, count, finish_reason, has_halves, joined_halves, provider_block, string
+from completion.adapters.endpoint import (
+    FOR_NOTHING,
+    FOR_USAGE,
+    Endpoint,
+    Events,
+    HttpClient,
+    HttpModel,
+    Options,
+    TurnOver,
+    Wait,
+)
 from completion.contract.chunks import (
     FinishReason,
     RedactedReasoning,
@@ -26,6 +35,8 @@ from completion.contract.chunks import (
     TurnFinished,
     Usage,
 )
+from completion.contract.errors import MalformedStreamError, ProviderError, TransportError, TruncatedStreamError
+from completion.contract.frames import secretive
 from completion.contract.messages import (
     AudioBlock,
     Base64Source,
@@ -45,11 +56,11 @@ from completion.contract.messages import (
 )
 from completion.contract.request import ChatRequest, JsonSchema, ToolChoice, ToolDefinition
 from completion.contract.stream import ChatStream, opening
-from completion.credentials import ApiKey, Key
-from completion.endpoint import FOR_NOTHING, FOR_USAGE, Endpoint, Events, HttpClient, HttpModel, Options, TurnOver, Wait
-from completion.errors import MalformedStreamError, ProviderError, TransportError, TruncatedStreamError
-from completion.frames import secretive
-from completion.lowering import (
+from completion.events.sse import DONE, MAX_EVENT_BYTES
+from completion.transport import Session, Timeout
+from completion.transport.credentials import ApiKey, Key
+from completion.wires import refusals as classify
+from completion.wires.lowering import (
     cache_wishes,
     data_uri,
     effort_word,
@@ -59,8 +70,16 @@ from completion.lowering import (
     unsupported,
     with_additional,
 )
-from completion.sse import DONE, MAX_EVENT_BYTES
-from completion.transport import Session, Timeout
+from completion.wires.turn_order import (
+    Line,
+    ToolCall,
+    count,
+    finish_reason,
+    has_halves,
+    joined_halves,
+    provider_block,
+    string,
+)
 
 if sys.version_info >= (3, 11):
     from typing import Unpack

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, fields
 from types import TracebackType
 from typing import TypeVar
 
-from completion.cancel import CancelToken
+from completion.contract.cancel import CancelToken
 from completion.contract.chunks import StreamChunk
+from completion.contract.errors import CompletionError, stream_cancelled
+from completion.contract.frames import clear_ours, is_ours
 from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest
 from completion.contract.turn import Turn, collect
-from completion.errors import CompletionError, stream_cancelled
-from completion.frames import clear_ours, is_ours
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from completion.contract.chunks import (
     Usage,
 )
 from completion.contract.codec import Record, nested
+from completion.contract.errors import CompletionError, TruncatedStreamError
 from completion.contract.markdown import code, document, fenced
 from completion.contract.messages import (
     Block,
@@ -31,7 +32,6 @@ from completion.contract.messages import (
     ToolCallBlock,
 )
 from completion.contract.run import RunFinished, RunStarted
-from completion.errors import CompletionError, TruncatedStreamError
 
 _GOOD_ENDS = (FinishReason.END_TURN, FinishReason.TOOL_USE, FinishReason.STOP_SEQUENCE)
 

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from completion.attempts import require_seconds
-from completion.cancel import CancelToken
+from completion.contract.cancel import CancelToken
+from completion.contract.errors import CompletionError, StreamCancelledError
 from completion.contract.run import Abort, AbortKind
 from completion.engine.middleware import AbortRun
-from completion.errors import CompletionError, StreamCancelledError
-from completion.offload import start_thread
+from completion.offload.pump import start_thread
+from completion.wrappers.attempts import require_seconds
 
 _CANCELLED = Abort("cancelled", "the run was cancelled")
 

@@ -15,14 +15,14 @@ from contextvars import copy_context
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 
-from completion.cancel import CancelToken
+from completion.contract.cancel import CancelToken
 from completion.contract.chunks import FinishReason, ToolCallFinished, ToolCallMalformed, Usage
 from completion.contract.messages import Block, TextBlock, ToolCallBlock, ToolResultBlock
 from completion.contract.turn import Turn
 from completion.engine.bounds import Ending
 from completion.engine.middleware import AbortRun, Hooks, Refusal, RunInfo, returned
 from completion.engine.tools import Tool, ToolContext, ToolError
-from completion.offload import Threads
+from completion.offload.pump import Threads
 
 log = logging.getLogger(__name__)
 

@@ -21,9 +21,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import accumulate
 from typing import Any, Literal, TypeAlias
 
-from completion.attempts import Attempts, Chunks, is_retried, require_model
 from completion.contract.chunks import Usage
 from completion.contract.codec import Record, nested
+from completion.contract.errors import ContextOverflowError, StreamCancelledError
 from completion.contract.messages import (
     Block,
     Message,
@@ -43,8 +43,8 @@ from completion.engine.bounds import RunConfig
 from completion.engine.middleware import AbortRun, Hooks, RunInfo
 from completion.engine.run import RunResult, RunStream, run_chat
 from completion.engine.tools import Tool
-from completion.errors import ContextOverflowError, StreamCancelledError
-from completion.lowering import system_text
+from completion.wires.lowering import system_text
+from completion.wrappers.attempts import Attempts, Chunks, is_retried, require_model
 
 log = logging.getLogger(__name__)
 

@@ -33,11 +33,11 @@ from completion.contract.chunks import (
     ToolCallMalformed,
     ToolCallStarted,
 )
+from completion.contract.errors import ConfigurationError
 from completion.contract.messages import Block, Message, ReasoningBlock, TextBlock, ToolCallBlock, ToolResultBlock
 from completion.contract.request import ChatRequest
 from completion.contract.run import RunFinished
 from completion.engine.middleware import AbortRun, Middleware, Refusal, RunInfo
-from completion.errors import ConfigurationError
 
 _StateT = TypeVar("_StateT")
 

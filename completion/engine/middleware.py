@@ -39,14 +39,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from completion.cancel import CancelToken
+from completion.contract.cancel import CancelToken
 from completion.contract.chunks import StreamChunk, Usage
 from completion.contract.messages import Message, ToolCallBlock, ToolResultBlock
 from completion.contract.request import ChatRequest
 from completion.contract.run import RunFinished
 from completion.contract.turn import Turn
 from completion.engine.tools import Tool
-from completion.retry import RetryEvent
+from completion.wrappers.retry import RetryEvent
 
 
 class AbortRun(Exception):

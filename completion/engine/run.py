@@ -15,8 +15,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from completion.attempts import Chunks, require_model
-from completion.cancel import CancelToken
+from completion.contract.cancel import CancelToken
 from completion.contract.chunks import FinishReason, StreamChunk, ToolCallFinished, Usage
 from completion.contract.codec import Record, nested
 from completion.contract.messages import (
@@ -36,7 +35,8 @@ from completion.engine.bounds import Ending, RunConfig
 from completion.engine.calls import Call, Calls, block_of, distinct
 from completion.engine.middleware import Hooks, RunInfo, returned
 from completion.engine.tools import Tool
-from completion.retry import RetryEvent, watching_retries
+from completion.wrappers.attempts import Chunks, require_model
+from completion.wrappers.retry import RetryEvent, watching_retries
 
 log = logging.getLogger(__name__)
 

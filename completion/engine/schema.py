@@ -18,7 +18,7 @@ from dataclasses import is_dataclass
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
-from completion.errors import ConfigurationError
+from completion.contract.errors import ConfigurationError
 
 try:
     import docstring_parser

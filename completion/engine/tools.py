@@ -28,13 +28,13 @@ from types import MethodType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, get_type_hints, overload
 from uuid import UUID
 
-from completion.assembly import MAX_DEPTH, is_too_deep
-from completion.attempts import require_seconds
-from completion.cancel import CancelToken
+from completion.contract.cancel import CancelToken
 from completion.contract.chunks import Usage
 from completion.contract.codec import Record
 from completion.contract.messages import Block, TextBlock
 from completion.contract.request import ToolDefinition
+from completion.wires.turn_order import MAX_DEPTH, is_too_deep
+from completion.wrappers.attempts import require_seconds
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -119,7 +119,7 @@ class Tool:
             arguments[self._context_name] = context
         result = self.function(**arguments)
         if inspect.isawaitable(result):
-            from completion.aio import run_awaitable  # asyncio is imported where it is used
+            from completion.offload.aio import run_awaitable  # asyncio is imported where it is used
 
             result = run_awaitable(result, context.token)
         return as_blocks(result)

@@ -14,13 +14,13 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 
-from completion.cancel import CancelToken
+from completion.contract.cancel import CancelToken
 from completion.contract.chunks import FinishReason, StreamChunk, TextDelta, TurnFinished
+from completion.contract.errors import TruncatedStreamError, stream_cancelled
 from completion.contract.request import ChatRequest
 from completion.contract.stream import ChatStream
-from completion.errors import TruncatedStreamError, stream_cancelled
-from completion.lowering import require_request
 from completion.testing.server import Pause, WaitFor
+from completion.wires.lowering import require_request
 
 Step = StreamChunk | Exception | Pause | WaitFor
 """A chunk to yield, an error for ``next()`` to raise, or a delay (which ``cancel()`` ends)."""

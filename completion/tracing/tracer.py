@@ -45,9 +45,9 @@ from completion.contract.request import ChatRequest
 from completion.contract.run import RunFinished, RunStarted, StepFinished, StepStarted, ToolResult
 from completion.engine.middleware import Middleware, RunInfo
 from completion.engine.tools import Tool, ToolContext
-from completion.retry import RetryEvent
 from completion.tracing.encoding import MAX_CHARS, encode_text, encoded, json_chars
 from completion.tracing.writer import Writer
+from completion.wrappers.retry import RetryEvent
 
 log = logging.getLogger(__name__)
 

@@ -21,10 +21,10 @@ from requests import Response, Session
 from requests.exceptions import ConnectionError
 from requests.structures import CaseInsensitiveDict
 
-from completion.credentials import Authorization
-from completion.errors import CompletionError, UnsupportedContentError
-from completion.frames import clear_all
+from completion.contract.errors import CompletionError, UnsupportedContentError
+from completion.contract.frames import clear_all
 from completion.transport.body import Body
+from completion.transport.credentials import Authorization
 from completion.transport.exchange import Exchange, opening
 from completion.transport.faults import is_cut, is_foreign, scrubbed
 from completion.transport.session import new_session

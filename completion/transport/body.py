@@ -13,11 +13,11 @@ from typing import Final
 
 import requests
 
-from completion import classify
-from completion.errors import BODY_LIMIT, CompletionError, MalformedStreamError, TransportError
+from completion.contract.errors import BODY_LIMIT, CompletionError, MalformedStreamError, TransportError
 from completion.transport.encoding import Decoder, encoding_of
 from completion.transport.exchange import Exchange
 from completion.transport.faults import is_foreign, scrubbed
+from completion.wires import refusals as classify
 
 READ_SIZE: Final = 64 * 1024
 

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any, Final
 
-from completion.errors import MalformedStreamError, TransportError
+from completion.contract.errors import MalformedStreamError, TransportError
 
 # A body that decodes to more than the first may not be more than so many times as large as what was sent.
 _FREE_BYTES: Final = 16 * 1024 * 1024

@@ -13,9 +13,8 @@ from typing import Any
 
 import urllib3
 
-from completion.cancel import CancelToken
-from completion.credentials import Authorization
-from completion.errors import (
+from completion.contract.cancel import CancelToken
+from completion.contract.errors import (
     CompletionError,
     DeadlineExceededError,
     IdleTimeoutError,
@@ -23,6 +22,7 @@ from completion.errors import (
     TransportError,
     stream_cancelled,
 )
+from completion.transport.credentials import Authorization
 from completion.transport.faults import explained, is_cut, plain
 from completion.transport.timeout import Timeout
 

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 import requests
 import urllib3
 
-from completion.credentials import Authorization
-from completion.errors import (
+from completion.contract.errors import (
     CompletionError,
     ConfigurationError,
     ConnectTimeoutError,
@@ -18,6 +17,7 @@ from completion.errors import (
     TransportError,
     shortage,
 )
+from completion.transport.credentials import Authorization
 from completion.transport.timeout import Timeout
 
 _OF_THE_WIRE = (OSError, ValueError, http.client.HTTPException, urllib3.exceptions.HTTPError)

@@ -17,13 +17,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, overload
 
-from completion.attempts import require_seconds
-from completion.cancel import CancelToken
+from completion.contract.cancel import CancelToken
 from completion.contract.chunks import StreamChunk
 from completion.web.protocols import ErrorInfo, NdJson, Protocol, Rendering, Sse, Text, explain
 from completion.web.ui import UiMessages
 from completion.web.ui_request import read_ui_messages
 from completion.web.wsgi import WsgiBody
+from completion.wrappers.attempts import require_seconds
 
 if TYPE_CHECKING:
     from completion.web.asgi import AsgiBody

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator
 from typing import Final
 
-from completion.aio import AsyncChatStream, Paced
 from completion.contract.chunks import StreamChunk
-from completion.errors import StreamCancelledError
+from completion.contract.errors import StreamCancelledError
+from completion.offload.aio import AsyncChatStream, Paced
 from completion.web.protocols import Rendering
 from completion.web.wsgi import SOON_SECONDS
 

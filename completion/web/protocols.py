@@ -15,10 +15,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
-from completion.attempts import in_short
 from completion.contract.chunks import StreamChunk, TextDelta, TurnFinished
-from completion.contract.run import Abort, RunFinished, RunStarted, StepFinished, StepStarted
-from completion.errors import (
+from completion.contract.errors import (
     CompletionError,
     ContentFilterError,
     ContextOverflowError,
@@ -29,6 +27,8 @@ from completion.errors import (
     TransportError,
     TruncatedStreamError,
 )
+from completion.contract.run import Abort, RunFinished, RunStarted, StepFinished, StepStarted
+from completion.wrappers.attempts import in_short
 
 log = logging.getLogger(__name__)
 

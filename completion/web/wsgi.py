@@ -14,10 +14,10 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
-from completion.cancel import CancelToken
+from completion.contract.cancel import CancelToken
 from completion.contract.chunks import StreamChunk
-from completion.errors import StreamCancelledError, stream_cancelled
-from completion.offload import Pump, Threads
+from completion.contract.errors import StreamCancelledError, stream_cancelled
+from completion.offload.pump import Pump, Threads
 from completion.web.client import client_of
 from completion.web.protocols import Rendering
 

@@ -15,9 +15,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 
+from completion.contract.errors import Permanent, Transient
 from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest
-from completion.errors import Permanent, Transient
 from completion.testing.conformance import streams, wires
 from completion.testing.conformance.answers import answers_of
 from completion.testing.conformance.subject import Aside, Subject

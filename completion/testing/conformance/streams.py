@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
 from typing import Any
 
-from completion.cancel import CancelToken
+from completion.contract.cancel import CancelToken
 from completion.contract.chunks import (
     ReasoningDelta,
     ReasoningFinished,
@@ -24,9 +24,9 @@ from completion.contract.chunks import (
     TurnFinished,
     Usage,
 )
+from completion.contract.errors import StreamCancelledError
 from completion.contract.model import CompletionModel
 from completion.contract.stream import ChatStream
-from completion.errors import StreamCancelledError
 from completion.testing.conformance.answers import said
 from completion.testing.conformance.subject import Aside, Stream, Subject, attempted, drained
 

@@ -14,9 +14,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from completion.contract.chunks import StreamChunk, TurnFinished
+from completion.contract.errors import CompletionError, Permanent, Retryable, StreamCancelledError, Transient
 from completion.contract.model import CompletionModel
 from completion.contract.stream import ChatStream
-from completion.errors import CompletionError, Permanent, Retryable, StreamCancelledError, Transient
 from completion.testing.conformance.answers import broken, said
 from completion.testing.conformance.subject import Aside, Stream, Subject, attempted, drained
 from completion.testing.server import Cut, Framing, Piece, ProviderServer, Reply, Stall, WaitFor, event

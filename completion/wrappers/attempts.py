@@ -17,11 +17,9 @@ from contextlib import suppress
 from contextvars import ContextVar
 from typing import ParamSpec, TypeVar
 
-from completion.cancel import CancelToken
+from completion.contract.cancel import CancelToken
 from completion.contract.chunks import StreamChunk
-from completion.contract.model import CompletionModel
-from completion.contract.stream import ChatStream, response_of
-from completion.errors import (
+from completion.contract.errors import (
     Permanent,
     Retryable,
     StreamCancelledError,
@@ -30,6 +28,8 @@ from completion.errors import (
     TruncatedStreamError,
     stream_cancelled,
 )
+from completion.contract.model import CompletionModel
+from completion.contract.stream import ChatStream, response_of
 
 log = logging.getLogger(__name__)
 

@@ -9,11 +9,11 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
-from completion.attempts import Attempts, Chunks, in_short, is_retried, require_model, verdict
+from completion.contract.errors import CompletionError, InvalidRequestError, StreamCancelledError, Transient
 from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest
 from completion.contract.stream import ChatStream, opening
-from completion.errors import CompletionError, InvalidRequestError, StreamCancelledError, Transient
+from completion.wrappers.attempts import Attempts, Chunks, in_short, is_retried, require_model, verdict
 
 log = logging.getLogger(__name__)
 

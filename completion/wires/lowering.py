@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from completion.contract.errors import UnsupportedContentError
 from completion.contract.messages import Base64Source, ToolResultBlock
 from completion.contract.request import ChatRequest
-from completion.errors import UnsupportedContentError
 
 
 def merged(body: Any, patch: Any) -> Any:

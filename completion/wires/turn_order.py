@@ -30,7 +30,7 @@ from completion.contract.chunks import (
     ToolCallMalformed,
     ToolCallStarted,
 )
-from completion.errors import MalformedStreamError
+from completion.contract.errors import MalformedStreamError
 
 MAX_DEPTH = 100
 """How many objects and lists may stand inside each other in what a model sends. What is nested deeper can be read, and

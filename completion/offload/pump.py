@@ -22,9 +22,9 @@ from contextvars import copy_context
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
-from completion.cancel import CancelToken
+from completion.contract.cancel import CancelToken
 from completion.contract.chunks import StreamChunk
-from completion.errors import ConfigurationError
+from completion.contract.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from completion.errors import CompletionError, ConfigurationError, TransportError
-from completion.frames import is_from_signal_handler
+from completion.contract.errors import CompletionError, ConfigurationError, TransportError
+from completion.contract.frames import is_from_signal_handler
 
 log = logging.getLogger(__name__)
 

@@ -20,11 +20,11 @@ from itertools import repeat
 from random import SystemRandom
 from typing import Any
 
-from completion.attempts import Attempts, Chunks, in_short, is_retried, require_model, verdict
+from completion.contract.errors import StreamCancelledError, Transient
 from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest
 from completion.contract.stream import ChatStream, opening
-from completion.errors import StreamCancelledError, Transient
+from completion.wrappers.attempts import Attempts, Chunks, in_short, is_retried, require_model, verdict
 
 log = logging.getLogger(__name__)
 

@@ -12,11 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, TypedDict
 from urllib.parse import urlsplit
 
-from completion import classify
 from completion.contract.chunks import StreamChunk
-from completion.contract.stream import ChatStream, ResponseInfo
-from completion.credentials import ApiKey, Key
-from completion.errors import (
+from completion.contract.errors import (
     AuthenticationError,
     CompletionError,
     ConfigurationError,
@@ -24,9 +21,12 @@ from completion.errors import (
     ProviderError,
     StreamError,
 )
-from completion.frames import clear_all
-from completion.sse import json_events
+from completion.contract.frames import clear_all
+from completion.contract.stream import ChatStream, ResponseInfo
+from completion.events.sse import json_events
 from completion.transport import Body, Session, Timeout, Transport, is_foreign
+from completion.transport.credentials import ApiKey, Key
+from completion.wires import refusals as classify
 
 Events = Iterator[tuple[str, Any]]
 """Name and JSON value of each event."""

@@ -19,15 +19,15 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
-from completion.attempts import Chunks, require_model
-from completion.cancel import CancelToken
+from completion.contract.cancel import CancelToken
 from completion.contract.chunks import StreamChunk, TurnFinished
+from completion.contract.errors import CompletionError, stream_cancelled
 from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest
 from completion.contract.stream import ResponseInfo, response_of
 from completion.contract.turn import Turn, TurnSoFar
-from completion.errors import CompletionError, stream_cancelled
-from completion.offload import Pump, Threads
+from completion.offload.pump import Pump, Threads
+from completion.wrappers.attempts import Chunks, require_model
 
 T = TypeVar("T")
 

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from completion.errors import ConfigurationError, shortage
+from completion.contract.errors import ConfigurationError, shortage
 
 CHUNK_BYTES = 1 << 20
 ROOT_UID = 0

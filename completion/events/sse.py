@@ -18,7 +18,7 @@ from typing import Any
 
 import sseclient
 
-from completion.errors import BODY_LIMIT, MalformedStreamError, TransportError
+from completion.contract.errors import BODY_LIMIT, MalformedStreamError, TransportError
 
 if not hasattr(sseclient.SSEClient, "events"):
     raise ImportError(

@@ -33,9 +33,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from completion.attempts import Chunks, in_short, require_model
-from completion.cancel import CancelToken
+from completion.contract.cancel import CancelToken
 from completion.contract.chunks import FinishReason, StreamChunk, TurnFinished, Usage
+from completion.contract.errors import ConfigurationError, StreamCancelledError
 from completion.contract.messages import (
     AudioBlock,
     Base64Source,
@@ -59,9 +59,9 @@ from completion.contract.stream import ChatStream, ResponseInfo, opening, respon
 from completion.contract.turn import Turn, TurnSoFar
 from completion.engine.middleware import Middleware, RunInfo, base_url_of
 from completion.engine.tools import Tool, ToolContext
-from completion.errors import ConfigurationError, StreamCancelledError
-from completion.lowering import require_request
 from completion.version import __version__
+from completion.wires.lowering import require_request
+from completion.wrappers.attempts import Chunks, in_short, require_model
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context

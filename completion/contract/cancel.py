@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import NamedTuple
 
-from completion.errors import StreamCancelledError
+from completion.contract.errors import StreamCancelledError
 
 log = logging.getLogger(__name__)
 

@@ -28,9 +28,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from completion.errors import ConfigurationError
-from completion.offload import start_thread
-from completion.weights import install_command, require_descriptors
+from completion.contract.errors import ConfigurationError
+from completion.embedded.weights import install_command, require_descriptors
+from completion.offload.pump import start_thread
 
 HOST = "127.0.0.1"
 

@@ -20,7 +20,7 @@ from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from completion.errors import (
+from completion.contract.errors import (
     AuthenticationError,
     CompletionError,
     ConfigurationError,

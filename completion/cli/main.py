@@ -22,7 +22,7 @@ from types import FrameType
 from typing import NoReturn, TypeAlias
 
 from completion import registry
-from completion.cancel import CancelToken
+from completion.contract.cancel import CancelToken
 from completion.contract.chunks import (
     ReasoningDelta,
     StreamChunk,
@@ -32,11 +32,7 @@ from completion.contract.chunks import (
     TurnFinished,
     Usage,
 )
-from completion.contract.messages import Block, TextBlock
-from completion.contract.request import ChatRequest
-from completion.contract.run import RunFinished, ToolResult
-from completion.engine import Conversation, Middleware, Tool, run_chat, tool
-from completion.errors import (
+from completion.contract.errors import (
     CompletionError,
     ConfigurationError,
     ProviderError,
@@ -45,6 +41,10 @@ from completion.errors import (
     TransportError,
     UnsupportedContentError,
 )
+from completion.contract.messages import Block, TextBlock
+from completion.contract.request import ChatRequest
+from completion.contract.run import RunFinished, ToolResult
+from completion.engine import Conversation, Middleware, Tool, run_chat, tool
 from completion.terminal import harmless, harmless_json, one_line, terminal_width
 from completion.tracing import JsonTracer, timeline
 from completion.version import __version__

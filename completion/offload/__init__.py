@@ -1,0 +1,1 @@
+"""Reading a blocking stream in a worker thread, for code that must not block."""

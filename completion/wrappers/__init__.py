@@ -1,0 +1,1 @@
+"""Models around other models: retrying a call, and falling back to another model."""
