@@ -16,7 +16,7 @@ import trustme
 from filelock import FileLock
 
 from completion.testing import ProviderServer
-from tests.wires import IS_SAMPLED
+from tests.wire_pieces import IS_SAMPLED
 
 # A busy machine is no fault of the code.
 hypothesis.settings.register_profile("no deadline", deadline=None, max_examples=20 if IS_SAMPLED else 100)

@@ -13,8 +13,8 @@ import pytest
 from completion import CompletionError
 from completion.terminal import harmless, harmless_json, one_line, showable
 from completion.testing import ProviderServer, Reply
+from tests.cli.test_cli import Terminal, delta, end, environment, run
 from tests.loopback import HI, model_of
-from tests.test_cli import Terminal, delta, end, environment, run
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWarning")
 

@@ -51,7 +51,7 @@ from completion import (
     collect,
 )
 from completion.testing import Cut, ProviderServer, Reply, WaitFor, event
-from tests.wires import cuts_of, order_faults, read_to_the_end
+from tests.wire_pieces import cuts_of, order_faults, read_to_the_end
 
 KEY = "sk-ant-api03-secret"
 HI = ChatRequest("hi")

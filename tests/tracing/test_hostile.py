@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from completion.terminal import harmless
 from completion.tracing.timeline import show
-from tests.test_timeline import ERROR, START_MS, Trace, run_with_tools, shown
+from tests.tracing.test_timeline import ERROR, START_MS, Trace, run_with_tools, shown
 
 HOSTILE = "\x1b[2J\u202e\u2028\r\nx"
 

@@ -52,7 +52,7 @@ from completion import (
 from completion.adapters.anthropic import assemble, lower
 from completion.adapters.endpoint import FOR_NOTHING, FOR_USAGE
 from completion.events.sse import DONE, json_events
-from tests.wires import calls_in, chunks_of, events, interleaved, order_faults
+from tests.wire_pieces import calls_in, chunks_of, events, interleaved, order_faults
 
 
 def start(**fields: Any) -> dict[str, Any]:

@@ -50,7 +50,7 @@ from completion import (
     UrlSource,
     Usage,
 )
-from tests.wires import IS_SAMPLED
+from tests.wire_pieces import IS_SAMPLED
 
 # --- strategies: every class of the contract -------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from completion import (
     ToolCallStarted,
 )
 from completion.wires.turn_order import Line, ToolCall, made_up_call_id, parse_args
-from tests.wires import interleaved, order_faults
+from tests.wire_pieces import interleaved, order_faults
 
 
 def closed(*arguments: str) -> StreamChunk:

@@ -14,9 +14,9 @@ from completion.adapters import anthropic, openai
 from completion.testing import Pause, ProviderServer, Reply, Trickle, event
 from completion.testing.server import Piece
 from completion.transport import body as transport_body
+from tests.adapters.test_adapters import ADAPTERS, Adapter, adapters
 from tests.loopback import HI, PATIENCE_S, model_of, text
-from tests.test_adapters import ADAPTERS, Adapter, adapters
-from tests.test_timeouts import NO_CHUNK, SILENCE, TOO_LONG, Clock, assert_ends
+from tests.transport.test_timeouts import NO_CHUNK, SILENCE, TOO_LONG, Clock, assert_ends
 
 EVERY_S: Final = 0.05
 FAR_TOO_LONG_S: Final = 4.0

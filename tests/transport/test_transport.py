@@ -40,7 +40,7 @@ from completion.testing.server import Piece
 from completion.transport import body as transport_body
 from tests.loopback import DONE, END, HI, KEY, PATIENCE_S, Caught, first_text, model_at, model_of, silent_listener, text
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 TURN = Reply(text("Hello"), END)
 
 

@@ -37,7 +37,7 @@ tiny = PackagedWeights("Tiny", "tiny-weights==1.0", "tiny_weights/tiny.gguf",
                        hashlib.sha256(content).hexdigest(), len(content))
 print(weights_path(tiny, cache_dir=Path(sys.argv[1])))
 """
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from completion.embedded.weights import weights_path
 pytest.importorskip("xllamacpp")
 pytestmark = pytest.mark.usefixtures("turn_at_the_model")
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PRELUDE = """
 import os, sys, threading, time, warnings
 import requests

@@ -45,9 +45,9 @@ from completion import (
     run_chat,
 )
 from completion.testing import Cut, ProviderServer, Reply, Reset, Stall, event
+from tests.adapters.test_adapters import ADAPTERS, AZURE, Adapter
 from tests.loopback import END, KEY, PATIENCE_S, Caught, model_of, silent_listener, text
-from tests.test_adapters import ADAPTERS, AZURE, Adapter
-from tests.wires import body, calls, delta, piece
+from tests.wire_pieces import body, calls, delta, piece
 
 PROMPT: Final = "a very private question"
 ASKED: Final = ChatRequest(PROMPT, system_prompt=PROMPT)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from completion.testing import ProviderServer, Reply, Stall
-from tests.test_cli import Terminal, delta, end, environment
+from tests.cli.test_cli import Terminal, delta, end, environment
 
 pytest.importorskip("pydantic")
 pytestmark = pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWarning")
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWa
 COMMAND = Path(sys.executable).with_name("completion")
 """Not ``python -m``, which puts the current folder on the path by itself."""
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 TOOLS = """
 import threading

@@ -52,7 +52,7 @@ from completion.transport.credentials import ApiKey
 from completion.wires.lowering import merged
 from completion.wires.turn_order import MAX_DEPTH, Line, ToolCall, parse_args
 from tests.loopback import HI, KEY, PATIENCE_S, Caught, model_at
-from tests.wires import calls, delta, events, piece
+from tests.wire_pieces import calls, delta, events, piece
 
 TOOLS = delta("tool_calls")
 

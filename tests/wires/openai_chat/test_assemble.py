@@ -47,7 +47,7 @@ from completion.adapters.endpoint import FOR_NOTHING, FOR_USAGE
 from completion.adapters.openai import assemble
 from completion.events.sse import DONE
 from completion.wires.turn_order import parse_args
-from tests.wires import calls, calls_in, delta, events, interleaved, order_faults, piece
+from tests.wire_pieces import calls, calls_in, delta, events, interleaved, order_faults, piece
 
 STOP = delta("stop")
 TOOLS = delta("tool_calls")

@@ -17,9 +17,9 @@ from completion import MalformedStreamError, Permanent, ServerError, TransportEr
 from completion.contract.errors import BODY_LIMIT
 from completion.testing import ProviderServer, Reply, Stall
 from completion.transport.encoding import Decoder, encoding_of
+from tests.adapters.test_adapters import Adapter, adapters
 from tests.loopback import END, HI, model_of, text
-from tests.test_adapters import Adapter, adapters
-from tests.wires import chunks_of
+from tests.wire_pieces import chunks_of
 
 ANSWER: Final = text("Hel") + text("lo") + END
 NOISE: Final = random.Random(7).randbytes(30_000) + b"a" * 200_000

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from completion.contract.errors import MalformedStreamError, TransportError
 from completion.events.sse import DONE, MAX_EVENT_BYTES, _Runs, json_events
-from tests.wires import IS_SAMPLED, chunks_of
+from tests.wire_pieces import IS_SAMPLED, chunks_of
 
 SPLITS = pytest.mark.parametrize("split", [None, 7, 1], ids=["whole", "sevens", "byte by byte"])
 
