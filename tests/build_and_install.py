@@ -35,7 +35,9 @@ def main(scratch: Path) -> None:
     assert not any(name.startswith("tests/") for name in names), "the wheel holds the tests"
     with tarfile.open(sdist) as archive:
         inside = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"setup.py", "LICENSE", "README.rst", "tests/contract/test_json.py", "tox.ini"} <= inside, "the sdist is not whole"
+    assert {"setup.py", "LICENSE", "README.rst", "tests/contract/test_json.py", "tox.ini"} <= inside, (
+        "the sdist is not whole"
+    )
     home = scratch / "fresh"
     venv.create(home, clear=True, with_pip=True)
     python = home / ("Scripts" if sys.platform == "win32" else "bin") / "python"

@@ -24,8 +24,9 @@ from completion import (
     TurnFinished,
     Usage,
 )
-from completion.adapters import anthropic, openai
 from completion.testing.scripted import Step
+from completion.wires.anthropic.lower import lower as lower_anthropic
+from completion.wires.openai_chat.lower import lower as lower_openai
 
 
 def called(name: str, call_id: str = "c1", **args: Any) -> list[StreamChunk]:
@@ -81,8 +82,8 @@ def check_history(messages: Sequence[Message], *, left: Sequence[str] = ()) -> N
     if left:
         messages = [*messages, Message.user([ToolResultBlock(call_id, "done") for call_id in left])]
     request = ChatRequest([Message.user("Hi"), *messages, Message.user("And now?")])
-    anthropic.lower(request, "m")
-    openai.lower(request, "m")
+    lower_anthropic(request, "m")
+    lower_openai(request, "m")
 
 
 class Seen(Middleware):

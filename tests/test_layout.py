@@ -50,21 +50,21 @@ DOORS = {
     "filelock": "embedded.weights",
     "platformdirs": "embedded.weights",
     "subprocess": "embedded.weights",
-    "asyncio": "offload.aio",
+    "asyncio": "offload",
     "IPython": "notebook",
     "pydantic": "engine.schema",
     "pydantic_core": "engine.schema",
     "docstring_parser": "engine.schema",
     "typing_extensions": "engine.schema",
-    "regex": "engine.guards",
+    "regex": "engine.redaction",
     "opentelemetry": "otel",
 }
 
 # What may import inside of a function: what is optional, and what would double the time of `import completion`.
 LAZY = {
     "", "contract.codec", "adapters.local", "embedded.server", "embedded.weights", "registry", "wrappers.retry",
-    "engine.results", "engine.tools", "engine.guards", "otel.spans", "otel.middleware", "otel.traced",
-    "otel.attributes", "web", "notebook", "cli.main", "cli.options",
+    "engine.results", "engine.tools", "engine.redaction", "otel.spans", "otel.middleware", "otel.traced",
+    "otel.attributes", "web", "notebook", "cli.main", "cli.options", "cli.chat",
 }  # fmt: skip
 
 # What may be longer than MAX_LINES or MAX_FUNCTION_LINES: tables and templates.

@@ -10,7 +10,7 @@ import pytest
 
 import completion
 from completion import AnthropicModel, AzureOpenAIModel, CompletionModel, ConfigurationError, LocalModel, OpenAIModel
-from completion.adapters.endpoint import HttpModel
+from completion.adapters.account import HttpModel
 from completion.registry import families, family
 
 ACME = """

@@ -15,8 +15,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
-from completion.adapters.endpoint import Endpoint, HttpClient, HttpModel, Options, Wait
-from completion.adapters.openai import PATH, assemble, lower
+from completion.adapters.account import HttpClient, HttpModel, Options
+from completion.adapters.endpoint import Endpoint, Wait
+from completion.adapters.openai import PATH
 from completion.contract.errors import ConfigurationError
 from completion.contract.frames import secretive
 from completion.contract.request import ChatRequest
@@ -24,6 +25,8 @@ from completion.contract.stream import ChatStream, opening
 from completion.events.sse import MAX_EVENT_BYTES
 from completion.transport import Session, Timeout
 from completion.transport.credentials import ApiKey, CachedToken, Key
+from completion.wires.openai_chat.assemble import assemble
+from completion.wires.openai_chat.lower import lower
 
 if sys.version_info >= (3, 11):
     from typing import Unpack

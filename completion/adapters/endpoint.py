@@ -8,8 +8,8 @@ And what their clients and models have in common: an endpoint, which the models 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, TypedDict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 from completion.contract.chunks import StreamChunk
@@ -25,24 +25,9 @@ from completion.contract.frames import clear_all
 from completion.contract.stream import ChatStream, ResponseInfo
 from completion.events.sse import json_events
 from completion.transport import Body, Session, Timeout, Transport, is_foreign
-from completion.transport.credentials import ApiKey, Key
+from completion.transport.credentials import ApiKey
 from completion.wires import refusals as classify
-
-Events = Iterator[tuple[str, Any]]
-"""Name and JSON value of each event."""
-
-TurnOver = Callable[[float | None], None]
-"""To be called when the provider's end of turn has been read: with the seconds to wait for all that follows. A later
-call can only shorten the wait. With None, more of the answer came, and the next part is waited for like any other."""
-
-FOR_USAGE = 5.0
-"""Seconds after a finish reason: counters and late errors come behind it."""
-FOR_NOTHING = 0.5
-"""Seconds after the last word of a turn, which some servers leave the connection open behind."""
-
-Assemble = Callable[[Events, TurnOver], Iterator[StreamChunk]]
-"""From events to chunks."""
-
+from completion.wires.wire import FOR_NOTHING, Assemble
 
 Wait = Timeout | float | tuple[float | None, float | None]
 """A Timeout, or what ``requests`` takes as one."""
@@ -51,17 +36,6 @@ Wait = Timeout | float | tuple[float | None, float | None]
 # https://www.rfc-editor.org/rfc/rfc9110#section-5.5
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"(?:[!-~\xa0-\xff][\t -~\xa0-\xff]*)?")
-
-
-class Options(TypedDict, total=False):
-    """What every HTTP adapter can be given."""
-
-    api_key: Key | None
-    base_url: str | None
-    timeout: Wait
-    session: Session | None
-    headers: Mapping[str, str] | None
-    max_event_bytes: int
 
 
 class Endpoint:
@@ -167,52 +141,6 @@ class Endpoint:
 
     def __repr__(self) -> str:
         return f"<Endpoint {self._provider} {self.base_url}>"
-
-
-class HttpClient:
-    """What the clients of HTTP adapters have in common. ``_endpoint`` is set by each."""
-
-    name: ClassVar[str]
-    key_variable: ClassVar[str]
-    _endpoint: Endpoint
-
-    @property
-    def base_url(self) -> str:
-        return self._endpoint.base_url
-
-    def close(self) -> None:
-        """Close the pooled connections; the client can still be used, and opens new ones."""
-        self._endpoint.close()
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(base_url={self.base_url!r})"
-
-
-class HttpModel:
-    """What the models of HTTP adapters have in common: an id, and a client that is shared or their own."""
-
-    client_class: ClassVar[type[HttpClient]]
-
-    def __init__(self, model: str, client: HttpClient | None, options: Mapping[str, Any]) -> None:
-        if not isinstance(model, str):
-            raise TypeError(f"the model id must be a str, got {type(model).__name__}")
-        if not model:
-            raise ConfigurationError("the model id is empty", provider=self.client_class.name)
-        if client is not None and options:
-            raise TypeError(f"give options to the client, not to a model that shares it: {', '.join(options)}")
-        self.model = model
-        self._client = client or self.client_class(**options)
-
-    @property
-    def base_url(self) -> str:
-        return self._client.base_url
-
-    def close(self) -> None:
-        """Close the pooled connections of the client; both can still be used, and open new ones."""
-        self._client.close()
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.model!r}, base_url={self.base_url!r})"
 
 
 def _checked(base_url: str, provider: str) -> str:

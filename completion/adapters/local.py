@@ -14,57 +14,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from completion.adapters.endpoint import Endpoint, Wait
-from completion.adapters.openai import PATH, assemble, lower
+from completion.adapters.openai import PATH
 from completion.contract.errors import ConfigurationError
 from completion.contract.messages import AudioBlock, DocumentBlock, ImageBlock
 from completion.contract.request import ChatRequest
 from completion.contract.stream import ChatStream, opening
+from completion.embedded.template import CALL_BEGINS, CALL_ENDS, CHAT_TEMPLATE
 from completion.events.sse import MAX_EVENT_BYTES
 from completion.transport import Session, Timeout
 from completion.transport.credentials import ApiKey
 from completion.wires.lowering import unsupported
+from completion.wires.openai_chat.assemble import assemble
+from completion.wires.openai_chat.lower import lower
 
 if TYPE_CHECKING:
     from completion.embedded.server import Server
 
 MODEL = "SmolLM2-135M-Instruct"
-
-CALL_BEGINS, CALL_ENDS = "<tool_call>", "</tool_call>"
-
-# SmolLM2's own chat template has no place for tools. This one writes what that one does, letter by letter, and with
-# tools what Hermes and Qwen were trained on: llama.cpp knows it, and holds the arguments of a call to their schema.
-CHAT_TEMPLATE = r"""
-{%- if tools %}
-    {{- '<|im_start|>system\n' }}
-    {%- if messages[0].role == 'system' %}
-        {{- messages[0].content + '\n\n' }}
-    {%- endif %}
-    {{- 'You can call these functions:\n<tools>' }}
-    {%- for tool in tools %}
-        {{- '\n' + (tool | tojson) }}
-    {%- endfor %}
-    {{- '\n</tools>\n\nTo call one, write its name and its arguments as JSON:\n' }}
-    {{- '<tool_call>\n{"name": <name>, "arguments": <arguments>}\n</tool_call><|im_end|>\n' }}
-{%- elif messages[0].role != 'system' %}
-    {{- '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}
-{%- endif %}
-{%- for message in messages %}
-    {%- if message.role == 'tool' %}
-        {{- '<|im_start|>user\n<tool_response>\n' + message.content + '\n</tool_response><|im_end|>\n' }}
-    {%- elif not (tools and loop.first and message.role == 'system') %}
-        {{- '<|im_start|>' + message.role + '\n' + (message.content or '') }}
-        {%- for call in message.tool_calls or [] %}
-            {{- '\n' if message.content or not loop.first }}
-            {{- '<tool_call>\n{"name": ' + (call.function.name | tojson) }}
-            {{- ', "arguments": ' + (call.function.arguments | tojson) + '}\n</tool_call>' }}
-        {%- endfor %}
-        {{- '<|im_end|>\n' }}
-    {%- endif %}
-{%- endfor %}
-{%- if add_generation_prompt %}
-    {{- '<|im_start|>assistant\n' }}
-{%- endif %}
-""".strip()
 
 
 class LocalModel:

@@ -8,66 +8,43 @@ completion trace trace.jsonl
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
 import os
-import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
-from importlib import import_module
-from operator import attrgetter
-from types import FrameType
-from typing import NoReturn, TypeAlias
+from collections.abc import Iterable, Sequence
+from contextlib import closing, suppress
 
 from completion import registry
-from completion.contract.cancel import CancelToken
+from completion.cli.chat import _chat
+from completion.cli.options import (
+    BROKEN_PIPE,
+    FAILED,
+    INTERRUPTED,
+    OK,
+    _End,
+    _more_help,
+    _Parser,
+    _parser,
+    _refusing,
+    _report,
+    _report_end,
+    _tell,
+    _tools,
+    _tracing,
+)
+from completion.cli.screen import _Screen
 from completion.contract.chunks import (
-    ReasoningDelta,
     StreamChunk,
-    TextDelta,
-    ToolCallFinished,
-    ToolCallMalformed,
-    TurnFinished,
-    Usage,
 )
 from completion.contract.errors import (
     CompletionError,
     ConfigurationError,
-    ProviderError,
-    StreamCancelledError,
-    StreamError,
-    TransportError,
-    UnsupportedContentError,
 )
-from completion.contract.messages import Block, TextBlock
 from completion.contract.request import ChatRequest
-from completion.contract.run import RunFinished, ToolResult
-from completion.engine import Conversation, Middleware, Tool, run_chat, tool
-from completion.terminal import harmless, harmless_json, one_line, terminal_width
-from completion.tracing import JsonTracer, timeline
+from completion.engine import run_chat
+from completion.terminal import harmless_json, one_line
+from completion.tracing import timeline
 from completion.version import __version__
-
-OK = 0
-FAILED = 1
-WRONG_USAGE = 2
-INTERRUPTED = 130
-BROKEN_PIPE = 141
-
-# The first class that fits counts.
-EXIT_CODES: tuple[tuple[type[CompletionError], int, str], ...] = (
-    (ConfigurationError, 3, "not set up: no key, unknown family, missing extra"),
-    (UnsupportedContentError, 3, ""),
-    (ProviderError, 4, "the provider refused"),
-    (TransportError, 5, "the network failed, or a timeout is over"),
-    (StreamError, 6, "the answer broke off or could not be read"),
-    (StreamCancelledError, INTERRUPTED, ""),
-)
-
-_DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
-
-_End: TypeAlias = TurnFinished | RunFinished
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -178,85 +155,6 @@ def _print_json(chunks: Iterable[StreamChunk]) -> _End | None:
 # --- chat --------------------------------------------------------------------------------------------------------
 
 
-def _chat(arguments: Sequence[str]) -> int:
-    about = "Talk with a model. Ctrl-C stops the answer, Ctrl-D or /quit ends, /clear forgets what was said."
-    parser = _parser("completion chat", about, _exit_code_table())
-    options = parser.parse_args(arguments)
-    tools = _tools(parser, options)
-    with _tracing(parser, options) as middleware:
-        with _refusing(parser):  # a bad option is told before the first question
-            new = Conversation(
-                registry.model(options.model),
-                system_prompt=options.system,
-                tools=tools,
-                middleware=middleware,
-                max_tokens=options.max_tokens,
-                temperature=options.temperature,
-            )
-        return _talk(new, options)
-
-
-def _talk(new: Conversation, options: argparse.Namespace) -> int:
-    """Question after question; returns the exit code."""
-    is_terminal = sys.stdin.isatty()
-    if is_terminal:
-        with suppress(ImportError):  # line editing and history; Windows has none
-            import readline  # noqa: F401
-        who = one_line(f"{new.model.name}:{new.model.model}")
-        print(f"{who} - Ctrl-C stops the answer, Ctrl-D ends", file=sys.stderr)
-    conversation = new.fork()
-    failure = OK
-    while True:
-        try:
-            line = input("> " if is_terminal else "").strip()
-        except EOFError:
-            break
-        except KeyboardInterrupt:
-            print(file=sys.stderr)
-            continue
-        if line == "/quit":
-            break
-        if line == "/clear":
-            conversation = new.fork()
-        elif line:
-            failure = _exchange(conversation, line, options) or failure
-    if is_terminal:
-        print(file=sys.stderr)
-    return OK if is_terminal else failure
-
-
-def _exchange(conversation: Conversation, line: str, options: argparse.Namespace) -> int:
-    """One question and its answer, and its exit code. What a failed answer has said is forgotten."""
-    try:
-        with _ctrl_c_cancels(), closing(conversation.stream(line)) as run:
-            end = _Screen().show(run)
-    except CompletionError as error:
-        return _report(error)
-    except KeyboardInterrupt:
-        print("\n(stopped)", file=sys.stderr)
-        return OK
-    _report_end(end, options, is_noted=True)
-    return OK
-
-
-@contextmanager
-def _ctrl_c_cancels() -> Iterator[None]:
-    """Ctrl-C ends the runs that are begun inside, which keeps what they have said; a second one breaks them off."""
-    token = CancelToken()
-
-    def interrupted(number: int, frame: FrameType | None) -> None:
-        if token.cancelled:
-            raise KeyboardInterrupt
-        token.cancel()
-
-    before = signal.signal(signal.SIGINT, interrupted)
-    try:
-        with token:
-            yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 # --- trace -------------------------------------------------------------------------------------------------------
 
 
@@ -299,215 +197,3 @@ def _models() -> int:
 
 
 # --- what they share ---------------------------------------------------------------------------------------------
-
-
-class _Screen:
-    """Prints text as it arrives; on a terminal also, dim, what the model thinks and what its tools do."""
-
-    def __init__(self) -> None:
-        self._is_terminal = sys.stdout.isatty()
-        self._dim, self._plain = ("", "") if os.environ.get("NO_COLOR") else (_DIM, _PLAIN)
-        self._in_reasoning = False
-        self._at_line_start = True
-        self._names: dict[str, str] = {}
-
-    def show(self, chunks: Iterable[StreamChunk]) -> _End | None:
-        """Print the chunks; returns the end of it. The terminal is left plain whatever happens."""
-        end: _End | None = None
-        try:
-            for chunk in chunks:
-                match chunk:
-                    case TextDelta(delta):
-                        self._leave_reasoning()
-                        self._write(delta)
-                    case ReasoningDelta(delta) if self._is_terminal:
-                        self._enter_reasoning()
-                        self._write(delta)
-                    case ToolCallFinished(call_id, name, args):
-                        self._names[call_id] = name
-                        self._note(f"{name}({', '.join(f'{key}={_as_json(value)}' for key, value in args.items())})")
-                    case ToolCallMalformed(call_id, name, raw):
-                        self._names[call_id] = name
-                        self._note(f"{name}({raw}")
-                    case ToolResult(call_id=call_id, blocks=blocks, is_error=is_error):
-                        outcome = f"{'failed: ' if is_error else ''}{_as_text(blocks)}"
-                        self._note(f"-> {self._names.get(call_id, call_id)}: {outcome}")
-                    case TurnFinished():
-                        self._end_line()
-                        end = chunk
-                    case RunFinished():
-                        end = chunk
-        finally:
-            self._end_line()
-        return end
-
-    def _write(self, text: str) -> None:
-        if text:
-            self._at_line_start = text.endswith("\n")
-        sys.stdout.write(harmless(text) if self._is_terminal else text)
-        sys.stdout.flush()
-
-    def _note(self, text: str) -> None:
-        """A line of its own, no longer than the terminal is wide; none elsewhere."""
-        if self._is_terminal:
-            self._end_line()
-            line, width = one_line(text), terminal_width()
-            shown = line if len(line) < width else f"{line[: width - 4]}..."
-            sys.stdout.write(f"{self._dim}{shown}{self._plain}\n")
-            sys.stdout.flush()
-
-    def _end_line(self) -> None:
-        self._leave_reasoning()
-        if not self._at_line_start:
-            self._write("\n")
-
-    def _enter_reasoning(self) -> None:
-        if not self._in_reasoning:
-            self._in_reasoning = True
-            sys.stdout.write(self._dim)
-
-    def _leave_reasoning(self) -> None:
-        if self._in_reasoning:
-            self._in_reasoning = False
-            sys.stdout.write(f"{self._plain}\n\n")
-            self._at_line_start = True
-
-
-def _as_json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _as_text(blocks: Iterable[Block]) -> str:
-    return " ".join(block.text if isinstance(block, TextBlock) else type(block).__name__ for block in blocks)
-
-
-class _Parser(argparse.ArgumentParser):
-    """Repeats what it refuses without its control codes."""
-
-    def error(self, message: str) -> NoReturn:
-        super().error(one_line(message))
-
-
-def _parser(name: str, about: str, epilog: str) -> _Parser:
-    parser = _Parser(prog=name, description=about, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    default = os.environ.get("COMPLETION_MODEL") or "local"
-    add("-m", "--model", default=default, metavar="FAMILY:MODEL", help="default: $COMPLETION_MODEL, else local")
-    add("-s", "--system", metavar="TEXT", help="system prompt")
-    add("--max-tokens", type=int, default=4096, metavar="N", help="cap of the answer (default: 4096)")
-    add("--temperature", type=float, metavar="T", help="how much chance there is in it")
-    add("--tools", action="append", metavar="MODULE:FUNCTION,...", help="functions that the model may call")
-    add("--trace", metavar="FILE", help="add what happens to FILE, as lines of JSON; see completion trace")
-    add("--usage", action="store_true", help="say on stderr how many tokens it took")
-    return parser
-
-
-def _more_help() -> str:
-    more = "other commands:\n  completion chat    talk in the terminal\n  completion trace   show a trace\n"
-    more += "  completion models  list the families\n"
-    more += "A prompt that is one of these words: completion -- chat\n"
-    pipe = "A prompt as well as a pipe: the pipe holds the material.  git diff | completion 'Explain this'\n"
-    pipe += "In a loop over stdin, give it another one:  completion 'Hi' </dev/null\n"
-    return f"{more}\n{pipe}\n{_exit_code_table()}"
-
-
-def _exit_code_table() -> str:
-    rows = [(OK, "the answer is complete"), (FAILED, "the output cannot be written"), (WRONG_USAGE, "wrong usage")]
-    rows += [(code, meaning) for _, code, meaning in EXIT_CODES if meaning]
-    rows += [(INTERRUPTED, "interrupted by Ctrl-C"), (BROKEN_PIPE, "the reader of the output went away")]
-    return "exit codes:\n" + "\n".join(f"  {code:<4} {meaning}" for code, meaning in rows)
-
-
-@contextmanager
-def _refusing(parser: argparse.ArgumentParser) -> Iterator[None]:
-    """A ValueError inside is about an option."""
-    try:
-        yield
-    except ValueError as error:
-        parser.error(str(error))
-
-
-def _tools(parser: argparse.ArgumentParser, options: argparse.Namespace) -> list[Tool]:
-    """The functions that --tools names; plain typed ones become tools.
-
-    Modules of the current folder are found as well, behind those that are installed: a file there stands in for none.
-    """
-    found: dict[str, Tool] = {}
-    for words in options.tools or ():
-        module, _, names = words.partition(":")
-        if not module or not names:
-            parser.error(f"--tools takes module:function, or module:function,function; got {words!r}")
-        folder = os.path.abspath(os.curdir)
-        if folder not in sys.path:
-            sys.path.append(folder)
-        for name in names.split(","):
-            try:
-                function = attrgetter(name)(import_module(module))
-                one = function if isinstance(function, Tool) else tool(function)
-            except CompletionError:
-                raise
-            except Exception as error:  # whatever the module does when it is imported
-                parser.error(f"--tools {module}:{name}: {_hidden(module) or f'{type(error).__name__}: {error}'}")
-            if found.setdefault(one.name, one) is not one:
-                parser.error(f"--tools: two tools have the name {one.name!r}")
-    return [*found.values()]
-
-
-def _hidden(module: str) -> str | None:
-    """Says so where the current folder has a module of that name, and Python took another one."""
-    first = module.partition(".")[0]
-    own = next((path for path in (f"{first}.py", first) if os.path.exists(path)), None)
-    taken = sys.modules.get(first)
-    if own is None or taken is None:
-        return None
-    folders = [getattr(taken, "__file__", None) or "", *getattr(taken, "__path__", ())]
-    if any(os.path.abspath(own) in (folder, os.path.dirname(folder)) for folder in folders):
-        return None
-    return f"{first!r} is the name of an installed module, which comes before ./{own}; rename that one"
-
-
-@contextmanager
-def _tracing(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Iterator[list[Middleware]]:
-    """The middleware that --trace asks for."""
-    if options.trace is None:
-        yield []
-        return
-    try:
-        tracer = JsonTracer(options.trace)
-    except OSError as error:
-        parser.error(f"--trace {options.trace}: {error.strerror or error}")
-    with tracer:
-        yield [tracer]
-
-
-def _tell(text: str) -> None:
-    """A line of the command's own on stderr; a part of it may be what a server said."""
-    print(f"completion: {one_line(text)}", file=sys.stderr)
-
-
-def _report(error: CompletionError) -> int:
-    """One line on stderr; returns the exit code."""
-    _tell(str(error))
-    return next((code for kind, code, _ in EXIT_CODES if isinstance(error, kind)), FAILED)
-
-
-def _report_end(end: _End | None, options: argparse.Namespace, *, is_noted: bool) -> None:
-    """What the text does not show: why it ended, where that is not plain, and what it cost."""
-    if end is None:
-        return
-    abort = end.abort if isinstance(end, RunFinished) else None
-    if abort is not None and abort.kind == "cancelled":
-        print("(stopped)", file=sys.stderr)
-    elif is_noted and end.reason not in ("end_turn", "stop_sequence"):
-        why = f"--max-tokens {options.max_tokens}" if end.reason == "max_tokens" else end.reason
-        _tell(f"the answer stopped early: {abort.message if abort else why}")
-    if options.usage:
-        print(_usage_line(end.usage), file=sys.stderr)
-
-
-def _usage_line(usage: Usage | None) -> str:
-    if usage is None or usage == Usage():
-        return "tokens: the provider did not say"
-    cached = f" ({usage.cached_input_tokens} from the cache)" if usage.cached_input_tokens else ""
-    thought = f" ({usage.reasoning_tokens} of them reasoning)" if usage.reasoning_tokens else ""
-    return f"tokens: {usage.input_tokens} in{cached}, {usage.output_tokens} out{thought}"

@@ -30,6 +30,7 @@ Errors of setting up are raised by ``chat_stream(req)`` itself, errors of the st
 from __future__ import annotations
 
 import errno
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -275,3 +276,14 @@ def shortage(exc: BaseException) -> str | None:
 def stream_cancelled(provider: str | None, model: str | None) -> StreamCancelledError:
     """The error of a stream that somebody cancelled."""
     return StreamCancelledError("the stream was cancelled", provider=provider, model=model)
+
+
+log = logging.getLogger(__name__)
+
+
+def in_short(error: Exception) -> str:
+    """What a log may say of the error: none of the provider's words, which may quote the prompt."""
+    facts = [getattr(error, name, None) for name in ("status", "code")]
+    request_id = getattr(error, "request_id", None)
+    said = [type(error).__name__, *(str(fact) for fact in facts if fact is not None)]
+    return " ".join([*said, f"[request {request_id}]"] if request_id else said)

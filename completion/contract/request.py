@@ -228,3 +228,18 @@ def _at_least(least: int, name: str, value: int | None) -> None:
 def _finite(name: str, value: float | None) -> None:
     if value is not None and not math.isfinite(value):
         raise ValueError(f"ChatRequest.{name} must be finite, got {value}")
+
+
+def require_request(req: object, adapter: str) -> None:
+    """Raise TypeError for what people give in place of a ChatRequest, ValueError for a call that nothing can answer."""
+    if not isinstance(req, ChatRequest):
+        raise TypeError(f"{adapter}: chat_stream takes a ChatRequest, got {type(req).__name__}: ChatRequest('…')")
+    if req.tool_choice is not None and req.tool_choice.kind in ("any", "tool") and not req.tools:
+        raise ValueError("ChatRequest.tool_choice asks for a call, and there are no tools")
+
+
+def system_text(req: ChatRequest) -> str:
+    """The system prompt as one string, its blocks joined by a blank line."""
+    if isinstance(req.system_prompt, str) or req.system_prompt is None:
+        return req.system_prompt or ""
+    return "\n\n".join(block.text for block in req.system_prompt if block.text)

@@ -240,3 +240,7 @@ class ChatStream(Generator[StreamChunk, None, None]):
     def __repr__(self) -> str:
         state = "over" if self._over else "cancelled" if self._token.cancelled else "open"
         return f"<ChatStream {state}, status {self.response.status}>"
+
+
+Chunks = Generator[StreamChunk, None, None]
+"""What any CompletionModel returns: a ChatStream, or a plain generator."""

@@ -30,7 +30,7 @@ from typing import Any
 
 from completion.contract.errors import ConfigurationError
 from completion.embedded.weights import install_command, require_descriptors
-from completion.offload.pump import start_thread
+from completion.offload.threads import start_thread
 
 HOST = "127.0.0.1"
 

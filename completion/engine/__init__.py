@@ -9,8 +9,9 @@ conversation (a history that is kept between runs)
 
 from completion.engine.bounds import RunConfig
 from completion.engine.conversation import Conversation
-from completion.engine.guards import Approval, CallLimit, LoopDetection, Redaction
+from completion.engine.guards import Approval, CallLimit, LoopDetection
 from completion.engine.middleware import AbortRun, Middleware, Refusal, RunInfo
+from completion.engine.redaction import Redaction
 from completion.engine.run import RunResult, RunStream, run_chat
 from completion.engine.tools import FunctionTool, Tool, ToolContext, ToolError, tool
 

@@ -10,11 +10,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from completion.contract.cancel import CancelToken
+from completion.contract.checks import require_seconds
 from completion.contract.errors import CompletionError, StreamCancelledError
 from completion.contract.run import Abort, AbortKind
 from completion.engine.middleware import AbortRun
-from completion.offload.pump import start_thread
-from completion.wrappers.attempts import require_seconds
+from completion.offload.threads import start_thread
 
 _CANCELLED = Abort("cancelled", "the run was cancelled")
 

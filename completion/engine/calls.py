@@ -22,7 +22,7 @@ from completion.contract.turn import Turn
 from completion.engine.bounds import Ending
 from completion.engine.middleware import AbortRun, Hooks, Refusal, RunInfo, returned
 from completion.engine.tools import Tool, ToolContext, ToolError
-from completion.offload.pump import Threads
+from completion.offload.threads import Threads
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,6 @@ An exchange is a message of the user and all that follows until the next one: th
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -21,30 +20,27 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import accumulate
 from typing import Any, Literal, TypeAlias
 
+from completion.contract.checks import require_model
 from completion.contract.chunks import Usage
 from completion.contract.codec import Record, nested
 from completion.contract.errors import ContextOverflowError, StreamCancelledError
 from completion.contract.messages import (
     Block,
     Message,
-    ProviderBlock,
-    ReasoningBlock,
-    RedactedReasoningBlock,
     TextBlock,
-    ToolCallBlock,
-    ToolResultBlock,
 )
 from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest, SystemBlock, ToolDefinition
 from completion.contract.run import RunFinished
-from completion.contract.stream import ChatStream, opening
+from completion.contract.stream import ChatStream, Chunks, opening
 from completion.contract.turn import Turn
 from completion.engine.bounds import RunConfig
+from completion.engine.history import _begins_an_exchange, _fault, _written
 from completion.engine.middleware import AbortRun, Hooks, RunInfo
 from completion.engine.run import RunResult, RunStream, run_chat
+from completion.engine.size import _guess, _guess_of_message
 from completion.engine.tools import Tool
-from completion.wires.lowering import system_text
-from completion.wrappers.attempts import Attempts, Chunks, is_retried, require_model
+from completion.wrappers.attempts import Attempts, is_retried
 
 log = logging.getLogger(__name__)
 
@@ -62,10 +58,6 @@ cut, which costs the provider's cache each time. Where something takes the place
 _OVERFLOWN = 0.5
 """How much of a request stays that did not fit: where the window ends, the error of few providers says."""
 
-_BYTES_PER_TOKEN = 4
-_TOKENS_PER_MESSAGE = 4
-_TOKENS_PER_FILE = 1500
-"""Guesses, until the provider has counted for the first time: English takes 4 to 5 bytes, a picture 100 to 5000."""
 
 _SUMMARY_TOKENS = 1024
 _SUMMARY_PROMPT = (
@@ -415,70 +407,3 @@ class _Turn(Attempts):
 
 def _definitions(tools: Iterable[Tool | ToolDefinition]) -> list[ToolDefinition]:
     return [tool.definition if isinstance(tool, Tool) else tool for tool in tools]
-
-
-def _begins_an_exchange(message: Message) -> bool:
-    return message.role == "user" and not any(isinstance(block, ToolResultBlock) for block in message.blocks)
-
-
-def _fault(messages: Iterable[Message]) -> str | None:
-    """Why no provider would take this history."""
-    open_calls: set[str] = set()
-    role = None
-    for message in messages:
-        if role == "user" != message.role and open_calls:
-            break
-        role = message.role
-        answered = {block.call_id for block in message.blocks if isinstance(block, ToolResultBlock)}
-        if strays := answered - open_calls:
-            return f"there is a result of {', '.join(sorted(strays))}, and no such call before it"
-        open_calls -= answered
-        open_calls |= {block.call_id for block in message.blocks if isinstance(block, ToolCallBlock)}
-    return f"there is no result of the call {', '.join(sorted(open_calls))}" if open_calls else None
-
-
-def _guess(request: ChatRequest) -> float:
-    """How many tokens the request takes, as far as its bytes tell."""
-    fixed = [system_text(request), *(json.dumps(tool.to_dict(), ensure_ascii=False) for tool in request.tools)]
-    return sum(map(_guess_of_text, fixed)) + sum(map(_guess_of_message, request.messages))
-
-
-def _guess_of_message(message: Message) -> float:
-    return _TOKENS_PER_MESSAGE + sum(map(_guess_of_block, message.blocks))
-
-
-def _guess_of_block(block: Block) -> float:
-    match block:
-        case TextBlock(text) | ReasoningBlock(text):
-            return _guess_of_text(text)
-        case ToolCallBlock(_, name, args):
-            return _guess_of_text(name + json.dumps(args, ensure_ascii=False, default=repr))
-        case ToolResultBlock(_, inner):
-            return _TOKENS_PER_MESSAGE + sum(map(_guess_of_block, inner))
-        case RedactedReasoningBlock(data):
-            return _guess_of_text(data)
-        case ProviderBlock(_, data):
-            return _guess_of_text(json.dumps(data, ensure_ascii=False, default=repr))
-    return _TOKENS_PER_FILE
-
-
-def _guess_of_text(text: str) -> float:
-    return len(text.encode("utf-8", "surrogatepass")) / _BYTES_PER_TOKEN
-
-
-def _written(messages: Iterable[Message]) -> str:
-    """The messages as a text to be summed up."""
-    return "\n\n".join(line for message in messages for block in message.blocks if (line := _line(message, block)))
-
-
-def _line(message: Message, block: Block) -> str:
-    match block:
-        case TextBlock(text):
-            return f"{message.role.capitalize()}: {text}"
-        case ToolCallBlock(_, name, args):
-            return f"Assistant called {name} with {json.dumps(args, ensure_ascii=False, default=repr)}"
-        case ToolResultBlock(_, inner):
-            return f"Result: {' '.join(_line(message, one).removeprefix('User: ') for one in inner)}"
-        case ReasoningBlock() | RedactedReasoningBlock():
-            return ""
-    return f"{message.role.capitalize()}: [{block.type}]"

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from completion.contract.cancel import CancelToken
+from completion.contract.checks import require_model
 from completion.contract.chunks import FinishReason, StreamChunk, ToolCallFinished, Usage
 from completion.contract.codec import Record, nested
 from completion.contract.messages import (
@@ -29,13 +30,12 @@ from completion.contract.messages import (
 from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest, ToolChoice
 from completion.contract.run import Abort, RunFinished, RunStarted, StepFinished, StepStarted, ToolResult
-from completion.contract.stream import ChatStream, opening, response_of
+from completion.contract.stream import ChatStream, Chunks, opening, response_of
 from completion.contract.turn import Turn, TurnSoFar
 from completion.engine.bounds import Ending, RunConfig
 from completion.engine.calls import Call, Calls, block_of, distinct
 from completion.engine.middleware import Hooks, RunInfo, returned
 from completion.engine.tools import Tool
-from completion.wrappers.attempts import Chunks, require_model
 from completion.wrappers.retry import RetryEvent, watching_retries
 
 log = logging.getLogger(__name__)

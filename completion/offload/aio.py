@@ -12,22 +12,22 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections import deque
-from collections.abc import AsyncIterable, Awaitable, Callable, Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import Executor
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
-from completion.contract.cancel import CancelToken
+from completion.contract.checks import require_model
 from completion.contract.chunks import StreamChunk, TurnFinished
 from completion.contract.errors import CompletionError, stream_cancelled
 from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest
-from completion.contract.stream import ResponseInfo, response_of
+from completion.contract.stream import Chunks, ResponseInfo, response_of
 from completion.contract.turn import Turn, TurnSoFar
-from completion.offload.pump import Pump, Threads
-from completion.wrappers.attempts import Chunks, require_model
+from completion.offload.pump import Pump
+from completion.offload.threads import Threads
 
 T = TypeVar("T")
 
@@ -396,129 +396,3 @@ def _cancel_timer(loop: asyncio.AbstractEventLoop, timer: weakref.ref[asyncio.Ti
     if handle is not None:
         with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(handle.cancel)
-
-
-class Paced:
-    """An asynchronous iterator of anybody's making, waited for without ending it; used as AsyncChatStream is.
-
-    One task reads it from its first chunk to its last: what its code has set up between two of them, such as a context
-    variable or a timeout, is still there.
-    """
-
-    def __init__(self, chunks: AsyncIterable[StreamChunk]) -> None:
-        self._source = chunks
-        self._slot = _Slot()
-        self._task: asyncio.Task[None] | None = None
-
-    @property
-    def has_more_now(self) -> bool:
-        return bool(self._slot.chunks)
-
-    async def next_within(self, seconds: float | None) -> StreamChunk | None:
-        task, slot = self._task, self._slot
-        if task is None:
-            task = self._task = asyncio.ensure_future(slot.fill(self._source))
-            task.add_done_callback(slot.end)
-        if not slot.chunks and not slot.is_over:
-            slot.news.clear()
-            loop = asyncio.get_running_loop()
-            timer = None if seconds is None else loop.call_later(seconds, slot.news.set)
-            try:
-                await slot.news.wait()
-            except BaseException:
-                self.cancel()
-                raise
-            finally:
-                if timer is not None:
-                    timer.cancel()
-        if slot.chunks:
-            return slot.take()
-        if not slot.is_over:
-            return None
-        if task.cancelled():
-            raise stream_cancelled(None, None)
-        error = task.exception()
-        if error is not None:
-            raise error
-        raise StopAsyncIteration
-
-    def cancel(self) -> None:
-        """End it, from any thread."""
-        task = self._task
-        if task is not None:
-            _cancel_from_any_thread(task.get_loop(), task)
-
-    async def aclose(self) -> None:
-        task = self._task
-        if task is not None:
-            task.cancel()
-            await asyncio.wait({task})
-            return
-        close = getattr(self._source, "aclose", None)
-        if close is not None:
-            await close()
-
-    def __del__(self) -> None:
-        if getattr(self, "_task", None) is not None:
-            self.cancel()
-
-
-class _Slot:
-    """Where the task that reads puts a chunk, and waits until it is taken. It does not know who takes it."""
-
-    def __init__(self) -> None:
-        self.chunks: deque[StreamChunk] = deque()
-        self.news = asyncio.Event()
-        self.is_over = False
-        self._room = asyncio.Event()
-
-    async def fill(self, source: AsyncIterable[StreamChunk]) -> None:
-        try:
-            async for chunk in source:
-                self.chunks.append(chunk)
-                self.news.set()
-                self._room.clear()
-                await self._room.wait()
-        finally:
-            close = getattr(source, "aclose", None)
-            if close is not None:
-                await close()
-
-    def take(self) -> StreamChunk:
-        self._room.set()
-        return self.chunks.popleft()
-
-    def end(self, task: asyncio.Task[None]) -> None:
-        self.is_over = True
-        self.news.set()
-        if not task.cancelled():
-            task.exception()  # whoever reads gets it; where nobody does any more, asyncio need not complain
-
-
-def run_awaitable(awaitable: Awaitable[T], token: CancelToken) -> T:
-    """Run it to its end in this thread, in a loop of its own; a cancelled token cancels it.
-
-    Raises:
-        StreamCancelledError: the token was cancelled.
-    """
-
-    async def main() -> T:
-        task, loop = asyncio.ensure_future(awaitable), asyncio.get_running_loop()
-        forget = token.on_cancel(lambda: _cancel_from_any_thread(loop, task))
-        if token.cancelled:
-            task.cancel()  # before its first step
-        try:
-            return await task
-        except asyncio.CancelledError:
-            if token.cancelled:
-                raise stream_cancelled(None, None) from None
-            raise
-        finally:
-            forget()
-
-    return asyncio.run(main())
-
-
-def _cancel_from_any_thread(loop: asyncio.AbstractEventLoop, task: asyncio.Future[Any]) -> None:
-    with suppress(RuntimeError):  # the loop is closed
-        loop.call_soon_threadsafe(task.cancel)

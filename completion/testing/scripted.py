@@ -17,10 +17,9 @@ from types import TracebackType
 from completion.contract.cancel import CancelToken
 from completion.contract.chunks import FinishReason, StreamChunk, TextDelta, TurnFinished
 from completion.contract.errors import TruncatedStreamError, stream_cancelled
-from completion.contract.request import ChatRequest
+from completion.contract.request import ChatRequest, require_request
 from completion.contract.stream import ChatStream
 from completion.testing.server import Pause, WaitFor
-from completion.wires.lowering import require_request
 
 Step = StreamChunk | Exception | Pause | WaitFor
 """A chunk to yield, an error for ``next()`` to raise, or a delay (which ``cancel()`` ends)."""

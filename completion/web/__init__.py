@@ -18,12 +18,12 @@ from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, overload
 
 from completion.contract.cancel import CancelToken
+from completion.contract.checks import require_seconds
 from completion.contract.chunks import StreamChunk
 from completion.web.protocols import ErrorInfo, NdJson, Protocol, Rendering, Sse, Text, explain
 from completion.web.ui import UiMessages
 from completion.web.ui_request import read_ui_messages
 from completion.web.wsgi import WsgiBody
-from completion.wrappers.attempts import require_seconds
 
 if TYPE_CHECKING:
     from completion.web.asgi import AsgiBody

@@ -7,7 +7,8 @@ from typing import Final
 
 from completion.contract.chunks import StreamChunk
 from completion.contract.errors import StreamCancelledError
-from completion.offload.aio import AsyncChatStream, Paced
+from completion.offload.aio import AsyncChatStream
+from completion.offload.paced import Paced
 from completion.web.protocols import Rendering
 from completion.web.wsgi import SOON_SECONDS
 

@@ -26,9 +26,9 @@ from completion.contract.errors import (
     StreamError,
     TransportError,
     TruncatedStreamError,
+    in_short,
 )
 from completion.contract.run import Abort, RunFinished, RunStarted, StepFinished, StepStarted
-from completion.wrappers.attempts import in_short
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,8 @@ from typing import Any, Final
 from completion.contract.cancel import CancelToken
 from completion.contract.chunks import StreamChunk
 from completion.contract.errors import StreamCancelledError, stream_cancelled
-from completion.offload.pump import Pump, Threads
+from completion.offload.pump import Pump
+from completion.offload.threads import Threads
 from completion.web.client import client_of
 from completion.web.protocols import Rendering
 

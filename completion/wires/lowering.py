@@ -40,14 +40,6 @@ def with_additional(payload: dict[str, Any], req: ChatRequest, adapter: str) -> 
     return body
 
 
-def require_request(req: object, adapter: str) -> None:
-    """Raise TypeError for what people give in place of a ChatRequest, ValueError for a call that nothing can answer."""
-    if not isinstance(req, ChatRequest):
-        raise TypeError(f"{adapter}: chat_stream takes a ChatRequest, got {type(req).__name__}: ChatRequest('…')")
-    if req.tool_choice is not None and req.tool_choice.kind in ("any", "tool") and not req.tools:
-        raise ValueError("ChatRequest.tool_choice asks for a call, and there are no tools")
-
-
 def unsupported(adapter: str, field: str, why: str) -> UnsupportedContentError:
     """The error for a part of a request that the wire has no words for."""
     return UnsupportedContentError(f"{field} cannot be sent: {why}", provider=adapter)
@@ -56,13 +48,6 @@ def unsupported(adapter: str, field: str, why: str) -> UnsupportedContentError:
 def effort_word(budget: int) -> str:
     """The word that comes nearest to a budget in tokens, for wires that take words only."""
     return "low" if budget < 2048 else "medium" if budget < 8192 else "high"
-
-
-def system_text(req: ChatRequest) -> str:
-    """The system prompt as one string, its blocks joined by a blank line."""
-    if isinstance(req.system_prompt, str) or req.system_prompt is None:
-        return req.system_prompt or ""
-    return "\n\n".join(block.text for block in req.system_prompt if block.text)
 
 
 def cache_wishes(req: ChatRequest) -> int:

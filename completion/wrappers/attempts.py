@@ -12,7 +12,7 @@ import logging
 import sys
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import ParamSpec, TypeVar
@@ -28,13 +28,10 @@ from completion.contract.errors import (
     TruncatedStreamError,
     stream_cancelled,
 )
-from completion.contract.model import CompletionModel
-from completion.contract.stream import ChatStream, response_of
+from completion.contract.stream import ChatStream, Chunks, response_of
 
 log = logging.getLogger(__name__)
 
-Chunks = Generator[StreamChunk, None, None]
-"""What any CompletionModel returns: a ChatStream, or a plain generator."""
 
 is_retried: ContextVar[bool] = ContextVar("completion_is_retried", default=False)
 """Somebody further out tries again: what stands further in must not do so as well, or the attempts multiply."""
@@ -200,22 +197,6 @@ def _alive(owner: weakref.ref[_RestartableStream]) -> _RestartableStream:
     return stream
 
 
-def require_model(given: object, owner: str) -> None:
-    """Raise TypeError for what people give in place of a model."""
-    if isinstance(given, type) or not isinstance(given, CompletionModel):
-        what = f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
-        raise TypeError(f"{owner} takes models, with name, model and chat_stream(req); got {what}")
-    if hasattr(type(given), "__is_asynchronous__"):
-        raise TypeError(f"{owner} takes the blocking model: {type(given).__name__} goes around it, and not inside")
-
-
-def require_seconds(given: object, name: str) -> None:
-    """Raise ValueError for what is neither None nor a positive number."""
-    is_number = isinstance(given, int | float) and not isinstance(given, bool)
-    if given is not None and not (is_number and given > 0):  # type: ignore[operator]
-        raise ValueError(f"{name} must be a positive number of seconds, got {given!r}")
-
-
 def verdict(error: Exception) -> Permanent | Transient:
     """What the error says of itself; Permanent where it says nothing."""
     if not isinstance(error, Retryable):
@@ -225,14 +206,6 @@ def verdict(error: Exception) -> Permanent | Transient:
     except Exception:
         log.exception("retry_classification() of %s failed", type(error).__name__)
         return Permanent()
-
-
-def in_short(error: Exception) -> str:
-    """What a log may say of the error: none of the provider's words, which may quote the prompt."""
-    facts = [getattr(error, name, None) for name in ("status", "code")]
-    request_id = getattr(error, "request_id", None)
-    said = [type(error).__name__, *(str(fact) for fact in facts if fact is not None)]
-    return " ".join([*said, f"[request {request_id}]"] if request_id else said)
 
 
 def without_frames(error: BaseException) -> None:

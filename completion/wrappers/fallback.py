@@ -9,11 +9,12 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
-from completion.contract.errors import CompletionError, InvalidRequestError, StreamCancelledError, Transient
+from completion.contract.checks import require_model
+from completion.contract.errors import CompletionError, InvalidRequestError, StreamCancelledError, Transient, in_short
 from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest
-from completion.contract.stream import ChatStream, opening
-from completion.wrappers.attempts import Attempts, Chunks, in_short, is_retried, require_model, verdict
+from completion.contract.stream import ChatStream, Chunks, opening
+from completion.wrappers.attempts import Attempts, is_retried, verdict
 
 log = logging.getLogger(__name__)
 

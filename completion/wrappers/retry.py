@@ -20,11 +20,12 @@ from itertools import repeat
 from random import SystemRandom
 from typing import Any
 
-from completion.contract.errors import StreamCancelledError, Transient
+from completion.contract.checks import require_model
+from completion.contract.errors import StreamCancelledError, Transient, in_short
 from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest
-from completion.contract.stream import ChatStream, opening
-from completion.wrappers.attempts import Attempts, Chunks, in_short, is_retried, require_model, verdict
+from completion.contract.stream import ChatStream, Chunks, opening
+from completion.wrappers.attempts import Attempts, is_retried, verdict
 
 log = logging.getLogger(__name__)
 

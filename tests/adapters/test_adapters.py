@@ -37,9 +37,9 @@ from completion import (
     ServerError,
     Transient,
 )
+from completion.adapters.account import HttpClient, HttpModel
 from completion.adapters.anthropic import AnthropicOptions
 from completion.adapters.azure_openai import AzureOptions
-from completion.adapters.endpoint import HttpClient, HttpModel
 from completion.adapters.openai import OpenAIOptions
 from completion.registry import OURS
 from completion.testing import ProviderServer, Reply, event

@@ -33,8 +33,8 @@ from completion import (
     TurnFinished,
     UnsupportedContentError,
 )
-from completion.adapters.local import CHAT_TEMPLATE
 from completion.embedded.server import Server, serve
+from completion.embedded.template import CHAT_TEMPLATE
 from completion.embedded.weights import weights_path
 from completion.testing import ProviderServer
 

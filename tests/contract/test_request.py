@@ -20,8 +20,9 @@ from completion import (
     ToolDefinition,
     UnsupportedContentError,
 )
+from completion.contract.request import system_text
 from completion.testing import ScriptedModel
-from completion.wires.lowering import cache_wishes, data_uri, json_text, merged, system_text, unsupported
+from completion.wires.lowering import cache_wishes, data_uri, json_text, merged, unsupported
 
 TOOL = ToolDefinition("f", "does f", {"type": "object"})
 

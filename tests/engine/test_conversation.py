@@ -41,13 +41,13 @@ from completion import (
     TurnFinished,
     Usage,
 )
-from completion.adapters.anthropic import lower as lower_anthropic
-from completion.adapters.openai import lower as lower_openai
 from completion.engine.conversation import Compaction, Conversation
-from completion.engine.guards import Redaction
 from completion.engine.middleware import AbortRun, Middleware, RunInfo
+from completion.engine.redaction import Redaction
 from completion.testing import ProviderServer, Reply, ScriptedModel, WaitFor, event
 from completion.testing.scripted import Script, Step
+from completion.wires.anthropic.lower import lower as lower_anthropic
+from completion.wires.openai_chat.lower import lower as lower_openai
 from tests.loopback import END, PATIENCE_S, Caught, model_of, text
 
 LOOK = Tool(ToolDefinition("look", "Looks.", {"type": "object", "properties": {}}), lambda: "Nothing.")

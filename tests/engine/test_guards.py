@@ -36,8 +36,9 @@ from completion import (
     TurnFinished,
     run_chat,
 )
-from completion.engine.guards import Approval, CallLimit, LoopDetection, Redaction, _Growing
+from completion.engine.guards import Approval, CallLimit, LoopDetection
 from completion.engine.middleware import AbortRun, Middleware, RunInfo
+from completion.engine.redaction import Redaction, _Growing
 from completion.testing import ScriptedModel
 
 ANY_OBJECT = {"type": "object", "properties": {}, "additionalProperties": True}

@@ -41,11 +41,13 @@ from completion import (
     TurnFinished,
     Usage,
 )
-from completion.adapters import anthropic, openai
 from completion.contract.messages import Block, ToolResultBlock
+from completion.engine.results import as_blocks
 from completion.engine.run import RunResult, run_chat
-from completion.engine.tools import FunctionTool, Tool, ToolContext, ToolError, as_blocks, tool
+from completion.engine.tools import FunctionTool, Tool, ToolContext, ToolError, tool
 from completion.testing import ScriptedModel
+from completion.wires.anthropic.lower import lower as lower_anthropic
+from completion.wires.openai_chat.lower import lower as lower_openai
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -423,10 +425,10 @@ def test_the_adapters_send_the_definition(strict: bool | None) -> None:
 
     told = function.definition
     request = ChatRequest("Hi", tools=[told])
-    (sent,) = openai.lower(request, "gpt-5")[0]["tools"]
+    (sent,) = lower_openai(request, "gpt-5")[0]["tools"]
     expected = {"name": "function", "description": "Do it.", "parameters": told.input_schema}
     assert sent["function"] == expected | ({} if strict is None else {"strict": True})
-    (sent,) = anthropic.lower(request, "claude-sonnet-4-5")[0]["tools"]
+    (sent,) = lower_anthropic(request, "claude-sonnet-4-5")[0]["tools"]
     expected = {"name": "function", "description": "Do it.", "input_schema": told.input_schema}
     assert sent == expected | ({} if strict is None else {"strict": True})
 

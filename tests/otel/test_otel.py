@@ -67,7 +67,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from completion.engine import RunInfo
-from completion.engine.guards import Redaction
+from completion.engine.redaction import Redaction
 from completion.otel import CAPTURE_CONTENT, OpenTelemetry, TracedModel, traced
 
 NOW = RetryConfig(base_delay=0)

@@ -46,11 +46,12 @@ from completion import (
     run_chat,
     web,
 )
-from completion.adapters import anthropic, openai
 from completion.testing import ScriptedModel
 from completion.web.protocols import ErrorInfo
 from completion.web.ui import FINISH_REASONS, UiMessages
 from completion.web.ui_request import read_ui_messages
+from completion.wires.anthropic.lower import lower as lower_anthropic
+from completion.wires.openai_chat.lower import lower as lower_openai
 
 DONE = b"data: [DONE]\n\n"
 BUSY = ErrorInfo("OverloadedError", "the provider is busy", None)
@@ -743,7 +744,7 @@ ALL_SORTS = [
 
 
 def test_what_comes_back_is_a_request_that_anthropic_takes() -> None:
-    body, _ = anthropic.lower(ChatRequest(read_ui_messages(ALL_SORTS, provider_blocks=True)), "claude-sonnet-4-5")
+    body, _ = lower_anthropic(ChatRequest(read_ui_messages(ALL_SORTS, provider_blocks=True)), "claude-sonnet-4-5")
     weather = {"type": "tool_use", "name": "weather", "input": {"city": "Bern"}}
     missing = [{"type": "text", "text": "There is no result: nobody has run the tool."}]
     assert body["messages"] == [
@@ -783,7 +784,7 @@ def test_what_comes_back_is_a_request_that_anthropic_takes() -> None:
 
 
 def test_what_comes_back_is_a_request_that_openai_takes() -> None:
-    body, _ = openai.lower(ChatRequest(read_ui_messages(ALL_SORTS, provider_blocks=True)), "gpt-5.2")
+    body, _ = lower_openai(ChatRequest(read_ui_messages(ALL_SORTS, provider_blocks=True)), "gpt-5.2")
     function = {"name": "weather", "arguments": '{"city":"Bern"}'}
     assert body["messages"][1:] == [
         {

@@ -42,15 +42,20 @@ from completion import (
     TurnFinished,
     run_chat,
 )
-from completion.adapters import anthropic, openai
 from completion.engine import Tool
 from completion.events.sse import json_events
 from completion.testing import ProviderServer, Reply, ScriptedModel
 from completion.transport import Transport
 from completion.transport.body import READ_SIZE
 from completion.transport.credentials import ApiKey
+from completion.wires.anthropic.assemble import assemble as assemble_anthropic
+from completion.wires.anthropic.lower import lower as lower_anthropic
+from completion.wires.json_values import MAX_DEPTH
 from completion.wires.lowering import merged
-from completion.wires.turn_order import MAX_DEPTH, Line, ToolCall, parse_args
+from completion.wires.openai_chat.assemble import assemble as assemble_openai
+from completion.wires.openai_chat.lower import lower as lower_openai
+from completion.wires.tool_call import ToolCall, parse_args
+from completion.wires.turn_order import Line
 from tests.loopback import HI, KEY, PATIENCE_S, Caught, model_at
 from tests.wire_pieces import calls, delta, events, piece
 
@@ -107,7 +112,7 @@ def chat(shape: set[str], first: str, then: str, count: int) -> list[dict[str, A
 def test_pieces_that_each_look_whole_are_not_parsed_again_and_again(shape: set[str], first: str, then: str) -> None:
     wire = chat(shape, first, then, 2000)
     sent = len(first) + 2000 * len(then)
-    assert characters_parsed(lambda: list(openai.assemble(events(*wire)))) <= 4 * sent
+    assert characters_parsed(lambda: list(assemble_openai(events(*wire)))) <= 4 * sent
 
 
 @pytest.mark.parametrize("then", ['{"a":1}', "{}", '[{"a":1}', '"}{}'])
@@ -116,7 +121,7 @@ def test_pieces_that_each_look_whole_are_not_parsed_again_and_again_on_messages(
     more = {"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": then}}
     end = {"type": "message_delta", "delta": {"stop_reason": "tool_use"}}
     wire = [begin, *[more] * 2000, end]
-    assert characters_parsed(lambda: list(anthropic.assemble(events(*wire)))) <= 4 * 2000 * len(then)
+    assert characters_parsed(lambda: list(assemble_anthropic(events(*wire)))) <= 4 * 2000 * len(then)
 
 
 def test_what_is_known_of_the_arguments_is_the_same_after_the_reader_has_changed_them() -> None:
@@ -135,7 +140,7 @@ def test_the_parts_of_a_compaction_are_not_copied_with_each_delta() -> None:
     def read(count: int) -> None:
         parts = ({"type": "compaction_delta", f"key{n}": "x"} for n in range(count))
         deltas = ({"type": "content_block_delta", "index": 0, "delta": part} for part in parts)
-        for _ in anthropic.assemble(events(*deltas, {"type": "message_stop"})):
+        for _ in assemble_anthropic(events(*deltas, {"type": "message_stop"})):
             pass
 
     assert times_as_long(read, 2000) < 12
@@ -153,7 +158,7 @@ def nested(depth: int, kind: str = "objects") -> Any:
 
 
 def end_of_call(raw: str) -> StreamChunk:
-    return list(openai.assemble(events(calls(piece(0, raw, id="c", name="f")), TOOLS)))[-2]
+    return list(assemble_openai(events(calls(piece(0, raw, id="c", name="f")), TOOLS)))[-2]
 
 
 @pytest.mark.parametrize("kind", ["objects", "both"])
@@ -184,8 +189,8 @@ STEPS: dict[str, Callable[[ChatRequest, dict[str, Any]], object]] = {
     "repr": lambda request, args: repr(request),
     "Markdown": lambda request, args: request.messages[0]._repr_markdown_(),
     "merge patch": lambda request, args: merged(args, args),
-    "Chat Completions": lambda request, args: json.dumps(openai.lower(request, "m")),
-    "Messages": lambda request, args: json.dumps(anthropic.lower(request, "m")),
+    "Chat Completions": lambda request, args: json.dumps(lower_openai(request, "m")),
+    "Messages": lambda request, args: json.dumps(lower_anthropic(request, "m")),
 }
 
 
@@ -213,8 +218,8 @@ def test_the_longest_number_that_can_be_read_can_be_written() -> None:
     assert ToolCallFinished.from_json(found.to_json()) == found
 
 
-def blocks(adapter: Any, wire: list[dict[str, Any]]) -> list[ProviderBlockFinished]:
-    return [chunk for chunk in adapter.assemble(events(*wire)) if isinstance(chunk, ProviderBlockFinished)]
+def blocks(assemble: Any, wire: list[dict[str, Any]]) -> list[ProviderBlockFinished]:
+    return [chunk for chunk in assemble(events(*wire)) if isinstance(chunk, ProviderBlockFinished)]
 
 
 def messages_block(**fields: Any) -> list[dict[str, Any]]:
@@ -223,27 +228,27 @@ def messages_block(**fields: Any) -> list[dict[str, Any]]:
 
 
 BLOCKS: dict[str, tuple[Any, Callable[[Any], list[dict[str, Any]]]]] = {
-    "Chat Completions": (openai, lambda value: [delta(executed_tools=[{"a": value}]), delta("stop")]),
-    "sources": (openai, lambda value: [{**delta("stop"), "citations": [{"a": value}]}]),
-    "content": (openai, lambda value: [delta(content=[{"type": "reference", "a": value}]), delta("stop")]),
-    "Messages": (anthropic, lambda value: messages_block(a=value)),
+    "Chat Completions": (assemble_openai, lambda value: [delta(executed_tools=[{"a": value}]), delta("stop")]),
+    "sources": (assemble_openai, lambda value: [{**delta("stop"), "citations": [{"a": value}]}]),
+    "content": (assemble_openai, lambda value: [delta(content=[{"type": "reference", "a": value}]), delta("stop")]),
+    "Messages": (assemble_anthropic, lambda value: messages_block(a=value)),
 }
 
 
-@pytest.mark.parametrize(("adapter", "wire"), BLOCKS.values(), ids=BLOCKS.keys())
+@pytest.mark.parametrize(("assemble", "wire"), BLOCKS.values(), ids=BLOCKS.keys())
 def test_a_block_of_the_provider_that_is_nested_too_deep_is_a_malformed_stream(
-    adapter: Any, wire: Callable[[Any], list[dict[str, Any]]]
+    assemble: Any, wire: Callable[[Any], list[dict[str, Any]]]
 ) -> None:
-    assert blocks(adapter, wire(nested(MAX_DEPTH - 5)))
+    assert blocks(assemble, wire(nested(MAX_DEPTH - 5)))
     with pytest.raises(MalformedStreamError, match="nested too deep: 100 levels are allowed"):
-        blocks(adapter, wire(nested(MAX_DEPTH)))
+        blocks(assemble, wire(nested(MAX_DEPTH)))
 
 
-@pytest.mark.parametrize(("adapter", "wire"), BLOCKS.values(), ids=BLOCKS.keys())
+@pytest.mark.parametrize(("assemble", "wire"), BLOCKS.values(), ids=BLOCKS.keys())
 def test_what_is_no_number_in_a_block_of_the_provider_is_null(
-    adapter: Any, wire: Callable[[Any], list[dict[str, Any]]]
+    assemble: Any, wire: Callable[[Any], list[dict[str, Any]]]
 ) -> None:
-    (block,) = blocks(adapter, wire([float("nan"), float("inf"), 1.5]))
+    (block,) = blocks(assemble, wire([float("nan"), float("inf"), 1.5]))
     assert "[null, null, 1.5]" in block.to_json()
 
 
@@ -252,12 +257,12 @@ def test_the_input_of_a_tool_of_the_server_that_is_nested_too_deep_is_kept_as_te
     for depth in (MAX_DEPTH, MAX_DEPTH + 1, 500):
         raw = json.dumps(nested(depth))
         part = {"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": raw}}
-        assert blocks(anthropic, [begin, part, *end])[0].data["input"] == raw
+        assert blocks(assemble_anthropic, [begin, part, *end])[0].data["input"] == raw
 
 
 def test_counters_of_thousands_of_digits_can_be_added_and_written() -> None:
     usage = {"prompt_tokens": 10**4299, "completion_tokens": 10**3999}
-    *_, end = openai.assemble(events({**delta("stop"), "usage": usage}))
+    *_, end = assemble_openai(events({**delta("stop"), "usage": usage}))
     assert json.loads(end.to_json())["usage"]["input_tokens"] == 0
 
 

@@ -21,7 +21,8 @@ from completion import (
     ToolCallMalformed,
     ToolCallStarted,
 )
-from completion.wires.turn_order import Line, ToolCall, made_up_call_id, parse_args
+from completion.wires.tool_call import ToolCall, made_up_call_id, parse_args
+from completion.wires.turn_order import Line
 from tests.wire_pieces import interleaved, order_faults
 
 

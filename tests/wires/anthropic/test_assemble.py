@@ -49,9 +49,10 @@ from completion import (
     Usage,
     collect,
 )
-from completion.adapters.anthropic import assemble, lower
-from completion.adapters.endpoint import FOR_NOTHING, FOR_USAGE
 from completion.events.sse import DONE, json_events
+from completion.wires.anthropic.assemble import assemble
+from completion.wires.anthropic.lower import lower
+from completion.wires.wire import FOR_NOTHING, FOR_USAGE
 from tests.wire_pieces import calls_in, chunks_of, events, interleaved, order_faults
 
 

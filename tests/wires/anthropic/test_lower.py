@@ -33,7 +33,7 @@ from completion import (
     UnsupportedContentError,
     UrlSource,
 )
-from completion.adapters.anthropic import lower
+from completion.wires.anthropic.lower import lower
 
 OLD, NEW = "claude-sonnet-4-5-20250929", "claude-opus-4-7"
 TOOL = ToolDefinition("f", "Does f.", {"type": "object"})

@@ -43,10 +43,10 @@ from completion import (
     Usage,
     collect,
 )
-from completion.adapters.endpoint import FOR_NOTHING, FOR_USAGE
-from completion.adapters.openai import assemble
 from completion.events.sse import DONE
-from completion.wires.turn_order import parse_args
+from completion.wires.openai_chat.assemble import assemble
+from completion.wires.tool_call import parse_args
+from completion.wires.wire import FOR_NOTHING, FOR_USAGE
 from tests.wire_pieces import calls, calls_in, delta, events, interleaved, order_faults, piece
 
 STOP = delta("stop")

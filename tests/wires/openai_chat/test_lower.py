@@ -32,8 +32,8 @@ from completion import (
     UnsupportedContentError,
     UrlSource,
 )
-from completion.adapters.openai import lower
 from completion.wires.lowering import merged
+from completion.wires.openai_chat.lower import lower
 
 TOOL = ToolDefinition("f", "Does f.", {"type": "object"})
 TOOL_JSON = {"type": "function", "function": {"name": "f", "description": "Does f.", "parameters": {"type": "object"}}}

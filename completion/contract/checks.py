@@ -1,0 +1,21 @@
+"""Checks of arguments that several packages share."""
+
+from __future__ import annotations
+
+from completion.contract.model import CompletionModel
+
+
+def require_model(given: object, owner: str) -> None:
+    """Raise TypeError for what people give in place of a model."""
+    if isinstance(given, type) or not isinstance(given, CompletionModel):
+        what = f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
+        raise TypeError(f"{owner} takes models, with name, model and chat_stream(req); got {what}")
+    if hasattr(type(given), "__is_asynchronous__"):
+        raise TypeError(f"{owner} takes the blocking model: {type(given).__name__} goes around it, and not inside")
+
+
+def require_seconds(given: object, name: str) -> None:
+    """Raise ValueError for what is neither None nor a positive number."""
+    is_number = isinstance(given, int | float) and not isinstance(given, bool)
+    if given is not None and not (is_number and given > 0):  # type: ignore[operator]
+        raise ValueError(f"{name} must be a positive number of seconds, got {given!r}")

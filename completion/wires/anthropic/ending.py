@@ -1,0 +1,108 @@
+"""What the events say besides the content: id, model, stop reason, usage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from completion.contract.chunks import FinishReason, StreamChunk, TurnFinished, Usage
+from completion.contract.errors import MalformedStreamError
+from completion.wires.anthropic.names import _BESIDE_CONTENT, _COUNTERS, FINISH_REASONS, MESSAGE, WIRE
+from completion.wires.json_values import _without_none, count, finish_reason, provider_block, string
+
+
+class _Message:
+    """What the events say beside the content: how it ended, what it cost, who gave it."""
+
+    def __init__(self) -> None:
+        self.is_stopped = False
+        self.provider_reason: str | None = None
+        self._has_begun = False
+        self._stop_sequence: str | None = None
+        self._id: str | None = None
+        self._model: str | None = None
+        self._usage: dict[str, Any] = {}
+        self._beside: dict[str, Any] = {}
+
+    @property
+    def is_over(self) -> bool:
+        return self.is_stopped or self.provider_reason is not None
+
+    def start(self, given: dict[str, Any]) -> bool:
+        """Take what the message says of itself; False where it says so a second time.
+
+        Raises:
+            MalformedStreamError: it is another message.
+        """
+        if self._has_begun:
+            if self.is_over or given.get("id") != self._id:
+                raise MalformedStreamError("a second message begins inside of the body of the first")
+            return False
+        self._has_begun = True
+        self._id = given.get("id")
+        self._model = given.get("model")
+        self.count(given.get("usage"))
+        self.note(given)
+        return True
+
+    def check_goes_on(self) -> None:
+        """Raise MalformedStreamError where there is no more to say."""
+        if self.is_stopped:
+            raise MalformedStreamError("the answer goes on after message_stop")
+
+    def note(self, given: Any) -> None:
+        """The end of the turn, where it is there already."""
+        if not isinstance(given, dict):
+            return
+        self.provider_reason = string(given.get("stop_reason")) or self.provider_reason
+        self._stop_sequence = string(given.get("stop_sequence")) or self._stop_sequence
+        self._beside |= {name: given[name] for name in _BESIDE_CONTENT if given.get(name)}
+
+    def count(self, usage: Any) -> None:
+        """Counters replace those that were told before, and may be smaller."""
+        if isinstance(usage, dict):
+            self._usage |= _without_none(usage)
+
+    def note_model(self, block: dict[str, Any]) -> None:
+        """Perhaps it says that another model takes over: {"type": "fallback", "from": {"model": "…"}, "to": {…}}"""
+        if block.get("type") == "fallback" and isinstance(block.get("to"), dict):
+            self._model = block["to"].get("model") or self._model
+
+    def chunks(self, calls_finished: int) -> Iterator[StreamChunk]:
+        if self._beside:
+            yield provider_block(WIRE, {"type": MESSAGE, **self._beside})
+        yield TurnFinished(
+            reason=self._reason(calls_finished),
+            usage=None if self._usage.keys().isdisjoint(_COUNTERS) else _usage(self._usage),
+            service_tier=string(self._usage.get("service_tier")) or None,
+            provider_reason=self.provider_reason,
+            stop_sequence=self._stop_sequence,
+            response_id=string(self._id) or None,
+            response_model=string(self._model) or None,
+        )
+
+    def _reason(self, calls_finished: int) -> FinishReason:
+        reason = finish_reason(self.provider_reason, FINISH_REASONS, calls_finished)
+        is_stopped_early = self._stop_sequence and reason is FinishReason.END_TURN  # llama.cpp
+        return FinishReason.STOP_SEQUENCE if is_stopped_early else reason
+
+
+def _usage(given: dict[str, Any]) -> Usage:
+    # {"input_tokens": 9, "cache_read_input_tokens": 0, "cache_creation_input_tokens": 0, "output_tokens": 12,
+    #  "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
+    #  "output_tokens_details": {"thinking_tokens": 0}}       input_tokens: those beside the cache
+    cached = count(given, "cache_read_input_tokens")
+    by_ttl = given.get("cache_creation")
+    for_5m, for_1h = count(by_ttl, "ephemeral_5m_input_tokens"), count(by_ttl, "ephemeral_1h_input_tokens")
+    created = count(given, "cache_creation_input_tokens") or for_5m + for_1h
+    if for_5m + for_1h != created:  # a later event told a new sum, and not its parts
+        for_5m = for_1h = 0
+    return Usage(
+        input_tokens=count(given, "input_tokens") + cached + created,
+        output_tokens=count(given, "output_tokens"),
+        cached_input_tokens=cached,
+        cache_creation_input_tokens=created,
+        cache_creation_5m_tokens=for_5m,
+        cache_creation_1h_tokens=for_1h,
+        reasoning_tokens=count(given.get("output_tokens_details"), "thinking_tokens"),
+    )

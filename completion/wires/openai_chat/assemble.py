@@ -1,0 +1,180 @@
+"""Events of Chat Completions -> StreamChunks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from completion.contract.chunks import RedactedReasoning, StreamChunk, TextDelta
+from completion.contract.errors import TransportError, TruncatedStreamError
+from completion.events.sse import DONE
+from completion.wires import refusals as classify
+from completion.wires.json_values import has_halves, joined_halves, provider_block, string
+from completion.wires.openai_chat.calls import _Calls
+from completion.wires.openai_chat.ending import _End
+from completion.wires.openai_chat.names import _SAID, _WHOLE_BLOCKS, WIRE
+from completion.wires.turn_order import Line
+from completion.wires.wire import FOR_NOTHING, FOR_USAGE, Events, TurnOver
+
+log = logging.getLogger(__name__)
+
+
+def assemble(events: Events, turn_over: TurnOver = lambda seconds: None) -> Iterator[StreamChunk]:
+    """The chunks of one turn.
+
+    The end of turn is a ``finish_reason`` or ``[DONE]``, real servers leave out either. What follows the first of
+    them (usage, a repeated reason, a late error) is still read; a connection that breaks there changes nothing.
+    """
+    line = Line()
+    calls = _Calls(line)
+    end = _End()
+    is_done = False
+    half = ""  # of a character that was cut in two
+    try:
+        for name, data in events:
+            if data is DONE:
+                is_done = True
+                break
+            if type(data) is list and len(data) == 1:
+                data = data[0]  # Gemini's compatible endpoint wraps its errors so
+            if type(data) is not dict:
+                if name == "error":
+                    raise classify.in_band(data)
+                log.debug("skipped an event that is no object")
+                continue
+            # {"error": {…}} alone or beside choices; {"object": "error", …}; Groq names the event "error"
+            if name == "error" or "error" in data or not data.get("choices"):
+                _raise_if_error(data, name)
+            choice = end.first_choice(data)
+            end.note(data, choice)
+            if choice is None:
+                continue
+            # {"index": 0, "delta": {"role": "assistant", "content": "Hi"}, "finish_reason": null}
+            delta = choice.get("delta")
+            if delta:
+                end.has_delta = True
+            elif not end.has_delta:
+                delta = choice.get("message")  # all at once; after deltas it says the same again (MiniMax)
+            if type(delta) is dict and delta:
+                text = delta.get("content")
+                if type(text) is str and (half or (not text.isascii() and has_halves(text))):
+                    text, half = joined_halves(half + text)
+                    delta = {**delta, "content": text}
+                is_plain = len(delta) == 1 or _is_plain(delta)
+                if is_plain and type(text) is str and line.is_clear and end.provider_reason is None:
+                    if text:
+                        yield TextDelta(text)
+                else:
+                    if end.provider_reason is not None:
+                        end.check_not_spliced(data, delta)
+                    yield from _of_delta(delta, line, calls, end)
+            reason = choice.get("finish_reason")
+            if (reason and reason != "null") or "error" in choice:
+                end.finish(reason, data, choice)
+            if end.provider_reason is not None:
+                # A server that says "stop" in every chunk is not over with the first.
+                has_gone_on = type(delta) is dict and any(delta.get(key) for key in _SAID)
+                turn_over(None if has_gone_on else FOR_USAGE)
+    except TransportError:
+        if end.provider_reason is None:
+            raise
+    if not is_done and end.provider_reason is None:
+        raise TruncatedStreamError(
+            "the body ended without finish_reason and without [DONE]: the answer is not complete"
+        )
+    turn_over(FOR_NOTHING)
+    if half:
+        yield from line.text("\ufffd")
+    yield from line.end()
+    yield from calls.custom_blocks()
+    yield from end.chunks(line.calls_finished)
+
+
+def _is_plain(delta: dict[str, Any]) -> bool:
+    """Nothing but content is said; many servers name the other fields with null or empty values."""
+    for key, value in delta.items():  # noqa: SIM110  a third of the time of any()
+        if value and key not in ("content", "role"):
+            return False
+    return True
+
+
+def _raise_if_error(data: dict[str, Any], name: str) -> None:
+    """Raise for an error in the place of a chunk, in whichever shape."""
+    error = data.get("error")
+    if error or name == "error" or data.get("object") == "error":
+        raise classify.in_band(data)
+    if data.get("choices") is not None or data.get("usage") or "chat.completion" in string(data.get("object")):
+        return
+    # {"detail": "…"}, {"code": "399505", "message": "…"}, {"base_resp": {"status_code": 1008, "status_msg": "…"}}
+    base = data.get("base_resp")
+    has_failed = isinstance(base, dict) and base.get("status_code")
+    complaint = data.get("detail") or data.get("error_code") or string(data.get("message"))
+    if error is not None or has_failed or complaint:
+        raise classify.in_band({**data, "message": base.get("status_msg")} if isinstance(base, dict) else data)
+
+
+def _of_delta(delta: dict[str, Any], line: Line, calls: _Calls, end: _End) -> Iterator[StreamChunk]:
+    """The chunks of a delta that is more than a piece of text."""
+    yield from _reasoning(delta, line, end)
+    content = delta.get("content")
+    # Mistral and its like: [{"type": "thinking", "thinking": […]}, {"type": "text", "text": "…"}]
+    for part in content if isinstance(content, list) else [content]:
+        if isinstance(part, dict) and part.get("type") == "thinking":
+            for thought in _texts(part.get("thinking")):
+                yield from line.reasoning(thought)
+        elif isinstance(part, dict) and not isinstance(part.get("text"), str) and "type" in part:
+            yield from line.whole(provider_block(WIRE, part))  # {"type": "reference", "reference_ids": […]}
+        else:
+            for text in _texts([part]):
+                yield from line.text(text)
+    refusal = delta.get("refusal")
+    if refusal and isinstance(refusal, str):
+        end.is_refusal = True
+        yield from line.text(refusal)
+    pieces = delta.get("tool_calls")
+    if isinstance(pieces, list):
+        for piece in pieces:
+            if isinstance(piece, dict):
+                yield from calls.take(piece)
+    function = delta.get("function_call")  # what tool calls were before there were several
+    if isinstance(function, dict):
+        yield from calls.take({"index": "function_call", "function": function})
+    for kind in _WHOLE_BLOCKS:
+        items = delta.get(kind)
+        for item in items if isinstance(items, list) else [items]:
+            if isinstance(item, dict):
+                yield from line.whole(provider_block(WIRE, item))
+
+
+def _reasoning(delta: dict[str, Any], line: Line, end: _End) -> Iterator[StreamChunk]:
+    """Reasoning in its three places, of which OpenRouter fills two with the same text."""
+    text = string(delta.get("reasoning_content")) or string(delta.get("reasoning"))
+    if text:
+        end.plain_reasoning_length += len(text)
+        yield from line.reasoning(text)
+    details = delta.get("reasoning_details")
+    # [{"type": "reasoning.text", "text": "…", "signature": "…"}, {"type": "reasoning.encrypted", "data": "…"}]
+    for detail in details if isinstance(details, list) else ():
+        if not isinstance(detail, dict):
+            continue
+        thought = string(detail.get("text")) or string(detail.get("summary"))
+        signature = string(detail.get("signature"))
+        if thought and text:
+            end.has_both_reasonings = True
+        elif thought and not end.says_again(thought, signature):
+            yield from line.reasoning(thought)
+        if signature and signature != end.signature:
+            end.signature = signature
+            yield from line.reasoning_over(signature)
+        hidden = string(detail.get("data"))
+        if hidden:
+            yield from line.whole(RedactedReasoning(hidden))
+
+
+def _texts(parts: Any) -> Iterator[str]:
+    """The texts, none of them empty, of a string or of a list of strings and {"text": "…"}."""
+    for part in parts if isinstance(parts, list) else [parts]:
+        text = string(part.get("text") if isinstance(part, dict) else part)
+        if text:
+            yield text

@@ -1,0 +1,212 @@
+"""ChatRequest -> the JSON body of Chat Completions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from completion.contract.messages import (
+    AudioBlock,
+    Base64Source,
+    Block,
+    DocumentBlock,
+    FileSource,
+    ImageBlock,
+    Message,
+    ProviderBlock,
+    ReasoningBlock,
+    RedactedReasoningBlock,
+    TextBlock,
+    ToolCallBlock,
+    ToolResultBlock,
+    UrlSource,
+    sendable,
+)
+from completion.contract.request import (
+    ChatRequest,
+    JsonSchema,
+    ToolChoice,
+    ToolDefinition,
+    require_request,
+    system_text,
+)
+from completion.wires.lowering import cache_wishes, data_uri, effort_word, json_text, unsupported, with_additional
+from completion.wires.openai_chat.names import AUDIO_FORMATS, TOOL_CHOICES, WIRE
+
+
+def lower(
+    req: ChatRequest, model: str, *, compatible: bool = False, adapter: str = "openai"
+) -> tuple[dict[str, Any], list[str]]:
+    """The JSON body, and the names of the fields that were left out because they state a preference only.
+
+    Raises:
+        UnsupportedContentError: a part that would change the answer cannot be said.
+    """
+    require_request(req, adapter)
+    dropped: list[str] = ["cache_control"] if cache_wishes(req) else []
+    payload: dict[str, Any] = {
+        "model": model,
+        "messages": _messages(req, adapter),
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "max_tokens" if compatible else "max_completion_tokens": req.max_tokens,
+    }
+    has_tools = bool(req.tools or (req.additional_params or {}).get("tools"))
+    optional = {
+        "temperature": req.temperature,
+        "top_p": req.top_p,
+        "seed": req.seed,
+        "stop": list(req.stop_sequences) or None,
+        "tools": [_tool(tool) for tool in req.tools] or None,
+        "tool_choice": _tool_choice(req.tool_choice, has_tools),
+        "parallel_tool_calls": req.parallel_tool_use if has_tools else None,
+        "reasoning_effort": _effort(req.reasoning_effort),
+        "response_format": _response_format(req.response_format),
+    }
+    payload.update({name: value for name, value in optional.items() if value is not None})
+    if req.top_k is not None:
+        if compatible:
+            payload["top_k"] = req.top_k
+        else:
+            dropped.append("top_k")
+    return with_additional(payload, req, adapter), dropped
+
+
+def _messages(req: ChatRequest, adapter: str) -> list[dict[str, Any]]:
+    system = system_text(req)
+    lowered = [{"role": "system", "content": system}] if system else []
+    for message in sendable(req.messages):
+        if message.role == "assistant":
+            lowered.extend(_assistant(message, adapter))
+        else:
+            lowered.extend(_user(message, adapter))
+    if not any(message["role"] != "system" for message in lowered):
+        raise unsupported(adapter, "messages", "there is nothing in them to send")
+    return lowered
+
+
+def _assistant(message: Message, adapter: str) -> Iterator[dict[str, Any]]:
+    """One message, or none when it held nothing but reasoning, which this wire does not take back."""
+    texts: list[str] = []
+    lists: dict[str, list[Any]] = {"tool_calls": [], "annotations": [], "images": []}
+    for block in message.blocks:
+        match block:
+            case TextBlock(text=text):
+                texts.append(text)
+            case ToolCallBlock():
+                lists["tool_calls"].append(_tool_call(block, adapter))
+            case ProviderBlock(provider=provider, data=own):
+                place = _place(own) if provider == WIRE else None
+                if place is not None:
+                    lists[place].append(own)
+            case ReasoningBlock() | RedactedReasoningBlock():
+                pass
+            case _:
+                raise unsupported(adapter, type(block).__name__, "it cannot stand in an assistant message")
+    filled = {name: items for name, items in lists.items() if items}
+    if texts or "tool_calls" in filled or "images" in filled:
+        yield {"role": "assistant", "content": "".join(texts) if texts else None, **filled}
+
+
+def _place(own: dict[str, Any]) -> str | None:
+    """Where in a message a block of this wire came from; None for what belongs to no message."""
+    kind = str(own.get("type", ""))
+    if "custom" in own:
+        return "tool_calls"
+    if kind == "image_url":
+        return "images"
+    return "annotations" if kind == "file" or kind.endswith("citation") else None
+
+
+def _tool_call(block: ToolCallBlock, adapter: str) -> dict[str, Any]:
+    function = {"name": block.name, "arguments": json_text(block.args, adapter, "ToolCallBlock.args")}
+    call: dict[str, Any] = {"id": block.call_id, "type": "function", "function": function}
+    if block.signature is not None:  # only Gemini's compatible endpoint signs calls, and wants them back
+        call["extra_content"] = {"google": {"thought_signature": block.signature}}
+    return call
+
+
+def _user(message: Message, adapter: str) -> Iterator[dict[str, Any]]:
+    """Tool results are messages of their own; what stands between them becomes user messages, in order."""
+    between: list[Block] = []
+    for block in message.blocks:
+        if isinstance(block, ToolResultBlock):
+            yield from _user_parts(between, adapter)
+            between = []
+            yield {"role": "tool", "tool_call_id": block.call_id, "content": _result_text(block, adapter)}
+        else:
+            between.append(block)
+    yield from _user_parts(between, adapter)
+
+
+def _user_parts(blocks: Sequence[Block], adapter: str) -> Iterator[dict[str, Any]]:
+    parts = [part for block in blocks for part in _part(block, adapter)]
+    if len(parts) == 1 and parts[0].keys() == {"type", "text"}:
+        yield {"role": "user", "content": parts[0]["text"]}
+    elif parts:
+        yield {"role": "user", "content": parts}
+
+
+def _part(block: Block, adapter: str) -> Iterator[dict[str, Any]]:
+    match block:
+        case TextBlock(text=text):
+            yield {"type": "text", "text": text}
+        case ImageBlock(source=Base64Source() as source):
+            yield {"type": "image_url", "image_url": {"url": data_uri(source)}}
+        case ImageBlock(source=UrlSource(url=url)):
+            yield {"type": "image_url", "image_url": {"url": url}}
+        case DocumentBlock(source=Base64Source() as source, name=name):
+            yield {"type": "file", "file": {"filename": name or "document", "file_data": data_uri(source)}}
+        case DocumentBlock(source=FileSource(file_id=file_id)):
+            yield {"type": "file", "file": {"file_id": file_id}}
+        case AudioBlock(source=Base64Source(media_type=media_type, data=data)):
+            if media_type not in AUDIO_FORMATS:
+                raise unsupported(adapter, "AudioBlock", f"{media_type} is none of {', '.join(sorted(AUDIO_FORMATS))}")
+            yield {"type": "input_audio", "input_audio": {"data": data, "format": AUDIO_FORMATS[media_type]}}
+        case ProviderBlock(provider=provider, data=own):
+            if provider == WIRE:
+                yield own
+        case ImageBlock() | DocumentBlock() | AudioBlock():
+            kind, source_kind = type(block).__name__, type(block.source).__name__
+            raise unsupported(adapter, kind, f"Chat Completions takes no {source_kind} for it")
+        case _:
+            raise unsupported(adapter, type(block).__name__, "it cannot stand in a user message")
+
+
+def _result_text(block: ToolResultBlock, adapter: str) -> str:
+    for inner in block.blocks:
+        if not isinstance(inner, TextBlock):
+            kind = type(inner).__name__
+            raise unsupported(adapter, f"{kind} in a ToolResultBlock", "a tool message holds text only")
+    text = "".join(inner.text for inner in block.blocks if isinstance(inner, TextBlock))
+    return f"Error: {text}" if block.is_error else text
+
+
+def _tool(tool: ToolDefinition) -> dict[str, Any]:
+    function: dict[str, Any] = {"name": tool.name, "description": tool.description, "parameters": tool.input_schema}
+    if tool.strict is not None:
+        function["strict"] = tool.strict
+    return {"type": "function", "function": function}
+
+
+def _tool_choice(choice: ToolChoice | None, has_tools: bool) -> Any:
+    if choice is None or (not has_tools and choice.kind in ("auto", "none")):
+        return None
+    if choice.kind == "tool":
+        return {"type": "function", "function": {"name": choice.name}}
+    return TOOL_CHOICES[choice.kind]
+
+
+def _effort(effort: str | int | None) -> str | None:
+    if effort is None or isinstance(effort, str):
+        return effort
+    return effort_word(effort)
+
+
+def _response_format(wanted: JsonSchema | str | None) -> dict[str, Any] | None:
+    if wanted is None:
+        return None
+    if isinstance(wanted, JsonSchema):
+        schema = {"name": wanted.name, "schema": wanted.schema, "strict": wanted.strict}
+        return {"type": "json_schema", "json_schema": schema}
+    return {"type": "json_object"}

@@ -1,0 +1,215 @@
+"""The words with which providers refuse, and the error that each stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from completion.contract.errors import (
+    AuthenticationError,
+    ContentFilterError,
+    ContextOverflowError,
+    InvalidRequestError,
+    NotFoundError,
+    OverloadedError,
+    PermissionDeniedError,
+    ProviderError,
+    QuotaExceededError,
+    RateLimitError,
+    RequestTooLargeError,
+    ServerError,
+)
+
+Kind = type[ProviderError]
+
+
+# Not listed: 4xx is InvalidRequestError, 5xx ServerError.
+_BY_STATUS: dict[int, Kind] = {
+    401: AuthenticationError,
+    402: QuotaExceededError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    408: ServerError,
+    413: RequestTooLargeError,
+    429: RateLimitError,
+    498: OverloadedError,  # Groq: the flex tier has no capacity
+    503: OverloadedError,
+    529: OverloadedError,
+}
+
+
+# Codes and types that say more than a status does. Letter case, "_", and "Error" or "Exception" at the end are ignored.
+_REFINING: dict[Kind, tuple[str, ...]] = {
+    ContextOverflowError: (
+        "context_length_exceeded",  # OpenAI
+        "context_window_exceeded",
+        "model_context_window_exceeded",
+        "exceed_context_size_error",  # llama.cpp
+    ),
+    QuotaExceededError: (
+        "insufficient_quota",  # OpenAI
+        "billing_hard_limit_reached",
+        "billing_not_active",
+        "billing_error",  # Anthropic
+        "ServiceQuotaExceededException",  # Bedrock
+        "quota_exceeded",
+        "insufficient_credits",
+        "exceeded_current_quota_error",  # Moonshot
+    ),
+    AuthenticationError: (
+        "invalid_api_key",  # OpenAI
+        "authentication_error",  # Anthropic
+        "API_KEY_INVALID",  # Gemini, with status 400
+    ),
+    PermissionDeniedError: (
+        "permission_error",  # Anthropic
+        "PERMISSION_DENIED",  # Gemini
+        "AccessDeniedException",  # Bedrock
+    ),
+    NotFoundError: (
+        "model_not_found",  # OpenAI
+        "DeploymentNotFound",  # Azure
+        "not_found_error",  # Anthropic; Gemini's NOT_FOUND
+        "ResourceNotFoundException",  # Bedrock
+        "invalid_model",  # Mistral
+    ),
+    RequestTooLargeError: ("request_too_large",),  # Anthropic
+    ContentFilterError: (
+        "content_filter",  # OpenAI, Azure
+        "content_policy_violation",
+        "invalid_prompt",  # OpenAI: flagged by its usage policy
+        "ResponsibleAIPolicyViolation",  # Azure
+        "data_inspection_failed",  # Alibaba
+    ),
+    OverloadedError: (
+        "overloaded_error",  # Anthropic
+        "slow_down",  # OpenAI
+        "server_overloaded",
+        "engine_overloaded_error",  # Moonshot
+        "service_unavailable",  # Bedrock's ServiceUnavailableException
+        "UNAVAILABLE",  # Gemini
+        "ModelNotReadyException",  # Bedrock
+        "NoCapacity",  # Azure
+        "service_tier_capacity_exceeded",  # Mistral
+        "capacity_exceeded",
+        "over_capacity",  # Groq
+    ),
+}
+
+
+# Codes and types that say no more than a status would, or contradict it: they count where there is none.
+_ALONE: dict[Kind, tuple[str, ...]] = {
+    RateLimitError: (
+        "rate_limit_exceeded",  # OpenAI, with the types "tokens" and "requests"
+        "tokens",
+        "requests",
+        "limit_requests",
+        "rate_limit_error",  # Anthropic
+        "RESOURCE_EXHAUSTED",  # Gemini
+        "ThrottlingException",  # Bedrock
+        "rate_limited",
+        "too_many_requests",
+        "rate_limit_reached_error",  # Moonshot; Azure's RateLimitReached
+        "Throttling.RateQuota",  # Alibaba
+        "token_quota_exceeded",
+        "too_many_tokens_error",
+    ),
+    AuthenticationError: ("unauthorized", "UNAUTHENTICATED"),
+    ServerError: (
+        "server_error",  # OpenAI
+        "api_error",  # Anthropic
+        "timeout_error",
+        "INTERNAL",  # Gemini
+        "DEADLINE_EXCEEDED",
+        "ModelStreamErrorException",  # Bedrock
+        "ModelTimeoutException",
+        "internal_server_error",  # Bedrock's InternalServerException
+    ),
+    InvalidRequestError: (
+        "invalid_request_error",  # OpenAI, Anthropic
+        "invalid_value",
+        "unsupported_parameter",
+        "unsupported_value",
+        "unknown_parameter",
+        "INVALID_ARGUMENT",  # Gemini
+        "FAILED_PRECONDITION",
+        "ValidationException",  # Bedrock
+        "bad_request",
+        "tool_use_failed",  # Groq
+    ),
+}
+
+
+# Some providers have no code for it, only words: kind, the statuses that these may refine, phrases in lower case.
+_PHRASES: tuple[tuple[Kind, tuple[int | None, ...], tuple[str, ...]], ...] = (
+    (
+        ContextOverflowError,
+        (None, 400, 413, 422),
+        (
+            "prompt is too long",  # Anthropic
+            "exceed context limit",  # Anthropic: input length and `max_tokens` exceed context limit
+            "context length",
+            "context window",
+            "context size",
+            "maximum context",
+            "context_length_exceeded",
+            "exceeds the maximum number of tokens",  # Gemini
+            "input is too long for requested model",  # Bedrock
+            "number of input tokens exceeds",
+            "maximum prompt length",  # xAI
+            "exceeded model token limit",  # Moonshot
+            "`inputs` must have less than",  # Text Generation Inference
+            "`inputs` tokens + `max_new_tokens` must be",
+        ),
+    ),
+    (
+        QuotaExceededError,
+        (None, 400, 403, 429),
+        (
+            "credit balance is too low",  # Anthropic
+            "insufficient balance",  # MiniMax, Zhipu
+            "out of call volume quota",  # Azure's gateway
+        ),
+    ),
+    (ContentFilterError, (None, 400, 403), ("input was flagged",)),  # OpenRouter
+    (
+        NotFoundError,
+        (None, 400),
+        (
+            "model identifier is invalid",  # Bedrock
+            "invalid model name",  # LiteLLM
+            "is not a valid model",  # OpenRouter
+            "model not exist",  # DeepSeek
+            "model does not exist",
+        ),
+    ),
+)
+
+
+# What a 5xx may be refined to: the rest would contradict it.
+_OF_A_SERVER = (OverloadedError, QuotaExceededError, ContextOverflowError)
+
+
+# What to do, where waiting does not help and it can be said.
+_ADVICE: dict[Kind, str] = {
+    AuthenticationError: "check the API key or token",
+    PermissionDeniedError: "check what this key may do, and whether it may use this model",
+    NotFoundError: "check the model id or deployment name, and base_url",
+    QuotaExceededError: "check the plan and the billing of the account",
+    ContextOverflowError: "shorten the messages or lower max_tokens",
+    RequestTooLargeError: "make the request smaller",
+    ContentFilterError: "change the prompt",
+}
+
+
+def _folded(code: str) -> str:
+    return code.lower().replace("_", "").removesuffix("error").removesuffix("exception")
+
+
+def _by_word(table: Mapping[Kind, tuple[str, ...]]) -> dict[str, Kind]:
+    return {_folded(word): kind for kind, words in table.items() for word in words}
+
+
+_REFINING_BY_WORD = _by_word(_REFINING)
+
+
+_ALONE_BY_WORD = _by_word(_ALONE)
