@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypedDict
 
-from completion.adapters.endpoint import Endpoint, Wait
+from completion.adapters.endpoint import Endpoint, TimeoutLike
 from completion.contract.errors import ConfigurationError
 from completion.transport import Session
 from completion.transport.credentials import Key
@@ -16,7 +16,7 @@ class Options(TypedDict, total=False):
 
     api_key: Key | None
     base_url: str | None
-    timeout: Wait
+    timeout: TimeoutLike
     session: Session | None
     headers: Mapping[str, str] | None
     max_event_bytes: int

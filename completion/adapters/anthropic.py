@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from completion.adapters.account import HttpClient, HttpModel, Options
-from completion.adapters.endpoint import Endpoint, Wait
+from completion.adapters.endpoint import Endpoint, TimeoutLike
 from completion.contract.frames import secretive
 from completion.contract.request import (
     ChatRequest,
@@ -68,7 +68,7 @@ class AnthropicClient(HttpClient):
         base_url: str | None = None,
         version: str = VERSION,
         betas: Sequence[str] = (),
-        timeout: Wait = Timeout(),  # noqa: B008  immutable
+        timeout: TimeoutLike = Timeout(),  # noqa: B008  immutable
         session: Session | None = None,
         headers: Mapping[str, str] | None = None,
         max_event_bytes: int = MAX_EVENT_BYTES,

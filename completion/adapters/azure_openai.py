@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
 from completion.adapters.account import HttpClient, HttpModel, Options
-from completion.adapters.endpoint import Endpoint, Wait
+from completion.adapters.endpoint import Endpoint, TimeoutLike
 from completion.adapters.openai import PATH
 from completion.contract.errors import ConfigurationError
 from completion.contract.frames import secretive
@@ -72,7 +72,7 @@ class AzureOpenAIClient(HttpClient):
         token: str | None = None,
         token_provider: TokenProvider | None = None,
         api_version: str | None = None,
-        timeout: Wait = Timeout(),  # noqa: B008  immutable
+        timeout: TimeoutLike = Timeout(),  # noqa: B008  immutable
         session: Session | None = None,
         headers: Mapping[str, str] | None = None,
         max_event_bytes: int = MAX_EVENT_BYTES,

@@ -23,13 +23,13 @@ from completion.contract.errors import (
 )
 from completion.contract.frames import clear_all
 from completion.contract.stream import ChatStream, ResponseInfo
-from completion.events.sse import json_events
-from completion.transport import Body, Session, Timeout, Transport, is_foreign
+from completion.events.sse import sse_events
+from completion.transport import Body, Session, Timeout, Transport, is_from_signal_handler
 from completion.transport.credentials import ApiKey
-from completion.wires import refusals as classify
-from completion.wires.wire import FOR_NOTHING, Assemble
+from completion.wires import refusals
+from completion.wires.wire import WAIT_FOR_EOF_S, Assemble
 
-Wait = Timeout | float | tuple[float | None, float | None]
+TimeoutLike = Timeout | float | tuple[float | None, float | None]
 """A Timeout, or what ``requests`` takes as one."""
 
 
@@ -52,7 +52,7 @@ class Endpoint:
         provider: str,
         base_url: str,
         key: ApiKey,
-        timeout: Wait,
+        timeout: TimeoutLike,
         headers: Mapping[str, str] | None,
         session: Session | None,
         request_id_headers: tuple[str, ...],
@@ -105,7 +105,7 @@ class Endpoint:
             began = False
             body.chunk_given()
             try:
-                chunks = assemble(json_events(body.pieces(), self._max_event_bytes), body.turn_over)
+                chunks = assemble(sse_events(body.pieces(), self._max_event_bytes), body.end_of_turn)
                 for chunk in chunks:
                     began = True
                     yield chunk
@@ -119,10 +119,10 @@ class Endpoint:
                     body.chunk_given()
             except CompletionError as error:
                 if isinstance(error, ProviderError):
-                    body.turn_over(FOR_NOTHING)  # the body ends behind it: another try need not connect anew
+                    body.end_of_turn(WAIT_FOR_EOF_S)  # the body ends behind it: another try need not connect anew
                 raise self._told(error, body, model, began) from error.__cause__
             except BaseException as exc:  # the net below the adapters: an event that none of them foresaw
-                if not isinstance(exc, Exception) or is_foreign(exc):
+                if not isinstance(exc, Exception) or is_from_signal_handler(exc):
                     clear_all(exc, exc.__context__)  # what was read may hold an echo of the key
                     raise
                 unread = MalformedStreamError(f"an event of the stream has an unknown shape ({exc!r})")
@@ -132,7 +132,7 @@ class Endpoint:
         """The error, with what only this place knows."""
         if isinstance(error, MalformedStreamError) and not began and error.body is not None:
             # The body may hold an error in place of a stream.
-            better = classify.not_a_stream(error.body, body.headers.get("content-type", ""))
+            better = refusals.not_a_stream(error.body, body.headers.get("content-type", ""))
             if not isinstance(better, StreamError):
                 error = better
         if isinstance(error, StreamError):

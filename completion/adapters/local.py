@@ -13,7 +13,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from completion.adapters.endpoint import Endpoint, Wait
+from completion.adapters.endpoint import Endpoint, TimeoutLike
 from completion.adapters.openai import PATH
 from completion.contract.errors import ConfigurationError
 from completion.contract.messages import AudioBlock, DocumentBlock, ImageBlock
@@ -60,7 +60,7 @@ class LocalModel:
         model: str | None = None,
         *,
         path: str | PathLike[str] | None = None,
-        timeout: Wait = Timeout(),  # noqa: B008  immutable
+        timeout: TimeoutLike = Timeout(),  # noqa: B008  immutable
         session: Session | None = None,
         headers: Mapping[str, str] | None = None,
         max_event_bytes: int = MAX_EVENT_BYTES,

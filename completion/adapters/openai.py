@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import urlsplit
 
 from completion.adapters.account import HttpClient, HttpModel, Options
-from completion.adapters.endpoint import Endpoint, Wait
+from completion.adapters.endpoint import Endpoint, TimeoutLike
 from completion.contract.frames import secretive
 from completion.contract.request import (
     ChatRequest,
@@ -71,7 +71,7 @@ class OpenAIClient(HttpClient):
         organization: str | None = None,
         project: str | None = None,
         compatible: bool | None = None,
-        timeout: Wait = Timeout(),  # noqa: B008  immutable
+        timeout: TimeoutLike = Timeout(),  # noqa: B008  immutable
         session: Session | None = None,
         headers: Mapping[str, str] | None = None,
         max_event_bytes: int = MAX_EVENT_BYTES,

@@ -121,9 +121,9 @@ class CompletionError(Exception):
         """Whether the same call may succeed later. The provider's ``x-should-retry`` overrides our own opinion."""
         if self.should_retry is not None:
             return Transient(self.retry_after) if self.should_retry else Permanent()
-        return Transient(self.retry_after) if self._may_pass() else Permanent()
+        return Transient(self.retry_after) if self._is_transient() else Permanent()
 
-    def _may_pass(self) -> bool:
+    def _is_transient(self) -> bool:
         """True where the same call, made again later, may succeed."""
         return False
 
@@ -153,7 +153,7 @@ class UnsupportedContentError(CompletionError):
 class TransportError(CompletionError):
     """The network failed: DNS, connect, TLS, a reset, a body that broke off. The connection is closed."""
 
-    def _may_pass(self) -> bool:
+    def _is_transient(self) -> bool:
         return True
 
 
@@ -172,7 +172,7 @@ class DeadlineExceededError(TransportError):
 class ProviderError(CompletionError):
     """The provider refused, by its HTTP status or by an error event inside a 200 body."""
 
-    def _may_pass(self) -> bool:
+    def _is_transient(self) -> bool:
         return self.status in (408, 409, 425)
 
 
@@ -203,14 +203,14 @@ class RequestTooLargeError(ProviderError):
 class RateLimitError(ProviderError):
     """Too many requests or tokens for now."""
 
-    def _may_pass(self) -> bool:
+    def _is_transient(self) -> bool:
         return True
 
 
 class QuotaExceededError(ProviderError):
     """The money or the quota is used up; waiting a little does not help."""
 
-    def _may_pass(self) -> bool:
+    def _is_transient(self) -> bool:
         return False
 
 
@@ -221,14 +221,14 @@ class ContentFilterError(ProviderError):
 class OverloadedError(ProviderError):
     """The provider has no capacity at the moment."""
 
-    def _may_pass(self) -> bool:
+    def _is_transient(self) -> bool:
         return True
 
 
 class ServerError(ProviderError):
     """The provider failed on its side."""
 
-    def _may_pass(self) -> bool:
+    def _is_transient(self) -> bool:
         return self.status not in (501, 505)
 
 
@@ -244,7 +244,7 @@ class StreamError(CompletionError):
 class TruncatedStreamError(StreamError):
     """The body ended before the provider's own end of turn: whatever was yielded is only a part."""
 
-    def _may_pass(self) -> bool:
+    def _is_transient(self) -> bool:
         return self.before_first_chunk
 
 

@@ -49,7 +49,7 @@ _FEW_LINES = 16
 _decode = json.JSONDecoder().raw_decode
 
 
-def json_events(pieces: Iterable[bytes], max_event_bytes: int = MAX_EVENT_BYTES) -> Iterator[tuple[str, Any]]:
+def sse_events(pieces: Iterable[bytes], max_event_bytes: int = MAX_EVENT_BYTES) -> Iterator[tuple[str, Any]]:
     """The name and the JSON value of each event, as soon as its last byte is there.
 
     An event that the end of the body cuts in half is delivered when its JSON is whole (only the blank line is

@@ -26,12 +26,12 @@ from completion.contract.frames import clear_all
 from completion.transport.body import Body
 from completion.transport.credentials import Authorization
 from completion.transport.exchange import Exchange, opening
-from completion.transport.faults import is_cut, is_foreign, scrubbed
+from completion.transport.faults import is_cut, is_from_signal_handler, scrubbed
 from completion.transport.session import new_session
 from completion.transport.timeout import Timeout
 from completion.version import __version__
 
-__all__ = ["Body", "Session", "Timeout", "Transport", "is_foreign"]
+__all__ = ["Body", "Session", "Timeout", "Transport", "is_from_signal_handler"]
 
 
 class Transport:
@@ -87,7 +87,7 @@ class Transport:
             return self._sent(url, data, authorization, exchange)
         except BaseException as exc:
             exchange.end()
-            if not isinstance(exc, Exception) or is_foreign(exc):
+            if not isinstance(exc, Exception) or is_from_signal_handler(exc):
                 raise
             failure = exchange.setup_error(exc)
             failure.__cause__ = scrubbed(exc, authorization, handled)

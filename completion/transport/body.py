@@ -16,8 +16,8 @@ import requests
 from completion.contract.errors import BODY_LIMIT, CompletionError, MalformedStreamError, TransportError
 from completion.transport.encoding import Decoder, encoding_of
 from completion.transport.exchange import Exchange
-from completion.transport.faults import is_foreign, scrubbed
-from completion.wires import refusals as classify
+from completion.transport.faults import is_from_signal_handler, scrubbed
+from completion.wires import refusals
 
 READ_SIZE: Final = 64 * 1024
 
@@ -86,7 +86,7 @@ class Body:
                 self._is_broken = True
                 raise self.attributed(error)  # noqa: B904  the same one
             except Exception as exc:
-                if is_foreign(exc):
+                if is_from_signal_handler(exc):
                     raise
                 failure, reason = exchange.stream_error(exc), exc
                 break
@@ -113,13 +113,13 @@ class Body:
         """A chunk came out of what was read: the clock of ``Timeout.stall`` starts again."""
         self._exchange.chunk_given()
 
-    def turn_over(self, seconds: float | None) -> None:
+    def end_of_turn(self, seconds: float | None) -> None:
         """The provider's end of turn was read: wait so long for all that follows. A later call can only shorten it.
 
         With None more of the answer came, and the next part is waited for as for any other.
         """
         self._turn_is_over = True
-        self._exchange.turn_over(seconds)
+        self._exchange.end_of_turn(seconds)
 
     def check(self) -> None:
         """Raise unless this is a 2xx response whose body can be an event stream."""
@@ -128,7 +128,7 @@ class Body:
             raise interruption
         if not 200 <= self.status < 300:
             raise self.attributed(
-                classify.refusal(self.status, self.headers, self._error_text(), request_id=self.request_id)
+                refusals.refusal(self.status, self.headers, self._error_text(), request_id=self.request_id)
             )
         self._read = self._reader()
         content_type = self.headers.get("content-type", "")
@@ -137,7 +137,7 @@ class Body:
         # Some proxies change the type of a true stream, so the body has the last word.
         self._held = next(self.pieces(), b"")
         if self._held.lstrip()[:1] in (b"{", b"[", b"<"):
-            raise self.attributed(classify.not_a_stream(self._error_text(), content_type))
+            raise self.attributed(refusals.not_a_stream(self._error_text(), content_type))
 
     def attributed(self, error: CompletionError) -> CompletionError:
         """The error with its origin, and without the key, should the server have echoed it."""

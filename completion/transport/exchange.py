@@ -170,7 +170,7 @@ class Exchange:
             reader.__class__ = _TimedReader
             reader.exchange = self  # type: ignore[attr-defined]
 
-    def turn_over(self, seconds: float | None) -> None:
+    def end_of_turn(self, seconds: float | None) -> None:
         """Wait so long for what follows the end of turn, in all; None: more of the answer came, wait for the next."""
         if seconds is None:
             self.limit("tail", self._timeout.read or 60.0)

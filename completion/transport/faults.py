@@ -23,7 +23,7 @@ from completion.transport.timeout import Timeout
 _OF_THE_WIRE = (OSError, ValueError, http.client.HTTPException, urllib3.exceptions.HTTPError)
 
 
-def is_foreign(exc: BaseException) -> bool:
+def is_from_signal_handler(exc: BaseException) -> bool:
     """It goes through as it is: one of our own errors, or the program's. A signal handler may have raised it in the
     middle of a call, as that of Celery's soft time limit does."""
     if not isinstance(exc, Exception):

@@ -84,9 +84,9 @@ def joined_halves(text: str) -> tuple[str, str]:
     return whole.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"), half
 
 
-def _without_none(fields: Mapping[str, Any]) -> dict[str, Any]:
+def without_none(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _dicts(given: Any) -> list[dict[str, Any]]:
+def objects(given: Any) -> list[dict[str, Any]]:
     return [item for item in given if isinstance(item, dict)] if isinstance(given, list) else []

@@ -97,7 +97,7 @@ _REFINING: dict[Kind, tuple[str, ...]] = {
 
 
 # Codes and types that say no more than a status would, or contradict it: they count where there is none.
-_ALONE: dict[Kind, tuple[str, ...]] = {
+WORDS_WITHOUT_STATUS: dict[Kind, tuple[str, ...]] = {
     RateLimitError: (
         "rate_limit_exceeded",  # OpenAI, with the types "tokens" and "requests"
         "tokens",
@@ -212,4 +212,4 @@ def _by_word(table: Mapping[Kind, tuple[str, ...]]) -> dict[str, Kind]:
 _REFINING_BY_WORD = _by_word(_REFINING)
 
 
-_ALONE_BY_WORD = _by_word(_ALONE)
+_ALONE_BY_WORD = _by_word(WORDS_WITHOUT_STATUS)

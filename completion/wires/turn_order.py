@@ -23,16 +23,16 @@ from completion.wires.json_values import has_halves, joined_halves
 from completion.wires.tool_call import ToolCall, made_up_call_id
 
 
-class Line:
+class TurnOrder:
     """The order of a turn: what comes in is given out at once, or waits behind an open tool call.
 
     Methods return the chunks that may go out now, in order. ``calls_finished`` counts ToolCallFinished chunks.
     """
 
-    __slots__ = ("_half", "_ids", "_in_reasoning", "_waiting", "calls_finished", "is_clear")
+    __slots__ = ("_half", "_ids", "_in_reasoning", "_waiting", "calls_finished", "can_yield_text_directly")
 
     def __init__(self) -> None:
-        self.is_clear = True
+        self.can_yield_text_directly = True
         """No call is open and no reasoning either: text may be yielded without asking here."""
         self.calls_finished = 0
         self._in_reasoning = False
@@ -49,19 +49,19 @@ class Line:
             delta, self._half = joined_halves(self._half + delta)
         return self._next(ReasoningDelta(delta)) if delta else []
 
-    def reasoning_over(self, signature: str | None) -> list[StreamChunk]:
+    def end_reasoning(self, signature: str | None) -> list[StreamChunk]:
         """Closes the reasoning that is open; with none open, an empty one."""
         return self._next(ReasoningFinished(signature))
 
-    def whole(self, chunk: RedactedReasoning | ProviderBlockFinished) -> list[StreamChunk]:
+    def block(self, chunk: RedactedReasoning | ProviderBlockFinished) -> list[StreamChunk]:
         """A block that comes in one piece."""
         return self._next(chunk)
 
     def call(self, call: ToolCall) -> list[StreamChunk]:
-        """A new call. Give its later pieces and its end to the call itself, and then ask ``flow``."""
+        """A new call. Give its later pieces and its end to the call itself, and then ask ``release``."""
         return self._next(call)
 
-    def flow(self) -> list[StreamChunk]:
+    def release(self) -> list[StreamChunk]:
         """What a new piece of a call has set free."""
         out: list[StreamChunk] = []
         self._advance(out, at_end=False)
@@ -104,15 +104,15 @@ class Line:
             else:
                 self._give(first, out)
             waiting.popleft()
-        self.is_clear = not waiting and not self._in_reasoning
+        self.can_yield_text_directly = not waiting and not self._in_reasoning
 
     def _give(self, chunk: StreamChunk, out: list[StreamChunk]) -> None:
         if isinstance(chunk, ReasoningDelta):
             self._in_reasoning = True
-            self.is_clear = False
+            self.can_yield_text_directly = False
         elif isinstance(chunk, ReasoningFinished):
             self._in_reasoning = False
-            self.is_clear = not self._waiting
+            self.can_yield_text_directly = not self._waiting
         else:
             self._close_reasoning(out)
         out.append(chunk)
@@ -121,4 +121,4 @@ class Line:
         if self._in_reasoning:
             out.append(ReasoningFinished())
             self._in_reasoning = False
-            self.is_clear = not self._waiting
+            self.can_yield_text_directly = not self._waiting

@@ -11,18 +11,18 @@ Events = Iterator[tuple[str, Any]]
 """Name and JSON value of each event."""
 
 
-TurnOver = Callable[[float | None], None]
+OnEndOfTurn = Callable[[float | None], None]
 """To be called when the provider's end of turn has been read: with the seconds to wait for all that follows. A later
 call can only shorten the wait. With None, more of the answer came, and the next part is waited for like any other."""
 
 
-FOR_USAGE = 5.0
+WAIT_FOR_USAGE_S = 5.0
 """Seconds after a finish reason: counters and late errors come behind it."""
 
 
-FOR_NOTHING = 0.5
+WAIT_FOR_EOF_S = 0.5
 """Seconds after the last word of a turn, which some servers leave the connection open behind."""
 
 
-Assemble = Callable[[Events, TurnOver], Iterator[StreamChunk]]
+Assemble = Callable[[Events, OnEndOfTurn], Iterator[StreamChunk]]
 """From events to chunks."""

@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from completion.contract.errors import MalformedStreamError, TransportError
-from completion.events.sse import DONE, MAX_EVENT_BYTES, _Runs, json_events
+from completion.events.sse import DONE, MAX_EVENT_BYTES, _Runs, sse_events
 from tests.wire_pieces import IS_SAMPLED, chunks_of
 
 SPLITS = pytest.mark.parametrize("split", [None, 7, 1], ids=["whole", "sevens", "byte by byte"])
 
 
 def values(body: bytes, split: int | None = None) -> list[Any]:
-    return [value for _, value in json_events(chunks_of(body, split))]
+    return [value for _, value in sse_events(chunks_of(body, split))]
 
 
 def counted(pieces: list[bytes]) -> Iterator[tuple[int, Any]]:
@@ -33,7 +33,7 @@ def counted(pieces: list[bytes]) -> Iterator[tuple[int, Any]]:
             read += 1
             yield piece
 
-    for _, value in json_events(feed()):
+    for _, value in sse_events(feed()):
         yield read, value
 
 
@@ -81,7 +81,7 @@ def test_an_event_stream_is_read_by_the_rules(body: bytes, expected: list[Any], 
 @SPLITS
 def test_the_event_name_comes_with_the_value(split: int | None) -> None:
     body = b"event: error\ndata: 1\n\ndata: 2\n\nevent:\ndata: 3\n\nevent: a\nevent: b\ndata: 4\n\n"
-    found = list(json_events(chunks_of(body, split)))
+    found = list(sse_events(chunks_of(body, split)))
     assert found == [("error", 1), ("message", 2), ("message", 3), ("b", 4)]
 
 
@@ -101,7 +101,7 @@ def test_events_in_one_piece_wait_for_nothing_behind_them() -> None:
 
 def test_an_empty_piece_changes_nothing() -> None:
     pieces = [b"", b"\xef", b"", b"\xbb\xbf", b"data: [\r", b"", b"\ndata: 1]\r\n\r", b"", b"\ndata: 2\r\n\r\n", b""]
-    assert [value for _, value in json_events(pieces)] == [[1], 2]
+    assert [value for _, value in sse_events(pieces)] == [[1], 2]
 
 
 @settings(deadline=None)
@@ -117,7 +117,7 @@ def test_line_ends_mix_as_they_like_however_the_body_is_cut(ends: list[bytes], c
     for cut in cuts:
         pieces.append(body[:cut])
         body = body[cut:]
-    found = list(json_events([*pieces, body]))
+    found = list(sse_events([*pieces, body]))
     assert found == [("message", {"a": 1}), ("x", 2)] * 2
 
 
@@ -213,7 +213,7 @@ def test_what_came_whole_before_a_fault_is_given_out(tail: bytes, more: list[obj
         yield b"data: 1\n\n" + tail
         raise TransportError("broken off")
 
-    events = json_events(feed())
+    events = sse_events(feed())
     assert [next(events) for _ in range(1 + len(more))] == [("message", 1), *more]
     if more[-1:] != [("message", DONE)]:
         with pytest.raises(TransportError, match="broken off"):
@@ -226,12 +226,12 @@ def test_what_came_whole_before_a_fault_is_given_out(tail: bytes, more: list[obj
 )
 @SPLITS
 def test_an_error_without_an_event_of_its_own_is_an_error_event(before: bytes, line: bytes, split: int | None) -> None:
-    last = list(json_events(chunks_of(before + line + b"\n\ndata: [DONE]\n\n", split)))[-2]
+    last = list(sse_events(chunks_of(before + line + b"\n\ndata: [DONE]\n\n", split)))[-2]
     assert last in [("error", {"message": "no"}), ("error", {"error": "no"})]
 
 
 def test_an_error_event_that_is_no_json_is_given_out_as_text() -> None:
-    assert list(json_events([b"event: error\ndata: upstream timed out\n\n"])) == [("error", "upstream timed out")]
+    assert list(sse_events([b"event: error\ndata: upstream timed out\n\n"])) == [("error", "upstream timed out")]
 
 
 # Size
@@ -243,9 +243,9 @@ def test_an_event_over_the_limit_is_malformed_and_one_at_the_limit_is_not(lead: 
     event = b'data: "' + b"x" * 92 + b'"'
     pieces = chunks_of(lead + event + b"\n\ndata: 2\n\n", split)
     limit = len(event) + (lead == b"\n")
-    assert [value for _, value in json_events(pieces, limit)][-2:] == ["x" * 92, 2]
+    assert [value for _, value in sse_events(pieces, limit)][-2:] == ["x" * 92, 2]
     with pytest.raises(MalformedStreamError, match=f"max_event_bytes={limit - 1}$"):
-        list(json_events(pieces, limit - 1))
+        list(sse_events(pieces, limit - 1))
 
 
 def test_an_event_without_an_end_is_stopped_at_the_limit() -> None:
@@ -258,7 +258,7 @@ def test_an_event_without_an_end_is_stopped_at_the_limit() -> None:
             yield b"x" * 1000
 
     with pytest.raises(MalformedStreamError, match="max_event_bytes=5000"):
-        list(json_events(feed(), 5000))
+        list(sse_events(feed(), 5000))
     assert read == 6000
 
 
@@ -267,7 +267,7 @@ def test_a_big_event_reaches_sseclient_once_and_whole() -> None:
     text = "x" * (4 << 20)
     pieces = chunks_of(f'data: "{text}"\n\ndata: 2\n\n'.encode(), 1024)
     assert [len(run) for run in _Runs(pieces, MAX_EVENT_BYTES)] == [7 + len(text) + 3 + 9]
-    assert [value for _, value in json_events(pieces)] == [text, 2]
+    assert [value for _, value in sse_events(pieces)] == [text, 2]
 
 
 def test_an_event_of_100_000_lines_reaches_sseclient_as_one_line() -> None:
@@ -276,7 +276,7 @@ def test_an_event_of_100_000_lines_reaches_sseclient_as_one_line() -> None:
     body = b": a comment\n" * 1000 + b"event: a\n" * 1000 + b"event: many\ndata: [\n" + numbers + b"data:0]\n\n"
     pieces = [body + b"data: 2\n\n", b"event: empty\n" * 1000 + b"\n"]
     assert [run.count(b"\n") for run in _Runs(pieces, MAX_EVENT_BYTES)] == [5]
-    assert list(json_events(pieces)) == [("many", [*range(100_000), 0]), ("message", 2)]
+    assert list(sse_events(pieces)) == [("many", [*range(100_000), 0]), ("message", 2)]
 
 
 FLOODS = [
@@ -291,7 +291,7 @@ def test_what_is_no_event_does_not_reach_sseclient(unit: bytes, size: int) -> No
     flood = unit * (64 * 1024 // len(unit))
     pieces = [*chunks_of(b"data: 1\n\n" + flood, size), *chunks_of(flood, size), *chunks_of(b"data: 2\n\n", size)]
     assert sum(map(len, _Runs(pieces, MAX_EVENT_BYTES))) < 3 * size + 100
-    assert [value for _, value in json_events(pieces)] == [1, 2]
+    assert [value for _, value in sse_events(pieces)] == [1, 2]
 
 
 @pytest.mark.parametrize("lines", [10, 100, 300, 10_000])
@@ -299,13 +299,13 @@ def test_what_is_no_event_does_not_reach_sseclient(unit: bytes, size: int) -> No
 def test_an_event_among_many_lines_without_data_is_itself(line: bytes, lines: int) -> None:
     body = line * lines + b"event: a\ndata: [1,\n" + line * lines + b"data: 2]\n" + line * lines + b"\n"
     other = b"data: 3\n\n" * 300
-    assert list(json_events([body + other, body]))[::301] == [("a", [1, 2])] * 2
+    assert list(sse_events([body + other, body]))[::301] == [("a", [1, 2])] * 2
 
 
 @pytest.mark.parametrize("lines", [20, 255, 256, 257, 5000])
 def test_the_text_of_an_error_of_many_lines_is_all_there(lines: int) -> None:
     body = b"event: error\n" + b"data: no\n: ping\n" * lines + b"\n"
-    ((name, text),) = json_events([body * 1])
+    ((name, text),) = sse_events([body * 1])
     assert (name, text.split()) == ("error", ["no"] * lines)
 
 
@@ -315,7 +315,7 @@ def test_the_text_of_an_error_of_many_lines_is_all_there(lines: int) -> None:
 def test_memory_does_not_grow_with_the_stream(sent: bytes) -> None:
     tracemalloc.start()
     try:
-        for _ in json_events(itertools.repeat(sent, 20_000 if IS_SAMPLED else 100_000)):
+        for _ in sse_events(itertools.repeat(sent, 20_000 if IS_SAMPLED else 100_000)):
             pass
         assert tracemalloc.get_traced_memory()[1] < 2_000_000  # of 20 MB, or of 4
     finally:
@@ -335,7 +335,7 @@ def test_what_was_written_is_read_however_it_is_cut(written: list[Any], cuts: li
     for cut in cuts:
         pieces.append(body[:cut])
         body = body[cut:]
-    assert [value for _, value in json_events([*pieces, body])] == written
+    assert [value for _, value in sse_events([*pieces, body])] == written
 
 
 @settings(deadline=None)
@@ -344,7 +344,7 @@ def test_any_bytes_are_events_or_malformed(body: bytes, split: int) -> None:
     def outcome(pieces: list[bytes]) -> list[Any]:
         found: list[Any] = []
         try:
-            for event in json_events(pieces):
+            for event in sse_events(pieces):
                 found.append(event)  # noqa: PERF402  what came before the error counts
         except MalformedStreamError:
             found.append("malformed")

@@ -175,8 +175,8 @@ FOR_EVER: Final = [
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """After the end of a turn."""
     for module in (openai, anthropic):
-        monkeypatch.setattr(module, "FOR_USAGE", 0.5)
-        monkeypatch.setattr(module, "FOR_NOTHING", 0.1)
+        monkeypatch.setattr(module, "WAIT_FOR_USAGE_S", 0.5)
+        monkeypatch.setattr(module, "WAIT_FOR_EOF_S", 0.1)
 
 
 @pytest.mark.usefixtures("short_waits")

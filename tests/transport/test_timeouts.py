@@ -132,7 +132,7 @@ def test_chunks_that_come_in_time_keep_the_stall_clock_quiet(server: ProviderSer
 def test_a_server_that_leaves_out_the_end_of_its_body_does_not_hold_up_the_turn(
     server: ProviderServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openai, "FOR_USAGE", 0.2)
+    monkeypatch.setattr(openai, "WAIT_FOR_USAGE_S", 0.2)
     server.reply(Reply(text("a"), FINISH, Stall()))
     assert model_of(server).chat_stream(HI).collect().text == "a"
     assert server.wait_hung_up()

@@ -43,7 +43,7 @@ from completion import (
     run_chat,
 )
 from completion.engine import Tool
-from completion.events.sse import json_events
+from completion.events.sse import sse_events
 from completion.testing import ProviderServer, Reply, ScriptedModel
 from completion.transport import Transport
 from completion.transport.body import READ_SIZE
@@ -55,7 +55,7 @@ from completion.wires.lowering import merged
 from completion.wires.openai_chat.assemble import assemble as assemble_openai
 from completion.wires.openai_chat.lower import lower as lower_openai
 from completion.wires.tool_call import ToolCall, parse_args
-from completion.wires.turn_order import Line
+from completion.wires.turn_order import TurnOrder
 from tests.loopback import HI, KEY, PATIENCE_S, Caught, model_at
 from tests.wire_pieces import calls, delta, events, piece
 
@@ -125,11 +125,11 @@ def test_pieces_that_each_look_whole_are_not_parsed_again_and_again_on_messages(
 
 
 def test_what_is_known_of_the_arguments_is_the_same_after_the_reader_has_changed_them() -> None:
-    line, call = Line(), ToolCall("c", "f")
+    order, call = TurnOrder(), ToolCall("c", "f")
     call.add('{"a":1}')
     assert call.is_whole
-    line.call(call)
-    (*_, finished) = line.end()
+    order.call(call)
+    (*_, finished) = order.end()
     assert isinstance(finished, ToolCallFinished)
     finished.args["a"] = 2
     assert call.says_again('{"a": 1}')
@@ -352,6 +352,6 @@ def test_cancel_ends_a_stream_while_nothing_but_noise_comes(unit: bytes) -> None
 def test_a_line_that_comes_in_tiny_pieces_is_put_together_in_linear_time() -> None:
     def read(size: int) -> None:
         pieces = itertools.chain([b'data: "'], itertools.repeat(b"0123456789", size), [b'"\n\n'])
-        assert len(list(json_events(pieces))) == 1
+        assert len(list(sse_events(pieces))) == 1
 
     assert times_as_long(read, 20_000) < 12

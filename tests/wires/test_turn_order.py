@@ -1,4 +1,4 @@
-"""The order of a turn, and the arguments of its calls, whatever the wire interleaves."""
+"""The sequence of a turn, and the arguments of its calls, whatever the wire interleaves."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from completion import (
     ToolCallStarted,
 )
 from completion.wires.tool_call import ToolCall, made_up_call_id, parse_args
-from completion.wires.turn_order import Line
+from completion.wires.turn_order import TurnOrder
 from tests.wire_pieces import interleaved, order_faults
 
 
@@ -32,12 +32,12 @@ def closed(*arguments: str) -> StreamChunk:
 
 
 def chunks_of_call(*arguments: str) -> list[StreamChunk]:
-    line, call = Line(), ToolCall("c", "f")
-    out = line.call(call)
+    order, call = TurnOrder(), ToolCall("c", "f")
+    out = order.call(call)
     for text in arguments:
         call.add(text)
-        out += line.flow()
-    return out + line.end()
+        out += order.release()
+    return out + order.end()
 
 
 # The arguments
@@ -112,17 +112,17 @@ def test_an_opening_that_nothing_follows_is_the_arguments() -> None:
 
 
 def test_a_signature_is_given_out_with_the_end_of_its_call() -> None:
-    line, call = Line(), ToolCall("c", "f")
-    line.call(call)
+    order, call = TurnOrder(), ToolCall("c", "f")
+    order.call(call)
     call.signature = "s"
-    assert line.end() == [ToolCallFinished("c", "f", {}, "s")]
+    assert order.end() == [ToolCallFinished("c", "f", {}, "s")]
 
 
 def test_a_call_without_a_name_is_malformed() -> None:
-    line, call = Line(), ToolCall("c")
+    order, call = TurnOrder(), ToolCall("c")
     call.add('{"a":1}')
-    assert line.call(call) == []
-    assert line.end() == [
+    assert order.call(call) == []
+    assert order.end() == [
         ToolCallStarted("c", ""),
         ToolCallArgsDelta("c", '{"a":1}'),
         ToolCallMalformed("c", "", '{"a":1}', "the call has no name"),
@@ -130,19 +130,19 @@ def test_a_call_without_a_name_is_malformed() -> None:
 
 
 def test_a_call_waits_for_its_id_and_its_name() -> None:
-    line, call = Line(), ToolCall()
+    order, call = TurnOrder(), ToolCall()
     call.add("{")
-    assert line.call(call) == []
+    assert order.call(call) == []
     call.name = "f"
-    assert line.flow() == []
+    assert order.release() == []
     call.call_id = "c"
-    assert line.flow() == [ToolCallStarted("c", "f"), ToolCallArgsDelta("c", "{")]
+    assert order.release() == [ToolCallStarted("c", "f"), ToolCallArgsDelta("c", "{")]
 
 
 def test_a_missing_id_is_made_up() -> None:
-    line = Line()
-    line.call(ToolCall("", "f"))
-    started, _ = line.end()
+    order = TurnOrder()
+    order.call(ToolCall("", "f"))
+    started, _ = order.end()
     assert isinstance(started, ToolCallStarted)
     assert started.call_id.startswith("call_")
     assert len(started.call_id) == 29
@@ -150,8 +150,8 @@ def test_a_missing_id_is_made_up() -> None:
 
 
 def test_an_id_that_was_given_before_is_replaced_by_a_made_up_one() -> None:
-    line = Line()
-    out = line.call(ToolCall("c", "f")) + line.call(ToolCall("c", "g")) + line.end()
+    order = TurnOrder()
+    out = order.call(ToolCall("c", "f")) + order.call(ToolCall("c", "g")) + order.end()
     assert list(order_faults(out, ended=False)) == []
     first, _, second, finished = out
     assert first == ToolCallStarted("c", "f")
@@ -176,7 +176,7 @@ def test_parse_args_takes_json_only(text: str) -> None:
         parse_args(text)
 
 
-# The order
+# The sequence
 
 REASONING, TEXT = ReasoningDelta("hm"), TextDelta("hi")
 
@@ -184,27 +184,27 @@ REASONING, TEXT = ReasoningDelta("hm"), TextDelta("hi")
 @pytest.mark.parametrize(
     ("arrive", "expected"),
     [
-        (lambda line: line.text("hi") + line.text("hi"), [TEXT, TEXT]),
-        (lambda line: line.reasoning("hm") + line.text("hi"), [REASONING, ReasoningFinished(), TEXT]),
-        (lambda line: line.reasoning("hm") + line.reasoning_over("s"), [REASONING, ReasoningFinished("s")]),
-        (lambda line: line.reasoning_over("s"), [ReasoningFinished("s")]),
+        (lambda order: order.text("hi") + order.text("hi"), [TEXT, TEXT]),
+        (lambda order: order.reasoning("hm") + order.text("hi"), [REASONING, ReasoningFinished(), TEXT]),
+        (lambda order: order.reasoning("hm") + order.end_reasoning("s"), [REASONING, ReasoningFinished("s")]),
+        (lambda order: order.end_reasoning("s"), [ReasoningFinished("s")]),
         (
-            lambda line: line.reasoning("hm") + line.text("hi") + line.reasoning_over("s"),
+            lambda order: order.reasoning("hm") + order.text("hi") + order.end_reasoning("s"),
             [REASONING, ReasoningFinished(), TEXT, ReasoningFinished("s")],
         ),
         (
-            lambda line: line.reasoning("hm") + line.whole(RedactedReasoning("x")),
+            lambda order: order.reasoning("hm") + order.block(RedactedReasoning("x")),
             [REASONING, ReasoningFinished(), RedactedReasoning("x")],
         ),
         (
-            lambda line: line.reasoning("hm") + line.whole(ProviderBlockFinished("p", {})),
+            lambda order: order.reasoning("hm") + order.block(ProviderBlockFinished("p", {})),
             [REASONING, ReasoningFinished(), ProviderBlockFinished("p", {})],
         ),
         (
-            lambda line: line.reasoning("hm") + line.call(ToolCall("c", "f")),
+            lambda order: order.reasoning("hm") + order.call(ToolCall("c", "f")),
             [REASONING, ReasoningFinished(), ToolCallStarted("c", "f"), ToolCallFinished("c", "f", {})],
         ),
-        (lambda line: line.reasoning("hm"), [REASONING, ReasoningFinished()]),
+        (lambda order: order.reasoning("hm"), [REASONING, ReasoningFinished()]),
     ],
     ids=[
         "text", "reasoning then text", "signature", "signature alone", "late signature", "redacted", "provider block",
@@ -212,57 +212,57 @@ REASONING, TEXT = ReasoningDelta("hm"), TextDelta("hi")
     ],
 )  # fmt: skip
 def test_reasoning_is_closed_before_anything_else(
-    arrive: Callable[[Line], list[StreamChunk]], expected: list[StreamChunk]
+    arrive: Callable[[TurnOrder], list[StreamChunk]], expected: list[StreamChunk]
 ) -> None:
-    line = Line()
-    assert arrive(line) + line.end() == expected
+    order = TurnOrder()
+    assert arrive(order) + order.end() == expected
 
 
 def test_the_pieces_of_the_only_open_call_flow_at_once() -> None:
-    line, call = Line(), ToolCall("c", "f")
-    assert line.call(call) == [ToolCallStarted("c", "f")]
+    order, call = TurnOrder(), ToolCall("c", "f")
+    assert order.call(call) == [ToolCallStarted("c", "f")]
     for text in ("{", '"a"', ":1", "}"):
         call.add(text)
-        assert line.flow() == [ToolCallArgsDelta("c", text)]
-    assert line.end() == [ToolCallFinished("c", "f", {"a": 1})]
+        assert order.release() == [ToolCallArgsDelta("c", text)]
+    assert order.end() == [ToolCallFinished("c", "f", {"a": 1})]
 
 
 def test_what_follows_a_call_that_is_whole_closes_it() -> None:
-    line, call = Line(), ToolCall("c", "f")
-    line.call(call)
+    order, call = TurnOrder(), ToolCall("c", "f")
+    order.call(call)
     call.add('{"a":1}')
-    line.flow()
-    assert not line.is_clear
-    assert line.text("hi") == [ToolCallFinished("c", "f", {"a": 1}), TEXT]
-    assert line.is_clear
+    order.release()
+    assert not order.can_yield_text_directly
+    assert order.text("hi") == [ToolCallFinished("c", "f", {"a": 1}), TEXT]
+    assert order.can_yield_text_directly
     assert call.is_over
 
 
 def test_a_blank_piece_leaves_a_call_whole() -> None:
-    line, call = Line(), ToolCall("c", "f")
-    line.call(call)
+    order, call = TurnOrder(), ToolCall("c", "f")
+    order.call(call)
     call.add('{"a":1}')
     call.add("\n")
-    assert line.text("hi")[-2:] == [ToolCallFinished("c", "f", {"a": 1}), TEXT]
+    assert order.text("hi")[-2:] == [ToolCallFinished("c", "f", {"a": 1}), TEXT]
 
 
 @pytest.mark.parametrize("arguments", ["", "{}", '{"a":'], ids=["blank", "opening", "half"])
 def test_what_follows_a_call_that_may_go_on_waits_for_the_end(arguments: str) -> None:
-    line, call = Line(), ToolCall("c", "f")
+    order, call = TurnOrder(), ToolCall("c", "f")
     call.add(arguments)
-    line.call(call)
-    assert line.text("hi") == line.reasoning("hm") == line.whole(RedactedReasoning("x")) == []
-    assert line.end()[-4:] == [TEXT, REASONING, ReasoningFinished(), RedactedReasoning("x")]
-    assert line.is_clear
+    order.call(call)
+    assert order.text("hi") == order.reasoning("hm") == order.block(RedactedReasoning("x")) == []
+    assert order.end()[-4:] == [TEXT, REASONING, ReasoningFinished(), RedactedReasoning("x")]
+    assert order.can_yield_text_directly
 
 
 def test_what_waited_comes_as_soon_as_the_call_is_whole() -> None:
-    line, call = Line(), ToolCall("c", "f")
-    line.call(call)
-    line.text("hi")
+    order, call = TurnOrder(), ToolCall("c", "f")
+    order.call(call)
+    order.text("hi")
     call.add("{}")
     call.add('{"a":1}')
-    assert line.flow() == [ToolCallArgsDelta("c", '{"a":1}'), ToolCallFinished("c", "f", {"a": 1}), TEXT]
+    assert order.release() == [ToolCallArgsDelta("c", '{"a":1}'), ToolCallFinished("c", "f", {"a": 1}), TEXT]
 
 
 TRICKY = r'{"a":"\"}{","b":{"c":"\\"},"d":["}"],"\u00e9\\\"":{}}'
@@ -279,26 +279,26 @@ def test_a_call_is_settled_with_its_last_brace_and_not_before(size: int) -> None
 
 
 def test_calls_that_are_finished_are_counted_and_malformed_ones_are_not() -> None:
-    line = Line()
+    order = TurnOrder()
     for arguments in ("{}", "[", '{"a":1}'):
         call = ToolCall("", "f")
         call.add(arguments)
-        line.call(call)
-    line.end()
-    assert line.calls_finished == 2
+        order.call(call)
+    order.end()
+    assert order.calls_finished == 2
 
 
 def test_text_may_skip_the_line_only_when_nothing_is_open() -> None:
-    line = Line()
-    assert line.is_clear
-    line.reasoning("hm")
-    assert not line.is_clear
-    line.reasoning_over("s")
-    assert line.is_clear
-    line.call(ToolCall("c", "f"))
-    assert not line.is_clear
-    line.end()
-    assert line.is_clear
+    order = TurnOrder()
+    assert order.can_yield_text_directly
+    order.reasoning("hm")
+    assert not order.can_yield_text_directly
+    order.end_reasoning("s")
+    assert order.can_yield_text_directly
+    order.call(ToolCall("c", "f"))
+    assert not order.can_yield_text_directly
+    order.end()
+    assert order.can_yield_text_directly
 
 
 CALLS: list[tuple[list[str], dict[str, Any] | None]] = [
@@ -319,24 +319,24 @@ CALLS: list[tuple[list[str], dict[str, Any] | None]] = [
     st.lists(st.integers(0, 3)),
 )
 def test_any_interleaving_keeps_the_order_and_loses_nothing(
-    picked: list[tuple[list[str], dict[str, Any] | None]], ids: list[str], order: list[int]
+    picked: list[tuple[list[str], dict[str, Any] | None]], ids: list[str], sequence: list[int]
 ) -> None:
-    line, out = Line(), list[StreamChunk]()
+    order, out = TurnOrder(), list[StreamChunk]()
     calls = [ToolCall({"id": f"c{n}", "same id": "c", "no id": ""}[kind], f"f{n}") for n, kind in enumerate(ids)]
-    others = [line.text, line.reasoning, line.reasoning_over, line.text]
+    others = [order.text, order.reasoning, order.end_reasoning, order.text]
     pieces: list[list[str | None]] = [[None, *pieces] for pieces, _ in picked]
     pieces.append(["one", "two", "signature", "three"])
-    for which in interleaved([len(sequence) for sequence in pieces], order):
+    for which in interleaved([len(sequence) for sequence in pieces], sequence):
         text = pieces[which].pop(0)
         if which == len(picked):
             assert text
             out += others[-1 - len(pieces[which])](text)
         elif text is None:
-            out += line.call(calls[which])
+            out += order.call(calls[which])
         else:
             calls[which].add(text)
-            out += line.flow()
-    out += line.end()
+            out += order.release()
+    out += order.end()
 
     assert list(order_faults(out, ended=False)) == []
     assert "".join(chunk.delta for chunk in out if isinstance(chunk, TextDelta)) == "onethree"
@@ -353,11 +353,11 @@ def test_any_interleaving_keeps_the_order_and_loses_nothing(
 
 
 def test_halves_of_a_character_are_joined_in_thoughts_and_arguments() -> None:
-    line = Line()
-    assert line.reasoning("a\ud83d") == [ReasoningDelta("a")]
-    assert line.reasoning("\ude00b") == [ReasoningDelta("\U0001f600b")]
-    assert line.reasoning("c\ud83d") == [ReasoningDelta("c")]
-    assert line.reasoning_over("s") == [ReasoningDelta("\ufffd"), ReasoningFinished("s")]
+    order = TurnOrder()
+    assert order.reasoning("a\ud83d") == [ReasoningDelta("a")]
+    assert order.reasoning("\ude00b") == [ReasoningDelta("\U0001f600b")]
+    assert order.reasoning("c\ud83d") == [ReasoningDelta("c")]
+    assert order.end_reasoning("s") == [ReasoningDelta("\ufffd"), ReasoningFinished("s")]
     call = ToolCall("x", "f")
     for piece in ('{"a":"\ud83d', '\ude00"', "}"):
         call.add(piece)
@@ -365,6 +365,6 @@ def test_halves_of_a_character_are_joined_in_thoughts_and_arguments() -> None:
 
 
 def test_a_thought_that_ends_in_half_a_character_is_closed() -> None:
-    line = Line()
-    line.reasoning("a\ud83d")
-    assert line.end() == [ReasoningDelta("\ufffd"), ReasoningFinished()]
+    order = TurnOrder()
+    order.reasoning("a\ud83d")
+    assert order.end() == [ReasoningDelta("\ufffd"), ReasoningFinished()]

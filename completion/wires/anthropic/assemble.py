@@ -9,24 +9,24 @@ from typing import Any
 from completion.contract.chunks import StreamChunk, TextDelta
 from completion.contract.errors import MalformedStreamError, TransportError, TruncatedStreamError
 from completion.events.sse import DONE
-from completion.wires import refusals as classify
+from completion.wires import refusals
 from completion.wires.anthropic.content import _Content
 from completion.wires.anthropic.ending import _Message
-from completion.wires.json_values import _dicts, has_halves
-from completion.wires.turn_order import Line
-from completion.wires.wire import FOR_NOTHING, FOR_USAGE, Events, TurnOver
+from completion.wires.json_values import has_halves, objects
+from completion.wires.turn_order import TurnOrder
+from completion.wires.wire import WAIT_FOR_EOF_S, WAIT_FOR_USAGE_S, Events, OnEndOfTurn
 
 log = logging.getLogger(__name__)
 
 
-def assemble(events: Events, turn_over: TurnOver = lambda seconds: None) -> Iterator[StreamChunk]:
+def assemble(events: Events, end_of_turn: OnEndOfTurn = lambda seconds: None) -> Iterator[StreamChunk]:
     """The chunks of one turn.
 
     The end of turn is a ``stop_reason`` or ``message_stop``, compatible servers leave out either. What follows is
     still read, for usage, late errors and a second answer; a connection that breaks there changes nothing.
     """
-    line = Line()
-    content = _Content(line)
+    order = TurnOrder()
+    content = _Content(order)
     message = _Message()
     is_over = False
     is_ours = has_strangers = False  # whether events of this wire came, and others
@@ -37,7 +37,7 @@ def assemble(events: Events, turn_over: TurnOver = lambda seconds: None) -> Iter
                 break
             if type(data) is not dict:
                 if name == "error":
-                    raise classify.in_band(data)
+                    raise refusals.in_band(data)
                 log.debug("skipped an event that is no object")
                 continue
             kind = data.get("type") or name
@@ -77,7 +77,7 @@ def assemble(events: Events, turn_over: TurnOver = lambda seconds: None) -> Iter
                 # {"type": "message_start", "message": {"id": "msg_1", "content": [], "usage": {…}, …}}
                 given = data.get("message")
                 if type(given) is dict and message.start(given):
-                    for index, block in enumerate(_dicts(given.get("content"))):
+                    for index, block in enumerate(objects(given.get("content"))):
                         yield from content.start(index, block)
                         yield from content.stop(index)
             elif kind == "message_delta":
@@ -88,7 +88,7 @@ def assemble(events: Events, turn_over: TurnOver = lambda seconds: None) -> Iter
             elif kind == "message_stop":
                 message.is_stopped = True
             elif "error" in (kind, name) or data.get("error") or ("type" not in data and _is_complaint(data)):
-                raise classify.in_band(data)
+                raise refusals.in_band(data)
             else:
                 if kind != "ping":
                     log.debug("skipped an event of unknown type")  # which may be an echo of the key
@@ -96,9 +96,9 @@ def assemble(events: Events, turn_over: TurnOver = lambda seconds: None) -> Iter
                 continue
             is_ours = True
             is_over = message.is_over
-            is_clear = line.is_clear and not content.half and not is_over
+            is_clear = order.can_yield_text_directly and not content.half and not is_over
             if is_over:
-                turn_over(FOR_NOTHING if message.is_stopped else None if has_gone_on else FOR_USAGE)
+                end_of_turn(WAIT_FOR_EOF_S if message.is_stopped else None if has_gone_on else WAIT_FOR_USAGE_S)
     except TransportError:
         if not is_over:
             raise
@@ -108,9 +108,9 @@ def assemble(events: Events, turn_over: TurnOver = lambda seconds: None) -> Iter
         )
     if not is_over:
         raise TruncatedStreamError("the body ended without stop_reason and message_stop: the answer is not complete")
-    turn_over(FOR_NOTHING)
+    end_of_turn(WAIT_FOR_EOF_S)
     yield from content.end()
-    yield from message.chunks(line.calls_finished)
+    yield from message.chunks(order.calls_finished)
 
 
 def _is_complaint(data: dict[str, Any]) -> bool:

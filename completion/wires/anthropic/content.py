@@ -10,10 +10,10 @@ from typing import Any
 
 from completion.contract.chunks import RedactedReasoning, StreamChunk
 from completion.contract.errors import MalformedStreamError
-from completion.wires.anthropic.names import _OF_A_CALL, CALLER, CITATIONS, WIRE
-from completion.wires.json_values import _dicts, is_too_deep, joined_halves, provider_block, string
+from completion.wires.anthropic.names import CALLER, CITATIONS, TOOL_USE_FIELDS, WIRE
+from completion.wires.json_values import is_too_deep, joined_halves, objects, provider_block, string
 from completion.wires.tool_call import ToolCall, parse_args
-from completion.wires.turn_order import Line
+from completion.wires.turn_order import TurnOrder
 
 log = logging.getLogger(__name__)
 
@@ -21,12 +21,12 @@ log = logging.getLogger(__name__)
 class _Content:
     """The content blocks as they arrive."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, order: TurnOrder) -> None:
         self.said = 0
         """Characters of text so far."""
         self.half = ""
         """Of a character that was cut in two."""
-        self._line = line
+        self._order = order
         self._open: dict[Any, _Block] = {}
         self._flowing: dict[Any, None] = {}  # indexes of the open ones of text and thinking
         self._over: set[Any] = set()  # indexes of the calls, of ours and of the server's tools, that are over
@@ -44,17 +44,17 @@ class _Content:
             case "text":
                 # {"type": "text", "text": "", "citations": []}
                 yield from self._text(string(given.get("text")))
-                block.citations += _dicts(given.get("citations"))
+                block.citations += objects(given.get("citations"))
             case "thinking":
                 # {"type": "thinking", "thinking": "", "signature": ""}
                 block.signature = string(given.get("signature"))
                 yield from self._thought(block, given.get("thinking"))
             case "redacted_thinking":
                 # {"type": "redacted_thinking", "data": "EqkE…"}
-                yield from self._line.whole(RedactedReasoning(string(given.get("data"))))
+                yield from self._order.block(RedactedReasoning(string(given.get("data"))))
             case "tool_use":
                 # {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {}}
-                yield from self._line.call(block.call)
+                yield from self._order.call(block.call)
 
     def delta(self, index: Any, delta: dict[str, Any]) -> Iterator[StreamChunk]:
         kind = delta.get("type")
@@ -72,7 +72,7 @@ class _Content:
                 yield from self._input(index, block, string(delta.get("partial_json")))
             case "citations_delta":
                 # {"type": "citations_delta", "citation": {"type": "page_location", "cited_text": "…", …}}
-                citation = _dicts([delta.get("citation")])
+                citation = objects([delta.get("citation")])
                 if block is not None and block.kind == "text":
                     block.citations += citation
                 else:
@@ -93,7 +93,7 @@ class _Content:
         for index in list(self._open):
             yield from self._stop(index)
         yield from self._text("", is_last=True)
-        yield from self._line.end()
+        yield from self._order.end()
 
     def _opened(self, index: Any, kind: str, given: dict[str, Any]) -> _Block:
         block = self._open[index] = _Block(kind, given, self.said)
@@ -114,7 +114,7 @@ class _Content:
                 yield from self._cite(block, block.citations)
             case "thinking":
                 if block.signature or not block.is_empty:
-                    yield from self._line.reasoning_over(block.signature or None)
+                    yield from self._order.end_reasoning(block.signature or None)
             case "redacted_thinking":
                 pass
             case "tool_use":
@@ -124,7 +124,7 @@ class _Content:
                 log.debug("skipped a block without a type")
             case _:
                 self._over.add(index)
-                yield from self._line.whole(provider_block(WIRE, block.whole()))
+                yield from self._order.block(provider_block(WIRE, block.whole()))
 
     def _text(self, text: str, *, is_last: bool = False) -> Iterator[StreamChunk]:
         text, self.half = joined_halves(self.half + text)
@@ -132,12 +132,12 @@ class _Content:
             text, self.half = text + "\ufffd", ""
         if text:
             self.said += len(text)
-            yield from self._line.text(text)
+            yield from self._order.text(text)
 
     def _thought(self, block: _Block, text: Any) -> Iterator[StreamChunk]:
         if text and isinstance(text, str):
             block.is_empty = False
-            yield from self._line.reasoning(text)
+            yield from self._order.reasoning(text)
 
     def _input(self, index: Any, block: _Block | None, text: str) -> Iterator[StreamChunk]:
         if block is None and index in self._over:
@@ -151,10 +151,10 @@ class _Content:
             return
         if block is None:
             block = self._opened(index, "tool_use", {})  # nobody said which tool
-            yield from self._line.call(block.call)
+            yield from self._order.call(block.call)
         block.inputs.append(text)
         block.call.add(text)
-        yield from self._line.flow()
+        yield from self._order.release()
 
     def _call_over(self, block: _Block) -> Iterator[StreamChunk]:
         call, given = block.call, block.given.get("input")
@@ -162,18 +162,20 @@ class _Content:
             is_text = isinstance(given, str)
             call.add(given if is_text else json.dumps(given, ensure_ascii=False, separators=(",", ":")))
         call.is_closed = True
-        yield from self._line.flow()
-        beside = {name: value for name, value in block.given.items() if name not in _OF_A_CALL and value is not None}
+        yield from self._order.release()
+        beside = {
+            name: value for name, value in block.given.items() if name not in TOOL_USE_FIELDS and value is not None
+        }
         if beside.get("caller") == {"type": "direct"}:  # by the model, as ever
             del beside["caller"]
         if beside:
             own = {"type": CALLER, "tool_use_id": call.given_id or call.call_id, **beside}
-            yield from self._line.whole(provider_block(WIRE, own))
+            yield from self._order.block(provider_block(WIRE, own))
 
     def _cite(self, block: _Block, citations: list[dict[str, Any]]) -> Iterator[StreamChunk]:
         if citations:
             own = {"type": CITATIONS, "citations": citations, "length": self.said - block.began_at}
-            yield from self._line.whole(provider_block(WIRE, own))
+            yield from self._order.block(provider_block(WIRE, own))
 
 
 def _key(index: Any) -> int | str | None:

@@ -7,8 +7,8 @@ from typing import Any
 
 from completion.contract.chunks import FinishReason, StreamChunk, TurnFinished, Usage
 from completion.contract.errors import MalformedStreamError
-from completion.wires.anthropic.names import _BESIDE_CONTENT, _COUNTERS, FINISH_REASONS, MESSAGE, WIRE
-from completion.wires.json_values import _without_none, count, finish_reason, provider_block, string
+from completion.wires.anthropic.names import FINISH_REASONS, MESSAGE, MESSAGE_EXTRAS, USAGE_COUNTERS, WIRE
+from completion.wires.json_values import count, finish_reason, provider_block, string, without_none
 
 
 class _Message:
@@ -56,12 +56,12 @@ class _Message:
             return
         self.provider_reason = string(given.get("stop_reason")) or self.provider_reason
         self._stop_sequence = string(given.get("stop_sequence")) or self._stop_sequence
-        self._beside |= {name: given[name] for name in _BESIDE_CONTENT if given.get(name)}
+        self._beside |= {name: given[name] for name in MESSAGE_EXTRAS if given.get(name)}
 
     def count(self, usage: Any) -> None:
         """Counters replace those that were told before, and may be smaller."""
         if isinstance(usage, dict):
-            self._usage |= _without_none(usage)
+            self._usage |= without_none(usage)
 
     def note_model(self, block: dict[str, Any]) -> None:
         """Perhaps it says that another model takes over: {"type": "fallback", "from": {"model": "…"}, "to": {…}}"""
@@ -73,7 +73,7 @@ class _Message:
             yield provider_block(WIRE, {"type": MESSAGE, **self._beside})
         yield TurnFinished(
             reason=self._reason(calls_finished),
-            usage=None if self._usage.keys().isdisjoint(_COUNTERS) else _usage(self._usage),
+            usage=None if self._usage.keys().isdisjoint(USAGE_COUNTERS) else _usage(self._usage),
             service_tier=string(self._usage.get("service_tier")) or None,
             provider_reason=self.provider_reason,
             stop_sequence=self._stop_sequence,

@@ -27,7 +27,7 @@ from completion.contract.messages import (
 )
 from completion.contract.request import ChatRequest
 from completion.wires.anthropic.names import CALLER, CITATIONS, FAILED, IMAGE_TYPES, MESSAGE, WIRE
-from completion.wires.json_values import _dicts, _without_none, count, string
+from completion.wires.json_values import count, objects, string, without_none
 from completion.wires.lowering import unsupported
 
 
@@ -109,7 +109,7 @@ def _cited(block: dict[str, Any], own: dict[str, Any]) -> Iterator[dict[str, Any
     if before.strip() and "citations" not in block:
         yield {"type": "text", "text": before}
         block = {**block, "text": text[-length:]}
-    yield {**block, "citations": [*block.get("citations", ()), *_dicts(own.get("citations"))]}
+    yield {**block, "citations": [*block.get("citations", ()), *objects(own.get("citations"))]}
 
 
 def _container(messages: Sequence[Message]) -> str | None:
@@ -131,7 +131,7 @@ def _tool_result(result: ToolResultBlock, adapter: str) -> dict[str, Any]:
         "content": _parts(result.blocks, adapter) or ([{"type": "text", "text": FAILED}] if result.is_error else None),
         "is_error": result.is_error or None,
     }
-    return _without_none(fields)
+    return without_none(fields)
 
 
 def _parts(blocks: Iterable[Block], adapter: str) -> list[dict[str, Any]]:

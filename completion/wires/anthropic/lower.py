@@ -17,14 +17,14 @@ from completion.contract.request import (
 )
 from completion.wires.anthropic.history import _cached, _container, _messages
 from completion.wires.anthropic.names import (
-    _LEAST_WHILE_THINKING,
+    LEAST_WHILE_THINKING,
     MAX_BREAKPOINTS,
     NO_SAMPLING_SINCE,
     SAMPLING,
     VERSION,
 )
 from completion.wires.anthropic.thinking import _thinking, _version_of
-from completion.wires.json_values import _dicts, _without_none
+from completion.wires.json_values import objects, without_none
 from completion.wires.lowering import cache_wishes, unsupported, with_additional
 
 
@@ -46,7 +46,7 @@ def lower(
         **{name: getattr(req, name) for name in SAMPLING},
         "stop_sequences": list(req.stop_sequences) or None,
         "thinking": thinking,
-        "output_config": _without_none(output_config) or None,
+        "output_config": without_none(output_config) or None,
         "container": _container(req.messages),
     }
     payload = {
@@ -55,7 +55,7 @@ def lower(
         "max_tokens": req.max_tokens + (thinking or {}).get("budget_tokens", 0),
         "messages": _messages(req, adapter),
         "stream": True,
-        **_without_none(optional),
+        **without_none(optional),
     }
     dropped = ["seed"] if req.seed is not None else []
     if _breakpoints(payload) < cache_wishes(req):
@@ -89,7 +89,7 @@ def _tool(tool: ToolDefinition) -> dict[str, Any]:
         "input_schema": {"type": "object", **tool.input_schema},  # it has to be said, also of a tool without input
         "strict": tool.strict,
     }
-    return _cached(_without_none(fields), tool.cache_control)
+    return _cached(without_none(fields), tool.cache_control)
 
 
 def _tool_choice(req: ChatRequest) -> dict[str, Any] | None:
@@ -118,7 +118,7 @@ def _check(body: dict[str, Any], version: str, betas: Sequence[str], adapter: st
             raise unsupported(adapter, "tool_choice", "no call can be forced while the model thinks")
         for name in given:
             is_number = isinstance(body[name], int | float)
-            if is_number and not _LEAST_WHILE_THINKING.get(name, math.inf) <= body[name] <= 1:
+            if is_number and not LEAST_WHILE_THINKING.get(name, math.inf) <= body[name] <= 1:
                 raise unsupported(adapter, name, "it cannot be set while the model thinks")
         budget, most = thinking.get("budget_tokens"), body.get("max_tokens")
         # Interleaved with calls, the thinking of several answers shares one budget.
@@ -132,10 +132,10 @@ def _check(body: dict[str, Any], version: str, betas: Sequence[str], adapter: st
 
 def _breakpoints(body: dict[str, Any]) -> int:
     """How many places ask for the prompt up to there to be cached."""
-    blocks = [body, *_dicts(body.get("tools")), *_dicts(body.get("system"))]
-    for message in _dicts(body.get("messages")):
-        content = _dicts(message.get("content"))
+    blocks = [body, *objects(body.get("tools")), *objects(body.get("system"))]
+    for message in objects(body.get("messages")):
+        content = objects(message.get("content"))
         blocks += content
         for block in content:
-            blocks += _dicts(block.get("content"))
+            blocks += objects(block.get("content"))
     return sum(block.get("cache_control") is not None for block in blocks)

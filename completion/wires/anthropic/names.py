@@ -37,7 +37,7 @@ MAX_BREAKPOINTS = 4
 FAILED = "Error"  # what a failure says that came without words, which the API refuses
 
 
-_LEAST_WHILE_THINKING = {"temperature": 1, "top_p": 0.95}
+LEAST_WHILE_THINKING = {"temperature": 1, "top_p": 0.95}
 
 
 # Blocks of our own making in a history: what belongs to a block or a message of the wire, and has no place in ours.
@@ -47,10 +47,10 @@ _LEAST_WHILE_THINKING = {"temperature": 1, "top_p": 0.95}
 CITATIONS, CALLER, MESSAGE = "citations", "caller", "message"
 
 
-_OF_A_CALL = ("type", "id", "name", "input")
+TOOL_USE_FIELDS = ("type", "id", "name", "input")
 
 
-_BESIDE_CONTENT = ("container", "stop_details", "context_management")
+MESSAGE_EXTRAS = ("container", "stop_details", "context_management")
 
 
-_COUNTERS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+USAGE_COUNTERS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")

@@ -9,25 +9,25 @@ from typing import Any
 from completion.contract.chunks import RedactedReasoning, StreamChunk, TextDelta
 from completion.contract.errors import TransportError, TruncatedStreamError
 from completion.events.sse import DONE
-from completion.wires import refusals as classify
+from completion.wires import refusals
 from completion.wires.json_values import has_halves, joined_halves, provider_block, string
 from completion.wires.openai_chat.calls import _Calls
 from completion.wires.openai_chat.ending import _End
-from completion.wires.openai_chat.names import _SAID, _WHOLE_BLOCKS, WIRE
-from completion.wires.turn_order import Line
-from completion.wires.wire import FOR_NOTHING, FOR_USAGE, Events, TurnOver
+from completion.wires.openai_chat.names import CONTENT_FIELDS, PROVIDER_BLOCK_FIELDS, WIRE
+from completion.wires.turn_order import TurnOrder
+from completion.wires.wire import WAIT_FOR_EOF_S, WAIT_FOR_USAGE_S, Events, OnEndOfTurn
 
 log = logging.getLogger(__name__)
 
 
-def assemble(events: Events, turn_over: TurnOver = lambda seconds: None) -> Iterator[StreamChunk]:
+def assemble(events: Events, end_of_turn: OnEndOfTurn = lambda seconds: None) -> Iterator[StreamChunk]:
     """The chunks of one turn.
 
     The end of turn is a ``finish_reason`` or ``[DONE]``, real servers leave out either. What follows the first of
     them (usage, a repeated reason, a late error) is still read; a connection that breaks there changes nothing.
     """
-    line = Line()
-    calls = _Calls(line)
+    order = TurnOrder()
+    calls = _Calls(order)
     end = _End()
     is_done = False
     half = ""  # of a character that was cut in two
@@ -40,7 +40,7 @@ def assemble(events: Events, turn_over: TurnOver = lambda seconds: None) -> Iter
                 data = data[0]  # Gemini's compatible endpoint wraps its errors so
             if type(data) is not dict:
                 if name == "error":
-                    raise classify.in_band(data)
+                    raise refusals.in_band(data)
                 log.debug("skipped an event that is no object")
                 continue
             # {"error": {…}} alone or beside choices; {"object": "error", …}; Groq names the event "error"
@@ -62,20 +62,20 @@ def assemble(events: Events, turn_over: TurnOver = lambda seconds: None) -> Iter
                     text, half = joined_halves(half + text)
                     delta = {**delta, "content": text}
                 is_plain = len(delta) == 1 or _is_plain(delta)
-                if is_plain and type(text) is str and line.is_clear and end.provider_reason is None:
+                if is_plain and type(text) is str and order.can_yield_text_directly and end.provider_reason is None:
                     if text:
                         yield TextDelta(text)
                 else:
                     if end.provider_reason is not None:
                         end.check_not_spliced(data, delta)
-                    yield from _of_delta(delta, line, calls, end)
+                    yield from _of_delta(delta, order, calls, end)
             reason = choice.get("finish_reason")
             if (reason and reason != "null") or "error" in choice:
                 end.finish(reason, data, choice)
             if end.provider_reason is not None:
                 # A server that says "stop" in every chunk is not over with the first.
-                has_gone_on = type(delta) is dict and any(delta.get(key) for key in _SAID)
-                turn_over(None if has_gone_on else FOR_USAGE)
+                has_gone_on = type(delta) is dict and any(delta.get(key) for key in CONTENT_FIELDS)
+                end_of_turn(None if has_gone_on else WAIT_FOR_USAGE_S)
     except TransportError:
         if end.provider_reason is None:
             raise
@@ -83,12 +83,12 @@ def assemble(events: Events, turn_over: TurnOver = lambda seconds: None) -> Iter
         raise TruncatedStreamError(
             "the body ended without finish_reason and without [DONE]: the answer is not complete"
         )
-    turn_over(FOR_NOTHING)
+    end_of_turn(WAIT_FOR_EOF_S)
     if half:
-        yield from line.text("\ufffd")
-    yield from line.end()
+        yield from order.text("\ufffd")
+    yield from order.end()
     yield from calls.custom_blocks()
-    yield from end.chunks(line.calls_finished)
+    yield from end.chunks(order.calls_finished)
 
 
 def _is_plain(delta: dict[str, Any]) -> bool:
@@ -103,7 +103,7 @@ def _raise_if_error(data: dict[str, Any], name: str) -> None:
     """Raise for an error in the place of a chunk, in whichever shape."""
     error = data.get("error")
     if error or name == "error" or data.get("object") == "error":
-        raise classify.in_band(data)
+        raise refusals.in_band(data)
     if data.get("choices") is not None or data.get("usage") or "chat.completion" in string(data.get("object")):
         return
     # {"detail": "…"}, {"code": "399505", "message": "…"}, {"base_resp": {"status_code": 1008, "status_msg": "…"}}
@@ -111,27 +111,27 @@ def _raise_if_error(data: dict[str, Any], name: str) -> None:
     has_failed = isinstance(base, dict) and base.get("status_code")
     complaint = data.get("detail") or data.get("error_code") or string(data.get("message"))
     if error is not None or has_failed or complaint:
-        raise classify.in_band({**data, "message": base.get("status_msg")} if isinstance(base, dict) else data)
+        raise refusals.in_band({**data, "message": base.get("status_msg")} if isinstance(base, dict) else data)
 
 
-def _of_delta(delta: dict[str, Any], line: Line, calls: _Calls, end: _End) -> Iterator[StreamChunk]:
+def _of_delta(delta: dict[str, Any], order: TurnOrder, calls: _Calls, end: _End) -> Iterator[StreamChunk]:
     """The chunks of a delta that is more than a piece of text."""
-    yield from _reasoning(delta, line, end)
+    yield from _reasoning(delta, order, end)
     content = delta.get("content")
     # Mistral and its like: [{"type": "thinking", "thinking": […]}, {"type": "text", "text": "…"}]
     for part in content if isinstance(content, list) else [content]:
         if isinstance(part, dict) and part.get("type") == "thinking":
             for thought in _texts(part.get("thinking")):
-                yield from line.reasoning(thought)
+                yield from order.reasoning(thought)
         elif isinstance(part, dict) and not isinstance(part.get("text"), str) and "type" in part:
-            yield from line.whole(provider_block(WIRE, part))  # {"type": "reference", "reference_ids": […]}
+            yield from order.block(provider_block(WIRE, part))  # {"type": "reference", "reference_ids": […]}
         else:
             for text in _texts([part]):
-                yield from line.text(text)
+                yield from order.text(text)
     refusal = delta.get("refusal")
     if refusal and isinstance(refusal, str):
         end.is_refusal = True
-        yield from line.text(refusal)
+        yield from order.text(refusal)
     pieces = delta.get("tool_calls")
     if isinstance(pieces, list):
         for piece in pieces:
@@ -140,19 +140,19 @@ def _of_delta(delta: dict[str, Any], line: Line, calls: _Calls, end: _End) -> It
     function = delta.get("function_call")  # what tool calls were before there were several
     if isinstance(function, dict):
         yield from calls.take({"index": "function_call", "function": function})
-    for kind in _WHOLE_BLOCKS:
+    for kind in PROVIDER_BLOCK_FIELDS:
         items = delta.get(kind)
         for item in items if isinstance(items, list) else [items]:
             if isinstance(item, dict):
-                yield from line.whole(provider_block(WIRE, item))
+                yield from order.block(provider_block(WIRE, item))
 
 
-def _reasoning(delta: dict[str, Any], line: Line, end: _End) -> Iterator[StreamChunk]:
+def _reasoning(delta: dict[str, Any], order: TurnOrder, end: _End) -> Iterator[StreamChunk]:
     """Reasoning in its three places, of which OpenRouter fills two with the same text."""
     text = string(delta.get("reasoning_content")) or string(delta.get("reasoning"))
     if text:
         end.plain_reasoning_length += len(text)
-        yield from line.reasoning(text)
+        yield from order.reasoning(text)
     details = delta.get("reasoning_details")
     # [{"type": "reasoning.text", "text": "…", "signature": "…"}, {"type": "reasoning.encrypted", "data": "…"}]
     for detail in details if isinstance(details, list) else ():
@@ -163,13 +163,13 @@ def _reasoning(delta: dict[str, Any], line: Line, end: _End) -> Iterator[StreamC
         if thought and text:
             end.has_both_reasonings = True
         elif thought and not end.says_again(thought, signature):
-            yield from line.reasoning(thought)
+            yield from order.reasoning(thought)
         if signature and signature != end.signature:
             end.signature = signature
-            yield from line.reasoning_over(signature)
+            yield from order.end_reasoning(signature)
         hidden = string(detail.get("data"))
         if hidden:
-            yield from line.whole(RedactedReasoning(hidden))
+            yield from order.block(RedactedReasoning(hidden))
 
 
 def _texts(parts: Any) -> Iterator[str]:

@@ -10,7 +10,7 @@ from completion.contract.chunks import StreamChunk
 from completion.wires.json_values import provider_block, string
 from completion.wires.openai_chat.names import WIRE
 from completion.wires.tool_call import ToolCall
-from completion.wires.turn_order import Line
+from completion.wires.turn_order import TurnOrder
 
 
 class _Calls:
@@ -20,8 +20,8 @@ class _Calls:
     and Ollama number all calls 0; whole calls may come in one piece.
     """
 
-    def __init__(self, line: Line) -> None:
-        self._line = line
+    def __init__(self, order: TurnOrder) -> None:
+        self._order = order
         self._by_index: dict[Any, ToolCall] = {}
         self._by_id: dict[str, ToolCall] = {}
         self._last: ToolCall | None = None
@@ -35,7 +35,7 @@ class _Calls:
         function = piece.get("function")
         if not isinstance(function, dict):
             if piece.get("type") not in (None, "", "function"):  # a tool that the server runs itself
-                yield from self._line.whole(provider_block(WIRE, piece))
+                yield from self._order.block(provider_block(WIRE, piece))
                 return
             function = {}
         call_id, name = string(piece.get("id")), string(function.get("name"))
@@ -59,7 +59,7 @@ class _Calls:
         if call_id:
             self._by_id[call_id] = call
         self._last = call
-        yield from self._line.call(call) if is_new else self._line.flow()
+        yield from self._order.call(call) if is_new else self._order.release()
 
     def _found(self, index: Any, call_id: str, name: str, arguments: str) -> ToolCall | None:
         """The open call that the piece continues, None where it begins a new one."""

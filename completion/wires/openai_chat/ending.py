@@ -7,9 +7,9 @@ from typing import Any
 
 from completion.contract.chunks import FinishReason, StreamChunk, TurnFinished, Usage
 from completion.contract.errors import MalformedStreamError, ProviderError
-from completion.wires import refusals as classify
+from completion.wires import refusals
 from completion.wires.json_values import count, finish_reason, provider_block, string
-from completion.wires.openai_chat.names import _TOTALS, FINISH_REASONS, WIRE
+from completion.wires.openai_chat.names import FINISH_REASONS, USAGE_TOTALS, WIRE
 
 
 class _End:
@@ -61,7 +61,7 @@ class _End:
             usage = self._of_groq(data["x_groq"]) or usage
         if not usage and choice is not None:
             usage = choice.get("usage")  # Moonshot
-        if usage and isinstance(usage, dict) and any(key in usage for key in _TOTALS):
+        if usage and isinstance(usage, dict) and any(key in usage for key in USAGE_TOTALS):
             self._usage = usage
         for key in ("citations", "search_results"):  # Perplexity, xAI: the same list in every chunk
             if data.get(key):
@@ -72,12 +72,12 @@ class _End:
         if not isinstance(extra, dict):
             return None
         if extra.get("error"):
-            raise classify.in_band({"error": extra["error"]})
+            raise refusals.in_band({"error": extra["error"]})
         return extra.get("usage")
 
     def finish(self, reason: Any, data: dict[str, Any], choice: dict[str, Any]) -> None:
         if choice.get("error"):  # OpenRouter: {"finish_reason": "error", "error": {"code": 502, "message": "…"}}
-            raise classify.in_band({"error": choice["error"]})
+            raise refusals.in_band({"error": choice["error"]})
         if not reason or reason == "null":
             return
         if reason == "error":

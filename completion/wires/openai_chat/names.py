@@ -16,7 +16,7 @@ FINISH_REASONS = {
 }
 
 
-_TOTALS = ("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens")
+USAGE_TOTALS = ("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens")
 
 
 TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
@@ -24,10 +24,18 @@ TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 # Where a delta says something of the answer, and where it brings whole blocks of kinds that only this wire knows:
 # Groq's compound runs tools on its side, Azure cites its data in the context.
-_WHOLE_BLOCKS = ("annotations", "images", "executed_tools", "context")
+PROVIDER_BLOCK_FIELDS = ("annotations", "images", "executed_tools", "context")
 
 
-_SAID = ("content", "reasoning_content", "reasoning", "reasoning_details", "refusal", "tool_calls", *_WHOLE_BLOCKS)
+CONTENT_FIELDS = (
+    "content",
+    "reasoning_content",
+    "reasoning",
+    "reasoning_details",
+    "refusal",
+    "tool_calls",
+    *PROVIDER_BLOCK_FIELDS,
+)
 
 
 AUDIO_FORMATS = {

@@ -49,10 +49,10 @@ from completion import (
     Usage,
     collect,
 )
-from completion.events.sse import DONE, json_events
+from completion.events.sse import DONE, sse_events
 from completion.wires.anthropic.assemble import assemble
 from completion.wires.anthropic.lower import lower
-from completion.wires.wire import FOR_NOTHING, FOR_USAGE
+from completion.wires.wire import WAIT_FOR_EOF_S, WAIT_FOR_USAGE_S
 from tests.wire_pieces import calls_in, chunks_of, events, interleaved, order_faults
 
 
@@ -311,7 +311,7 @@ def test_what_servers_send_is_told_in_chunks(case: str) -> None:
 @pytest.mark.parametrize("case", TRAITS)
 def test_the_chunks_are_the_same_however_the_body_is_cut(case: str, split: int | None) -> None:
     sent, expected = TRAITS[case]
-    found = list(assemble(json_events(chunks_of(wire(*finished(sent)), split))))
+    found = list(assemble(sse_events(chunks_of(wire(*finished(sent)), split))))
     assert found[:-1] == expected
 
 
@@ -506,11 +506,11 @@ def test_the_end_of_the_turn_is_told_at_once() -> None:
             yield "message", data
             assert told == []
         yield "message", ends("end_turn")
-        assert told == [FOR_USAGE]
+        assert told == [WAIT_FOR_USAGE_S]
         yield "message", delta(0, "text_delta", text="more")
-        assert told == [FOR_USAGE, None]
+        assert told == [WAIT_FOR_USAGE_S, None]
         yield "message", OVER
-        assert told == [FOR_USAGE, None, FOR_NOTHING]
+        assert told == [WAIT_FOR_USAGE_S, None, WAIT_FOR_EOF_S]
 
     assert collect(assemble(wire(), told.append)).text == "himore"
 
@@ -830,7 +830,7 @@ def test_any_blocks_in_any_cuts_come_back_whole(blocks: list[dict[str, Any]], cu
     for length in cuts:
         pieces.append(body[begin_at : begin_at + length])
         begin_at += length
-    found = list(assemble(json_events([*pieces, body[begin_at:]])))
+    found = list(assemble(sse_events([*pieces, body[begin_at:]])))
     assert list(order_faults(found)) == []
     if stops:
         sent = [collect(found).message, Message.user("on")]

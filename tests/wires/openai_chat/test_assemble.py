@@ -46,7 +46,7 @@ from completion import (
 from completion.events.sse import DONE
 from completion.wires.openai_chat.assemble import assemble
 from completion.wires.tool_call import parse_args
-from completion.wires.wire import FOR_NOTHING, FOR_USAGE
+from completion.wires.wire import WAIT_FOR_EOF_S, WAIT_FOR_USAGE_S
 from tests.wire_pieces import calls, calls_in, delta, events, interleaved, order_faults, piece
 
 STOP = delta("stop")
@@ -531,9 +531,9 @@ def test_the_end_of_the_turn_is_told_at_once() -> None:
         yield "message", delta(content="hi")
         assert told == []
         yield "message", STOP
-        assert told == [FOR_USAGE]
+        assert told == [WAIT_FOR_USAGE_S]
         yield "message", delta(content="more")
-        assert told == [FOR_USAGE, None]
+        assert told == [WAIT_FOR_USAGE_S, None]
         yield "message", DONE
 
     list(assemble(wire(), told.append))
@@ -861,7 +861,7 @@ def test_a_reason_in_every_chunk_leaves_the_turn_open_until_the_answer_is_over()
     said: list[float | None] = []
     every = [{"choices": [{"index": 0, "delta": {"content": c}, "finish_reason": "stop"}]} for c in "abc"]
     found = collect(assemble(events(*every, STOP, DONE), said.append))
-    assert (found.text, said) == ("abc", [None, None, None, FOR_USAGE, FOR_NOTHING])
+    assert (found.text, said) == ("abc", [None, None, None, WAIT_FOR_USAGE_S, WAIT_FOR_EOF_S])
 
 
 def test_a_message_that_repeats_what_was_streamed_is_not_said_twice() -> None:
