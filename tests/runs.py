@@ -25,8 +25,7 @@ from completion import (
     Usage,
 )
 from completion.testing.scripted import Step
-from completion.wires.anthropic.lower import lower as lower_anthropic
-from completion.wires.openai_chat.lower import lower as lower_openai
+from tests.wire_pieces import anthropic_body, openai_body
 
 
 def called(name: str, call_id: str = "c1", **args: Any) -> list[StreamChunk]:
@@ -82,8 +81,8 @@ def check_history(messages: Sequence[Message], *, left: Sequence[str] = ()) -> N
     if left:
         messages = [*messages, Message.user([ToolResultBlock(call_id, "done") for call_id in left])]
     request = ChatRequest([Message.user("Hi"), *messages, Message.user("And now?")])
-    lower_anthropic(request, "m")
-    lower_openai(request, "m")
+    anthropic_body(request, "m")
+    openai_body(request, "m")
 
 
 class Seen(Middleware):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from completion import (
@@ -21,6 +21,11 @@ from completion import (
     TurnFinished,
 )
 from completion.testing import event
+from completion.wires.anthropic import MESSAGES
+from completion.wires.anthropic.dialect import VERSION, MessagesDialect
+from completion.wires.openai_chat import CHAT_COMPLETIONS
+from completion.wires.openai_chat.dialect import COMPATIBLE, OPENAI
+from completion.wires.wire import Lowered
 
 DONE = b"data: [DONE]\n\n"
 IS_SAMPLED = bool(os.environ.get("SAMPLED"))
@@ -140,3 +145,15 @@ def interleaved(lengths: list[int], order: Iterable[int]) -> Iterator[int]:
         if left[which]:
             left[which] -= 1
             yield which
+
+
+def openai_body(request: ChatRequest, model: str = "m", *, compatible: bool = False) -> Lowered:
+    """What goes to Chat Completions, and what was left out."""
+    return CHAT_COMPLETIONS.body(request, model, COMPATIBLE if compatible else OPENAI)
+
+
+def anthropic_body(
+    request: ChatRequest, model: str = "m", *, version: str = VERSION, betas: Sequence[str] = ()
+) -> Lowered:
+    """What goes to Anthropic Messages, and what was left out."""
+    return MESSAGES.body(request, model, MessagesDialect(version, tuple(betas)))

@@ -1,4 +1,10 @@
-"""What the clients and models of HTTP adapters have in common."""
+"""What the clients and models of all HTTP adapters have in common.
+
+A client is an account at an endpoint: base URL, key, connections. A model is an id at a client, and the wire that is
+spoken there:
+
+    ChatRequest -> wire.body (lower) -> endpoint: POST -> wire.events -> wire.assemble -> ChatStream
+"""
 
 from __future__ import annotations
 
@@ -7,62 +13,157 @@ from typing import Any, ClassVar, TypedDict
 
 from completion.adapters.endpoint import Endpoint, TimeoutLike
 from completion.contract.errors import ConfigurationError
-from completion.transport import Session
-from completion.transport.credentials import Key
+from completion.contract.frames import secretive
+from completion.contract.request import ChatRequest, as_request
+from completion.contract.stream import ChatStream, without_our_frames
+from completion.events import MAX_EVENT_BYTES
+from completion.transport import Session, Timeout
+from completion.transport.credentials import ApiKey, Key
+from completion.wires.wire import Lowered, Wire
 
 
-class Options(TypedDict, total=False):
-    """What every HTTP adapter can be given."""
+class HttpOptions(TypedDict, total=False):
+    """What every HTTP adapter takes besides its credentials.
 
-    api_key: Key | None
-    base_url: str | None
+    ``timeout``: a Timeout, or what ``requests`` takes. ``session``: a ``requests.Session`` to use instead of one of our
+    own. ``headers``: sent with every request. ``max_event_bytes``: a larger event raises MalformedStreamError.
+    """
+
     timeout: TimeoutLike
     session: Session | None
     headers: Mapping[str, str] | None
     max_event_bytes: int
 
 
-class HttpClient:
-    """What the clients of HTTP adapters have in common. ``_endpoint`` is set by each."""
+class Options(HttpOptions, total=False):
+    """The options of most HTTP adapters."""
 
-    name: ClassVar[str]
-    key_variable: ClassVar[str]
-    _endpoint: Endpoint
+    api_key: Key | None
+    base_url: str | None
+
+
+class _KeepsKeys:
+    """No exception leaves a constructor with the key in the local variables of a frame."""
+
+    def __init_subclass__(cls) -> None:
+        if "__init__" in cls.__dict__:
+            cls.__init__ = secretive(cls.__init__)  # type: ignore[method-assign]
+
+
+class HttpClient(_KeepsKeys):
+    """An account at an endpoint. A subclass sets the class attributes, and gives the base URL and the key.
+
+    Args:
+        base_url: a request goes to this URL and the ``path`` of the model.
+        key: what authorizes the requests.
+        dialect: how this endpoint departs from the usual form of its wire; the wire's ``lower`` gets it.
+        timeout, headers, session, max_event_bytes: see HttpOptions.
+    """
+
+    name: str
+    """The family, for telemetry and errors."""
+    key_variable: str
+    """The environment variable of the key."""
+    request_id_headers: ClassVar[tuple[str, ...]] = ("x-request-id",)
+    """The headers of a response that may carry its request id, the best first."""
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        key: ApiKey,
+        dialect: Any = None,
+        timeout: TimeoutLike = Timeout(),  # noqa: B008  immutable
+        headers: Mapping[str, str] | None = None,
+        session: Session | None = None,
+        max_event_bytes: int = MAX_EVENT_BYTES,
+    ) -> None:
+        self.dialect = dialect
+        self.endpoint = Endpoint(
+            provider=self.name,
+            base_url=base_url,
+            key=key,
+            timeout=timeout,
+            headers=headers,
+            session=session,
+            request_id_headers=self.request_id_headers,
+            max_event_bytes=max_event_bytes,
+        )
 
     @property
     def base_url(self) -> str:
-        return self._endpoint.base_url
+        return self.endpoint.base_url
 
     def close(self) -> None:
         """Close the pooled connections; the client can still be used, and opens new ones."""
-        self._endpoint.close()
+        self.endpoint.close()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(base_url={self.base_url!r})"
 
 
-class HttpModel:
-    """What the models of HTTP adapters have in common: an id, and a client that is shared or their own."""
+class HttpModel(_KeepsKeys):
+    """A model id at a client. A subclass sets the class attributes; ``chat_stream`` is the same for all.
 
-    client_class: ClassVar[type[HttpClient]]
+    Args:
+        model: the model id.
+        client: the client to share; None makes one of ``client_class`` with the options.
+        options: those of the client.
+
+    Raises:
+        TypeError: the id is not a string, or there are options besides a client.
+        ConfigurationError: the id is empty, or the client cannot be made.
+    """
+
+    name: str
+    """The family, for telemetry and errors."""
+    key_variable: str | None
+    """The environment variable of the key; None where there is no key."""
+    client_class: ClassVar[Any]
+    """Makes the client where none is given: a subclass of HttpClient."""
+    wire: ClassVar[Wire]
+    """What is spoken at the endpoint."""
+    path: ClassVar[str]
+    """Where requests go, below the base URL."""
 
     def __init__(self, model: str, client: HttpClient | None, options: Mapping[str, Any]) -> None:
         if not isinstance(model, str):
             raise TypeError(f"the model id must be a str, got {type(model).__name__}")
         if not model:
-            raise ConfigurationError("the model id is empty", provider=self.client_class.name)
+            raise ConfigurationError("the model id is empty", provider=self.name)
         if client is not None and options:
             raise TypeError(f"give options to the client, not to a model that shares it: {', '.join(options)}")
         self.model = model
-        self._client = client or self.client_class(**options)
+        self.client: HttpClient = client or self.client_class(**options)
+
+    @without_our_frames
+    def chat_stream(self, req: ChatRequest | str) -> ChatStream:
+        """Send the request and return the open stream; a plain string is one user message.
+
+        Raises:
+            CompletionError: what keeps the stream from opening. No connection is left open.
+        """
+        body, dropped = self.lowered(as_request(req))
+        return self._endpoint().stream(self.request_path(), body, self.wire, model=self.model, dropped=dropped)
+
+    def lowered(self, request: ChatRequest) -> Lowered:
+        """The JSON body of the request, and the names of the fields that it leaves out."""
+        return self.wire.body(request, self.model, self.client.dialect)
+
+    def _endpoint(self) -> Endpoint:
+        return self.client.endpoint
+
+    def request_path(self) -> str:
+        """The path of a request, with the query where there is one."""
+        return self.path
 
     @property
     def base_url(self) -> str:
-        return self._client.base_url
+        return self.client.base_url
 
     def close(self) -> None:
         """Close the pooled connections of the client; both can still be used, and open new ones."""
-        self._client.close()
+        self.client.close()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model!r}, base_url={self.base_url!r})"

@@ -1,49 +1,28 @@
-"""Anthropic Messages.
+"""Anthropic Messages, at Anthropic and at every compatible server through ``base_url``.
 
-    ChatRequest -> lower -> POST {base_url}/v1/messages -> assemble -> StreamChunk
-
-Wire: https://platform.claude.com/docs/en/build-with-claude/streaming and /docs/en/api/messages (read November 2026)
+ChatRequest -> wires.anthropic.lower -> POST {base_url}/v1/messages -> wires.anthropic.assemble
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from completion.adapters.account import HttpClient, HttpModel, Options
-from completion.adapters.endpoint import Endpoint, TimeoutLike
-from completion.contract.frames import secretive
-from completion.contract.request import (
-    ChatRequest,
-)
-from completion.contract.stream import ChatStream, opening
-from completion.events.sse import MAX_EVENT_BYTES
-from completion.transport import Session, Timeout
+from completion.adapters.account import HttpClient, HttpModel, HttpOptions, Options
 from completion.transport.credentials import ApiKey, Key
-from completion.wires.anthropic.assemble import assemble
-from completion.wires.anthropic.lower import lower
-from completion.wires.anthropic.names import (
-    VERSION,
-)
+from completion.wires.anthropic import MESSAGES
+from completion.wires.anthropic.dialect import VERSION, MessagesDialect
 
 if sys.version_info >= (3, 11):
     from typing import Unpack
 elif TYPE_CHECKING:
     from typing_extensions import Unpack
 
-log = logging.getLogger(__name__)
-
-# --- names -----------------------------------------------------------------------------------------------------
-
 BASE_URL = "https://api.anthropic.com"
 PATH = "/v1/messages"
-
-
-# --- the model -------------------------------------------------------------------------------------------------
 
 
 class AnthropicClient(HttpClient):
@@ -54,13 +33,13 @@ class AnthropicClient(HttpClient):
         base_url: None reads ``ANTHROPIC_BASE_URL``, else Anthropic's own.
         version: of the API. From ``2026-10-21`` on it takes no temperature, top_p and top_k.
         betas: names of features in beta, such as ``files-api-2025-04-14``.
-        timeout, session, headers, max_event_bytes: as for OpenAIClient.
+        timeout, session, headers, max_event_bytes: see HttpOptions.
     """
 
-    name: ClassVar[str] = "anthropic"
-    key_variable: ClassVar[str] = "ANTHROPIC_API_KEY"
+    name = "anthropic"
+    key_variable = "ANTHROPIC_API_KEY"
+    request_id_headers = ("request-id", "x-request-id")
 
-    @secretive
     def __init__(
         self,
         *,
@@ -68,31 +47,25 @@ class AnthropicClient(HttpClient):
         base_url: str | None = None,
         version: str = VERSION,
         betas: Sequence[str] = (),
-        timeout: TimeoutLike = Timeout(),  # noqa: B008  immutable
-        session: Session | None = None,
-        headers: Mapping[str, str] | None = None,
-        max_event_bytes: int = MAX_EVENT_BYTES,
+        **options: Unpack[HttpOptions],
     ) -> None:
         if isinstance(betas, str):
             raise TypeError(f"betas takes a list of strings; write [{betas!r}]")
         base_url = base_url or os.environ.get("ANTHROPIC_BASE_URL") or BASE_URL
-        given = {name.lower(): value for name, value in (headers or {}).items()}
-        self._version = given.pop("anthropic-version", version)
-        self._betas = (*(betas or ()), *filter(None, re.split(r"\s*,\s*", given.pop("anthropic-beta", ""))))
-        if not isinstance(self._version, str) or not self._version:
+        given = {name.lower(): value for name, value in (options.get("headers") or {}).items()}
+        version = given.pop("anthropic-version", version)
+        betas = (*(betas or ()), *filter(None, re.split(r"\s*,\s*", given.pop("anthropic-beta", ""))))
+        if not isinstance(version, str) or not version:
             raise TypeError(f"version must be a string like {VERSION!r}, got {version!r}")
-        own = {"anthropic-version": self._version}
-        if self._betas:
-            own["anthropic-beta"] = ",".join(self._betas)
-        self._endpoint = Endpoint(
-            provider=self.name,
+        own = {"anthropic-version": version}
+        if betas:
+            own["anthropic-beta"] = ",".join(betas)
+        options["headers"] = {**own, **given}
+        super().__init__(
             base_url=base_url.rstrip("/").removesuffix("/v1"),
             key=ApiKey(api_key, self.key_variable, header="x-api-key", prefix=""),
-            timeout=timeout,
-            headers={**own, **given},
-            session=session,
-            request_id_headers=("request-id", "x-request-id"),
-            max_event_bytes=max_event_bytes,
+            dialect=MessagesDialect(version, betas),
+            **options,
         )
 
     def completion_model(self, model_id: str) -> AnthropicModel:
@@ -108,30 +81,13 @@ class AnthropicOptions(Options, total=False):
 class AnthropicModel(HttpModel):
     """A model behind Anthropic Messages. Takes the options of AnthropicClient, or a ``client`` to share."""
 
-    name: ClassVar[str] = AnthropicClient.name
-    key_variable: ClassVar[str] = AnthropicClient.key_variable
+    name = AnthropicClient.name
+    key_variable = AnthropicClient.key_variable
     client_class = AnthropicClient
-    _client: AnthropicClient
+    wire = MESSAGES
+    path = PATH
 
-    @secretive
     def __init__(
         self, model: str, *, client: AnthropicClient | None = None, **options: Unpack[AnthropicOptions]
     ) -> None:
         super().__init__(model, client, options)
-
-    @opening
-    def chat_stream(self, req: ChatRequest) -> ChatStream:
-        """The answer as a stream.
-
-        Raises:
-            CompletionError: whatever keeps the stream from opening.
-        """
-        client = self._client
-        payload, dropped = lower(req, self.model, version=client._version, betas=client._betas)
-        return client._endpoint.stream(PATH, payload, assemble, model=self.model, dropped=dropped)
-
-
-# --- lower: ChatRequest -> the JSON body -------------------------------------------------------------------------
-
-
-# --- assemble: events -> chunks ----------------------------------------------------------------------------------

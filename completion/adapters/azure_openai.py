@@ -11,22 +11,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from completion.adapters.account import HttpClient, HttpModel, Options
-from completion.adapters.endpoint import Endpoint, TimeoutLike
+from completion.adapters.account import HttpClient, HttpModel, HttpOptions, Options
 from completion.adapters.openai import PATH
 from completion.contract.errors import ConfigurationError
-from completion.contract.frames import secretive
-from completion.contract.request import ChatRequest
-from completion.contract.stream import ChatStream, opening
-from completion.events.sse import MAX_EVENT_BYTES
-from completion.transport import Session, Timeout
 from completion.transport.credentials import ApiKey, CachedToken, Key
-from completion.wires.openai_chat.assemble import assemble
-from completion.wires.openai_chat.lower import lower
+from completion.wires.openai_chat import CHAT_COMPLETIONS
+from completion.wires.openai_chat.dialect import OPENAI
 
 if sys.version_info >= (3, 11):
     from typing import Unpack
@@ -52,7 +46,7 @@ class AzureOpenAIClient(HttpClient):
             before a request when the last token has less than five minutes to live, or does not tell how long it lives.
         api_version: of the dated route; None reads ``OPENAI_API_VERSION``. Without one, and with ``""``, it is the v1
             route.
-        timeout, session, headers, max_event_bytes: as for OpenAIClient.
+        timeout, session, headers, max_event_bytes: see HttpOptions.
 
     Give one of the three credentials; without any ``AZURE_OPENAI_API_KEY`` or ``AZURE_OPENAI_AD_TOKEN`` is read.
 
@@ -60,10 +54,10 @@ class AzureOpenAIClient(HttpClient):
         ConfigurationError: no base URL, or more than one credential.
     """
 
-    name: ClassVar[str] = "azure-openai"
-    key_variable: ClassVar[str] = KEY_VARIABLE
+    name = "azure-openai"
+    key_variable = KEY_VARIABLE
+    request_id_headers = ("apim-request-id", "x-request-id")
 
-    @secretive
     def __init__(
         self,
         *,
@@ -72,10 +66,7 @@ class AzureOpenAIClient(HttpClient):
         token: str | None = None,
         token_provider: TokenProvider | None = None,
         api_version: str | None = None,
-        timeout: TimeoutLike = Timeout(),  # noqa: B008  immutable
-        session: Session | None = None,
-        headers: Mapping[str, str] | None = None,
-        max_event_bytes: int = MAX_EVENT_BYTES,
+        **options: Unpack[HttpOptions],
     ) -> None:
         base_url = base_url or os.environ.get("AZURE_OPENAI_ENDPOINT")
         if not base_url:
@@ -85,16 +76,12 @@ class AzureOpenAIClient(HttpClient):
                 "base_url must be that of the resource, without /openai/deployments/…: the deployment is the model",
                 provider=self.name,
             )
-        self._api_version = (os.environ.get("OPENAI_API_VERSION") if api_version is None else api_version) or None
-        self._endpoint = Endpoint(
-            provider=self.name,
+        self.api_version = (os.environ.get("OPENAI_API_VERSION") if api_version is None else api_version) or None
+        super().__init__(
             base_url=base_url.rstrip("/").removesuffix(V1_ROUTE).removesuffix("/openai"),
             key=_key(api_key, token, token_provider, self.name),
-            timeout=timeout,
-            headers=headers,
-            session=session,
-            request_id_headers=("apim-request-id", "x-request-id"),
-            max_event_bytes=max_event_bytes,
+            dialect=OPENAI,
+            **options,
         )
 
     def completion_model(self, model_id: str) -> AzureOpenAIModel:
@@ -111,27 +98,22 @@ class AzureOptions(Options, total=False):
 class AzureOpenAIModel(HttpModel):
     """A deployment. Takes the options of AzureOpenAIClient, or a ``client`` to share."""
 
-    name: ClassVar[str] = AzureOpenAIClient.name
-    key_variable: ClassVar[str] = AzureOpenAIClient.key_variable
+    name = AzureOpenAIClient.name
+    key_variable = AzureOpenAIClient.key_variable
     client_class = AzureOpenAIClient
-    _client: AzureOpenAIClient
+    wire = CHAT_COMPLETIONS
+    client: AzureOpenAIClient
 
-    @secretive
     def __init__(
         self, deployment: str, *, client: AzureOpenAIClient | None = None, **options: Unpack[AzureOptions]
     ) -> None:
         super().__init__(deployment, client, options)
 
-    @opening
-    def chat_stream(self, req: ChatRequest) -> ChatStream:
-        """The answer as a stream.
-
-        Raises:
-            CompletionError: whatever keeps the stream from opening.
-        """
-        payload, dropped = lower(req, self.model, adapter=self.name)
-        path = _path(self.model, self._client._api_version)
-        return self._client._endpoint.stream(path, payload, assemble, model=self.model, dropped=dropped)
+    def request_path(self) -> str:
+        api_version = self.client.api_version
+        if api_version is None:
+            return V1_ROUTE + PATH
+        return f"/openai/deployments/{quote(self.model, safe='')}{PATH}?api-version={quote(api_version, safe='')}"
 
 
 def _key(api_key: Key | None, token: str | None, token_provider: TokenProvider | None, name: str) -> ApiKey:
@@ -150,9 +132,3 @@ def _key(api_key: Key | None, token: str | None, token_provider: TokenProvider |
         return ApiKey(token, TOKEN_VARIABLE, noun="token", option="token", ways="give token=")
     ways = f"{TOKEN_VARIABLE}, or give api_key=, token= or token_provider="
     return ApiKey(api_key, KEY_VARIABLE, header="api-key", prefix="", ways=ways)
-
-
-def _path(deployment: str, api_version: str | None) -> str:
-    if api_version is None:
-        return V1_ROUTE + PATH
-    return f"/openai/deployments/{quote(deployment, safe='')}{PATH}?api-version={quote(api_version, safe='')}"

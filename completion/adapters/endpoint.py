@@ -23,11 +23,11 @@ from completion.contract.errors import (
 )
 from completion.contract.frames import clear_all
 from completion.contract.stream import ChatStream, ResponseInfo
-from completion.events.sse import sse_events
 from completion.transport import Body, Session, Timeout, Transport, is_from_signal_handler
 from completion.transport.credentials import ApiKey
 from completion.wires import refusals
-from completion.wires.wire import WAIT_FOR_EOF_S, Assemble
+from completion.wires.assembly import WAIT_FOR_EOF_S
+from completion.wires.wire import Wire
 
 TimeoutLike = Timeout | float | tuple[float | None, float | None]
 """A Timeout, or what ``requests`` takes as one."""
@@ -72,9 +72,7 @@ class Endpoint:
             no_proxy=no_proxy,
         )
 
-    def stream(
-        self, path: str, payload: Any, assemble: Assemble, *, model: str, dropped: Sequence[str] = ()
-    ) -> ChatStream:
+    def stream(self, path: str, payload: Any, wire: Wire, *, model: str, dropped: Sequence[str] = ()) -> ChatStream:
         """Send the payload and return the open stream.
 
         Raises:
@@ -87,7 +85,7 @@ class Endpoint:
             self._key.refused()
             raise
         return ChatStream(
-            self._chunks(body, assemble, model),
+            self._chunks(body, wire, model),
             response=ResponseInfo(body.status, body.headers, body.request_id, tuple(dropped)),
             token=body.token,
             release=body.close,
@@ -100,12 +98,12 @@ class Endpoint:
         """Close the connections in the pool. The endpoint can still be used: it opens new ones."""
         self._transport.close()
 
-    def _chunks(self, body: Body, assemble: Assemble, model: str) -> Iterator[StreamChunk]:
+    def _chunks(self, body: Body, wire: Wire, model: str) -> Iterator[StreamChunk]:
         with body:
             began = False
             body.chunk_given()
             try:
-                chunks = assemble(sse_events(body.pieces(), self._max_event_bytes), body.end_of_turn)
+                chunks = wire.assemble(wire.events(body.pieces(), self._max_event_bytes), body.end_of_turn)
                 for chunk in chunks:
                     began = True
                     yield chunk

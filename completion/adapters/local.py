@@ -13,19 +13,20 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from completion.adapters.account import HttpModel
 from completion.adapters.endpoint import Endpoint, TimeoutLike
 from completion.adapters.openai import PATH
 from completion.contract.errors import ConfigurationError
 from completion.contract.messages import AudioBlock, DocumentBlock, ImageBlock
 from completion.contract.request import ChatRequest
-from completion.contract.stream import ChatStream, opening
 from completion.embedded.template import CALL_BEGINS, CALL_ENDS, CHAT_TEMPLATE
-from completion.events.sse import MAX_EVENT_BYTES
+from completion.events import MAX_EVENT_BYTES
 from completion.transport import Session, Timeout
 from completion.transport.credentials import ApiKey
 from completion.wires.lowering import unsupported
-from completion.wires.openai_chat.assemble import assemble
-from completion.wires.openai_chat.lower import lower
+from completion.wires.openai_chat import CHAT_COMPLETIONS
+from completion.wires.openai_chat.dialect import COMPATIBLE
+from completion.wires.wire import Lowered
 
 if TYPE_CHECKING:
     from completion.embedded.server import Server
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 MODEL = "SmolLM2-135M-Instruct"
 
 
-class LocalModel:
+class LocalModel(HttpModel):
     """A model that runs here: SmolLM2-135M-Instruct, or any other GGUF file through ``path``.
 
     ``base_url`` and ``api_key`` are those of its server, which speaks Chat Completions to any other client as well;
@@ -51,8 +52,10 @@ class LocalModel:
         timeout, session, headers, max_event_bytes: as for OpenAIClient.
     """
 
-    name: ClassVar[str] = "local"
-    key_variable: ClassVar[None] = None
+    name = "local"
+    key_variable = None
+    wire = CHAT_COMPLETIONS
+    path = PATH
     has_default_model: ClassVar[bool] = True
 
     def __init__(
@@ -72,9 +75,9 @@ class LocalModel:
                 f"the embedded model is {MODEL}, not {model!r}; another one is given as LocalModel(path='any.gguf')",
                 provider=self.name,
             )
-        self._path = None if path is None else Path(fspath(path)).expanduser()
-        self.model = model or (self._path.stem if self._path else MODEL)
-        self._is_smollm2 = self._path is None or self._path.name.startswith(MODEL)
+        self._file = None if path is None else Path(fspath(path)).expanduser()
+        self.model = model or (self._file.stem if self._file else MODEL)
+        self._is_smollm2 = self._file is None or self._file.name.startswith(MODEL)
         self._options: dict[str, Any] = {
             "timeout": timeout, "session": session, "headers": headers, "max_event_bytes": max_event_bytes
         }  # fmt: skip
@@ -94,23 +97,17 @@ class LocalModel:
         """The random key of the server. Raises as ``base_url`` does."""
         return self._server().api_key
 
-    @opening
-    def chat_stream(self, req: ChatRequest) -> ChatStream:
-        """The answer as a stream; the first call starts the server, and fetches the weights if need be.
-
-        Raises:
-            CompletionError: whatever keeps the stream from opening.
-        """
-        self._check(req)
-        payload, dropped = lower(req, self.model, compatible=True, adapter=self.name)
-        if self._is_smollm2 and payload.pop("reasoning_effort", None):
+    def lowered(self, request: ChatRequest) -> Lowered:
+        self._check(request)
+        body, dropped = self.wire.body(request, self.model, COMPATIBLE)
+        if self._is_smollm2 and body.pop("reasoning_effort", None):
             dropped.append("reasoning_effort")
-        if _is_forced(req):
-            self._force_a_call(payload, req)
-        if self._is_smollm2 and "tools" in payload and (_is_forced(req) or req.parallel_tool_use is False):
+        if _is_forced(request):
+            self._force_a_call(body, request)
+        if self._is_smollm2 and "tools" in body and (_is_forced(request) or request.parallel_tool_use is False):
             # With this template, parallel_tool_calls means nothing to llama.cpp (xllamacpp 2026.10).
-            payload["stop"] = [*req.stop_sequences, CALL_ENDS]
-        return self._endpoint().stream(PATH, payload, assemble, model=self.model, dropped=dropped)
+            body["stop"] = [*request.stop_sequences, CALL_ENDS]
+        return body, dropped
 
     def _check(self, req: ChatRequest) -> None:
         """Raise for what llama.cpp would leave out without a word, or refuse: there is no projector for pictures and
@@ -118,9 +115,9 @@ class LocalModel:
         for message in req.messages:
             for block in message.blocks:
                 if isinstance(block, ImageBlock | AudioBlock | DocumentBlock):
-                    raise unsupported(self.name, type(block).__name__, "the embedded model reads text only")
+                    raise unsupported(type(block).__name__, "the embedded model reads text only")
         if _is_forced(req) and req.response_format is not None:
-            raise unsupported(self.name, "response_format", "llama.cpp cannot force a call and a format at once")
+            raise unsupported("response_format", "llama.cpp cannot force a call and a format at once")
 
     def _force_a_call(self, payload: dict[str, Any], req: ChatRequest) -> None:
         """Where a tool is named, llama.cpp leaves the choice to the model, so it is told of no other tool. And it lets
@@ -135,13 +132,13 @@ class LocalModel:
         from completion.embedded.server import serve
         from completion.embedded.weights import weights_path
 
-        path = self._path
+        path = self._file
         try:
             path = path or weights_path()
             return serve(path, CHAT_TEMPLATE if self._is_smollm2 else None)
         except ConfigurationError as error:
             error.provider, error.model = self.name, self.model
-            if self._path is None and path is not None and "damaged" in error.message:
+            if self._file is None and path is not None and "damaged" in error.message:
                 error.message += f"; if the file is damaged, remove it and run the same again: {path}"
             raise
 

@@ -1,47 +1,27 @@
-"""OpenAI Chat Completions, and every server that speaks it.
+"""OpenAI Chat Completions, at OpenAI and at every compatible server through ``base_url``.
 
-    ChatRequest -> lower -> POST {base_url}/chat/completions -> assemble -> StreamChunk
-
-Wire: https://platform.openai.com/docs/api-reference/chat-streaming (read November 2026). What compatible servers
-make of it is in the comments beside the code that reads it.
+ChatRequest -> wires.openai_chat.lower -> POST {base_url}/chat/completions -> wires.openai_chat.assemble
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from completion.adapters.account import HttpClient, HttpModel, Options
-from completion.adapters.endpoint import Endpoint, TimeoutLike
-from completion.contract.frames import secretive
-from completion.contract.request import (
-    ChatRequest,
-)
-from completion.contract.stream import ChatStream, opening
-from completion.events.sse import MAX_EVENT_BYTES
-from completion.transport import Session, Timeout
+from completion.adapters.account import HttpClient, HttpModel, HttpOptions, Options
 from completion.transport.credentials import ApiKey, Key
-from completion.wires.openai_chat.assemble import assemble
-from completion.wires.openai_chat.lower import lower
+from completion.wires.openai_chat import CHAT_COMPLETIONS
+from completion.wires.openai_chat.dialect import COMPATIBLE, OPENAI
 
 if sys.version_info >= (3, 11):
     from typing import Unpack
 elif TYPE_CHECKING:
     from typing_extensions import Unpack
 
-log = logging.getLogger(__name__)
-
-# --- names -----------------------------------------------------------------------------------------------------
-
 BASE_URL = "https://api.openai.com/v1"
 PATH = "/chat/completions"
-
-
-# --- the model -------------------------------------------------------------------------------------------------
 
 
 class OpenAIClient(HttpClient):
@@ -52,17 +32,13 @@ class OpenAIClient(HttpClient):
         base_url: None reads ``OPENAI_BASE_URL``, else OpenAI's own.
         organization, project: None reads ``OPENAI_ORG_ID`` and ``OPENAI_PROJECT_ID``.
         compatible: the server is not OpenAI's own: it gets ``max_tokens`` instead of ``max_completion_tokens``, and
-            ``top_k``. None tells it by the host of ``base_url``.
-        timeout: a Timeout, or what ``requests`` takes.
-        session: a ``requests.Session`` to use instead of one of our own.
-        headers: sent with every request.
-        max_event_bytes: a larger event of the stream raises MalformedStreamError.
+            ``top_k``. None decides by the host of ``base_url``.
+        timeout, session, headers, max_event_bytes: see HttpOptions.
     """
 
-    name: ClassVar[str] = "openai"
-    key_variable: ClassVar[str] = "OPENAI_API_KEY"
+    name = "openai"
+    key_variable = "OPENAI_API_KEY"
 
-    @secretive
     def __init__(
         self,
         *,
@@ -71,29 +47,22 @@ class OpenAIClient(HttpClient):
         organization: str | None = None,
         project: str | None = None,
         compatible: bool | None = None,
-        timeout: TimeoutLike = Timeout(),  # noqa: B008  immutable
-        session: Session | None = None,
-        headers: Mapping[str, str] | None = None,
-        max_event_bytes: int = MAX_EVENT_BYTES,
+        **options: Unpack[HttpOptions],
     ) -> None:
         base_url = base_url or os.environ.get("OPENAI_BASE_URL") or BASE_URL
         account = {
             "OpenAI-Organization": organization or os.environ.get("OPENAI_ORG_ID"),
             "OpenAI-Project": project or os.environ.get("OPENAI_PROJECT_ID"),
         }
-        self._endpoint = Endpoint(
-            provider=self.name,
+        named = {name: value for name, value in account.items() if value}
+        options["headers"] = {**named, **(options.get("headers") or {})}
+        is_compatible = not _is_openai(base_url) if compatible is None else compatible
+        super().__init__(
             base_url=base_url,
             key=ApiKey(api_key, self.key_variable),
-            timeout=timeout,
-            headers={**{name: value for name, value in account.items() if value}, **(headers or {})},
-            session=session,
-            request_id_headers=("x-request-id",),
-            max_event_bytes=max_event_bytes,
+            dialect=COMPATIBLE if is_compatible else OPENAI,
+            **options,
         )
-        host = urlsplit(base_url).hostname or ""
-        is_openai = host == "api.openai.com" or host.endswith(".api.openai.com")
-        self._compatible = not is_openai if compatible is None else compatible
 
     def completion_model(self, model_id: str) -> OpenAIModel:
         """A handle on one model; all handles of this client share its connections."""
@@ -109,27 +78,16 @@ class OpenAIOptions(Options, total=False):
 class OpenAIModel(HttpModel):
     """A model behind Chat Completions. Takes the options of OpenAIClient, or a ``client`` to share."""
 
-    name: ClassVar[str] = OpenAIClient.name
-    key_variable: ClassVar[str] = OpenAIClient.key_variable
+    name = OpenAIClient.name
+    key_variable = OpenAIClient.key_variable
     client_class = OpenAIClient
-    _client: OpenAIClient
+    wire = CHAT_COMPLETIONS
+    path = PATH
 
-    @secretive
     def __init__(self, model: str, *, client: OpenAIClient | None = None, **options: Unpack[OpenAIOptions]) -> None:
         super().__init__(model, client, options)
 
-    @opening
-    def chat_stream(self, req: ChatRequest) -> ChatStream:
-        """The answer as a stream.
 
-        Raises:
-            CompletionError: whatever keeps the stream from opening.
-        """
-        payload, dropped = lower(req, self.model, compatible=self._client._compatible)
-        return self._client._endpoint.stream(PATH, payload, assemble, model=self.model, dropped=dropped)
-
-
-# --- lower: ChatRequest -> the JSON body -------------------------------------------------------------------------
-
-
-# --- assemble: events -> chunks ----------------------------------------------------------------------------------
+def _is_openai(base_url: str) -> bool:
+    host = urlsplit(base_url).hostname or ""
+    return host == "api.openai.com" or host.endswith(".api.openai.com")

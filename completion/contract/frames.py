@@ -20,7 +20,7 @@ from typing import ParamSpec, TypeVar
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
-_OUR_FILES = str(Path(__file__).parent) + os.sep
+_OUR_FILES = str(Path(__file__).parents[1]) + os.sep
 
 
 def is_ours(frame: FrameType) -> bool:

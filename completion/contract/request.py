@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -156,6 +157,20 @@ class ChatRequest(Record):
             additional_params: dict[str, Any] | None = None,
         ) -> None: ...
 
+    def with_messages(self, messages: Iterable[Message]) -> ChatRequest:
+        """The same request with another history."""
+        request = copy.copy(self)
+        object.__setattr__(request, "messages", tuple(messages))  # the messages were checked when they were made
+        return request
+
+    def check_tool_choice(self) -> None:
+        """Raise ValueError where ``tool_choice`` asks for a call and there are no tools.
+
+        It is checked when the request is sent, and not when it is made: ``run_chat`` adds the tools.
+        """
+        if self.tool_choice is not None and self.tool_choice.kind in ("any", "tool") and not self.tools:
+            raise ValueError("ChatRequest.tool_choice asks for a call, and there are no tools")
+
     def __post_init__(self) -> None:
         put = object.__setattr__
         if isinstance(self.messages, str):
@@ -230,12 +245,16 @@ def _finite(name: str, value: float | None) -> None:
         raise ValueError(f"ChatRequest.{name} must be finite, got {value}")
 
 
-def require_request(req: object, adapter: str) -> None:
-    """Raise TypeError for what people give in place of a ChatRequest, ValueError for a call that nothing can answer."""
-    if not isinstance(req, ChatRequest):
-        raise TypeError(f"{adapter}: chat_stream takes a ChatRequest, got {type(req).__name__}: ChatRequest('…')")
-    if req.tool_choice is not None and req.tool_choice.kind in ("any", "tool") and not req.tools:
-        raise ValueError("ChatRequest.tool_choice asks for a call, and there are no tools")
+def as_request(given: ChatRequest | str) -> ChatRequest:
+    """The request that ``chat_stream`` was given; a plain string is one user message.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    request = ChatRequest(given) if isinstance(given, str) else given
+    if not isinstance(request, ChatRequest):
+        raise TypeError(f"a ChatRequest or a string is needed, got {type(given).__name__}: ChatRequest('…')")
+    return request
 
 
 def system_text(req: ChatRequest) -> str:

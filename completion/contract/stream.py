@@ -7,14 +7,12 @@ import itertools
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from completion.contract.cancel import CancelToken
 from completion.contract.chunks import StreamChunk
 from completion.contract.errors import CompletionError, stream_cancelled
 from completion.contract.frames import clear_ours, is_ours
-from completion.contract.model import CompletionModel
-from completion.contract.request import ChatRequest
 from completion.contract.turn import Turn, collect
 
 
@@ -48,11 +46,10 @@ def _is_taken(exc: BaseException) -> bool:
     return isinstance(exc, ValueError) and exc.args == ("generator already executing",)
 
 
-_ModelT = TypeVar("_ModelT", bound=CompletionModel)
-_StreamT = TypeVar("_StreamT")
+_ChatStreamT = TypeVar("_ChatStreamT", bound=Callable[..., Any])
 
 
-def opening(chat_stream: Callable[[_ModelT, ChatRequest], _StreamT]) -> Callable[[_ModelT, ChatRequest], _StreamT]:
+def without_our_frames(chat_stream: _ChatStreamT) -> _ChatStreamT:
     """Let an error leave ``chat_stream`` with the names of the model, and without our frames.
 
     Any other exception keeps our frames without their local variables: these hold the prompt, and crash reporters
@@ -60,7 +57,7 @@ def opening(chat_stream: Callable[[_ModelT, ChatRequest], _StreamT]) -> Callable
     """
 
     @functools.wraps(chat_stream)
-    def wrapper(self: _ModelT, req: ChatRequest) -> _StreamT:
+    def wrapper(self: Any, req: Any) -> Any:
         try:
             return chat_stream(self, req)
         except CompletionError as error:
@@ -76,7 +73,7 @@ def opening(chat_stream: Callable[[_ModelT, ChatRequest], _StreamT]) -> Callable
             clear_ours(exc)
             raise
 
-    return wrapper
+    return wrapper  # type: ignore[return-value]
 
 
 def _frames_of_others(trace: TracebackType | None) -> TracebackType | None:

@@ -32,7 +32,7 @@ from completion.contract.messages import (
 from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest, SystemBlock, ToolDefinition
 from completion.contract.run import RunFinished
-from completion.contract.stream import ChatStream, Chunks, opening
+from completion.contract.stream import ChatStream, Chunks, without_our_frames
 from completion.contract.turn import Turn
 from completion.engine.bounds import RunConfig
 from completion.engine.history import _begins_an_exchange, _fault, _written
@@ -277,7 +277,7 @@ class _Exchange:
     def model(self) -> str:
         return self._owner.model.model
 
-    @opening
+    @without_our_frames
     def chat_stream(self, req: ChatRequest) -> ChatStream:
         return _Turn(self, req).stream()
 

@@ -28,9 +28,9 @@ from completion.contract.messages import (
     ToolResultBlock,
 )
 from completion.contract.model import CompletionModel
-from completion.contract.request import ChatRequest, ToolChoice
+from completion.contract.request import ChatRequest, ToolChoice, as_request
 from completion.contract.run import Abort, RunFinished, RunStarted, StepFinished, StepStarted, ToolResult
-from completion.contract.stream import ChatStream, Chunks, opening, response_of
+from completion.contract.stream import ChatStream, Chunks, response_of, without_our_frames
 from completion.contract.turn import Turn, TurnSoFar
 from completion.engine.bounds import Ending, RunConfig
 from completion.engine.calls import Call, Calls, block_of, distinct
@@ -64,7 +64,7 @@ class RunResult(Record):
 
 def run_chat(
     model: CompletionModel,
-    request: ChatRequest,
+    request: ChatRequest | str,
     tools: Sequence[Tool] = (),
     middleware: Sequence[Any] = (),
     config: RunConfig = RunConfig(),  # noqa: B008  it is frozen
@@ -88,8 +88,7 @@ def run_chat(
         TypeError, ValueError: arguments that make no sense; nothing was sent.
     """
     require_model(model, "run_chat")
-    if not isinstance(request, ChatRequest):
-        raise TypeError(f"run_chat takes a ChatRequest, got {type(request).__name__}: ChatRequest('…')")
+    request = as_request(request)
     for name, given in (("tools", tools), ("middleware", middleware)):
         if isinstance(given, str) or not isinstance(given, Sequence):
             raise TypeError(f"{name}= takes a list, got {type(given).__name__}: write {name}=[…]")
@@ -168,7 +167,7 @@ class _Run:
         middleware: Sequence[Any],
         config: RunConfig,
     ) -> None:
-        self.name, self.model = model.name, model.model  # as ``opening`` wants them, for errors
+        self.name, self.model = model.name, model.model  # as ``without_our_frames`` wants them, for errors
         self.stream: Chunks | None = None
         self.ending = Ending()
         self.info = RunInfo(_new_id("run"), self.name, self.model, tools, self.ending.token, asked=model)
@@ -186,7 +185,7 @@ class _Run:
         self._is_done = False  # the last step is finished: an abort comes too late
         self._is_told = False
 
-    @opening
+    @without_our_frames
     def chat_stream(self, req: ChatRequest) -> Chunks | None:
         """One turn, None where the run is to end. Its errors leave the run as they leave a model."""
         if self.ending.abort is not None:

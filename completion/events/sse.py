@@ -19,17 +19,13 @@ from typing import Any
 import sseclient
 
 from completion.contract.errors import BODY_LIMIT, MalformedStreamError, TransportError
+from completion.events import DONE, MAX_EVENT_BYTES
 
 if not hasattr(sseclient.SSEClient, "events"):
     raise ImportError(
         "the package 'sseclient' shadows 'sseclient-py', which has the same import name: "
         "run  pip uninstall sseclient sseclient-py && pip install sseclient-py"
     )
-
-MAX_EVENT_BYTES = 16 * 1024 * 1024
-
-DONE = object()
-"""Stands for the event ``[DONE]``, with which Chat Completions ends a stream. Nothing is read after it."""
 
 _BOM = b"\xef\xbb\xbf"
 _FIELD = re.compile(rb"\s*(data|event|id|retry|:|d|da|dat|e|ev|eve|even|i|r|re|ret|retr)\s*(:|\n|\Z)|\s*:|\s*\Z")

@@ -82,12 +82,12 @@ class AsyncModel:
         """The id that the inner model is bound to."""
         return self.inner.model
 
-    def chat_stream(self, req: ChatRequest) -> AsyncChatStream:
+    def chat_stream(self, req: ChatRequest | str) -> AsyncChatStream:
         """The answer as a stream that is not open yet: enter it, await it, or begin to read.
 
         What keeps it from opening is raised there, and what breaks it later by ``async for``.
         """
-        return self.stream(partial(self.inner.chat_stream, req))
+        return self.stream(partial(self.inner.chat_stream, ChatRequest(req) if isinstance(req, str) else req))
 
     def stream(self, source: Callable[[], Chunks]) -> AsyncChatStream:
         """Any blocking stream that a function opens, in the same manner: ``stream(partial(run_chat, model, req))``."""

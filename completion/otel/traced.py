@@ -12,8 +12,8 @@ from completion.contract.checks import require_model
 from completion.contract.chunks import StreamChunk
 from completion.contract.errors import StreamCancelledError
 from completion.contract.model import CompletionModel
-from completion.contract.request import ChatRequest, require_request
-from completion.contract.stream import ChatStream, Chunks, ResponseInfo, opening, response_of
+from completion.contract.request import ChatRequest, as_request
+from completion.contract.stream import ChatStream, Chunks, ResponseInfo, response_of, without_our_frames
 from completion.engine.middleware import base_url_of
 from completion.otel.attributes import _is_content_wanted, _present
 from completion.otel.spans import _Chat, _harmless, _instruments, _out_of_finalizers
@@ -84,10 +84,11 @@ class TracedModel:
         """The id that the inner model is bound to."""
         return self.inner.model
 
-    @opening
-    def chat_stream(self, req: ChatRequest) -> ChatStream:
+    @without_our_frames
+    def chat_stream(self, req: ChatRequest | str) -> ChatStream:
         """The stream of the inner model. Raises as that does."""
-        require_request(req, self.name)
+        req = as_request(req)
+        req.check_tool_choice()
         chat = self._begun(req)
         if chat is None:
             stream = self.inner.chat_stream(req)

@@ -17,7 +17,7 @@ from types import TracebackType
 from completion.contract.cancel import CancelToken
 from completion.contract.chunks import FinishReason, StreamChunk, TextDelta, TurnFinished
 from completion.contract.errors import TruncatedStreamError, stream_cancelled
-from completion.contract.request import ChatRequest, require_request
+from completion.contract.request import ChatRequest, as_request
 from completion.contract.stream import ChatStream
 from completion.testing.server import Pause, WaitFor
 
@@ -49,7 +49,7 @@ class ScriptedModel:
         """How many scripts nobody has asked for yet."""
         return len(self._scripts)
 
-    def chat_stream(self, req: ChatRequest) -> ChatStream:
+    def chat_stream(self, req: ChatRequest | str) -> ChatStream:
         """The next script as a stream.
 
         Raises:
@@ -57,7 +57,8 @@ class ScriptedModel:
             TypeError: ``req`` is no ChatRequest.
             Exception: the script is an error.
         """
-        require_request(req, self.name)
+        req = as_request(req)
+        req.check_tool_choice()
         self.requests.append(req)
         try:
             script = self._scripts.popleft()

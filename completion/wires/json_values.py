@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from completion.contract.chunks import FinishReason, ProviderBlockFinished
+from completion.contract.chunks import ProviderBlockFinished
 from completion.contract.errors import MalformedStreamError
 
 MAX_DEPTH = 100
@@ -44,14 +44,6 @@ def is_too_deep(value: Any) -> bool:
         if not level:
             return False
     return True
-
-
-def finish_reason(word: str | None, reasons: Mapping[str, FinishReason], calls_finished: int) -> FinishReason:
-    """The reason for the provider's word, None where it gave none. A turn that calls a tool is no plain end."""
-    reason = FinishReason.OTHER if word is None else reasons.get(word, FinishReason.OTHER)
-    if calls_finished and (word is None or reason is FinishReason.END_TURN):
-        return FinishReason.TOOL_USE
-    return reason
 
 
 def string(value: Any) -> str:

@@ -27,22 +27,22 @@ def merged(body: Any, patch: Any) -> Any:
     return result
 
 
-def with_additional(payload: dict[str, Any], req: ChatRequest, adapter: str) -> dict[str, Any]:
-    """The payload with the request's ``additional_params``.
+def with_additional(body: dict[str, Any], request: ChatRequest) -> dict[str, Any]:
+    """The body with the request's ``additional_params`` merged into it.
 
     Raises:
         UnsupportedContentError: they are nested too deep, or contain themselves.
     """
     try:
-        body: dict[str, Any] = merged(payload, req.additional_params or {})
+        patched: dict[str, Any] = merged(body, request.additional_params or {})
     except RecursionError:
-        raise unsupported(adapter, "additional_params", "they are nested too deep") from None
-    return body
+        raise unsupported("additional_params", "they are nested too deep") from None
+    return patched
 
 
-def unsupported(adapter: str, field: str, why: str) -> UnsupportedContentError:
-    """The error for a part of a request that the wire has no words for."""
-    return UnsupportedContentError(f"{field} cannot be sent: {why}", provider=adapter)
+def unsupported(field: str, why: str) -> UnsupportedContentError:
+    """The error for a part of a request that the API does not support. Whoever lowers it adds the provider."""
+    return UnsupportedContentError(f"{field} cannot be sent: {why}")
 
 
 def effort_word(budget: int) -> str:
@@ -62,7 +62,7 @@ def data_uri(source: Base64Source) -> str:
     return f"data:{source.media_type};base64,{source.data}"
 
 
-def json_text(value: Any, adapter: str, field: str) -> str:
+def json_text(value: Any, field: str) -> str:
     """Compact JSON, as models write it themselves.
 
     Raises:
@@ -72,4 +72,4 @@ def json_text(value: Any, adapter: str, field: str) -> str:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as exc:
         # The frames of json hold the whole of it.
-        raise unsupported(adapter, field, f"it is not JSON ({exc})") from exc.with_traceback(None)
+        raise unsupported(field, f"it is not JSON ({exc})") from exc.with_traceback(None)

@@ -29,24 +29,44 @@ class TurnOrder:
     Methods return the chunks that may go out now, in order. ``calls_finished`` counts ToolCallFinished chunks.
     """
 
-    __slots__ = ("_half", "_ids", "_in_reasoning", "_waiting", "calls_finished", "can_yield_text_directly")
+    __slots__ = (
+        "_half_text", "_half_thought", "_ids", "_in_reasoning", "_waiting", "calls_finished", "can_yield_text_directly",
+        "text_length",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.can_yield_text_directly = True
-        """No call is open and no reasoning either: text may be yielded without asking here."""
+        """No call and no reasoning is open, and no character is cut in two: text may be yielded without asking here.
+        Whoever does adds its length to ``text_length``."""
+        self.text_length = 0
+        """Characters of text so far."""
         self.calls_finished = 0
         self._in_reasoning = False
-        self._half = ""  # of a thought's character that was cut in two
+        # The first half of a character that was cut in two.
+        self._half_text = ""
+        self._half_thought = ""
         # The open call first, then what arrived since: calls and chunks of other kinds.
         self._waiting: deque[ToolCall | StreamChunk] = deque()
         self._ids: set[str] = set()
 
     def text(self, delta: str) -> list[StreamChunk]:
-        return self._next(TextDelta(delta))
+        if self._half_text or (not delta.isascii() and has_halves(delta)):
+            delta, self._half_text = joined_halves(self._half_text + delta)
+        self.text_length += len(delta)
+        out = self._next(TextDelta(delta)) if delta else []
+        self._update()
+        return out
+
+    def end_text(self) -> list[StreamChunk]:
+        """No more text follows at once: half of a character becomes U+FFFD."""
+        if not self._half_text:
+            return []
+        self._half_text = ""
+        return self.text("\ufffd")
 
     def reasoning(self, delta: str) -> list[StreamChunk]:
-        if self._half or (not delta.isascii() and has_halves(delta)):
-            delta, self._half = joined_halves(self._half + delta)
+        if self._half_thought or (not delta.isascii() and has_halves(delta)):
+            delta, self._half_thought = joined_halves(self._half_thought + delta)
         return self._next(ReasoningDelta(delta)) if delta else []
 
     def end_reasoning(self, signature: str | None) -> list[StreamChunk]:
@@ -69,16 +89,18 @@ class TurnOrder:
 
     def end(self) -> list[StreamChunk]:
         """All that still waits, every call and the reasoning closed."""
-        out = self._next(ReasoningDelta("\ufffd")) if self._half else []
-        self._half = ""
+        out = self.end_text()
+        if self._half_thought:
+            self._half_thought = ""
+            out += self._next(ReasoningDelta("\ufffd"))
         self._advance(out, at_end=True)
         self._close_reasoning(out)
         return out
 
     def _next(self, item: ToolCall | StreamChunk) -> list[StreamChunk]:
         out: list[StreamChunk] = []
-        if self._half and not isinstance(item, ReasoningDelta):
-            self._half = ""
+        if self._half_thought and not isinstance(item, ReasoningDelta):
+            self._half_thought = ""
             out = self._next(ReasoningDelta("\ufffd"))
         if self._waiting or isinstance(item, ToolCall):
             self._waiting.append(item)
@@ -104,21 +126,23 @@ class TurnOrder:
             else:
                 self._give(first, out)
             waiting.popleft()
-        self.can_yield_text_directly = not waiting and not self._in_reasoning
+        self._update()
 
     def _give(self, chunk: StreamChunk, out: list[StreamChunk]) -> None:
         if isinstance(chunk, ReasoningDelta):
             self._in_reasoning = True
-            self.can_yield_text_directly = False
         elif isinstance(chunk, ReasoningFinished):
             self._in_reasoning = False
-            self.can_yield_text_directly = not self._waiting
         else:
             self._close_reasoning(out)
         out.append(chunk)
+        self._update()
+
+    def _update(self) -> None:
+        self.can_yield_text_directly = not (self._waiting or self._in_reasoning or self._half_text)
 
     def _close_reasoning(self, out: list[StreamChunk]) -> None:
         if self._in_reasoning:
             out.append(ReasoningFinished())
             self._in_reasoning = False
-            self.can_yield_text_directly = not self._waiting
+            self._update()

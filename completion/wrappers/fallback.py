@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from completion.contract.checks import require_model
 from completion.contract.errors import CompletionError, InvalidRequestError, StreamCancelledError, Transient, in_short
 from completion.contract.model import CompletionModel
-from completion.contract.request import ChatRequest
-from completion.contract.stream import ChatStream, Chunks, opening
+from completion.contract.request import ChatRequest, as_request
+from completion.contract.stream import ChatStream, Chunks, without_our_frames
 from completion.wrappers.attempts import Attempts, is_retried, verdict
 
 log = logging.getLogger(__name__)
@@ -56,14 +56,14 @@ class FallbackModel:
         """The id that the first model is bound to."""
         return self.models[0].model
 
-    @opening
-    def chat_stream(self, req: ChatRequest) -> ChatStream:
+    @without_our_frames
+    def chat_stream(self, req: ChatRequest | str) -> ChatStream:
         """The answer of the first model that gives one, as a stream.
 
         Raises:
             CompletionError: the last error, when none of them does.
         """
-        return _Candidates(self, req).stream()
+        return _Candidates(self, as_request(req)).stream()
 
     def __repr__(self) -> str:
         return f"FallbackModel([{', '.join(map(repr, self.models))}])"

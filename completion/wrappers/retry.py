@@ -23,8 +23,8 @@ from typing import Any
 from completion.contract.checks import require_model
 from completion.contract.errors import StreamCancelledError, Transient, in_short
 from completion.contract.model import CompletionModel
-from completion.contract.request import ChatRequest
-from completion.contract.stream import ChatStream, Chunks, opening
+from completion.contract.request import ChatRequest, as_request
+from completion.contract.stream import ChatStream, Chunks, without_our_frames
 from completion.wrappers.attempts import Attempts, is_retried, verdict
 
 log = logging.getLogger(__name__)
@@ -141,14 +141,14 @@ class RetryingModel:
         """The id that the inner model is bound to."""
         return self.inner.model
 
-    @opening
-    def chat_stream(self, req: ChatRequest) -> ChatStream:
+    @without_our_frames
+    def chat_stream(self, req: ChatRequest | str) -> ChatStream:
         """The answer as a stream.
 
         Raises:
             CompletionError: the last error, where trying again did not help or could not.
         """
-        return _Retries(self, req).stream()
+        return _Retries(self, as_request(req)).stream()
 
     def __repr__(self) -> str:
         return f"RetryingModel({self.inner!r}, {self.config!r})"

@@ -37,7 +37,7 @@ from completion import (
     ServerError,
     Transient,
 )
-from completion.adapters.account import HttpClient, HttpModel
+from completion.adapters.account import HttpClient, HttpModel, HttpOptions
 from completion.adapters.anthropic import AnthropicOptions
 from completion.adapters.azure_openai import AzureOptions
 from completion.adapters.openai import OpenAIOptions
@@ -163,8 +163,10 @@ def test_models_and_clients_are_what_the_contract_calls_so(adapter: Adapter) -> 
 @adapters
 def test_options_are_what_the_client_takes(adapter: Adapter) -> None:
     parameters = dict(inspect.signature(adapter.client_class).parameters)
+    assert parameters.pop("options").annotation == "Unpack[HttpOptions]"
     taken = typing.get_type_hints(adapter.client_class.__init__)
-    assert typing.get_type_hints(adapter.options_class) == {name: taken[name] for name in parameters}
+    own = {name: taken[name] for name in parameters}
+    assert typing.get_type_hints(adapter.options_class) == {**typing.get_type_hints(HttpOptions), **own}
     assert {parameter.kind for parameter in parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
     assert adapter.model_class.__init__.__annotations__["options"] == f"Unpack[{adapter.options_class.__name__}]"
 

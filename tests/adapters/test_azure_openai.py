@@ -299,7 +299,7 @@ def test_a_provider_that_fails_sends_nothing(server: ProviderServer) -> None:
 @pytest.mark.parametrize("option", ["api_key", "token"])
 def test_a_repr_shows_no_credential(option: str) -> None:
     client = AzureOpenAIClient(base_url="http://127.0.0.1:9", **{option: "very-secret"})  # type: ignore[arg-type]
-    for shown in (client, client.completion_model("d"), client._endpoint):
+    for shown in (client, client.completion_model("d"), client.endpoint):
         assert "secret" not in f"{shown!r}"
 
 

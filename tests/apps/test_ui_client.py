@@ -43,9 +43,8 @@ from completion import (
 )
 from completion.testing import ScriptedModel, WaitFor
 from completion.testing.scripted import Script
-from completion.wires.anthropic.lower import lower as lower_anthropic
-from completion.wires.openai_chat.lower import lower as lower_openai
 from tests.documents import programs_of_docs
+from tests.wire_pieces import anthropic_body, openai_body
 
 CLIENT = Path(__file__).parent / "ui_client"
 PACKAGES = {"ai": 18, "ai-7": 20}
@@ -272,7 +271,7 @@ def test_what_the_client_posts_in_the_next_rounds_is_valid_on_both_wires(chat: C
     request = ChatRequest(done.histories[2])
     use = {"type": "tool_use", "name": "get_weather", "input": {"city": "Bern"}}
     failed = {"type": "tool_result", "content": [{"type": "text", "text": "no such city"}], "is_error": True}
-    assert lower_anthropic(request, "claude-sonnet-4-5")[0]["messages"] == [
+    assert anthropic_body(request, "claude-sonnet-4-5")[0]["messages"] == [
         {"role": "user", "content": [{"type": "text", "text": "Weather?"}]},
         {
             "role": "assistant",
@@ -286,7 +285,7 @@ def test_what_the_client_posts_in_the_next_rounds_is_valid_on_both_wires(chat: C
         {"role": "assistant", "content": [{"type": "text", "text": "Sorry."}]},
         {"role": "user", "content": [{"type": "text", "text": "Never mind"}]},
     ]
-    roles = [message["role"] for message in lower_openai(request, "gpt-5.2")[0]["messages"]]
+    roles = [message["role"] for message in openai_body(request, "gpt-5.2")[0]["messages"]]
     assert roles == ["user", "assistant", "tool", "tool", "assistant", "user"]
 
 

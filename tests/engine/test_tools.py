@@ -46,8 +46,7 @@ from completion.engine.results import as_blocks
 from completion.engine.run import RunResult, run_chat
 from completion.engine.tools import FunctionTool, Tool, ToolContext, ToolError, tool
 from completion.testing import ScriptedModel
-from completion.wires.anthropic.lower import lower as lower_anthropic
-from completion.wires.openai_chat.lower import lower as lower_openai
+from tests.wire_pieces import anthropic_body, openai_body
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -425,10 +424,10 @@ def test_the_adapters_send_the_definition(strict: bool | None) -> None:
 
     told = function.definition
     request = ChatRequest("Hi", tools=[told])
-    (sent,) = lower_openai(request, "gpt-5")[0]["tools"]
+    (sent,) = openai_body(request, "gpt-5")[0]["tools"]
     expected = {"name": "function", "description": "Do it.", "parameters": told.input_schema}
     assert sent["function"] == expected | ({} if strict is None else {"strict": True})
-    (sent,) = lower_anthropic(request, "claude-sonnet-4-5")[0]["tools"]
+    (sent,) = anthropic_body(request, "claude-sonnet-4-5")[0]["tools"]
     expected = {"name": "function", "description": "Do it.", "input_schema": told.input_schema}
     assert sent == expected | ({} if strict is None else {"strict": True})
 

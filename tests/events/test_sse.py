@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from completion.contract.errors import MalformedStreamError, TransportError
-from completion.events.sse import DONE, MAX_EVENT_BYTES, _Runs, sse_events
+from completion.events import DONE, MAX_EVENT_BYTES
+from completion.events.sse import _Runs, sse_events
 from tests.wire_pieces import IS_SAMPLED, chunks_of
 
 SPLITS = pytest.mark.parametrize("split", [None, 7, 1], ids=["whole", "sevens", "byte by byte"])

@@ -676,7 +676,7 @@ def test_an_adapter_that_connects_with_the_first_next_is_told() -> None:
 
 
 class KnowsNoResponse(OpenAIModel):
-    def chat_stream(self, req: ChatRequest) -> ChatStream:
+    def chat_stream(self, req: ChatRequest | str) -> ChatStream:
         stream = super().chat_stream(req)
         stream.response = ResponseInfo()
         return stream
@@ -878,7 +878,7 @@ def test_an_adapter_that_reads_the_body_in_the_call_is_told() -> None:
 class LagsBehind(OpenAIModel):
     """Gives a chunk when the next one is there, and forgets it when the connection breaks."""
 
-    def chat_stream(self, req: ChatRequest) -> Any:
+    def chat_stream(self, req: ChatRequest | str) -> Any:
         stream = super().chat_stream(req)
         return Owning(self.late(stream), stream)
 
@@ -906,7 +906,7 @@ class Swallows(OpenAIModel):
 
     error: type[Exception]
 
-    def chat_stream(self, req: ChatRequest) -> Any:
+    def chat_stream(self, req: ChatRequest | str) -> Any:
         stream = super().chat_stream(req)
         return Owning(self.quiet(stream), stream)
 
@@ -1106,7 +1106,7 @@ def test_a_model_that_answers_by_itself_is_told_that_it_leaves_connections_open(
 class Filtered(AnthropicModel):
     """One of ours, whose chunks go through a filter."""
 
-    def chat_stream(self, req: ChatRequest) -> ChatStream:
+    def chat_stream(self, req: ChatRequest | str) -> ChatStream:
         stream = super().chat_stream(req)
         return ChatStream(self.filtered(stream), response=stream.response, token=stream._token, release=stream.close)
 
@@ -1149,7 +1149,7 @@ class CountsOnlyTheUncached(Filtered):
 
 
 class AsksSomethingElse(AnthropicModel):
-    def chat_stream(self, req: ChatRequest) -> ChatStream:
+    def chat_stream(self, req: ChatRequest | str) -> ChatStream:
         if not isinstance(req, ChatRequest):
             raise TypeError
         return super().chat_stream(ChatRequest("Something else"))

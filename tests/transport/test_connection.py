@@ -471,7 +471,7 @@ first = next(stream).delta
 def child():
     stream.cancel()
     stream.close()
-    model._client.close()
+    model.client.close()
 
 wait(forked(child))
 assert first + "".join(c.delta for c in stream if c.type == "text_delta") == "slow"

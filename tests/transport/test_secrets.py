@@ -408,9 +408,9 @@ def test_a_key_in_the_headers_of_a_response_is_concealed(server: ProviderServer,
 def test_nothing_of_a_model_shows_its_key(server: ProviderServer, credential: Credential) -> None:
     server.reply(credential.adapter.turn)
     model = credential.model(server.url)
-    client = model._client
+    client = model.client
     stream = model.chat_stream(ASKED)
-    endpoint = client._endpoint
+    endpoint = client.endpoint
     things = [client, model, endpoint, endpoint._key, endpoint._transport, stream, stream.response]
     things += [RetryingModel(model), FallbackModel([model])]
     for thing in things:
@@ -597,7 +597,7 @@ def test_what_interrupts_a_token_provider_keeps_the_token(server: ProviderServer
     with interrupted(kind, "wait"):
         model.chat_stream(ASKED)
     ends_soon.expires_on = 0
-    model._client._endpoint._key.refused()
+    model.client.endpoint._key.refused()
     with interrupted(kind, "wait"):
         model.chat_stream(ASKED)
 

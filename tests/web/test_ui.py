@@ -50,8 +50,7 @@ from completion.testing import ScriptedModel
 from completion.web.protocols import ErrorInfo
 from completion.web.ui import FINISH_REASONS, UiMessages
 from completion.web.ui_request import read_ui_messages
-from completion.wires.anthropic.lower import lower as lower_anthropic
-from completion.wires.openai_chat.lower import lower as lower_openai
+from tests.wire_pieces import anthropic_body, openai_body
 
 DONE = b"data: [DONE]\n\n"
 BUSY = ErrorInfo("OverloadedError", "the provider is busy", None)
@@ -744,7 +743,7 @@ ALL_SORTS = [
 
 
 def test_what_comes_back_is_a_request_that_anthropic_takes() -> None:
-    body, _ = lower_anthropic(ChatRequest(read_ui_messages(ALL_SORTS, provider_blocks=True)), "claude-sonnet-4-5")
+    body, _ = anthropic_body(ChatRequest(read_ui_messages(ALL_SORTS, provider_blocks=True)), "claude-sonnet-4-5")
     weather = {"type": "tool_use", "name": "weather", "input": {"city": "Bern"}}
     missing = [{"type": "text", "text": "There is no result: nobody has run the tool."}]
     assert body["messages"] == [
@@ -784,7 +783,7 @@ def test_what_comes_back_is_a_request_that_anthropic_takes() -> None:
 
 
 def test_what_comes_back_is_a_request_that_openai_takes() -> None:
-    body, _ = lower_openai(ChatRequest(read_ui_messages(ALL_SORTS, provider_blocks=True)), "gpt-5.2")
+    body, _ = openai_body(ChatRequest(read_ui_messages(ALL_SORTS, provider_blocks=True)), "gpt-5.2")
     function = {"name": "weather", "arguments": '{"city":"Bern"}'}
     assert body["messages"][1:] == [
         {

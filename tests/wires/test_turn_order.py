@@ -319,14 +319,14 @@ CALLS: list[tuple[list[str], dict[str, Any] | None]] = [
     st.lists(st.integers(0, 3)),
 )
 def test_any_interleaving_keeps_the_order_and_loses_nothing(
-    picked: list[tuple[list[str], dict[str, Any] | None]], ids: list[str], sequence: list[int]
+    picked: list[tuple[list[str], dict[str, Any] | None]], ids: list[str], picks: list[int]
 ) -> None:
     order, out = TurnOrder(), list[StreamChunk]()
     calls = [ToolCall({"id": f"c{n}", "same id": "c", "no id": ""}[kind], f"f{n}") for n, kind in enumerate(ids)]
     others = [order.text, order.reasoning, order.end_reasoning, order.text]
     pieces: list[list[str | None]] = [[None, *pieces] for pieces, _ in picked]
     pieces.append(["one", "two", "signature", "three"])
-    for which in interleaved([len(sequence) for sequence in pieces], sequence):
+    for which in interleaved([len(own) for own in pieces], picks):
         text = pieces[which].pop(0)
         if which == len(picked):
             assert text

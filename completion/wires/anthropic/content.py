@@ -11,21 +11,17 @@ from typing import Any
 from completion.contract.chunks import RedactedReasoning, StreamChunk
 from completion.contract.errors import MalformedStreamError
 from completion.wires.anthropic.names import CALLER, CITATIONS, TOOL_USE_FIELDS, WIRE
-from completion.wires.json_values import is_too_deep, joined_halves, objects, provider_block, string
+from completion.wires.json_values import is_too_deep, objects, provider_block, string
 from completion.wires.tool_call import ToolCall, parse_args
 from completion.wires.turn_order import TurnOrder
 
 log = logging.getLogger(__name__)
 
 
-class _Content:
+class Content:
     """The content blocks as they arrive."""
 
     def __init__(self, order: TurnOrder) -> None:
-        self.said = 0
-        """Characters of text so far."""
-        self.half = ""
-        """Of a character that was cut in two."""
         self._order = order
         self._open: dict[Any, _Block] = {}
         self._flowing: dict[Any, None] = {}  # indexes of the open ones of text and thinking
@@ -43,7 +39,7 @@ class _Content:
         match kind:
             case "text":
                 # {"type": "text", "text": "", "citations": []}
-                yield from self._text(string(given.get("text")))
+                yield from self._order.text(string(given.get("text")))
                 block.citations += objects(given.get("citations"))
             case "thinking":
                 # {"type": "thinking", "thinking": "", "signature": ""}
@@ -62,7 +58,7 @@ class _Content:
         block = self._open.get(index)
         match kind:
             case "text_delta":
-                yield from self._text(string(delta.get("text")))
+                yield from self._order.text(string(delta.get("text")))
             case "thinking_delta":
                 yield from self._thought(block or self._opened(index, "thinking", {}), delta.get("thinking"))
             case "signature_delta":
@@ -92,11 +88,11 @@ class _Content:
         """All that is still open, closed."""
         for index in list(self._open):
             yield from self._stop(index)
-        yield from self._text("", is_last=True)
+        yield from self._order.end_text()
         yield from self._order.end()
 
     def _opened(self, index: Any, kind: str, given: dict[str, Any]) -> _Block:
-        block = self._open[index] = _Block(kind, given, self.said)
+        block = self._open[index] = _Block(kind, given, self._order.text_length)
         self._last = index
         if kind in ("text", "thinking"):
             self._flowing[index] = None
@@ -109,7 +105,7 @@ class _Content:
         self._flowing.pop(index, None)
         match block.kind:
             case "text":
-                yield from self._text("", is_last=True)
+                yield from self._order.end_text()
                 self._text_over = block
                 yield from self._cite(block, block.citations)
             case "thinking":
@@ -125,14 +121,6 @@ class _Content:
             case _:
                 self._over.add(index)
                 yield from self._order.block(provider_block(WIRE, block.whole()))
-
-    def _text(self, text: str, *, is_last: bool = False) -> Iterator[StreamChunk]:
-        text, self.half = joined_halves(self.half + text)
-        if is_last and self.half:
-            text, self.half = text + "\ufffd", ""
-        if text:
-            self.said += len(text)
-            yield from self._order.text(text)
 
     def _thought(self, block: _Block, text: Any) -> Iterator[StreamChunk]:
         if text and isinstance(text, str):
@@ -174,7 +162,7 @@ class _Content:
 
     def _cite(self, block: _Block, citations: list[dict[str, Any]]) -> Iterator[StreamChunk]:
         if citations:
-            own = {"type": CITATIONS, "citations": citations, "length": self.said - block.began_at}
+            own = {"type": CITATIONS, "citations": citations, "length": self._order.text_length - block.began_at}
             yield from self._order.block(provider_block(WIRE, own))
 
 

@@ -5,24 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from completion.contract.chunks import FinishReason, StreamChunk, TurnFinished, Usage
+from completion.contract.chunks import FinishReason, StreamChunk, Usage
 from completion.contract.errors import MalformedStreamError
 from completion.wires.anthropic.names import FINISH_REASONS, MESSAGE, MESSAGE_EXTRAS, USAGE_COUNTERS, WIRE
-from completion.wires.json_values import count, finish_reason, provider_block, string, without_none
+from completion.wires.json_values import count, provider_block, string, without_none
+from completion.wires.turn_end import TurnEnd
 
 
-class _Message:
+class MessageEnd(TurnEnd):
     """What the events say beside the content: how it ended, what it cost, who gave it."""
 
     def __init__(self) -> None:
+        super().__init__(FINISH_REASONS)
         self.is_stopped = False
-        self.provider_reason: str | None = None
+        """``message_stop`` was read."""
         self._has_begun = False
-        self._stop_sequence: str | None = None
-        self._id: str | None = None
-        self._model: str | None = None
         self._usage: dict[str, Any] = {}
-        self._beside: dict[str, Any] = {}
+        self._extras: dict[str, Any] = {}
 
     @property
     def is_over(self) -> bool:
@@ -35,12 +34,12 @@ class _Message:
             MalformedStreamError: it is another message.
         """
         if self._has_begun:
-            if self.is_over or given.get("id") != self._id:
+            if self.is_over or given.get("id") != self.response_id:
                 raise MalformedStreamError("a second message begins inside of the body of the first")
             return False
         self._has_begun = True
-        self._id = given.get("id")
-        self._model = given.get("model")
+        self.response_id = given.get("id")
+        self.model = given.get("model")
         self.count(given.get("usage"))
         self.note(given)
         return True
@@ -55,8 +54,8 @@ class _Message:
         if not isinstance(given, dict):
             return
         self.provider_reason = string(given.get("stop_reason")) or self.provider_reason
-        self._stop_sequence = string(given.get("stop_sequence")) or self._stop_sequence
-        self._beside |= {name: given[name] for name in MESSAGE_EXTRAS if given.get(name)}
+        self.stop_sequence = string(given.get("stop_sequence")) or self.stop_sequence
+        self._extras |= {name: given[name] for name in MESSAGE_EXTRAS if given.get(name)}
 
     def count(self, usage: Any) -> None:
         """Counters replace those that were told before, and may be smaller."""
@@ -66,25 +65,22 @@ class _Message:
     def note_model(self, block: dict[str, Any]) -> None:
         """Perhaps it says that another model takes over: {"type": "fallback", "from": {"model": "…"}, "to": {…}}"""
         if block.get("type") == "fallback" and isinstance(block.get("to"), dict):
-            self._model = block["to"].get("model") or self._model
+            self.model = block["to"].get("model") or self.model
 
     def chunks(self, calls_finished: int) -> Iterator[StreamChunk]:
-        if self._beside:
-            yield provider_block(WIRE, {"type": MESSAGE, **self._beside})
-        yield TurnFinished(
-            reason=self._reason(calls_finished),
-            usage=None if self._usage.keys().isdisjoint(USAGE_COUNTERS) else _usage(self._usage),
-            service_tier=string(self._usage.get("service_tier")) or None,
-            provider_reason=self.provider_reason,
-            stop_sequence=self._stop_sequence,
-            response_id=string(self._id) or None,
-            response_model=string(self._model) or None,
-        )
+        """What the message carries besides its content, where there is any, and TurnFinished."""
+        if self._extras:
+            yield provider_block(WIRE, {"type": MESSAGE, **self._extras})
+        self.service_tier = self._usage.get("service_tier")
+        yield self.turn_finished(calls_finished)
 
-    def _reason(self, calls_finished: int) -> FinishReason:
-        reason = finish_reason(self.provider_reason, FINISH_REASONS, calls_finished)
-        is_stopped_early = self._stop_sequence and reason is FinishReason.END_TURN  # llama.cpp
+    def reason(self, calls_finished: int) -> FinishReason:
+        reason = super().reason(calls_finished)
+        is_stopped_early = self.stop_sequence and reason is FinishReason.END_TURN  # llama.cpp
         return FinishReason.STOP_SEQUENCE if is_stopped_early else reason
+
+    def usage(self) -> Usage | None:
+        return None if self._usage.keys().isdisjoint(USAGE_COUNTERS) else _usage(self._usage)
 
 
 def _usage(given: dict[str, Any]) -> Usage:

@@ -23,7 +23,6 @@ from completion.contract.messages import (
     ToolCallBlock,
     ToolResultBlock,
     UrlSource,
-    sendable,
 )
 from completion.contract.request import ChatRequest
 from completion.wires.anthropic.names import CALLER, CITATIONS, FAILED, IMAGE_TYPES, MESSAGE, WIRE
@@ -31,7 +30,7 @@ from completion.wires.json_values import count, objects, string, without_none
 from completion.wires.lowering import unsupported
 
 
-def _cached(block: dict[str, Any], wish: CacheControl | None) -> dict[str, Any]:
+def cached(block: dict[str, Any], wish: CacheControl | None) -> dict[str, Any]:
     """The block with the wish that the prompt up to it be cached."""
     if wish is None:
         return block
@@ -39,10 +38,10 @@ def _cached(block: dict[str, Any], wish: CacheControl | None) -> dict[str, Any]:
     return {**block, "cache_control": {"type": "ephemeral", **ttl}}
 
 
-def _messages(req: ChatRequest, adapter: str) -> list[dict[str, Any]]:
+def messages(request: ChatRequest) -> list[dict[str, Any]]:
     lowered: list[dict[str, Any]] = []
-    for sent in sendable(req.messages):
-        content = _assistant(sent, adapter) if sent.role == "assistant" else _parts(sent.blocks, adapter)
+    for sent in request.messages:
+        content = _assistant(sent) if sent.role == "assistant" else _parts(sent.blocks)
         if not content:
             continue
         if lowered and lowered[-1]["role"] == sent.role:  # nothing was left of what stood between them
@@ -50,7 +49,7 @@ def _messages(req: ChatRequest, adapter: str) -> list[dict[str, Any]]:
         else:
             lowered.append({"role": sent.role, "content": content})
     if not lowered:
-        raise unsupported(adapter, "messages", "there is nothing in them to send")
+        raise unsupported("messages", "there is nothing in them to send")
     for message in lowered:
         if message["role"] == "user":  # the API wants the results of tools before anything else
             message["content"].sort(key=lambda block: block.get("type") != "tool_result")
@@ -60,14 +59,14 @@ def _messages(req: ChatRequest, adapter: str) -> list[dict[str, Any]]:
     return lowered
 
 
-def _assistant(message: Message, adapter: str) -> list[dict[str, Any]]:
+def _assistant(message: Message) -> list[dict[str, Any]]:
     """Content blocks as the API gave them out, thinking and signatures included, in the same order."""
     content: list[dict[str, Any]] = []
     for block in message.blocks:
         match block:
             case TextBlock(text=text):
                 if text.strip():  # the API refuses white space alone
-                    content.append(_cached({"type": "text", "text": text}, block.cache_control))
+                    content.append(cached({"type": "text", "text": text}, block.cache_control))
             case ReasoningBlock(text=text, signature=signature):
                 if signature:  # it takes none back that it did not sign
                     content.append({"type": "thinking", "thinking": text, "signature": signature})
@@ -75,12 +74,12 @@ def _assistant(message: Message, adapter: str) -> list[dict[str, Any]]:
                 content.append({"type": "redacted_thinking", "data": data})
             case ToolCallBlock(call_id=call_id, name=name, args=args):
                 call = {"type": "tool_use", "id": _call_id(call_id), "name": name, "input": args}
-                content.append(_cached(call, block.cache_control))
+                content.append(cached(call, block.cache_control))
             case ProviderBlock(provider=provider, data=own):
                 if provider == WIRE:
                     _put_back(own, content, block.cache_control)
             case _:
-                raise unsupported(adapter, type(block).__name__, "it cannot stand in an assistant message")
+                raise unsupported(type(block).__name__, "it cannot stand in an assistant message")
     return content
 
 
@@ -96,7 +95,7 @@ def _put_back(own: dict[str, Any], content: list[dict[str, Any]], wish: CacheCon
             if block.get("type") == "tool_use" and block.get("id") == _call_id(string(own.get("tool_use_id"))):
                 content[n] = {**block, **beside}
     elif kind != MESSAGE and isinstance(own.get("input", {}), dict):  # a server's call that was cut off has a text
-        content.append(_cached(own, wish))
+        content.append(cached(own, wish))
 
 
 def _cited(block: dict[str, Any], own: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -112,7 +111,7 @@ def _cited(block: dict[str, Any], own: dict[str, Any]) -> Iterator[dict[str, Any
     yield {**block, "citations": [*block.get("citations", ()), *objects(own.get("citations"))]}
 
 
-def _container(messages: Sequence[Message]) -> str | None:
+def container_id(messages: Sequence[Message]) -> str | None:
     """The container that the last answer ran code in: its calls cannot be answered without."""
     last = next((message for message in reversed(messages) if message.role == "assistant"), None)
     for block in last.blocks if last else ():
@@ -122,45 +121,45 @@ def _container(messages: Sequence[Message]) -> str | None:
     return None
 
 
-def _tool_result(result: ToolResultBlock, adapter: str) -> dict[str, Any]:
+def _tool_result(result: ToolResultBlock) -> dict[str, Any]:
     if any(isinstance(block, ToolResultBlock) for block in result.blocks):
-        raise unsupported(adapter, "ToolResultBlock", "it cannot stand in another")
+        raise unsupported("ToolResultBlock", "it cannot stand in another")
     fields: dict[str, Any] = {
         "type": "tool_result",
         "tool_use_id": _call_id(result.call_id),
-        "content": _parts(result.blocks, adapter) or ([{"type": "text", "text": FAILED}] if result.is_error else None),
+        "content": _parts(result.blocks) or ([{"type": "text", "text": FAILED}] if result.is_error else None),
         "is_error": result.is_error or None,
     }
     return without_none(fields)
 
 
-def _parts(blocks: Iterable[Block], adapter: str) -> list[dict[str, Any]]:
+def _parts(blocks: Iterable[Block]) -> list[dict[str, Any]]:
     return [
-        _cached(part, block.cache_control)
+        cached(part, block.cache_control)
         for block in blocks
-        if (part := _part(block, adapter)) is not None
+        if (part := _part(block)) is not None
     ]  # fmt: skip
 
 
-def _part(block: Block, adapter: str) -> dict[str, Any] | None:
+def _part(block: Block) -> dict[str, Any] | None:
     match block:
         case TextBlock(text=text):
             return {"type": "text", "text": text} if text.strip() else None
         case ImageBlock(source=Base64Source(media_type=media_type, data=data)):
             if media_type not in IMAGE_TYPES:
-                raise unsupported(adapter, "ImageBlock", f"{media_type} is none of {', '.join(IMAGE_TYPES)}")
+                raise unsupported("ImageBlock", f"{media_type} is none of {', '.join(IMAGE_TYPES)}")
             return {"type": "image", "source": {"type": "base64", "media_type": media_type, "data": data}}
         case ImageBlock(source=UrlSource() | FileSource() as source):
             return {"type": "image", "source": _elsewhere(source)}
         case DocumentBlock(source=source, name=name):
-            lowered = _text_or_pdf(source, adapter) if isinstance(source, Base64Source) else _elsewhere(source)
+            lowered = _text_or_pdf(source) if isinstance(source, Base64Source) else _elsewhere(source)
             return {"type": "document", "source": lowered, **({"title": name} if name else {})}
         case ProviderBlock(provider=provider, data=own):
             return own if provider == WIRE else None
         case ToolResultBlock():
-            return _tool_result(block, adapter)
+            return _tool_result(block)
         case _:
-            raise unsupported(adapter, type(block).__name__, "it cannot stand in a user message of this wire")
+            raise unsupported(type(block).__name__, "it cannot stand in a user message of this wire")
 
 
 def _elsewhere(source: Any) -> dict[str, Any]:
@@ -169,15 +168,15 @@ def _elsewhere(source: Any) -> dict[str, Any]:
     return {"type": "file", "file_id": source.file_id}
 
 
-def _text_or_pdf(source: Base64Source, adapter: str) -> dict[str, Any]:
+def _text_or_pdf(source: Base64Source) -> dict[str, Any]:
     if source.media_type == "application/pdf":
         return {"type": "base64", "media_type": source.media_type, "data": source.data}
     if not source.media_type.startswith("text/"):
-        raise unsupported(adapter, "DocumentBlock", f"{source.media_type} is neither application/pdf nor text")
+        raise unsupported("DocumentBlock", f"{source.media_type} is neither application/pdf nor text")
     try:
         text = base64.b64decode(source.data).decode()
     except UnicodeDecodeError:
-        raise unsupported(adapter, "DocumentBlock", f"its {source.media_type} is not UTF-8") from None
+        raise unsupported("DocumentBlock", f"its {source.media_type} is not UTF-8") from None
     return {"type": "text", "media_type": "text/plain", "data": text}
 
 

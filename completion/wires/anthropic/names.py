@@ -7,9 +7,6 @@ from completion.contract.chunks import FinishReason
 WIRE = "anthropic"
 
 
-VERSION = "2023-06-01"
-
-
 NO_SAMPLING_SINCE = "2026-10-21"
 """The API version from which on temperature, top_p and top_k are refused, whatever their value."""
 

@@ -34,10 +34,11 @@ def _version_of(model: str) -> tuple[int, int] | None:
     return NEWEST if "claude" in model.lower() else None
 
 
-def _thinking(effort: str | int | None, version: tuple[int, int] | None) -> tuple[dict[str, Any] | None, str | None]:
-    """What to send as ``thinking`` and as ``output_config.effort``."""
+def thinking_and_effort(effort: str | int | None, model: str) -> tuple[dict[str, Any] | None, str | None]:
+    """What to send as ``thinking`` and as ``output_config.effort``; None for what is not to be sent."""
     if effort is None:
         return None, None
+    version = _version_of(model)
     effort = effort or "minimal"
     adaptive_since = ADAPTIVE_SINCE if isinstance(effort, str) else ADAPTIVE_ONLY_SINCE
     is_adaptive = version is not None and version >= adaptive_since

@@ -2,93 +2,87 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from completion.contract.chunks import RedactedReasoning, StreamChunk, TextDelta
-from completion.contract.errors import TransportError, TruncatedStreamError
-from completion.events.sse import DONE
+from completion.events import Events
 from completion.wires import refusals
-from completion.wires.json_values import has_halves, joined_halves, provider_block, string
-from completion.wires.openai_chat.calls import _Calls
-from completion.wires.openai_chat.ending import _End
-from completion.wires.openai_chat.names import CONTENT_FIELDS, PROVIDER_BLOCK_FIELDS, WIRE
+from completion.wires.assembly import TurnReader, assembled
+from completion.wires.json_values import has_halves, provider_block, string
+from completion.wires.openai_chat.calls import Calls
+from completion.wires.openai_chat.ending import ChatEnd
+from completion.wires.openai_chat.names import PROVIDER_BLOCK_FIELDS, WIRE
 from completion.wires.turn_order import TurnOrder
-from completion.wires.wire import WAIT_FOR_EOF_S, WAIT_FOR_USAGE_S, Events, OnEndOfTurn
-
-log = logging.getLogger(__name__)
+from completion.wires.wire import OnEndOfTurn
 
 
-def assemble(events: Events, end_of_turn: OnEndOfTurn = lambda seconds: None) -> Iterator[StreamChunk]:
-    """The chunks of one turn.
+class ChatTurn(TurnReader):
+    """A turn of Chat Completions.
 
-    The end of turn is a ``finish_reason`` or ``[DONE]``, real servers leave out either. What follows the first of
-    them (usage, a repeated reason, a late error) is still read; a connection that breaks there changes nothing.
+    It ends with a ``finish_reason`` or with ``[DONE]``: real servers leave out either.
     """
-    order = TurnOrder()
-    calls = _Calls(order)
-    end = _End()
-    is_done = False
-    half = ""  # of a character that was cut in two
-    try:
-        for name, data in events:
-            if data is DONE:
-                is_done = True
-                break
-            if type(data) is list and len(data) == 1:
-                data = data[0]  # Gemini's compatible endpoint wraps its errors so
-            if type(data) is not dict:
-                if name == "error":
-                    raise refusals.in_band(data)
-                log.debug("skipped an event that is no object")
-                continue
-            # {"error": {…}} alone or beside choices; {"object": "error", …}; Groq names the event "error"
-            if name == "error" or "error" in data or not data.get("choices"):
-                _raise_if_error(data, name)
-            choice = end.first_choice(data)
-            end.note(data, choice)
-            if choice is None:
-                continue
-            # {"index": 0, "delta": {"role": "assistant", "content": "Hi"}, "finish_reason": null}
-            delta = choice.get("delta")
-            if delta:
-                end.has_delta = True
-            elif not end.has_delta:
-                delta = choice.get("message")  # all at once; after deltas it says the same again (MiniMax)
-            if type(delta) is dict and delta:
-                text = delta.get("content")
-                if type(text) is str and (half or (not text.isascii() and has_halves(text))):
-                    text, half = joined_halves(half + text)
-                    delta = {**delta, "content": text}
-                is_plain = len(delta) == 1 or _is_plain(delta)
-                if is_plain and type(text) is str and order.can_yield_text_directly and end.provider_reason is None:
-                    if text:
-                        yield TextDelta(text)
-                else:
-                    if end.provider_reason is not None:
-                        end.check_not_spliced(data, delta)
-                    yield from _of_delta(delta, order, calls, end)
-            reason = choice.get("finish_reason")
-            if (reason and reason != "null") or "error" in choice:
-                end.finish(reason, data, choice)
+
+    truncated = "the body ended without finish_reason and without [DONE]: the answer is not complete"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._calls = Calls(self.order)
+        self._end = ChatEnd()
+
+    def take(self, name: str, data: dict[str, Any]) -> Iterable[StreamChunk]:
+        # {"id": "…", "choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": null}], "usage": null}
+        # {"error": {…}} alone or beside choices; {"object": "error", …}; Groq names the event "error"
+        if name == "error" or "error" in data or not data.get("choices"):
+            _raise_if_error(data, name)
+        end = self._end
+        choice = end.first_choice(data)
+        end.note(data, choice)
+        if choice is None:
+            return ()
+        delta = choice.get("delta")
+        if delta:
+            end.has_delta = True
+        elif not end.has_delta:
+            delta = choice.get("message")  # the whole answer at once; after deltas MiniMax repeats the answer there
+        if type(delta) is not dict:
+            delta = {}
+        text = delta.get("content")
+        if (
+            type(text) is str
+            and self.order.can_yield_text_directly
+            and not (self.is_over or choice.get("finish_reason") or "error" in choice)
+            and (len(delta) == 1 or _is_plain(delta))
+            and (text.isascii() or not has_halves(text))
+        ):
+            return (TextDelta(text),) if text else ()
+        return self._take_all(data, choice, delta)
+
+    def _take_all(self, data: dict[str, Any], choice: dict[str, Any], delta: dict[str, Any]) -> Iterator[StreamChunk]:
+        """The chunks of an event that is more than a piece of text."""
+        end = self._end
+        if delta:
             if end.provider_reason is not None:
-                # A server that says "stop" in every chunk is not over with the first.
-                has_gone_on = type(delta) is dict and any(delta.get(key) for key in CONTENT_FIELDS)
-                end_of_turn(None if has_gone_on else WAIT_FOR_USAGE_S)
-    except TransportError:
-        if end.provider_reason is None:
-            raise
-    if not is_done and end.provider_reason is None:
-        raise TruncatedStreamError(
-            "the body ended without finish_reason and without [DONE]: the answer is not complete"
-        )
-    end_of_turn(WAIT_FOR_EOF_S)
-    if half:
-        yield from order.text("\ufffd")
-    yield from order.end()
-    yield from calls.custom_blocks()
-    yield from end.chunks(order.calls_finished)
+                end.check_not_spliced(data, delta)
+            yield from _of_delta(delta, self.order, self._calls, end)
+        reason = choice.get("finish_reason")
+        if (reason and reason != "null") or "error" in choice:
+            end.finish(reason, data, choice)
+        if end.provider_reason is not None:
+            self.is_over = True
+
+    def done(self) -> None:
+        self.is_over = True
+
+    def finish(self) -> Iterator[StreamChunk]:
+        yield from self.order.end()
+        yield from self._calls.custom_blocks()
+        yield from self._end.chunks(self.order.calls_finished)
+
+
+def assemble(events: Events, on_end_of_turn: OnEndOfTurn = lambda seconds: None) -> Iterator[StreamChunk]:
+    """The chunks of one turn."""
+    return assembled(events, ChatTurn(), on_end_of_turn)
 
 
 def _is_plain(delta: dict[str, Any]) -> bool:
@@ -114,7 +108,7 @@ def _raise_if_error(data: dict[str, Any], name: str) -> None:
         raise refusals.in_band({**data, "message": base.get("status_msg")} if isinstance(base, dict) else data)
 
 
-def _of_delta(delta: dict[str, Any], order: TurnOrder, calls: _Calls, end: _End) -> Iterator[StreamChunk]:
+def _of_delta(delta: dict[str, Any], order: TurnOrder, calls: Calls, end: ChatEnd) -> Iterator[StreamChunk]:
     """The chunks of a delta that is more than a piece of text."""
     yield from _reasoning(delta, order, end)
     content = delta.get("content")
@@ -147,7 +141,7 @@ def _of_delta(delta: dict[str, Any], order: TurnOrder, calls: _Calls, end: _End)
                 yield from order.block(provider_block(WIRE, item))
 
 
-def _reasoning(delta: dict[str, Any], order: TurnOrder, end: _End) -> Iterator[StreamChunk]:
+def _reasoning(delta: dict[str, Any], order: TurnOrder, end: ChatEnd) -> Iterator[StreamChunk]:
     """Reasoning in its three places, of which OpenRouter fills two with the same text."""
     text = string(delta.get("reasoning_content")) or string(delta.get("reasoning"))
     if text:
@@ -162,7 +156,7 @@ def _reasoning(delta: dict[str, Any], order: TurnOrder, end: _End) -> Iterator[S
         signature = string(detail.get("signature"))
         if thought and text:
             end.has_both_reasonings = True
-        elif thought and not end.says_again(thought, signature):
+        elif thought and not end.repeats_reasoning(thought, signature):
             yield from order.reasoning(thought)
         if signature and signature != end.signature:
             end.signature = signature

@@ -13,7 +13,7 @@ from completion.wires.tool_call import ToolCall
 from completion.wires.turn_order import TurnOrder
 
 
-class _Calls:
+class Calls:
     """Which call a piece belongs to.
 
     A piece has an index, or an id, or both, or neither; ids and names come once, repeat, come late or never; Gemini

@@ -5,32 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from completion.contract.chunks import FinishReason, StreamChunk, TurnFinished, Usage
+from completion.contract.chunks import FinishReason, StreamChunk, Usage
 from completion.contract.errors import MalformedStreamError, ProviderError
 from completion.wires import refusals
-from completion.wires.json_values import count, finish_reason, provider_block, string
+from completion.wires.json_values import count, provider_block
 from completion.wires.openai_chat.names import FINISH_REASONS, USAGE_TOTALS, WIRE
+from completion.wires.turn_end import TurnEnd
 
 
-class _End:
+class ChatEnd(TurnEnd):
     """What the chunks say beside the answer: how it ended, what it cost, who gave it."""
 
     def __init__(self) -> None:
-        self.provider_reason: str | None = None
+        super().__init__(FINISH_REASONS)
         self.is_refusal = False
-        self.plain_reasoning_length = 0
-        self.has_both_reasonings = False
         self.has_delta = False
         self.signature: str | None = None
-        self._id: str | None = None
+        self.plain_reasoning_length = 0
+        self.has_both_reasonings = False
         self._choice_index: Any = None
         self._finished_id: Any = None
-        self._model: str | None = None
-        self._service_tier: str | None = None
         self._usage: dict[str, Any] | None = None
         self._sources: dict[str, Any] = {}
 
-    def says_again(self, thought: str, signature: str) -> bool:
+    def repeats_reasoning(self, thought: str, signature: str) -> bool:
         """A detail without plain reasoning beside it repeats what the plain reasoning said before.
 
         It does after plain text alone, and where it signs the whole; where both came together, it goes on.
@@ -46,16 +44,16 @@ class _End:
         for choice in choices:
             if isinstance(choice, dict) and choice.get("index") in (self._choice_index, 0, None):
                 return choice
-        if self._choice_index is None and self._id is None and isinstance(choices[0], dict):
+        if self._choice_index is None and self.response_id is None and isinstance(choices[0], dict):
             self._choice_index = choices[0].get("index")
             return choices[0]
         return None
 
     def note(self, data: dict[str, Any], choice: dict[str, Any] | None) -> None:
         """What a chunk says of the response as a whole. The first id and model, the last usage count."""
-        self._id = self._id or data.get("id")
-        self._model = self._model or data.get("model")
-        self._service_tier = data.get("service_tier") or self._service_tier
+        self.response_id = self.response_id or data.get("id")
+        self.model = self.model or data.get("model")
+        self.service_tier = data.get("service_tier") or self.service_tier
         usage = data.get("usage")
         if "x_groq" in data:
             usage = self._of_groq(data["x_groq"]) or usage
@@ -92,24 +90,21 @@ class _End:
         """
         goes_on = any(value for key, value in delta.items() if key != "role")
         chunk_id = data.get("id")
-        if goes_on and chunk_id and self._finished_id == self._id and chunk_id != self._finished_id:
+        if goes_on and chunk_id and self._finished_id == self.response_id and chunk_id != self._finished_id:
             raise MalformedStreamError("a second answer, with another id, follows the end of the first")
 
     def chunks(self, calls_finished: int) -> Iterator[StreamChunk]:
+        """The sources of the answer, where a server names some, and TurnFinished."""
         if self._sources:
             yield provider_block(WIRE, self._sources)
-        yield TurnFinished(
-            reason=self._reason(calls_finished),
-            usage=_usage(self._usage) if self._usage else None,
-            service_tier=string(self._service_tier) or None,
-            provider_reason=self.provider_reason,
-            response_id=string(self._id) or None,
-            response_model=string(self._model) or None,
-        )
+        yield self.turn_finished(calls_finished)
 
-    def _reason(self, calls_finished: int) -> FinishReason:
-        reason = finish_reason(self.provider_reason, FINISH_REASONS, calls_finished)
+    def reason(self, calls_finished: int) -> FinishReason:
+        reason = super().reason(calls_finished)
         return FinishReason.REFUSAL if self.is_refusal and reason is FinishReason.END_TURN else reason
+
+    def usage(self) -> Usage | None:
+        return _usage(self._usage) if self._usage else None
 
 
 def _usage(given: dict[str, Any]) -> Usage:

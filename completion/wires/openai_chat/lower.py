@@ -20,72 +20,70 @@ from completion.contract.messages import (
     ToolCallBlock,
     ToolResultBlock,
     UrlSource,
-    sendable,
 )
 from completion.contract.request import (
     ChatRequest,
     JsonSchema,
     ToolChoice,
     ToolDefinition,
-    require_request,
     system_text,
 )
-from completion.wires.lowering import cache_wishes, data_uri, effort_word, json_text, unsupported, with_additional
+from completion.wires.json_values import without_none
+from completion.wires.lowering import cache_wishes, data_uri, effort_word, json_text, unsupported
+from completion.wires.openai_chat.dialect import OPENAI, ChatDialect
 from completion.wires.openai_chat.names import AUDIO_FORMATS, TOOL_CHOICES, WIRE
+from completion.wires.wire import Lowered
 
 
-def lower(
-    req: ChatRequest, model: str, *, compatible: bool = False, adapter: str = "openai"
-) -> tuple[dict[str, Any], list[str]]:
-    """The JSON body, and the names of the fields that were left out because they state a preference only.
+def lower(request: ChatRequest, model: str, dialect: ChatDialect = OPENAI) -> Lowered:
+    """The JSON body, and the names of the fields that it leaves out because this wire has no place for them.
 
     Raises:
-        UnsupportedContentError: a part that would change the answer cannot be said.
+        UnsupportedContentError: a part of the request that would change the answer cannot be sent.
     """
-    require_request(req, adapter)
-    dropped: list[str] = ["cache_control"] if cache_wishes(req) else []
-    payload: dict[str, Any] = {
+    dropped = ["cache_control"] if cache_wishes(request) else []
+    body: dict[str, Any] = {
         "model": model,
-        "messages": _messages(req, adapter),
+        "messages": _messages(request),
         "stream": True,
-        "stream_options": {"include_usage": True},
-        "max_tokens" if compatible else "max_completion_tokens": req.max_tokens,
+        dialect.token_field: request.max_tokens,
     }
-    has_tools = bool(req.tools or (req.additional_params or {}).get("tools"))
+    if dialect.takes_stream_options:
+        body["stream_options"] = {"include_usage": True}
+    has_tools = bool(request.tools or (request.additional_params or {}).get("tools"))
     optional = {
-        "temperature": req.temperature,
-        "top_p": req.top_p,
-        "seed": req.seed,
-        "stop": list(req.stop_sequences) or None,
-        "tools": [_tool(tool) for tool in req.tools] or None,
-        "tool_choice": _tool_choice(req.tool_choice, has_tools),
-        "parallel_tool_calls": req.parallel_tool_use if has_tools else None,
-        "reasoning_effort": _effort(req.reasoning_effort),
-        "response_format": _response_format(req.response_format),
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "seed": request.seed,
+        "stop": list(request.stop_sequences) or None,
+        "tools": [_tool(tool) for tool in request.tools] or None,
+        "tool_choice": _tool_choice(request.tool_choice, has_tools),
+        "parallel_tool_calls": request.parallel_tool_use if has_tools else None,
+        "reasoning_effort": _effort(request.reasoning_effort),
+        "response_format": _response_format(request.response_format),
     }
-    payload.update({name: value for name, value in optional.items() if value is not None})
-    if req.top_k is not None:
-        if compatible:
-            payload["top_k"] = req.top_k
+    if request.top_k is not None:
+        if dialect.takes_top_k:
+            optional["top_k"] = request.top_k
         else:
             dropped.append("top_k")
-    return with_additional(payload, req, adapter), dropped
+    return {**body, **without_none(optional)}, dropped
 
 
-def _messages(req: ChatRequest, adapter: str) -> list[dict[str, Any]]:
-    system = system_text(req)
+def _messages(request: ChatRequest) -> list[dict[str, Any]]:
+    system = system_text(request)
     lowered = [{"role": "system", "content": system}] if system else []
-    for message in sendable(req.messages):
+    for message in request.messages:
         if message.role == "assistant":
-            lowered.extend(_assistant(message, adapter))
+            lowered.extend(_assistant(message))
         else:
-            lowered.extend(_user(message, adapter))
+            lowered.extend(_user(message))
     if not any(message["role"] != "system" for message in lowered):
-        raise unsupported(adapter, "messages", "there is nothing in them to send")
+        raise unsupported("messages", "there is nothing in them to send")
     return lowered
 
 
-def _assistant(message: Message, adapter: str) -> Iterator[dict[str, Any]]:
+def _assistant(message: Message) -> Iterator[dict[str, Any]]:
     """One message, or none when it held nothing but reasoning, which this wire does not take back."""
     texts: list[str] = []
     lists: dict[str, list[Any]] = {"tool_calls": [], "annotations": [], "images": []}
@@ -94,7 +92,7 @@ def _assistant(message: Message, adapter: str) -> Iterator[dict[str, Any]]:
             case TextBlock(text=text):
                 texts.append(text)
             case ToolCallBlock():
-                lists["tool_calls"].append(_tool_call(block, adapter))
+                lists["tool_calls"].append(_tool_call(block))
             case ProviderBlock(provider=provider, data=own):
                 place = _place(own) if provider == WIRE else None
                 if place is not None:
@@ -102,7 +100,7 @@ def _assistant(message: Message, adapter: str) -> Iterator[dict[str, Any]]:
             case ReasoningBlock() | RedactedReasoningBlock():
                 pass
             case _:
-                raise unsupported(adapter, type(block).__name__, "it cannot stand in an assistant message")
+                raise unsupported(type(block).__name__, "it cannot stand in an assistant message")
     filled = {name: items for name, items in lists.items() if items}
     if texts or "tool_calls" in filled or "images" in filled:
         yield {"role": "assistant", "content": "".join(texts) if texts else None, **filled}
@@ -118,36 +116,36 @@ def _place(own: dict[str, Any]) -> str | None:
     return "annotations" if kind == "file" or kind.endswith("citation") else None
 
 
-def _tool_call(block: ToolCallBlock, adapter: str) -> dict[str, Any]:
-    function = {"name": block.name, "arguments": json_text(block.args, adapter, "ToolCallBlock.args")}
+def _tool_call(block: ToolCallBlock) -> dict[str, Any]:
+    function = {"name": block.name, "arguments": json_text(block.args, "ToolCallBlock.args")}
     call: dict[str, Any] = {"id": block.call_id, "type": "function", "function": function}
     if block.signature is not None:  # only Gemini's compatible endpoint signs calls, and wants them back
         call["extra_content"] = {"google": {"thought_signature": block.signature}}
     return call
 
 
-def _user(message: Message, adapter: str) -> Iterator[dict[str, Any]]:
+def _user(message: Message) -> Iterator[dict[str, Any]]:
     """Tool results are messages of their own; what stands between them becomes user messages, in order."""
     between: list[Block] = []
     for block in message.blocks:
         if isinstance(block, ToolResultBlock):
-            yield from _user_parts(between, adapter)
+            yield from _user_parts(between)
             between = []
-            yield {"role": "tool", "tool_call_id": block.call_id, "content": _result_text(block, adapter)}
+            yield {"role": "tool", "tool_call_id": block.call_id, "content": _result_text(block)}
         else:
             between.append(block)
-    yield from _user_parts(between, adapter)
+    yield from _user_parts(between)
 
 
-def _user_parts(blocks: Sequence[Block], adapter: str) -> Iterator[dict[str, Any]]:
-    parts = [part for block in blocks for part in _part(block, adapter)]
+def _user_parts(blocks: Sequence[Block]) -> Iterator[dict[str, Any]]:
+    parts = [part for block in blocks for part in _part(block)]
     if len(parts) == 1 and parts[0].keys() == {"type", "text"}:
         yield {"role": "user", "content": parts[0]["text"]}
     elif parts:
         yield {"role": "user", "content": parts}
 
 
-def _part(block: Block, adapter: str) -> Iterator[dict[str, Any]]:
+def _part(block: Block) -> Iterator[dict[str, Any]]:
     match block:
         case TextBlock(text=text):
             yield {"type": "text", "text": text}
@@ -161,23 +159,23 @@ def _part(block: Block, adapter: str) -> Iterator[dict[str, Any]]:
             yield {"type": "file", "file": {"file_id": file_id}}
         case AudioBlock(source=Base64Source(media_type=media_type, data=data)):
             if media_type not in AUDIO_FORMATS:
-                raise unsupported(adapter, "AudioBlock", f"{media_type} is none of {', '.join(sorted(AUDIO_FORMATS))}")
+                raise unsupported("AudioBlock", f"{media_type} is none of {', '.join(sorted(AUDIO_FORMATS))}")
             yield {"type": "input_audio", "input_audio": {"data": data, "format": AUDIO_FORMATS[media_type]}}
         case ProviderBlock(provider=provider, data=own):
             if provider == WIRE:
                 yield own
         case ImageBlock() | DocumentBlock() | AudioBlock():
             kind, source_kind = type(block).__name__, type(block.source).__name__
-            raise unsupported(adapter, kind, f"Chat Completions takes no {source_kind} for it")
+            raise unsupported(kind, f"Chat Completions takes no {source_kind} for it")
         case _:
-            raise unsupported(adapter, type(block).__name__, "it cannot stand in a user message")
+            raise unsupported(type(block).__name__, "it cannot stand in a user message")
 
 
-def _result_text(block: ToolResultBlock, adapter: str) -> str:
+def _result_text(block: ToolResultBlock) -> str:
     for inner in block.blocks:
         if not isinstance(inner, TextBlock):
             kind = type(inner).__name__
-            raise unsupported(adapter, f"{kind} in a ToolResultBlock", "a tool message holds text only")
+            raise unsupported(f"{kind} in a ToolResultBlock", "a tool message holds text only")
     text = "".join(inner.text for inner in block.blocks if isinstance(inner, TextBlock))
     return f"Error: {text}" if block.is_error else text
 

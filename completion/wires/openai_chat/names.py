@@ -27,17 +27,6 @@ TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 PROVIDER_BLOCK_FIELDS = ("annotations", "images", "executed_tools", "context")
 
 
-CONTENT_FIELDS = (
-    "content",
-    "reasoning_content",
-    "reasoning",
-    "reasoning_details",
-    "refusal",
-    "tool_calls",
-    *PROVIDER_BLOCK_FIELDS,
-)
-
-
 AUDIO_FORMATS = {
     "audio/wav": "wav",
     "audio/x-wav": "wav",

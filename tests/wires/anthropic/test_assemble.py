@@ -49,11 +49,11 @@ from completion import (
     Usage,
     collect,
 )
-from completion.events.sse import DONE, sse_events
+from completion.events import DONE
+from completion.events.sse import sse_events
 from completion.wires.anthropic.assemble import assemble
-from completion.wires.anthropic.lower import lower
-from completion.wires.wire import WAIT_FOR_EOF_S, WAIT_FOR_USAGE_S
-from tests.wire_pieces import calls_in, chunks_of, events, interleaved, order_faults
+from completion.wires.assembly import WAIT_FOR_EOF_S, WAIT_FOR_USAGE_S
+from tests.wire_pieces import anthropic_body, calls_in, chunks_of, events, interleaved, order_faults
 
 
 def start(**fields: Any) -> dict[str, Any]:
@@ -708,7 +708,7 @@ def test_the_name_of_an_event_stands_for_a_type_that_is_missing() -> None:
 def back(*data: Any) -> dict[str, Any]:
     """The next request after a turn, which goes through JSON on the way."""
     message = Message.from_json(turn(*data).message.to_json())
-    return lower(ChatRequest([message, Message.user("on")]), "claude-opus-4-6")[0]
+    return anthropic_body(ChatRequest([message, Message.user("on")]), "claude-opus-4-6")[0]
 
 
 VERBATIM: list[dict[str, Any]] = [
@@ -783,7 +783,7 @@ def test_thinking_that_broke_off_does_not_go_back() -> None:
     assert caught.value.partial is not None
     assert caught.value.partial.message.blocks == (ReasoningBlock("hm"),)
     sent = [Message.user("q"), caught.value.partial.message, Message.user("on")]
-    assert [message["role"] for message in lower(ChatRequest(sent), "m")[0]["messages"]] == ["user"]
+    assert [message["role"] for message in anthropic_body(ChatRequest(sent), "m")[0]["messages"]] == ["user"]
 
 
 TEXTS = st.text('ab \n{}"ü🎉', max_size=5)
@@ -834,7 +834,9 @@ def test_any_blocks_in_any_cuts_come_back_whole(blocks: list[dict[str, Any]], cu
     assert list(order_faults(found)) == []
     if stops:
         sent = [collect(found).message, Message.user("on")]
-        (answer, _) = lower(ChatRequest([Message.user("q"), *sent]), "m")[0]["messages"][1:] if blocks else ({}, 0)
+        (answer, _) = (
+            anthropic_body(ChatRequest([Message.user("q"), *sent]), "m")[0]["messages"][1:] if blocks else ({}, 0)
+        )
         assert answer.get("content", []) == without_seams(blocks)
     said = "".join(block.get("text", "") for block in blocks)
     assert "".join(chunk.delta for chunk in found if isinstance(chunk, TextDelta)) == said
@@ -999,7 +1001,9 @@ def test_input_that_is_no_object_is_malformed(given: Any) -> None:
 
 def test_a_call_of_the_server_that_was_cut_off_does_not_go_back() -> None:
     cut = turn(start(), *says(0, "hi"), *asks(1, '{"query": "x', kind="server_tool_use"), ends("max_tokens"), OVER)
-    blocks = lower(ChatRequest([Message.user("a"), cut.message, Message.user("b")]), "m")[0]["messages"][1]["content"]
+    blocks = anthropic_body(ChatRequest([Message.user("a"), cut.message, Message.user("b")]), "m")[0]["messages"][1][
+        "content"
+    ]
     assert blocks == [{"type": "text", "text": "hi"}]
 
 

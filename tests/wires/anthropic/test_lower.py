@@ -33,7 +33,7 @@ from completion import (
     UnsupportedContentError,
     UrlSource,
 )
-from completion.wires.anthropic.lower import lower
+from tests.wire_pieces import anthropic_body
 
 OLD, NEW = "claude-sonnet-4-5-20250929", "claude-opus-4-7"
 TOOL = ToolDefinition("f", "Does f.", {"type": "object"})
@@ -51,7 +51,7 @@ MINIMAL: dict[str, Any] = {"model": OLD, "max_tokens": 4096, "messages": HI, "st
 
 
 def payload(req: ChatRequest, model: str = OLD, **options: Any) -> dict[str, Any]:
-    return lower(req, model, **options)[0]
+    return anthropic_body(req, model, **options)[0]
 
 
 def messages(*sent: Message) -> list[Any]:
@@ -97,14 +97,14 @@ FIELDS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 def test_a_request_with_nothing_set_is_the_minimal_body() -> None:
-    assert lower(ChatRequest("hi"), OLD) == (MINIMAL, [])
+    assert anthropic_body(ChatRequest("hi"), OLD) == (MINIMAL, [])
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(ChatRequest)])
 def test_every_field_changes_the_body_or_is_told_as_dropped(name: str) -> None:
     value, change = FIELDS[name]
     tools = [TOOL] if name in ("tool_choice", "parallel_tool_use") else []
-    body, dropped = lower(ChatRequest(**{"messages": "hi", "tools": tools, name: value}), OLD)
+    body, dropped = anthropic_body(ChatRequest(**{"messages": "hi", "tools": tools, name: value}), OLD)
     assert body == {**MINIMAL, **change}
     assert dropped == ([name] if name == "seed" else [])
     assert change or dropped
@@ -180,9 +180,8 @@ def test_a_value_has_its_own_words(given: dict[str, Any], change: dict[str, Any]
 
 
 def test_json_without_a_schema_is_refused() -> None:
-    with pytest.raises(UnsupportedContentError, match=r"response_format='json'.*JsonSchema") as caught:
-        lower(ChatRequest("hi", response_format="json"), OLD, adapter="elsewhere")
-    assert caught.value.provider == "elsewhere"
+    with pytest.raises(UnsupportedContentError, match=r"response_format='json'.*JsonSchema"):
+        anthropic_body(ChatRequest("hi", response_format="json"), OLD)
 
 
 def test_additional_params_merge_into_what_is_there() -> None:
@@ -262,7 +261,7 @@ MODELS = {
 def test_a_model_thinks_in_the_words_of_its_version(model: str) -> None:
     for effort, change in MODELS[model].items():
         req = ChatRequest("hi", **{"reasoning_effort": effort})  # type: ignore[arg-type]
-        assert lower(req, model) == ({**MINIMAL, "model": model, **change}, []), effort
+        assert anthropic_body(req, model) == ({**MINIMAL, "model": model, **change}, []), effort
 
 
 def test_effort_and_schema_stand_in_one_object() -> None:
@@ -285,8 +284,8 @@ def test_effort_and_schema_stand_in_one_object() -> None:
 @pytest.mark.parametrize("model", [OLD, NEW])
 def test_what_contradicts_thinking_is_refused(model: str, given: dict[str, Any], words: str) -> None:
     with pytest.raises(UnsupportedContentError, match=words):
-        lower(ChatRequest("hi", reasoning_effort="low", **given), model)
-    assert lower(ChatRequest("hi", **given), model)
+        anthropic_body(ChatRequest("hi", reasoning_effort="low", **given), model)
+    assert anthropic_body(ChatRequest("hi", **given), model)
 
 
 @pytest.mark.parametrize(
@@ -334,14 +333,16 @@ def test_nonsense_in_additional_params_is_the_servers_to_refuse(params: dict[str
 def test_the_newer_api_takes_no_sampling(name: str) -> None:
     req = ChatRequest("hi", **{name: 1})  # type: ignore[arg-type]
     with pytest.raises(UnsupportedContentError, match=f"{name}.*2026-10-21"):
-        lower(req, OLD, version="2026-10-21")
+        anthropic_body(req, OLD, version="2026-10-21")
     with pytest.raises(UnsupportedContentError, match=name):
-        lower(ChatRequest("hi", additional_params={name: 1}), OLD, version="2027-01-01")
+        anthropic_body(ChatRequest("hi", additional_params={name: 1}), OLD, version="2027-01-01")
     assert payload(req, version="2023-06-01")[name] == 1
 
 
 def test_the_newer_api_takes_all_the_rest() -> None:
-    assert lower(ChatRequest("hi", temperature=1, additional_params={"temperature": None}), OLD, version="2026-10-21")
+    assert anthropic_body(
+        ChatRequest("hi", temperature=1, additional_params={"temperature": None}), OLD, version="2026-10-21"
+    )
 
 
 # Blocks
@@ -413,9 +414,8 @@ PLACES = "cannot stand in a user message of this wire"
     ],
 )
 def test_what_the_wire_has_no_words_for_is_refused(message: Message, words: str) -> None:
-    with pytest.raises(UnsupportedContentError, match=words) as caught:
-        lower(ChatRequest([message]), OLD, adapter="elsewhere")
-    assert caught.value.provider == "elsewhere"
+    with pytest.raises(UnsupportedContentError, match=words):
+        anthropic_body(ChatRequest([message]), OLD)
 
 
 @pytest.mark.parametrize(
@@ -663,7 +663,7 @@ C5, C1H = CacheControl(), CacheControl("1h")
     ids=["5 minutes", "an hour", "image", "document", "tool result", "inside a tool result", "own block"],
 )
 def test_a_wish_to_cache_stands_on_the_block_of_a_user(block: Block, part: dict[str, Any]) -> None:
-    body, dropped = lower(ChatRequest([Message.user([block])]), OLD)
+    body, dropped = anthropic_body(ChatRequest([Message.user([block])]), OLD)
     assert (body["messages"][0]["content"], dropped) == ([part], [])
 
 
@@ -683,13 +683,13 @@ def test_a_wish_to_cache_stands_on_the_block_of_a_user(block: Block, part: dict[
     ids=["text", "call", "own block"],
 )
 def test_a_wish_to_cache_stands_on_the_block_of_an_assistant(block: Block, part: dict[str, Any]) -> None:
-    body, dropped = lower(ChatRequest([Message.assistant([block])]), OLD)
+    body, dropped = anthropic_body(ChatRequest([Message.assistant([block])]), OLD)
     assert (body["messages"][0]["content"], dropped) == ([part], [])
 
 
 def test_a_wish_to_cache_stands_on_a_tool_and_on_the_system_prompt() -> None:
     tools = [TOOL, ToolDefinition("g", "", {"type": "object"}, cache_control=C1H)]
-    body, dropped = lower(ChatRequest("hi", tools=tools, system_prompt=[SystemBlock("s", C5)]), OLD)
+    body, dropped = anthropic_body(ChatRequest("hi", tools=tools, system_prompt=[SystemBlock("s", C5)]), OLD)
     assert body["tools"] == [TOOL_JSON, {"name": "g", "input_schema": {"type": "object"}, "cache_control": HOUR}]
     assert body["system"] == [text("s", cache_control=FIVE)]
     assert dropped == []
@@ -711,7 +711,7 @@ def test_a_wish_to_cache_stands_on_a_tool_and_on_the_system_prompt() -> None:
     ids=["empty text", "blank text", "empty system", "thinking", "redacted", "another's block", "no block of the wire"],
 )
 def test_a_wish_to_cache_where_none_can_stand_is_told_as_dropped(req: ChatRequest) -> None:
-    body, dropped = lower(req, OLD)
+    body, dropped = anthropic_body(req, OLD)
     assert dropped == ["cache_control"]
     assert "cache_control" not in json.dumps(body)
 
@@ -734,11 +734,14 @@ def cached(times: int) -> Message:
 )
 def test_more_than_four_breakpoints_are_refused(given: dict[str, Any]) -> None:
     with pytest.raises(UnsupportedContentError, match=r"cache_control.*5 are set, the API takes 4"):
-        lower(ChatRequest(**given), OLD)
+        anthropic_body(ChatRequest(**given), OLD)
 
 
 def test_four_breakpoints_are_taken() -> None:
-    assert lower(ChatRequest([cached(2)], system_prompt=[SystemBlock("s", C5), SystemBlock("t", C1H)]), OLD)[1] == []
+    assert (
+        anthropic_body(ChatRequest([cached(2)], system_prompt=[SystemBlock("s", C5), SystemBlock("t", C1H)]), OLD)[1]
+        == []
+    )
 
 
 def test_the_request_is_not_changed() -> None:

@@ -43,10 +43,10 @@ from completion import (
     Usage,
     collect,
 )
-from completion.events.sse import DONE
+from completion.events import DONE
+from completion.wires.assembly import WAIT_FOR_EOF_S, WAIT_FOR_USAGE_S
 from completion.wires.openai_chat.assemble import assemble
 from completion.wires.tool_call import parse_args
-from completion.wires.wire import WAIT_FOR_EOF_S, WAIT_FOR_USAGE_S
 from tests.wire_pieces import calls, calls_in, delta, events, interleaved, order_faults, piece
 
 STOP = delta("stop")
