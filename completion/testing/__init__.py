@@ -6,20 +6,9 @@ breaks.
 """
 
 from completion.testing.conformance import check_completion_model
+from completion.testing.replies import Cut, Pause, Reply, Reset, Stall, Trickle, WaitFor, event
 from completion.testing.scripted import ScriptedModel
-from completion.testing.server import (
-    Cut,
-    Hangup,
-    Pause,
-    ProviderServer,
-    Reply,
-    Request,
-    Reset,
-    Stall,
-    Trickle,
-    WaitFor,
-    event,
-)
+from completion.testing.server import Hangup, ProviderServer, Request
 
 __all__ = [
     "Cut",

@@ -19,7 +19,7 @@ from completion.contract.chunks import FinishReason, StreamChunk, TextDelta, Tur
 from completion.contract.errors import TruncatedStreamError, stream_cancelled
 from completion.contract.request import ChatRequest, as_request
 from completion.contract.stream import ChatStream
-from completion.testing.server import Pause, WaitFor
+from completion.testing.replies import Pause, WaitFor
 
 Step = StreamChunk | Exception | Pause | WaitFor
 """A chunk to yield, an error for ``next()`` to raise, or a delay (which ``cancel()`` ends)."""

@@ -118,5 +118,5 @@ def test_threads_get_a_script_each() -> None:
 def test_it_takes_what_real_models_take() -> None:
     model = ScriptedModel("Hi")
     with pytest.raises(TypeError, match="ChatRequest"):
-        model.chat_stream("Hi")
+        model.chat_stream(["Hi"])  # type: ignore[arg-type]
     assert (model.requests, model.remaining) == ([], 1)

@@ -16,19 +16,8 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from completion.testing.server import (
-    Cut,
-    Pause,
-    Piece,
-    ProviderServer,
-    Reply,
-    Request,
-    Reset,
-    Stall,
-    Trickle,
-    WaitFor,
-    event,
-)
+from completion.testing.replies import Cut, Pause, Piece, Reply, Reset, Stall, Trickle, WaitFor, event
+from completion.testing.server import ProviderServer, Request
 
 GET = b"GET /v1/models HTTP/1.1\r\nHost: test\r\n\r\n"
 GET_AND_CLOSE = b"GET /v1/models HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"

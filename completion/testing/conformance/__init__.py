@@ -21,7 +21,7 @@ from completion.contract.request import ChatRequest
 from completion.testing.conformance import streams, wires
 from completion.testing.conformance.answers import answers_of
 from completion.testing.conformance.subject import Aside, Subject
-from completion.testing.server import Reply
+from completion.testing.replies import Reply
 
 __all__ = ["PROMISES", "PROMISES_OF_THE_WIRE", "check_completion_model"]
 

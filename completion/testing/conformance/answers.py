@@ -19,7 +19,7 @@ from completion.contract.chunks import (
     TurnFinished,
     Usage,
 )
-from completion.testing.server import Framing, Piece, Reply, _Send, event
+from completion.testing.replies import Framing, Piece, Reply, _Send, event
 
 EVENT_STREAM = "text/event-stream"
 

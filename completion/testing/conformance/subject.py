@@ -13,7 +13,8 @@ from completion.contract.chunks import StreamChunk
 from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest
 from completion.testing.conformance.answers import Answer, Answers
-from completion.testing.server import ProviderServer, Reply
+from completion.testing.replies import Reply
+from completion.testing.server import ProviderServer
 
 _MOST_CHUNKS = 100_000
 

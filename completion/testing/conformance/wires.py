@@ -19,7 +19,8 @@ from completion.contract.model import CompletionModel
 from completion.contract.stream import ChatStream
 from completion.testing.conformance.answers import broken, said
 from completion.testing.conformance.subject import Aside, Stream, Subject, attempted, drained
-from completion.testing.server import Cut, Framing, Piece, ProviderServer, Reply, Stall, WaitFor, event
+from completion.testing.replies import Cut, Framing, Piece, Reply, Stall, WaitFor, event
+from completion.testing.server import ProviderServer
 
 RETRY_AFTER_S = 1.0
 
