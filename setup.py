@@ -11,6 +11,7 @@ assert found, "completion/version.py has no __version__"
 
 LOCAL = ["xllamacpp>=2026.10", "filelock>=3.12", "platformdirs>=4"]
 TOOLS = ["pydantic>=2.11", "docstring-parser>=0.16"]
+SPEED = ["msgspec>=0.19"]
 REDACTION = ["regex>=2024.4"]
 OTEL = ["opentelemetry-api>=1.30"]
 NOTEBOOK = ["ipykernel>=6.29"]
@@ -45,10 +46,11 @@ setup(
         "local": LOCAL,
         "tools": TOOLS,
         "redaction": REDACTION,
+        "speed": SPEED,
         "otel": OTEL,
         "notebook": NOTEBOOK,
         "examples": [*LOCAL, *EXAMPLES],
-        "test": [*LOCAL, *TOOLS, *REDACTION, *OTEL, *UVLOOP, *TEST],
+        "test": [*LOCAL, *TOOLS, *REDACTION, *SPEED, *OTEL, *UVLOOP, *TEST],
         # For tests/apps: real servers, a browser, kernels.
         "apps": [*EXAMPLES, *NOTEBOOK, "nbclient>=0.10", "playwright>=1.48", "gevent>=24.10", "celery>=5.4"],
         "bench": [*LOCAL, "anthropic>=0.80", "openai>=2", "matplotlib>=3.9"],

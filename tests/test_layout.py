@@ -43,6 +43,7 @@ DOORS = {
     "requests": "transport",
     "urllib3": "transport",
     "sseclient": "events.sse",
+    "msgspec": "events.json_decoder",
     "dataclasses_json": "contract.codec",
     "marshmallow": "contract.codec",
     "backoff": "wrappers.retry",
@@ -111,13 +112,59 @@ def test_every_module_has_a_place_in_the_order(module: str) -> None:
     assert module == "" or module.partition(".")[0] in ORDER
 
 
+def sources_of(module: str) -> set[str]:
+    """The modules of ours that a module imports, or imports from."""
+    names = [
+        name.removeprefix("completion").removeprefix(".")
+        for name in imported(MODULES[module])
+        if name.partition(".")[0] == "completion"
+    ]
+    return {name if name in MODULES else name.rpartition(".")[0] for name in names}
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_point_one_way(module: str) -> None:
-    own = part(module)
-    names = [name for name in imported(MODULES[module]) if name.partition(".")[0] == "completion"]
-    sources = {part(name.removeprefix("completion").removeprefix(".")) for name in names}
-    later = {source for source in sources - {own} if ORDER.index(source) > ORDER.index(own)}
-    assert later == set()
+    own = ORDER.index(part(module))
+    assert {source for source in sources_of(module) if ORDER.index(part(source)) > own} == set()
+
+
+def test_transport_knows_no_wire() -> None:
+    sources = {source for module in MODULES if part(module) == "transport" for source in sources_of(module)}
+    assert not {source for source in sources if part(source) in ("wires", "adapters", "events")}
+
+
+def test_a_wire_knows_no_other_wire() -> None:
+    for module in MODULES:
+        if module.count(".") >= 2 and module.startswith("wires."):
+            own = module.split(".")[1]
+            others = {
+                source.split(".")[1]
+                for source in sources_of(module)
+                if source.count(".") >= 2 and part(source) == "wires"
+            }
+            assert others <= {own}, module
+
+
+def test_modules_do_not_import_each_other_in_a_circle() -> None:
+    known = {module: {s for s in sources_of(module) if s in MODULES and s != module} for module in MODULES}
+    while ends := {module for module, sources in known.items() if not sources}:
+        known = {module: sources - ends for module, sources in known.items() if module not in ends}
+    assert known == {}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_modules_and_functions_are_short(module: str) -> None:
+    tree = MODULES[module]
+    lines = {node.end_lineno or 0 for node in ast.walk(tree) if isinstance(node, ast.stmt)}
+    assert max(lines, default=0) <= MAX_LINES
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    assert {f.name: length for f in functions if (length := _length(f)) > MAX_FUNCTION_LINES} == {}
+
+
+def _length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """The lines of its body, without the docstring."""
+    body = function.body[1:] if ast.get_docstring(function) and len(function.body) > 1 else function.body
+    return (body[-1].end_lineno or 0) - body[0].lineno + 1
 
 
 @pytest.mark.parametrize("package", DOORS)

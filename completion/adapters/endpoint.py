@@ -7,16 +7,15 @@ And what their clients and models have in common: an endpoint, which the models 
 
 from __future__ import annotations
 
-import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
+from completion.adapters.checks import checked_base_url, checked_headers
 from completion.contract.chunks import StreamChunk
 from completion.contract.errors import (
     AuthenticationError,
     CompletionError,
-    ConfigurationError,
     MalformedStreamError,
     ProviderError,
     StreamError,
@@ -31,11 +30,6 @@ from completion.wires.wire import Wire
 
 TimeoutLike = Timeout | float | tuple[float | None, float | None]
 """A Timeout, or what ``requests`` takes as one."""
-
-
-# https://www.rfc-editor.org/rfc/rfc9110#section-5.5
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_HEADER_VALUE = re.compile(r"(?:[!-~\xa0-\xff][\t -~\xa0-\xff]*)?")
 
 
 class Endpoint:
@@ -59,14 +53,14 @@ class Endpoint:
         max_event_bytes: int,
         no_proxy: bool = False,
     ) -> None:
-        self.base_url = _checked(base_url, provider)
+        self.base_url = checked_base_url(base_url, provider)
         self._key = key
         self._provider = provider
         self._max_event_bytes = max_event_bytes
         self._transport = Transport(
             provider=provider,
             timeout=Timeout.of(timeout),
-            headers=_checked_headers(headers or {}, provider),
+            headers=checked_headers(headers or {}, provider),
             session=session,
             request_id_headers=request_id_headers,
             no_proxy=no_proxy,
@@ -79,10 +73,15 @@ class Endpoint:
             CompletionError: what keeps it from opening.
         """
         authorization = self._key.authorization(self._provider)
+        handled = sys.exc_info()[1]
+        body = self._transport.post(self.base_url + path, payload, authorization, model=model, accept=wire.accept)
         try:
-            body = self._transport.post(self.base_url + path, payload, authorization, model=model)
-        except AuthenticationError:
-            self._key.refused()
+            self._check(body, wire)
+        except BaseException as exc:
+            body.close()
+            if isinstance(exc, AuthenticationError):
+                self._key.refused()
+            clear_all(exc, handled)  # the frames hold what the server said, which may be an echo of the key
             raise
         return ChatStream(
             self._chunks(body, wire, model),
@@ -93,6 +92,17 @@ class Endpoint:
             provider=self._provider,
             model=model,
         )
+
+    def _check(self, body: Body, wire: Wire) -> None:
+        """Raise unless this is a 2xx response whose body can be a stream of this wire."""
+        body.check()
+        if not 200 <= body.status < 300:
+            text = body.error_text()
+            raise body.attributed(refusals.refusal(body.status, body.headers, text, request_id=body.request_id))
+        content_type = body.headers.get("content-type", "")
+        # Some proxies change the type of a true stream, so how the body begins decides.
+        if not wire.names_its_stream(content_type) and not wire.can_begin_with(body.beginning()):
+            raise body.attributed(refusals.not_a_stream(body.error_text(), content_type))
 
     def close(self) -> None:
         """Close the connections in the pool. The endpoint can still be used: it opens new ones."""
@@ -139,57 +149,3 @@ class Endpoint:
 
     def __repr__(self) -> str:
         return f"<Endpoint {self._provider} {self.base_url}>"
-
-
-def _checked(base_url: str, provider: str) -> str:
-    """The URL without a slash at its end.
-
-    Raises:
-        ConfigurationError: it is none that requests could go to, or it carries a password.
-    """
-    # urlsplit removes some of these without a word.
-    bad = next((at for at, char in enumerate(base_url) if char.isspace() or not char.isprintable()), None)
-    if bad is not None:
-        raise ConfigurationError(
-            f"base_url must not contain white space or control characters, got {base_url[bad]!r} at position {bad}",
-            provider=provider,
-        )
-    try:
-        parts = urlsplit(base_url)
-        is_callable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # no port, or no IPv6 address
-        is_callable = False
-    if not is_callable:
-        shown = base_url.rpartition("@")[2].partition("?")[0]
-        raise ConfigurationError(f"base_url must be like 'https://host/v1', got {shown!r}", provider=provider)
-    if parts.username or parts.password:
-        raise ConfigurationError(
-            "base_url must not carry a user name or password: give api_key= or headers=", provider=provider
-        )
-    if parts.query or parts.fragment:
-        raise ConfigurationError(
-            "base_url must not carry a query or fragment: a key in a URL ends up in logs", provider=provider
-        )
-    return base_url.rstrip("/")
-
-
-def _checked_headers(headers: Mapping[str, str], provider: str) -> dict[str, str]:
-    """The headers as a dict.
-
-    Raises:
-        ConfigurationError: a name or a value that HTTP cannot carry. The message shows no value.
-    """
-    for name, value in headers.items():
-        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
-            why = "a name in headers= is not a valid header name: use letters, digits and '-'"
-        elif not isinstance(value, str):
-            why = f"the header {name} in headers= must be a str, got {type(value).__name__}"
-        elif not _HEADER_VALUE.fullmatch(value):
-            why = (
-                f"the value of the header {name} in headers= must not contain a line end, another control character "
-                "or a character outside of Latin-1, nor begin with white space"
-            )
-        else:
-            continue
-        raise ConfigurationError(why, provider=provider)
-    return dict(headers)

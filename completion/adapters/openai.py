@@ -89,5 +89,8 @@ class OpenAIModel(HttpModel):
 
 
 def _is_openai(base_url: str) -> bool:
-    host = urlsplit(base_url).hostname or ""
+    try:
+        host = urlsplit(base_url).hostname or ""
+    except ValueError:  # a broken IPv6 address, which the endpoint refuses
+        return False
     return host == "api.openai.com" or host.endswith(".api.openai.com")

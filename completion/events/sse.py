@@ -10,16 +10,17 @@ for each line, and a server may send nothing else. Format: https://html.spec.wha
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 import sseclient
 
 from completion.contract.errors import BODY_LIMIT, MalformedStreamError, TransportError
 from completion.events import DONE, MAX_EVENT_BYTES
+from completion.events.json_decoder import decode
 
 if not hasattr(sseclient.SSEClient, "events"):
     raise ImportError(
@@ -36,13 +37,12 @@ _BLANK_LINES = re.compile(rb"\n{3,}")
 # llama.cpp before September 2025 and some proxies: an error with no event of its own.
 _BARE_ERROR = re.compile(rb'^(?:error:|(?=\{ *"error".*\}$))', re.MULTILINE)
 
-# Above this many lines a run is looked through, and sseclient's joining of data lines, which is quadratic, begins to
-# cost.
+# Above this many data lines sseclient's joining of them, which is quadratic, begins to cost.
 _MANY_LINES = 256
+# Above this many bytes an event is looked through: it may have many lines.
+_LONG_EVENT = 8 * 1024
 # Above this many lines an event is looked through for lines without data.
 _FEW_LINES = 16
-
-_decode = json.JSONDecoder().raw_decode
 
 
 def sse_events(pieces: Iterable[bytes], max_event_bytes: int = MAX_EVENT_BYTES) -> Iterator[tuple[str, Any]]:
@@ -56,36 +56,40 @@ def sse_events(pieces: Iterable[bytes], max_event_bytes: int = MAX_EVENT_BYTES) 
             not even the beginning of one (``body`` is then its text).
     """
     runs = _Runs(pieces, max_event_bytes)
-    client = sseclient.SSEClient(iter(runs))
-    client._logger = _SILENT  # type: ignore[attr-defined]
+    client = _Client(iter(runs))  # type: ignore[arg-type]
+    client._logger = _SILENT
     for event in client.events():
         runs.head = None
         data = event.data
         try:
-            value, end = _decode(data)
-            if end != len(data) and data[end:].strip():
-                raise ValueError("more text after the JSON")
+            value = decode(data)
         except (ValueError, RecursionError) as exc:
             if data.strip() == "[DONE]":
                 yield event.event, DONE
                 return
-            if not data.strip():
+            if runs.cut_in_half or not data.strip():
                 continue
-            try:
-                value = json.loads(data)  # white space before the JSON
-            except (ValueError, RecursionError):
-                if runs.cut_in_half:
-                    continue
-                if event.event == "error":
-                    yield event.event, data
-                    continue
-                raise MalformedStreamError(
-                    f"an event of the stream is not JSON ({exc}): {data[:200]!r}", body=data
-                ) from exc
+            if event.event == "error":
+                yield event.event, data
+                continue
+            raise MalformedStreamError(
+                f"an event of the stream is not JSON ({exc}): {data[:200]!r}", body=data
+            ) from exc
         yield event.event, value
     if runs.head is not None and not _FIELD.match(runs.head):
         text = runs.head.decode("utf-8", "replace")
         raise MalformedStreamError(f"the body is not an event stream: {text[:200]!r}", body=text)
+
+
+class _Client(sseclient.SSEClient):
+    """sseclient looks for the end of an event line by line. Here the events are split already."""
+
+    _logger: logging.Logger
+    _event_source: Iterator[list[bytes]]
+
+    def _read(self) -> Iterator[bytes]:
+        for events in self._event_source:
+            yield from events
 
 
 class _Silent(logging.Logger):
@@ -99,7 +103,7 @@ _SILENT = _Silent(__name__)
 
 
 class _Runs:
-    """An iterable of byte strings for SSEClient, each of them one or more whole, clean events.
+    """An iterable of lists of events, each of them whole and clean.
 
     ``head`` is the beginning of the body, kept until somebody sets it to None. ``cut_in_half`` becomes True when
     the last run is an event without its blank line.
@@ -111,11 +115,11 @@ class _Runs:
         self._pieces = pieces
         self._limit = max_event_bytes
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[list[bytes]]:
         held = bytearray()  # the beginning of an event whose end is not there yet
         after_cr = False
         broken: TransportError | None = None
-        pieces = _without_bom(self._pieces)
+        pieces = _without_bom(iter(self._pieces))
         while True:
             try:
                 piece = next(pieces)
@@ -133,8 +137,8 @@ class _Runs:
                 after_cr = ends_in_cr
                 piece = piece.replace(b"\r\n", b"\n").translate(_CR_TO_LF)
             if not held and piece.endswith(b"\n\n"):
-                if run := self._clean(piece):
-                    yield run
+                if events := self._events_in(piece):
+                    yield events
                 continue
             searched = max(len(held) - 1, 0)
             held += piece
@@ -142,50 +146,54 @@ class _Runs:
             if end >= 0:
                 whole = bytes(held[: end + 2])
                 del held[: end + 2]
-                if run := self._clean(whole):
-                    yield run
+                if events := self._events_in(whole):
+                    yield events
             if len(held) > self._limit + 1:  # one line end may stand there already
                 raise self._too_big()
         if held.strip():
             self.cut_in_half = True
-            yield self._clean(bytes(held) + b"\n\n")
+            yield self._events_in(bytes(held) + b"\n\n")
         if broken is not None:
             try:
                 raise broken
             finally:
                 del broken  # whose traceback holds this frame
 
-    def _clean(self, run: bytes) -> bytes:
-        """The run as sseclient can take it; empty where nothing in it becomes an event."""
-        if len(run) > self._limit and any(len(event) > self._limit for event in run.split(b"\n\n")):
-            raise self._too_big()
+    def _events_in(self, run: bytes) -> list[bytes]:
+        """The events of bytes that end with one. Those without data may be left out."""
         if b"error" in run and (run.startswith((b"{", b"error:")) or b"\n{" in run or b"\nerror:" in run):
             run = _BARE_ERROR.sub(b"event: error\ndata: ", run)
+        if len(run) > self._limit and any(len(event) > self._limit for event in run.split(b"\n\n")):
+            raise self._too_big()
         if not _has_data(run):
-            return b""
-        if run.count(b"\n") > _MANY_LINES:
-            events = _BLANK_LINES.sub(b"\n\n", run).split(b"\n\n")
-            run = b"".join(_with_few_lines(event) + b"\n\n" for event in events if _has_data(event))
+            return []
         try:
             run.decode()
         except UnicodeDecodeError:
             run = run.decode("utf-8", "replace").encode()
-        return run
+        events = run[:-2].split(b"\n\n")
+        has_many_blanks = run.count(b"\n") > _FEW_LINES + 4 * run.count(b"\ndata")
+        if has_many_blanks or (len(run) > _LONG_EVENT and len(max(events, key=len)) > _LONG_EVENT):
+            events = _BLANK_LINES.sub(b"\n\n", run).split(b"\n\n")
+            return [_with_few_lines(event) for event in events if _has_data(event)]
+        return events
 
     def _too_big(self) -> MalformedStreamError:
         return MalformedStreamError(f"an event is larger than max_event_bytes={self._limit}")
 
 
-def _without_bom(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The pieces without a byte order mark at the very beginning."""
-    iterator = iter(pieces)
+def _without_bom(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The pieces without a byte order mark at the very beginning. Does not read before it is read from."""
+    return chain(_beginning(pieces), pieces)
+
+
+def _beginning(pieces: Iterator[bytes]) -> Iterator[bytes]:
     begin = b""
-    for piece in iterator:
+    for piece in pieces:
         begin += piece
         if len(begin) >= len(_BOM) or not _BOM.startswith(begin):
             break
     yield begin.removeprefix(_BOM)
-    yield from iterator
 
 
 def _has_data(run: bytes) -> bool:

@@ -61,8 +61,8 @@ class Transport:
         self._session_of_process: dict[int, Session] = {}
         self._dropped: deque[Body] = deque()  # by finalizers, with connections that can serve again
 
-    def post(self, url: str, payload: Any, authorization: Authorization, *, model: str) -> Body:
-        """The open body of a 2xx event stream.
+    def post(self, url: str, payload: Any, authorization: Authorization, *, model: str, accept: str = "*/*") -> Body:
+        """The open body of the response, whatever its status.
 
         Raises:
             CompletionError: anything that keeps the stream from opening; the connection is released.
@@ -72,19 +72,19 @@ class Transport:
         sent = _encoded(payload, exchange)
         handled = sys.exc_info()[1]
         try:
-            return self._checked(self._answer(url, sent, authorization, exchange), exchange)
+            return self._body(self._answer(url, sent, authorization, exchange, accept), exchange)
         except BaseException as exc:
             clear_all(exc, handled)  # the frames of requests and urllib3 hold the headers
             raise
 
-    def _answer(self, url: str, data: bytes, authorization: Authorization, exchange: Exchange) -> Response:
+    def _answer(self, url: str, data: bytes, authorization: Authorization, exchange: Exchange, accept: str) -> Response:
         """The response; what keeps it from coming is one of our errors, unless it is foreign."""
         bound = opening.set(exchange)
         handled = sys.exc_info()[1]
         failure: CompletionError | None = None
         try:
             exchange.begin()
-            return self._sent(url, data, authorization, exchange)
+            return self._sent(url, data, authorization, exchange, accept)
         except BaseException as exc:
             exchange.end()
             if not isinstance(exc, Exception) or is_from_signal_handler(exc):
@@ -98,8 +98,8 @@ class Transport:
         finally:
             del failure  # whose traceback holds this frame
 
-    def _checked(self, response: Response, exchange: Exchange) -> Body:
-        """The body of a response that can be an event stream. Nothing that it leads to shows the key."""
+    def _body(self, response: Response, exchange: Exchange) -> Body:
+        """The body of a response. Nothing that it leads to shows the key."""
         response.request = None  # type: ignore[assignment]
         conceal = exchange.authorization.conceal
         told = response.headers.items()
@@ -112,7 +112,7 @@ class Transport:
             raise
         return body
 
-    def _sent(self, url: str, data: bytes, authorization: Authorization, exchange: Exchange) -> Response:
+    def _sent(self, url: str, data: bytes, authorization: Authorization, exchange: Exchange, accept: str) -> Response:
         """The response, once its headers are in.
 
         A server may close an idle connection at the very moment at which we use it (llama.cpp does after each stream).
@@ -127,7 +127,7 @@ class Transport:
                     data=data,
                     headers={
                         "Content-Type": "application/json",
-                        "Accept": "text/event-stream",
+                        "Accept": accept,
                         # A compressed stream arrives when its compressor's buffer is full.
                         "Accept-Encoding": "identity",
                         "User-Agent": f"completion/{__version__}",

@@ -14,10 +14,10 @@ from typing import Final
 import requests
 
 from completion.contract.errors import BODY_LIMIT, CompletionError, MalformedStreamError, TransportError
+from completion.transport.chunked import ChunkedReader
 from completion.transport.encoding import Decoder, encoding_of
 from completion.transport.exchange import Exchange
 from completion.transport.faults import is_from_signal_handler, scrubbed
-from completion.wires import refusals
 
 READ_SIZE: Final = 64 * 1024
 
@@ -58,6 +58,7 @@ class Body:
         # http.client's own response, where there is one: urllib3's read1 on top of it costs 3 µs more a call.
         direct = getattr(self._raw, "_fp", None)
         self._direct = direct if isinstance(direct, http.client.HTTPResponse) else None
+        self._chunked: ChunkedReader | None = None
         self._read: Callable[[int], bytes] | None = None
         exchange.watch_response(self._raw)
 
@@ -102,12 +103,14 @@ class Body:
                 del failure, reason  # whose tracebacks hold this frame
         if self.token.cancelled:
             raise exchange.cancelled()
+        if self._chunked is not None and self._chunked.has_extra_bytes:
+            self._is_broken = True  # they would be taken for the next response
         if self._direct is not None and self._direct.length:
             self._is_broken = True
             raise exchange.error(
                 TransportError, f"the connection closed {self._direct.length} bytes before the end of the body"
             )
-        self._is_complete = True
+        self._is_complete = not self._is_broken
 
     def chunk_given(self) -> None:
         """A chunk came out of what was read: the clock of ``Timeout.stall`` starts again."""
@@ -122,22 +125,21 @@ class Body:
         self._exchange.end_of_turn(seconds)
 
     def check(self) -> None:
-        """Raise unless this is a 2xx response whose body can be an event stream."""
+        """Raise where the wait for the headers was ended from here, or the body is compressed in a way we do not read.
+
+        Raises:
+            CompletionError: the call was cancelled, a clock ran out, or the Content-Encoding is unknown.
+        """
         interruption = self._exchange.interruption()
         if interruption is not None:
             raise interruption
-        if not 200 <= self.status < 300:
-            raise self.attributed(
-                refusals.refusal(self.status, self.headers, self._error_text(), request_id=self.request_id)
-            )
-        self._read = self._reader()
-        content_type = self.headers.get("content-type", "")
-        if "event-stream" in content_type.lower():
-            return
-        # Some proxies change the type of a true stream, so the body has the last word.
+        if 200 <= self.status < 300:
+            self._read = self._reader()
+
+    def beginning(self) -> bytes:
+        """The first piece of the body; ``pieces`` gives it once more."""
         self._held = next(self.pieces(), b"")
-        if self._held.lstrip()[:1] in (b"{", b"[", b"<"):
-            raise self.attributed(refusals.not_a_stream(self._error_text(), content_type))
+        return self._held
 
     def attributed(self, error: CompletionError) -> CompletionError:
         """The error with its origin, and without the key, should the server have echoed it."""
@@ -200,7 +202,14 @@ class Body:
         self.close()
 
     def _reader(self) -> Callable[[int], bytes]:
-        read = self._direct.read1 if self._direct is not None else partial(self._raw.read1, decode_content=False)
+        read: Callable[[int], bytes]
+        if self._direct is None:
+            read = partial(self._raw.read1, decode_content=False)
+        elif self._direct.chunked and self._direct.fp is not None:
+            self._chunked = ChunkedReader(self._direct.fp.read1)
+            read = self._chunked.read1
+        else:
+            read = self._direct.read1
         try:
             encoding = encoding_of(self.headers.get("content-encoding"))
         except MalformedStreamError as error:
@@ -216,7 +225,7 @@ class Body:
                 if left < 0:
                     break
 
-    def _error_text(self) -> str:
+    def error_text(self) -> str:
         """The body, cut to 64 KiB and to what comes within a few seconds."""
         self._exchange.limit("tail", _ERROR_BODY_SECONDS)
         text = bytearray()

@@ -26,6 +26,18 @@ from completion.transport.credentials import Authorization
 from completion.transport.faults import explained, is_cut, plain
 from completion.transport.timeout import Timeout
 
+_forks = 0
+"""How many forks lie between this process and the one that imported us. Asking for the process id is a system call."""
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_count_fork)
+
 
 class Exchange:
     """One request and its response, as far as clocks and cancelling go.
@@ -50,7 +62,7 @@ class Exchange:
         self._running = "read"
         self._is_armed = False
         self._reader: Any = None
-        self._process = os.getpid()
+        self._forks = _forks
         self._socket: Any = None
         self._is_connecting = False
         self._shutdown: Callable[[], None] | None = None
@@ -147,7 +159,7 @@ class Exchange:
     @property
     def is_inherited(self) -> bool:
         """This is a forked child's copy: the connection is the parent's, and not to be ended or read from here."""
-        return self._process != os.getpid()
+        return self._forks != _forks
 
     def header_timeout(self) -> tuple[float | None, float | None]:
         """For requests: (connect, read) while the headers are not in."""

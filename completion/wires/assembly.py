@@ -55,6 +55,10 @@ class TurnReader(ABC):
     def done(self) -> None:  # noqa: B027  most wires have nothing to do here
         """``[DONE]`` was read. It ends the turn only on wires that say so."""
 
+    def expect_nothing(self) -> None:
+        """The last event of the turn was read: only the end of the body is still to come."""
+        self.wait_s = WAIT_FOR_EOF_S
+
     def unfinished(self) -> CompletionError:
         """The error for a body that ends before the end of the turn."""
         return TruncatedStreamError(self.truncated)

@@ -61,6 +61,18 @@ class Wire:
     accept: str = "text/event-stream"
     check: Callable[[dict[str, Any], Any], None] = _takes_anything
 
+    def names_its_stream(self, content_type: str) -> bool:
+        """The Content-Type of a response says that it is a stream of this wire."""
+        return self.accept.rpartition("/")[2].removeprefix("x-") in content_type.lower()
+
+    def can_begin_with(self, begin: bytes) -> bool:
+        """The body of a response of another Content-Type may be a stream of this wire nevertheless.
+
+        A web page never is. One JSON value is none either, unless the events themselves are lines of JSON.
+        """
+        never = (b"<",) if "json" in self.accept else (b"{", b"[", b"<")
+        return begin.lstrip()[:1] not in never
+
     def body(self, request: ChatRequest, model: str, dialect: Any = None) -> Lowered:
         """The JSON body of a request, complete: the history made valid, lowered, patched and checked.
 

@@ -535,7 +535,7 @@ def test_a_mid_stream_error_says_how_often_a_retrying_model_asked(server: Provid
         ({"request": THEIRS, "tools": [named("theirs")]}, "two tools have the name 'theirs'"),
         ({"config": {}}, "takes a RunConfig, got dict"),
         ({"middleware": [object()]}, "methods of Middleware"),
-        ({"request": "Hi"}, "takes a ChatRequest"),
+        ({"request": ["Hi"]}, "a ChatRequest or a string is needed"),
         ({"model": object()}, "run_chat"),
     ],
 )

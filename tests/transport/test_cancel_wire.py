@@ -12,7 +12,7 @@ import pytest
 
 from completion import CancelToken, RetryingModel, StreamCancelledError, Timeout
 from completion.testing import ProviderServer, Reply, Stall, Trickle, WaitFor
-from completion.testing.server import Piece
+from completion.testing.replies import Piece
 from tests.loopback import (
     END,
     FRAMINGS,

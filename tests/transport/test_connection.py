@@ -31,7 +31,7 @@ from completion import (
     TurnFinished,
 )
 from completion.testing import Cut, Pause, ProviderServer, Reply, Reset, Stall, Trickle, WaitFor, event
-from completion.testing.server import Piece
+from completion.testing.replies import Piece
 from tests.loopback import (
     DONE,
     END,

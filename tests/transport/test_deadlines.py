@@ -10,10 +10,10 @@ import pytest
 import requests
 
 from completion import IdleTimeoutError, ServerError, Timeout, TransportError
-from completion.adapters import anthropic, openai
 from completion.testing import Pause, ProviderServer, Reply, Trickle, event
-from completion.testing.server import Piece
+from completion.testing.replies import Piece
 from completion.transport import body as transport_body
+from completion.wires import assembly
 from tests.adapters.test_adapters import ADAPTERS, Adapter, adapters
 from tests.loopback import HI, PATIENCE_S, model_of, text
 from tests.transport.test_timeouts import NO_CHUNK, SILENCE, TOO_LONG, Clock, assert_ends
@@ -174,9 +174,8 @@ FOR_EVER: Final = [
 @pytest.fixture
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """After the end of a turn."""
-    for module in (openai, anthropic):
-        monkeypatch.setattr(module, "WAIT_FOR_USAGE_S", 0.5)
-        monkeypatch.setattr(module, "WAIT_FOR_EOF_S", 0.1)
+    monkeypatch.setattr(assembly, "WAIT_FOR_EOF_S", 0.1)
+    monkeypatch.setattr(assembly.TurnReader, "wait_s", 0.5)
 
 
 @pytest.mark.usefixtures("short_waits")

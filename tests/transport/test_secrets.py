@@ -561,7 +561,7 @@ def test_what_interrupts_a_body_keeps_the_key(
         Reply(f"{{{KEY}", Stall(), content_type="application/json"),
     )
     model = adapter.model(any_server.url)
-    for place in ("readinto", "_error_text", "_error_text"):
+    for place in ("readinto", "error_text", "error_text"):
         with interrupted(kind, place):
             model.chat_stream(ASKED).collect()
 

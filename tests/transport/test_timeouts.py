@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from completion import DeadlineExceededError, IdleTimeoutError, StreamCancelledError, Timeout, Transient, TransportError
-from completion.adapters import openai
 from completion.testing import ProviderServer, Reply, Stall, Trickle, WaitFor
-from completion.testing.server import Piece
+from completion.testing.replies import Piece
 from completion.transport.credentials import Authorization
 from completion.transport.exchange import Exchange
+from completion.wires.assembly import TurnReader
 from tests.loopback import (
     END,
     FINISH,
@@ -132,7 +132,7 @@ def test_chunks_that_come_in_time_keep_the_stall_clock_quiet(server: ProviderSer
 def test_a_server_that_leaves_out_the_end_of_its_body_does_not_hold_up_the_turn(
     server: ProviderServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openai, "WAIT_FOR_USAGE_S", 0.2)
+    monkeypatch.setattr(TurnReader, "wait_s", 0.2)
     server.reply(Reply(text("a"), FINISH, Stall()))
     assert model_of(server).chat_stream(HI).collect().text == "a"
     assert server.wait_hung_up()

@@ -36,7 +36,7 @@ from completion import (
     UnsupportedContentError,
 )
 from completion.testing import Cut, Pause, ProviderServer, Reply, Reset, Stall, Trickle
-from completion.testing.server import Piece
+from completion.testing.replies import Piece
 from completion.transport import body as transport_body
 from tests.loopback import DONE, END, HI, KEY, PATIENCE_S, Caught, first_text, model_at, model_of, silent_listener, text
 

@@ -12,7 +12,7 @@ from completion.events import Events
 from completion.wires import refusals
 from completion.wires.anthropic.content import Content
 from completion.wires.anthropic.ending import MessageEnd
-from completion.wires.assembly import WAIT_FOR_EOF_S, WAIT_FOR_USAGE_S, TurnReader, assembled
+from completion.wires.assembly import TurnReader, assembled
 from completion.wires.json_values import has_halves, objects
 from completion.wires.wire import OnEndOfTurn
 
@@ -116,7 +116,8 @@ class MessageTurn(TurnReader):
 
     def _note_end(self) -> None:
         self.is_over = self._end.is_over
-        self.wait_s = WAIT_FOR_EOF_S if self._end.is_stopped else WAIT_FOR_USAGE_S
+        if self._end.is_stopped:
+            self.expect_nothing()
 
 
 _EVENTS: dict[str, Callable[[MessageTurn, dict[str, Any]], Iterable[StreamChunk]]] = {

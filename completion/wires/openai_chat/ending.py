@@ -41,6 +41,9 @@ class ChatEnd(TurnEnd):
         choices = data.get("choices")
         if not choices or not isinstance(choices, list):
             return None
+        if len(choices) == 1 and type(choices[0]) is dict and not choices[0].get("index"):
+            choice: dict[str, Any] = choices[0]
+            return choice
         for choice in choices:
             if isinstance(choice, dict) and choice.get("index") in (self._choice_index, 0, None):
                 return choice

@@ -1,0 +1,67 @@
+"""Checks of the base URL and the headers that a client is given."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from completion.contract.errors import ConfigurationError
+
+# https://www.rfc-editor.org/rfc/rfc9110#section-5.5
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"(?:[!-~\xa0-\xff][\t -~\xa0-\xff]*)?")
+
+
+def checked_base_url(base_url: str, provider: str) -> str:
+    """The URL without a slash at its end.
+
+    Raises:
+        ConfigurationError: it is none that requests could go to, or it carries a password.
+    """
+    # urlsplit removes some of these without a word.
+    bad = next((at for at, char in enumerate(base_url) if char.isspace() or not char.isprintable()), None)
+    if bad is not None:
+        raise ConfigurationError(
+            f"base_url must not contain white space or control characters, got {base_url[bad]!r} at position {bad}",
+            provider=provider,
+        )
+    try:
+        parts = urlsplit(base_url)
+        is_callable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # no port, or no IPv6 address
+        is_callable = False
+    if not is_callable:
+        shown = base_url.rpartition("@")[2].partition("?")[0]
+        raise ConfigurationError(f"base_url must be like 'https://host/v1', got {shown!r}", provider=provider)
+    if parts.username or parts.password:
+        raise ConfigurationError(
+            "base_url must not carry a user name or password: give api_key= or headers=", provider=provider
+        )
+    if parts.query or parts.fragment:
+        raise ConfigurationError(
+            "base_url must not carry a query or fragment: a key in a URL ends up in logs", provider=provider
+        )
+    return base_url.rstrip("/")
+
+
+def checked_headers(headers: Mapping[str, str], provider: str) -> dict[str, str]:
+    """The headers as a dict.
+
+    Raises:
+        ConfigurationError: a name or a value that HTTP cannot carry. The message shows no value.
+    """
+    for name, value in headers.items():
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+            why = "a name in headers= is not a valid header name: use letters, digits and '-'"
+        elif not isinstance(value, str):
+            why = f"the header {name} in headers= must be a str, got {type(value).__name__}"
+        elif not _HEADER_VALUE.fullmatch(value):
+            why = (
+                f"the value of the header {name} in headers= must not contain a line end, another control character "
+                "or a character outside of Latin-1, nor begin with white space"
+            )
+        else:
+            continue
+        raise ConfigurationError(why, provider=provider)
+    return dict(headers)
