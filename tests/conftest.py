@@ -6,14 +6,12 @@ import gc
 import os
 import signal
 import ssl
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 import trustme
-from filelock import FileLock
 
 from completion.testing import ProviderServer
 from tests.wire_pieces import IS_SAMPLED
@@ -25,9 +23,9 @@ hypothesis.settings.load_profile("no deadline")
 _FOREIGN = ("OPENAI_", "ANTHROPIC_", "AZURE_OPENAI_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "NETRC")
 _CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
-
-if IS_SAMPLED:
-    collect_ignore = ["test_readme.py"]
+# The embedded model computes with one thread. Several wait for each other at every layer: where processes outnumber
+# the cores, what takes one thread a second takes two of them a minute. GNU OpenMP reads this when it is loaded.
+os.environ["OMP_THREAD_LIMIT"] = "1"
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell that was told to start us with & has it ignored, here and in every process of a test.
@@ -45,17 +43,6 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
         if name.upper().startswith((*_FOREIGN, *_CERTIFICATES)):
             monkeypatch.delenv(name)
-
-
-@pytest.fixture
-def turn_at_the_model() -> Iterator[None]:
-    """One test at a time computes with the embedded model, of all that run on this machine.
-
-    Its threads wait for each other at every layer: on two cores two suites at once take 38 s of CPU each, and 27 s
-    one after the other.
-    """
-    with FileLock(Path(tempfile.gettempdir()) / "completion-tests.lock"):
-        yield
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ def test_there_are_examples() -> None:
     assert {"docs/index.rst", "docs/tutorial.rst", "docs/howto/script.rst"} <= {program.name for program in PROGRAMS}
 
 
-@pytest.mark.usefixtures("turn_at_the_model")
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
 def test_each_example_runs(program: Program, tmp_path: Path) -> None:
     if sys.version_info < program.least_python:

@@ -18,7 +18,6 @@ def test_there_are_examples() -> None:
     assert len(PROGRAMS) >= 9
 
 
-@pytest.mark.usefixtures("turn_at_the_model")
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
 def test_each_example_runs(program: Program, tmp_path: Path) -> None:
     run = program.run(tmp_path)

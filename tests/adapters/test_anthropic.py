@@ -467,7 +467,7 @@ BRIEF = ChatRequest("Say hello.", max_tokens=6, temperature=0.0)
 
 
 @pytest.fixture
-def local(turn_at_the_model: None) -> AnthropicModel:
+def local() -> AnthropicModel:
     pytest.importorskip("xllamacpp")
     served = LocalModel()
     return AnthropicModel("any", base_url=served.base_url, api_key=served.api_key)

@@ -38,8 +38,6 @@ from completion.embedded.template import CHAT_TEMPLATE
 from completion.embedded.weights import weights_path
 from completion.testing import ProviderServer
 
-pytestmark = pytest.mark.usefixtures("turn_at_the_model")
-
 NO_DICE: Final[dict[str, Any]] = {"temperature": 0.0, "seed": 1}
 BRIEF = ChatRequest("Say hello.", max_tokens=8, **NO_DICE)
 

@@ -17,7 +17,6 @@ from completion.embedded.server import Server, serve
 from completion.embedded.weights import weights_path
 
 pytest.importorskip("xllamacpp")
-pytestmark = pytest.mark.usefixtures("turn_at_the_model")
 
 ROOT = Path(__file__).parents[2]
 PRELUDE = """
@@ -72,10 +71,12 @@ def chat(server: Server, **fields: object) -> requests.Response:
 
 
 def run(weights: Path, script: str, *, timeout_s: float = 90) -> subprocess.CompletedProcess[str]:
+    """With as many threads as anywhere: it is those that an exit and a fork have to do with."""
+    inherited = {name: value for name, value in os.environ.items() if name != "OMP_THREAD_LIMIT"}
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", PRELUDE + script, str(weights)],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**inherited, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=timeout_s,

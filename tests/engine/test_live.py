@@ -37,7 +37,6 @@ from tests.runs import check_history, end_of, results_in, texts
 
 pytest.importorskip("xllamacpp")
 pytest.importorskip("pydantic")
-pytestmark = pytest.mark.usefixtures("turn_at_the_model")
 
 LONG_S = 600  # for what ends by itself: a busy machine is no fault of the code
 NO_DICE: Final[dict[str, Any]] = {"temperature": 0.0, "seed": 1}

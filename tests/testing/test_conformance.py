@@ -106,7 +106,6 @@ def test_models_that_answer_by_themselves_keep_the_contract(factory: Callable[[]
     check_completion_model(factory)
 
 
-@pytest.mark.usefixtures("turn_at_the_model")
 def test_the_embedded_model_keeps_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conformance, "_CHECK_S", 60.0)  # on a busy machine four answers take longer than ten seconds
     check_completion_model(LocalModel, request=ChatRequest("Hi", max_tokens=8, temperature=0.0, seed=1))
