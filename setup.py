@@ -9,17 +9,17 @@ HERE = Path(__file__).parent
 found = re.search(r'__version__ = "(.+)"', (HERE / "completion" / "version.py").read_text(encoding="utf-8"))
 assert found, "completion/version.py has no __version__"
 
-LOCAL = ["xllamacpp>=2026.10", "filelock>=3.12", "platformdirs>=4"]
+LOCAL = ["xllamacpp>=2026.10.11549", "filelock>=3.12", "platformdirs>=4"]
 TOOLS = ["pydantic>=2.11", "docstring-parser>=0.16"]
 SPEED = ["msgspec>=0.19"]
-REDACTION = ["regex>=2024.4"]
+REDACTION = ["regex>=2024.4.16"]
 OTEL = ["opentelemetry-api>=1.30"]
 NOTEBOOK = ["ipykernel>=6.29"]
 # What the programs in examples/ are made of and served by.
 EXAMPLES = ["flask>=3", "django>=4.2", "gunicorn>=23", "uvicorn>=0.30", "markdown-it-py>=3"]
 UVLOOP = ["uvloop>=0.21; sys_platform != 'win32'"]
 TEST = [
-    *("pytest>=8", "hypothesis>=6.100", "coverage>=7.6", "trustme>=1.2", "docutils>=0.21"),
+    *("pytest>=8", "pytest-xdist>=3.6.1", "hypothesis>=6.100", "coverage>=7.6", "trustme>=1.2", "docutils>=0.21"),
     *("opentelemetry-sdk>=1.30", "opentelemetry-exporter-otlp-proto-http>=1.30"),
 ]
 
