@@ -12,7 +12,7 @@ assert found, "completion/version.py has no __version__"
 LOCAL = ["xllamacpp>=2026.10.11549", "filelock>=3.12", "platformdirs>=4"]
 TOOLS = ["pydantic>=2.11", "docstring-parser>=0.16"]
 SPEED = ["msgspec>=0.19"]
-REDACTION = ["regex>=2024.4.16"]
+REDACTION = ["regex>=2024.9.11"]
 OTEL = ["opentelemetry-api>=1.30"]
 NOTEBOOK = ["ipykernel>=6.29"]
 # What the programs in examples/ are made of and served by.
