@@ -125,6 +125,7 @@ class Endpoint:
                 for chunk in chunks:
                     yield chunk
                     body.chunk_given()
+                return
             except CompletionError as error:
                 if isinstance(error, ProviderError):
                     body.end_of_turn(WAIT_FOR_EOF_S)  # the body ends behind it: another try need not connect anew
@@ -134,7 +135,13 @@ class Endpoint:
                     clear_all(exc, exc.__context__)  # what was read may hold an echo of the key
                     raise
                 unread = MalformedStreamError(f"an event of the stream has an unknown shape ({exc!r})")
-                raise self._told(unread, body, model, began) from exc
+                unread.__cause__ = exc
+                clear_all(exc, exc.__context__)
+            # Raised outside of the except block: an exception that quotes the key must not be its context.
+            try:
+                raise self._told(unread, body, model, began)
+            finally:
+                del unread  # its traceback holds this frame
 
     def _told(self, error: CompletionError, body: Body, model: str, began: bool) -> CompletionError:
         """The error, with what only this place knows."""

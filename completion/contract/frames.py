@@ -28,12 +28,16 @@ def is_ours(frame: FrameType) -> bool:
     return frame.f_code.co_filename.startswith(_OUR_FILES)
 
 
-def clear_ours(exc: BaseException) -> None:
-    """Clear the local variables of our own frames, also in its causes and contexts. Running frames keep theirs."""
+def clear_ours(exc: BaseException, code: object = None) -> None:
+    """Clear the local variables of our own frames, also in its causes and contexts. Running frames keep theirs.
+
+    ``code``: a code object whose frames are cleared as well, whoever wrote it.
+    """
     for one in chain(exc):
         for frame, _ in traceback.walk_tb(one.__traceback__):
             # Clearing a generator that waits at a yield would close it. Those that `exc` itself left are over.
-            if is_ours(frame) and (one is exc or not frame.f_code.co_flags & inspect.CO_GENERATOR):
+            is_meant = is_ours(frame) or frame.f_code is code
+            if is_meant and (one is exc or not frame.f_code.co_flags & inspect.CO_GENERATOR):
                 _clear(frame)
 
 
@@ -68,7 +72,7 @@ def is_from_signal_handler(exc: BaseException) -> bool:
 
 
 def secretive(function: Callable[_P, _T]) -> Callable[_P, _T]:
-    """Let no exception leave the function with our frames' local variables: the arguments may hold a key."""
+    """Let no exception leave the function with its local variables or those of our frames: they may hold a key."""
 
     @functools.wraps(function)
     def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -76,7 +80,7 @@ def secretive(function: Callable[_P, _T]) -> Callable[_P, _T]:
             return function(*args, **kwargs)
         except BaseException as exc:
             del args, kwargs
-            clear_ours(exc)
+            clear_ours(exc, getattr(function, "__code__", None))  # it may be the constructor of another's adapter
             raise
 
     return wrapper
