@@ -7,10 +7,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import completion
+import completion.adapters
+import completion.wires
 
 ROOT = Path(completion.__file__).parent
 
@@ -193,5 +196,6 @@ def test_importing_the_library_imports_nothing_slow() -> None:
     assert run.stdout.strip() == "[]"
 
 
-def test_what_is_exported_is_there() -> None:
-    assert [name for name in completion.__all__ if not hasattr(completion, name)] == []
+@pytest.mark.parametrize("package", [completion, completion.adapters, completion.wires])
+def test_what_is_exported_is_there(package: ModuleType) -> None:
+    assert [name for name in package.__all__ if not hasattr(package, name)] == []

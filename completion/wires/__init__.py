@@ -1,1 +1,59 @@
-"""The wire formats of the providers: what is sent, and how the events are read. No I/O, no keys."""
+"""The wire formats of the providers: the JSON body of a request, and how the events of an answer are read.
+
+    ChatRequest -> lower -> JSON body    ...    bytes -> events -> TurnReader -> StreamChunk
+
+No I/O, no keys. This module has what an adapter for another wire is made of; ``docs/howto/provider.rst`` writes one.
+"""
+
+from completion.contract.request import system_text
+from completion.events import DONE, Events, ReadEvents
+from completion.events.ndjson import ndjson_events
+from completion.events.sse import sse_events
+from completion.wires import refusals
+from completion.wires.assembly import TurnReader, assembled
+from completion.wires.json_values import count, objects, provider_block, string, without_none
+from completion.wires.lowering import (
+    data_uri,
+    dropped_fields,
+    effort_word,
+    json_text,
+    portable_blocks,
+    result_text,
+    unsupported,
+)
+from completion.wires.tool_call import ToolCall
+from completion.wires.turn_end import TurnEnd
+from completion.wires.turn_order import TurnOrder
+from completion.wires.wire import Assemble, Lower, Lowered, OnEndOfTurn, Wire
+
+__all__ = [
+    "DONE",
+    "Assemble",
+    "Events",
+    "Lower",
+    "Lowered",
+    "OnEndOfTurn",
+    "ReadEvents",
+    "ToolCall",
+    "TurnEnd",
+    "TurnOrder",
+    "TurnReader",
+    "Wire",
+    "assembled",
+    "count",
+    "data_uri",
+    "dropped_fields",
+    "effort_word",
+    "json_text",
+    "ndjson_events",
+    "objects",
+    "portable_blocks",
+    "provider_block",
+    "refusals",
+    "result_text",
+    "sse_events",
+    "string",
+    "system_text",
+    "unsupported",
+    "without_none",
+]

@@ -17,6 +17,7 @@ from completion.contract.chunks import StreamChunk
 from completion.contract.errors import CompletionError, TransportError, TruncatedStreamError
 from completion.events import DONE, Events
 from completion.wires import refusals
+from completion.wires.turn_end import TurnEnd
 from completion.wires.turn_order import TurnOrder
 from completion.wires.wire import OnEndOfTurn
 
@@ -30,9 +31,13 @@ WAIT_FOR_EOF_S: Final = 0.5
 
 
 class TurnReader(ABC):
-    """Reads the events of one turn. Each wire has its own subclass."""
+    """Reads the events of one turn. Each wire has its own subclass, and each turn its own object.
 
-    truncated: ClassVar[str]
+    Args:
+        end: collects what TurnFinished says. None: a TurnEnd that knows no finish reasons.
+    """
+
+    truncated: ClassVar[str] = "the body ended before the end of the turn: the answer is not complete"
     """The message of the error for a body that ends before the end of the turn."""
 
     is_over = False
@@ -41,8 +46,16 @@ class TurnReader(ABC):
     wait_s: float = WAIT_FOR_USAGE_S
     """How long to wait for the rest of the body once the turn is over."""
 
-    def __init__(self) -> None:
+    def __init__(self, end: TurnEnd | None = None) -> None:
         self.order = TurnOrder()
+        """Puts chunks into the order that the contract promises."""
+        self.end = TurnEnd({}) if end is None else end
+        """Collects what the last chunk of the turn says."""
+
+    @classmethod
+    def assemble(cls, events: Events, on_end_of_turn: OnEndOfTurn) -> Iterator[StreamChunk]:
+        """The chunks of one turn, read by a new reader: the ``assemble`` of a Wire."""
+        return assembled(events, cls(), on_end_of_turn)
 
     @abstractmethod
     def take(self, name: str, data: dict[str, Any]) -> Iterable[StreamChunk]:
@@ -56,16 +69,18 @@ class TurnReader(ABC):
         """``[DONE]`` was read. It ends the turn only on wires that say so."""
 
     def expect_nothing(self) -> None:
-        """The last event of the turn was read: only the end of the body is still to come."""
+        """The last event of the turn was read: the turn is over, and only the end of the body is still to come."""
+        self.is_over = True
         self.wait_s = WAIT_FOR_EOF_S
 
     def unfinished(self) -> CompletionError:
         """The error for a body that ends before the end of the turn."""
         return TruncatedStreamError(self.truncated)
 
-    @abstractmethod
     def finish(self) -> Iterable[StreamChunk]:
         """The turn is over: close what is still open, and end with TurnFinished."""
+        yield from self.order.end()
+        yield self.end.turn_finished(self.order.calls_finished)
 
 
 def assembled(events: Events, turn: TurnReader, on_end_of_turn: OnEndOfTurn) -> Iterator[StreamChunk]:

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from completion.contract.errors import UnsupportedContentError
-from completion.contract.messages import Base64Source, ToolResultBlock
+from completion.contract.messages import (
+    Base64Source,
+    Block,
+    Message,
+    ProviderBlock,
+    ReasoningBlock,
+    RedactedReasoningBlock,
+    TextBlock,
+    ToolResultBlock,
+)
 from completion.contract.request import ChatRequest
 
 
@@ -43,6 +52,60 @@ def with_additional(body: dict[str, Any], request: ChatRequest) -> dict[str, Any
 def unsupported(field: str, why: str) -> UnsupportedContentError:
     """The error for a part of a request that the API does not support. Whoever lowers it adds the provider."""
     return UnsupportedContentError(f"{field} cannot be sent: {why}")
+
+
+# Leaving one of these out loses a preference. The answer still means the same.
+_PREFERENCES = ("temperature", "top_p", "top_k", "seed", "reasoning_effort")
+# Leaving one of these out would change the answer.
+_REQUIREMENTS = ("system_prompt", "tools", "stop_sequences", "response_format")
+
+
+def dropped_fields(request: ChatRequest, *, supported: Collection[str]) -> list[str]:
+    """The names of the fields that the request sets and this wire does not support: the second half of a Lowered.
+
+    ``supported``: the optional fields that ``lower`` reads, such as ``"tools"`` and ``"temperature"``. ``messages``,
+    ``max_tokens`` and ``additional_params`` need not be named.
+
+    Raises:
+        UnsupportedContentError: without the field the answer would be another: a system prompt, tools,
+            ``tool_choice``, ``parallel_tool_use=False``, stop sequences, ``response_format``.
+    """
+    for name in _REQUIREMENTS:
+        if getattr(request, name) and name not in supported:
+            raise unsupported(name, "this provider does not support it")
+    choice = request.tool_choice
+    if choice is not None and choice.kind != "auto" and request.tools and "tool_choice" not in supported:
+        raise unsupported(f"tool_choice={choice.kind!r}", "this provider does not support it")
+    if request.parallel_tool_use is False and request.tools and "parallel_tool_use" not in supported:
+        raise unsupported("parallel_tool_use=False", "this provider does not support it")
+    dropped = [name for name in _PREFERENCES if getattr(request, name) is not None and name not in supported]
+    if "cache_control" not in supported and cache_wishes(request):
+        dropped.append("cache_control")
+    return dropped
+
+
+def portable_blocks(message: Message) -> Iterator[Block]:
+    """The blocks of a message that mean the same to every provider.
+
+    Left out is what can only go back to the provider that made it: reasoning, and ProviderBlocks.
+    """
+    for block in message.blocks:
+        if not isinstance(block, ReasoningBlock | RedactedReasoningBlock | ProviderBlock):
+            yield block
+
+
+def result_text(block: ToolResultBlock) -> str:
+    """The text of a tool result, for wires that accept nothing else there.
+
+    Raises:
+        UnsupportedContentError: the result has a block that is not text.
+    """
+    texts = []
+    for inner in block.blocks:
+        if not isinstance(inner, TextBlock):
+            raise unsupported(f"{type(inner).__name__} in a ToolResultBlock", "a tool message holds text only")
+        texts.append(inner.text)
+    return "".join(texts)
 
 
 def effort_word(budget: int) -> str:

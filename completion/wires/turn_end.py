@@ -23,6 +23,8 @@ class TurnEnd:
         self.response_id: Any = None
         self.model: Any = None
         self.service_tier: Any = None
+        self.last_usage: Usage | None = None
+        """The usage that was read last."""
 
     def reason(self, calls_finished: int) -> FinishReason:
         """Why the model stopped. A turn with a finished tool call is never a plain end, whatever the word."""
@@ -34,7 +36,7 @@ class TurnEnd:
 
     def usage(self) -> Usage | None:
         """The tokens of the turn; None where the provider did not say."""
-        return None
+        return self.last_usage
 
     def turn_finished(self, calls_finished: int) -> TurnFinished:
         """The last chunk of the turn."""

@@ -29,7 +29,7 @@ from completion.contract.request import (
     system_text,
 )
 from completion.wires.json_values import without_none
-from completion.wires.lowering import cache_wishes, data_uri, effort_word, json_text, unsupported
+from completion.wires.lowering import cache_wishes, data_uri, effort_word, json_text, result_text, unsupported
 from completion.wires.openai_chat.dialect import OPENAI, ChatDialect
 from completion.wires.openai_chat.names import AUDIO_FORMATS, TOOL_CHOICES, WIRE
 from completion.wires.wire import Lowered
@@ -172,11 +172,7 @@ def _part(block: Block) -> Iterator[dict[str, Any]]:
 
 
 def _result_text(block: ToolResultBlock) -> str:
-    for inner in block.blocks:
-        if not isinstance(inner, TextBlock):
-            kind = type(inner).__name__
-            raise unsupported(f"{kind} in a ToolResultBlock", "a tool message holds text only")
-    text = "".join(inner.text for inner in block.blocks if isinstance(inner, TextBlock))
+    text = result_text(block)
     return f"Error: {text}" if block.is_error else text
 
 
