@@ -1156,8 +1156,8 @@ class AsksSomethingElse(AnthropicModel):
 
 class TakesAnotherKeyAlong(AnthropicModel):
     def __setstate__(self, state: dict[str, Any]) -> None:
-        client = AnthropicClient(api_key="sk-another", base_url=state["_client"].base_url)
-        self.__dict__.update(state, _client=client)
+        client = AnthropicClient(api_key="sk-another", base_url=state["client"].base_url)
+        self.__dict__.update(state, client=client)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from completion.contract.errors import Permanent, Transient
 from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest
 from completion.testing.conformance import streams, wires
-from completion.testing.conformance.answers import answers_of
+from completion.testing.conformance.answers import ErrorEvent, answers_of
 from completion.testing.conformance.subject import Aside, Subject
 from completion.testing.replies import Reply
 
@@ -104,6 +104,7 @@ def check_completion_model(
     factory: Callable[..., CompletionModel],
     *,
     answer: Reply | str | bytes | Iterable[bytes] | None = None,
+    error: ErrorEvent | None = None,
     request: ChatRequest = ChatRequest("Hi"),  # noqa: B008  immutable
 ) -> None:
     """Raise an AssertionError that lists every promise which the factory's models break; else return None.
@@ -113,7 +114,10 @@ def check_completion_model(
             answer by themselves as often as they are asked. With ``answer`` it gets ``base_url`` and ``api_key`` by
             name, those of the two that it takes; a factory whose only parameter has another name gets the URL.
         answer: a good answer in the adapter's own wire: a Reply, the bytes of its body, or of each event of it. Or the
-            name of a wire for which the kit has one: ``"openai-chat"``, ``"anthropic"``.
+            name of a wire for which the kit has one: ``"openai-chat"``, ``"anthropic"``. Bytes are server-sent events,
+            or newline-delimited JSON if they begin with ``{``.
+        error: for an answer in the adapter's own wire: makes the bytes of an error event with the given message, as
+            the provider sends it inside a 200. None: errors inside a 200 are not checked.
         request: what the models are asked.
 
     Without ``answer`` nobody sees how a model bears a bad server: its refusals, cut bodies, errors in a 200 and stalls;
@@ -122,10 +126,13 @@ def check_completion_model(
 
     Raises:
         AssertionError: a line for each broken promise, with what was seen.
-        TypeError: the factory is none; or with ``answer`` it takes no URL, or without it cannot do without one.
+        TypeError: the factory is none; or with ``answer`` it takes no URL, or without it cannot do without one; or
+            ``error`` is not a function, or is given without an answer of one's own.
         ValueError: ``answer`` is an unknown name, or empty.
     """
-    subject = Subject(factory, None if answer is None else answers_of(answer), request)
+    if answer is None and error is not None:
+        raise TypeError("error= is for answers of your own: give answer= as well")
+    subject = Subject(factory, None if answer is None else answers_of(answer, error), request)
     promises = {**PROMISES, **(PROMISES_OF_THE_WIRE if subject.has_server else {})}
     seen = {ANSWERS: _seen(streams.answers, subject, _CHECK_S if subject.has_server else _FIRST_ANSWER_S)}
     if not seen[ANSWERS]:

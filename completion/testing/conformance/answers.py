@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from completion.contract.chunks import (
@@ -22,9 +22,14 @@ from completion.contract.chunks import (
 from completion.testing.replies import Framing, Piece, Reply, _Send, event
 
 EVENT_STREAM = "text/event-stream"
+NDJSON = "application/x-ndjson"
 
 # What a Reply says of its body by itself.
 _OF_FRAMING = ("content-type", "transfer-encoding", "content-length", "connection")
+
+
+ErrorEvent = Callable[[str], bytes]
+"""Makes an error event with this message, as the provider sends it inside a 200."""
 
 
 @dataclass(frozen=True)
@@ -34,18 +39,23 @@ class Answer:
     events: tuple[bytes, ...]
     content_type: str | None = EVENT_STREAM
     headers: Mapping[str, str] = field(default_factory=dict)
-    # Of the wires that the kit knows:
+    # Known for the kit's own wires only, but for the error event, which an author can give:
     says: tuple[tuple[object, ...], ...] | None = None
     """What it says, in the terms of ``said``."""
     usage: Usage | None = None
     end: int | None = None
     """The number of the event that ends the turn."""
-    error: bytes | None = None
-    """An error event of this wire."""
+    error: ErrorEvent | None = None
+    """Makes an error event of this wire."""
 
     @property
-    def is_event_stream(self) -> bool:
-        return EVENT_STREAM in (self.content_type or "").lower()
+    def names_its_stream(self) -> bool:
+        """The Content-Type says that the body is a stream of events."""
+        return _is_sse(self.content_type) or _is_ndjson(self.content_type)
+
+    def event(self, text: str) -> bytes:
+        """The text as one event, framed as this wire frames its events."""
+        return f"{text}\n".encode() if _is_ndjson(self.content_type) else event(text)
 
     def whole(
         self, *, split: int | None = None, framing: Framing = "chunked", before_headers: Iterable[Piece] = ()
@@ -69,13 +79,18 @@ Answers = Callable[[str], Answer]
 """An answer that says the given word. An author's own says the same, whatever the word."""
 
 
-def answers_of(given: Reply | str | bytes | Iterable[bytes]) -> Answers:
-    """What ``answer=`` means.
+def answers_of(given: Reply | str | bytes | Iterable[bytes], error: ErrorEvent | None = None) -> Answers:
+    """What ``answer=`` and ``error=`` mean.
 
     Raises:
+        TypeError: ``error`` is not a function, or the answer is the kit's own.
         ValueError: a name of a wire that the kit does not know, or an answer without events.
     """
+    if error is not None and not callable(error):
+        raise TypeError(f"error= takes a function from a message to the bytes of an event, got {type(error).__name__}")
     if isinstance(given, str):
+        if error is not None:
+            raise TypeError(f"error= is for answers of your own; the kit knows the errors of {given!r}")
         if given not in KNOWN_WIRES:
             known = ", ".join(map(repr, sorted(KNOWN_WIRES)))
             raise ValueError(f"answer={given!r}: the kit knows {known} by name; give other answers as a Reply or bytes")
@@ -88,6 +103,10 @@ def answers_of(given: Reply | str | bytes | Iterable[bytes]) -> Answers:
         answer = Answer(tuple(given))
     if not answer.events:
         raise ValueError("answer: there is nothing in it")
+    if answer.content_type == EVENT_STREAM and answer.events[0].lstrip()[:1] in (b"{", b"["):
+        answer = replace(answer, events=_lines(b"".join(answer.events)), content_type=NDJSON)
+    if error is not None:
+        answer = replace(answer, error=error)
     return lambda word: answer
 
 
@@ -101,9 +120,12 @@ def _of_reply(reply: Reply) -> Answer:
     is_chunked = "chunked" in lower.get("transfer-encoding", "")
     parts = [part for framed, size in sent if size for part in (_chunks(framed) if is_chunked else [framed])]
     content_type = lower.get("content-type")
-    is_sse = EVENT_STREAM in (content_type or "").lower()
+    if _is_sse(content_type):
+        parts = list(_events(b"".join(parts)))
+    elif _is_ndjson(content_type):
+        parts = list(_lines(b"".join(parts)))
     return Answer(
-        _events(b"".join(parts)) if is_sse else tuple(parts),
+        tuple(parts),
         content_type,
         {name: value for name, value in headers.items() if name.lower() not in _OF_FRAMING},
     )
@@ -119,6 +141,19 @@ def _chunks(framed: bytes) -> Iterable[bytes]:
 def _events(body: bytes) -> tuple[bytes, ...]:
     """The events of a body of server-sent events, each with the blank line that ends it."""
     return tuple(re.findall(rb".+?(?:\r?\n\r?\n|\Z)", body, re.DOTALL))
+
+
+def _lines(body: bytes) -> tuple[bytes, ...]:
+    """The events of a body of newline-delimited JSON, each with its line end."""
+    return tuple(line for line in body.splitlines(keepends=True) if line.strip())
+
+
+def _is_sse(content_type: str | None) -> bool:
+    return EVENT_STREAM in (content_type or "").lower()
+
+
+def _is_ndjson(content_type: str | None) -> bool:
+    return any(word in (content_type or "").lower() for word in ("ndjson", "jsonl", "json-lines"))
 
 
 def broken(event_: bytes) -> bytes | None:
@@ -152,7 +187,7 @@ def said(chunks: Iterable[StreamChunk]) -> list[tuple[object, ...]]:
     return parts
 
 
-def _answer(word: str, events: tuple[bytes, ...], end: int, error: bytes) -> Answer:
+def _answer(word: str, events: tuple[bytes, ...], end: int, error: ErrorEvent) -> Answer:
     """Both wires say the same."""
     call = (ToolCallFinished.type, "get_weather", {"city": "Köln"})
     says = ((TextDelta.type, f"Grüße 🙂 {word}"), call, (TurnFinished.type, str(FinishReason.TOOL_USE)))
@@ -187,8 +222,11 @@ def _openai_chat(word: str) -> Answer:
         event({**of_all, "choices": [], "usage": usage}),
         event("[DONE]"),
     )
-    error = {"error": {"message": "The server is overloaded", "type": "server_error", "code": 503}}
-    return _answer(word, events, 6, event(error))
+
+    def error(message: str) -> bytes:
+        return event({"error": {"message": message, "type": "server_error", "code": 503}})
+
+    return _answer(word, events, 6, error)
 
 
 def _anthropic(word: str) -> Answer:
@@ -224,7 +262,11 @@ def _anthropic(word: str) -> Answer:
         named("message_delta", delta={"stop_reason": "tool_use", "stop_sequence": None}, usage={"output_tokens": 9}),
         named("message_stop"),
     )
-    return _answer(word, events, 9, named("error", error={"type": "overloaded_error", "message": "Overloaded"}))
+
+    def error(message: str) -> bytes:
+        return named("error", error={"type": "overloaded_error", "message": message})
+
+    return _answer(word, events, 9, error)
 
 
 KNOWN_WIRES: Mapping[str, Answers] = {"anthropic": _anthropic, "openai-chat": _openai_chat}

@@ -19,7 +19,7 @@ from completion.contract.model import CompletionModel
 from completion.contract.stream import ChatStream
 from completion.testing.conformance.answers import broken, said
 from completion.testing.conformance.subject import Aside, Stream, Subject, attempted, drained
-from completion.testing.replies import Cut, Framing, Piece, Reply, Stall, WaitFor, event
+from completion.testing.replies import Cut, Framing, Piece, Reply, Stall, WaitFor
 from completion.testing.server import ProviderServer
 
 RETRY_AFTER_S = 1.0
@@ -183,8 +183,10 @@ def keeps_its_key_out_of_errors(subject: Subject) -> Iterator[str]:
         "a 200 with HTML": Reply.text(f"<html>{echo}</html>", "text/html"),
         "a cut body": answer.begun(subject.events_to_first_chunk, Cut()),
     }
-    if answer.is_event_stream:
-        replies["a bad event"] = answer.begun(subject.events_to_first_chunk, event(f'{{"{echo}'))
+    if answer.names_its_stream:
+        replies["a bad event"] = answer.begun(subject.events_to_first_chunk, answer.event(f'{{"{echo}'))
+    if answer.error is not None:
+        replies["an error event"] = answer.begun(subject.events_to_first_chunk, answer.error(echo))
     for what, reply in replies.items():
         with subject.serving(always=reply) as (_, model):
             _, error = _attempted_call(subject, model)
@@ -349,7 +351,7 @@ def _faults_of_cuts(subject: Subject, *then: Piece) -> Iterator[str]:
                 stream = subject.open(model)
             except Exception as error:
                 # Where the type says nothing, the first bytes may tell at the call whether it is a stream at all.
-                if events or answer.is_event_stream:
+                if events or answer.names_its_stream:
                     yield f"{where} it was the call that raised {error!r}, and not next()"
                 continue
             chunks, raised = attempted(stream)
@@ -373,14 +375,15 @@ def raises_for_bad_events(subject: Subject) -> Iterator[str]:
 
 
 def raises_for_errors_in_band(subject: Subject) -> Iterator[str]:
-    """Of the wires that the kit knows: an author's own may say it otherwise."""
+    """Checked where the kit knows the wire, or the author gave ``error=``."""
     if subject.answer.error is not None:
+        error_event = subject.answer.error("The server is overloaded")
         for number in range(len(subject.answer.events)):
-            reply = subject.answer.begun(number, subject.answer.error)
+            reply = subject.answer.begun(number, error_event)
             with subject.serving(always=reply) as (_, model):
                 chunks, error = _attempted_call(subject, model)
                 if error is None:
-                    yield f"after {number} events came {subject.answer.error!r}, and the stream said {said(chunks)}"
+                    yield f"after {number} events came {error_event!r}, and the stream said {said(chunks)}"
 
 
 def is_over_after_an_error(subject: Subject) -> Iterator[str]:
