@@ -1,10 +1,13 @@
 """The Python in our documents: found where it stands, run as it stands.
 
-In README.rst each block is a program. In docs/ the blocks of a page are one, read from the top, but for two kinds:
+In README.rst each block is a program. In docs/ the blocks of a page are one, read from the top, but for three kinds:
 
     .. code-block:: python
         :class: alone               a program of its own
         :class: not-run             it needs an account, or a server that no test has
+        :caption: name.py           a part of a file of this name, which the program can import
+
+``python -m tests.documents PAGE FOLDER`` writes the files and the program of a page, for type checkers.
 """
 
 from __future__ import annotations
@@ -13,8 +16,8 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -22,6 +25,7 @@ README = ROOT / "README.rst"
 DOCS = ROOT / "docs"
 
 _DIRECTIVE = re.compile(r"( *)\.\. code-block:: (\w+)\s*$")
+_OPTION = re.compile(r" *:(class|caption): *(.*\S)\s*$")
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Block:
     line: int
     kind: str
     lines: tuple[str, ...]
+    file: str = ""
 
     @property
     def source(self) -> str:
@@ -54,10 +59,11 @@ def _block(page: Path, lines: list[str], number: int, margin: int) -> Block:
     while end < len(lines) and (not lines[end].strip() or len(lines[end]) - len(lines[end].lstrip()) > margin):
         end += 1
     body = lines[number + 1 : end]
-    option = next((line.split(":class:")[1].strip() for line in body if line.strip().startswith(":class:")), "")
-    code = ["" if line.strip().startswith(":class:") else line for line in body]
+    options = {found[1]: found[2] for line in body if (found := _OPTION.match(line))}
+    code = ["" if _OPTION.match(line) else line for line in body]
     indent = min(len(line) - len(line.lstrip()) for line in code if line.strip())
-    return Block(page, number + 1, option, ("",) * number + tuple(line[indent:] for line in code))
+    lines_ = ("",) * number + tuple(line[indent:] for line in code)
+    return Block(page, number + 1, options.get("class", ""), lines_, options.get("caption", ""))
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,8 @@ class Program:
 
     name: str
     source: str
+    files: Mapping[str, str] = field(default_factory=dict)
+    """The files that it can import from: their names and what is in them."""
 
     @property
     def packages(self) -> set[str]:
@@ -76,18 +84,25 @@ class Program:
                 names |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 names.add(str(node.module).partition(".")[0])
-        return names - set(sys.stdlib_module_names) - {"completion", "__future__"}
+        own = {Path(file).stem for file in self.files}
+        return names - set(sys.stdlib_module_names) - {"completion", "__future__"} - own
 
     @property
     def least_python(self) -> tuple[int, int]:
-        return (3, 11) if re.search(r"asyncio\.(TaskGroup|timeout)\b", self.source) else (3, 10)
+        sources = "\n".join([self.source, *self.files.values()])
+        return (3, 11) if re.search(r"asyncio\.(TaskGroup|timeout)\b|\bUnpack\b", sources) else (3, 10)
+
+    def write(self, folder: Path) -> Path:
+        """Write it and its files; returns its own path."""
+        for file, source in self.files.items():
+            (folder / file).write_text(source, encoding="utf-8")
+        path = (folder / re.sub(r"\W+", "_", self.name)).with_suffix(".py")
+        path.write_text(self.source, encoding="utf-8")
+        return path
 
     def run(self, folder: Path) -> subprocess.CompletedProcess[str]:
         """In a process of its own, with warnings as errors."""
-        path = folder / re.sub(r"\W+", "_", self.name)
-        path = path.with_suffix(".py")
-        path.write_text(self.source, encoding="utf-8")
-        command = [sys.executable, "-W", "error", str(path)]
+        command = [sys.executable, "-W", "error", str(self.write(folder))]
         return subprocess.run(command, cwd=folder, capture_output=True, timeout=120, text=True)
 
 
@@ -105,14 +120,28 @@ def _programs(page: Path) -> Iterator[Program]:
     for block in found:
         if block.kind == "alone":
             yield Program(f"{name}:{block.line}", block.source)
-    together = [block for block in found if not block.kind]
+    together = [block for block in found if not block.kind and not block.file]
     if together:
-        # Each block is as long as all before it together, and begins where they end.
-        lines: list[str] = []
-        for block in together:
-            lines += block.lines[len(lines) :]
-        yield Program(name, "\n".join(["", *lines]))
+        files = {block.file: _joined([b for b in found if b.file == block.file]) for block in found if block.file}
+        yield Program(name, _joined(together), files)
+
+
+def _joined(together: Sequence[Block]) -> str:
+    """Each block is as long as all before it together, and begins where they end."""
+    lines: list[str] = []
+    for block in together:
+        lines += block.lines[len(lines) :]
+    return "\n".join(["", *lines])
+
+
+def program_of(page: Path) -> Program:
+    """What the blocks of a page make together."""
+    return next(program for program in _programs(page) if program.name == page.relative_to(ROOT).as_posix())
 
 
 def blocks_not_run() -> list[Block]:
     return [block for page in sorted(DOCS.rglob("*.rst")) for block in blocks(page) if block.kind == "not-run"]
+
+
+if __name__ == "__main__":
+    program_of(Path(sys.argv[1]).resolve()).write(Path(sys.argv[2]))
