@@ -19,3 +19,9 @@ def require_seconds(given: object, name: str) -> None:
     is_number = isinstance(given, int | float) and not isinstance(given, bool)
     if given is not None and not (is_number and given > 0):  # type: ignore[operator]
         raise ValueError(f"{name} must be a positive number of seconds, got {given!r}")
+
+
+def require_whole_number(given: object, name: str) -> None:
+    """Raise ValueError unless ``given`` is an int of 1 or more. A bool is not a number here."""
+    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
+        raise ValueError(f"{name} must be a whole number of 1 or more, got {given!r}")

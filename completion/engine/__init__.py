@@ -1,10 +1,10 @@
-"""Runs: a model, the tools that it asks for, and middleware that looks on.
+"""Runs: turns of a model, the tools that it calls, and middleware that observes and changes a run.
 
 for chunk in run_chat(model, request, tools=[weather]): ...
 
-run (the loop) -> calls (the calls of a turn) -> tools (a function and what the model is told of it) -> schema
-middleware (what looks on), guards (such that ship), bounds (what ends a run before its time)
-conversation (a history that is kept between runs)
+run (the loop) -> calls (the tool calls of a turn) -> tools (a function and its definition) -> schema, results
+middleware (the hooks), guards and redaction (middleware that is included), bounds (the limits of a run)
+conversation (a history between runs) -> compaction (keeps it short enough) -> history, size
 """
 
 from completion.engine.bounds import RunConfig

@@ -1,6 +1,6 @@
-"""What ends a run before its model is done: a bound that was reached, ``cancel()``, or a word of middleware or a tool.
+"""What ends a run early: a limit of its config, ``cancel()``, or AbortRun from middleware or a tool.
 
-any thread: end(kind, message) -> the token is cancelled -> whatever the run is blocked in ends -> Abort
+any thread: end(kind, message) -> the token is cancelled -> the call that blocks the run ends -> Abort
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from completion.contract.cancel import CancelToken
-from completion.contract.checks import require_seconds
+from completion.contract.checks import require_seconds, require_whole_number
 from completion.contract.errors import CompletionError, StreamCancelledError
 from completion.contract.run import Abort, AbortKind
 from completion.engine.middleware import AbortRun
@@ -21,15 +21,15 @@ _CANCELLED = Abort("cancelled", "the run was cancelled")
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """The bounds of a run; where one is reached, the run is aborted and its history stays valid.
+    """The limits of a run. When one is reached, the run is aborted and its history stays valid.
 
-    ``max_iterations``: turns of the model. The calls of the last one are not run: nobody would read the results.
-    ``max_tokens``: input and output of all turns together, and of what tools report; looked at where another turn
-    would follow. ``timeout``: seconds for the whole run, from the call of ``run_chat`` on. ``parallel_tools``: calls
-    of one turn that run at the same time.
+    ``max_iterations``: turns of the model. The tool calls of the last turn are not run, because no turn would read the
+    results. ``max_tokens``: input and output tokens of all turns, and the tokens that tools report; checked before each
+    further turn. ``timeout``: seconds for the whole run, starting with the call of ``run_chat``. ``parallel_tools``:
+    how many tool calls of one turn run at the same time.
 
     Raises:
-        ValueError: a number that makes no sense.
+        ValueError: a number is out of range.
     """
 
     max_iterations: int = 25
@@ -38,36 +38,34 @@ class RunConfig:
     parallel_tools: int = 4
 
     def __post_init__(self) -> None:
-        for name in ("max_iterations", "max_tokens", "parallel_tools"):
-            number = getattr(self, name)
-            if number is None and name == "max_tokens":
-                continue
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise ValueError(f"RunConfig.{name} must be a whole number from 1 on, got {number!r}")
+        require_whole_number(self.max_iterations, "RunConfig.max_iterations")
+        if self.max_tokens is not None:
+            require_whole_number(self.max_tokens, "RunConfig.max_tokens")
         require_seconds(self.timeout, "RunConfig.timeout")
+        require_whole_number(self.parallel_tools, "RunConfig.parallel_tools")
 
 
 class Ending:
-    """Whether a run is to end, and why; the first reason counts.
+    """Whether a run must end, and why. Only the first reason counts.
 
-    Its token is cancelled with the one that the caller is inside of. No method takes a lock: a finalizer or a signal
-    handler may call each.
+    Its token is cancelled together with the token that was active when the run began. No method takes a lock: a
+    finalizer or a signal handler may call each of them.
     """
 
     def __init__(self) -> None:
-        self.token, self._untie = CancelToken.bound()
-        self._aborts: list[Abort] = []  # several threads may add at the same time
-        self._is_over = CancelToken()
+        self.token, self._unbind = CancelToken.bound()
+        self._aborts: list[Abort] = []  # several threads may append at the same time
+        self._is_over = CancelToken()  # wakes the timeout thread
 
     @property
     def abort(self) -> Abort | None:
-        """Why the run is to end, None where it is not."""
-        if self.token.cancelled and not self._aborts:  # from further out
+        """Why the run must end; None if it need not."""
+        if self.token.cancelled and not self._aborts:  # by the caller's token: ``end`` was not called
             self._aborts.append(_CANCELLED)
         return self._aborts[0] if self._aborts else None
 
     def end(self, kind: AbortKind, message: str) -> None:
-        """End the run, from any thread."""
+        """Abort the run, from any thread."""
         self._aborts.append(Abort(kind, message))
         self.token.cancel()
 
@@ -75,26 +73,27 @@ class Ending:
         self.end(_CANCELLED.kind, _CANCELLED.message)
 
     def end_after(self, seconds: float) -> None:
-        """End it when the time is over, from a thread of its own that ends with the run."""
-        start_thread("completion-timeout", self._watch, seconds)
+        """Start a thread that aborts the run after these seconds. The thread ends with the run."""
+        start_thread("completion-timeout", self._abort_after, seconds)
 
-    def _watch(self, seconds: float) -> None:
+    def _abort_after(self, seconds: float) -> None:
         with suppress(StreamCancelledError):
             self._is_over.sleep(seconds)
             self.end("timeout", f"the run took longer than RunConfig.timeout={seconds:g} s")
 
     @contextmanager
-    def noted(self) -> Iterator[None]:
-        """What ends the run well ends this block: AbortRun, and what a model raises because it was cancelled."""
+    def catching_aborts(self) -> Iterator[None]:
+        """Turn AbortRun into an abort of the run, and drop the errors that a model raises because it was cancelled."""
         try:
             yield
-        except AbortRun as stop:
-            self.end("middleware", str(stop))
+        except AbortRun as exc:
+            self.end("middleware", str(exc))
         except CompletionError:
+            # Any error of a cancelled model: a closed connection may look like a TransportError.
             if not self.token.cancelled:
                 raise
 
     def release(self) -> None:
-        """The run is over."""
+        """The run is over: end the timeout thread, and unbind the token."""
         self._is_over.cancel()
-        self._untie()
+        self._unbind()

@@ -1,8 +1,8 @@
-"""The calls of one turn: decided on in the model's order, run side by side in threads, answered in the model's order.
+"""The tool calls of one turn: checked in the model's order, run in parallel threads, answered in the model's order.
 
     ToolCallFinished -> before_tool -> thread: tool.run -> after_tool -> ToolResultBlock
 
-Whatever goes wrong with a call becomes a result for the model to read, which says what to mend.
+Every error of a call becomes an error result, which tells the model how to correct the call.
 """
 
 from __future__ import annotations
@@ -27,160 +27,168 @@ from completion.offload.threads import Threads
 log = logging.getLogger(__name__)
 
 MALFORMED_ARGUMENTS = "__malformed_arguments__"
-"""The one argument of a call in the history whose arguments were no JSON object: their text, as it came."""
+"""In the history, the only argument of a malformed call: its value is the text of the arguments as it arrived."""
 
 Call = ToolCallFinished | ToolCallMalformed
 
 
 def block_of(call: Call) -> ToolCallBlock:
-    """The call as the history keeps it. Its answer stands beside it, so it must be there, malformed or not."""
+    """The call for the history. A malformed call is included too, because its result needs a call to refer to."""
     if isinstance(call, ToolCallMalformed):
         return ToolCallBlock(call.call_id, call.name, {MALFORMED_ARGUMENTS: call.raw})
     return ToolCallBlock(call.call_id, call.name, call.args, call.signature)
 
 
-def distinct(calls: Sequence[Call]) -> list[Call]:
-    """The calls of a turn with an id each. A model that gives one id to two breaks the contract; a history with two
-    results for it would be refused for ever."""
-    known: dict[str, Call] = {}
+def with_distinct_ids(calls: Sequence[Call]) -> list[Call]:
+    """The calls, with a new id for each call whose id was used before.
+
+    A model that uses an id twice breaks the contract. But providers refuse a history with two results for one id, and
+    the conversation could never continue.
+    """
+    by_id: dict[str, Call] = {}
     for call in calls:
         call_id, n = call.call_id, 1
-        while call_id in known:
+        while call_id in by_id:
             n += 1
             call_id = f"{call.call_id}_{n}"
-        known[call_id] = call if n == 1 else replace(call, call_id=call_id)
-    return list(known.values())
+        by_id[call_id] = call if n == 1 else replace(call, call_id=call_id)
+    return list(by_id.values())
 
 
 class Calls:
-    """Answers the calls of a run.
+    """Answers the tool calls of a run.
 
     Args:
-        run: whose calls.
-        hooks: of the middleware.
-        ending: an abort ends the waiting for all calls.
-        parallel: so many calls of a turn at a time. One that does not end when its time is over keeps its thread, and
-            its place goes to another.
-        spend: told what each tool has reported, once.
+        run: the run.
+        hooks: of its middleware.
+        ending: an abort ends the wait for all tools.
+        parallel: how many calls of a turn run at the same time. A tool that is still running after its timeout keeps
+            its thread, and another call may run in its place.
+        add_usage: called once per call with the tokens that its tool reported.
     """
 
     def __init__(
-        self, run: RunInfo, hooks: Hooks, ending: Ending, parallel: int, spend: Callable[[Usage], None]
+        self, run: RunInfo, hooks: Hooks, ending: Ending, parallel: int, add_usage: Callable[[Usage], None]
     ) -> None:
         self._run = run
         self._hooks = hooks
         self._ending = ending
         self._parallel = parallel
-        self._spend = spend
+        self._add_usage = add_usage
 
     def answers(
         self, turn: Turn, calls: Sequence[Call], offered: Sequence[str]
     ) -> Generator[ToolResultBlock, None, None]:
-        """A result for each call, in the order of the calls, as soon as it and those before it are there; at once for
-        all that are left when the run is aborted. Closing it tells the tools to stop.
+        """A result for each call, in the order of the calls, as soon as it is known.
+
+        When the run is aborted, all remaining results follow at once. Closing the generator cancels the tools.
 
         Args:
-            turn: that they are of.
-            calls: each with an id of its own.
+            turn: the turn that made the calls.
+            calls: each has a different id.
             offered: the names of the tools that the model may call.
         """
-        bell: SimpleQueue[None] = SimpleQueue()
-        tasks = [_Task(call, self._run, self._ending, bell) for call in calls]
+        wakeups: SimpleQueue[None] = SimpleQueue()
+        tasks = [_Task(call, self._run, self._ending, wakeups) for call in calls]
         for call, task in zip(calls, tasks, strict=True):
             if isinstance(call, ToolCallMalformed):
-                task.fail(_to_mend(call, turn))
+                task.fail(_how_to_correct(call, turn))
         threads = Threads(self._parallel)
-        forget = self._ending.token.on_cancel(lambda: bell.put(None))
+        remove_callback = self._ending.token.on_cancel(lambda: wakeups.put(None))
         try:
-            with self._ending.noted():
+            with self._ending.catching_aborts():
                 for task in tasks:
-                    self._decide(task, offered)
+                    self._choose_tool(task, offered)
             for task in tasks:
                 if task.tool is not None and self._ending.abort is None:
+                    # The reader's context variables: a tool sees its user, its tracing span, its tokens.
                     threads.submit(copy_context().run, task.run)
             for task in tasks:
                 while task.result is None and self._ending.abort is None:
-                    _wait(tasks, bell, threads)
-                yield self._passed(task)
+                    _wait(tasks, wakeups, threads)
+                yield self._final_result(task)
         finally:
-            forget()
+            remove_callback()
             for task in tasks:
                 task.stop()
-                if not task.is_passed:
-                    self._spend(task.context.usage)
+                if not task.has_counted_usage:
+                    self._add_usage(task.context.usage)
 
-    def _decide(self, task: _Task, offered: Sequence[str]) -> None:
-        """Whether the call is made, and how: ``task.tool`` is set, or its result."""
+    def _choose_tool(self, task: _Task, offered: Sequence[str]) -> None:
+        """Ask the middleware about the call; then set ``task.tool``, or a result if the call must not be made."""
         if self._ending.abort is not None or task.result is not None:
             return
         for hook in self._hooks["before_tool"]:
-            decided = returned(hook(self._run, task.call), (ToolCallBlock, Refusal), hook)
-            if isinstance(decided, Refusal):
-                task.fail(decided.reason)
+            decision = returned(hook(self._run, task.call), (ToolCallBlock, Refusal), hook)
+            if isinstance(decision, Refusal):
+                task.fail(decision.reason)
                 return
-            task.call = decided
+            task.call = decision
         task.tool = self._run.tools.get(task.call.name)
         if task.tool is None:
             task.fail(f"There is no tool {task.call.name!r}. The tools are: {', '.join(offered) or 'none'}.")
 
-    def _passed(self, task: _Task) -> ToolResultBlock:
-        """The result, once the middleware has seen it. Where that aborts the run, the result is not for the model."""
-        task.is_passed = True
-        self._spend(task.context.usage)
-        is_given_up = task.result is None
-        if is_given_up:
-            task.give_up()
+    def _final_result(self, task: _Task) -> ToolResultBlock:
+        """The result after the middleware has seen it.
+
+        If a hook aborts the run, the model gets an explanation in place of the result.
+        """
+        task.has_counted_usage = True
+        self._add_usage(task.context.usage)
+        has_no_result = task.result is None
+        if has_no_result:
+            task.explain_abort()
         result = task.result
         assert result is not None
-        told = None
-        with self._ending.noted():
+        final = None
+        with self._ending.catching_aborts():
             for hook in self._hooks["after_tool"]:
                 result = returned(hook(self._run, task.call, result), ToolResultBlock, hook)
-            told = result
-        if told is None:
-            if not is_given_up:
-                task.give_up()
-            told = task.result
-            assert told is not None
-        return told if told.call_id == task.call_id else replace(told, call_id=task.call_id)
+            final = result
+        if final is None:  # a hook raised AbortRun
+            if not has_no_result:
+                task.explain_abort()
+            final = task.result
+            assert final is not None
+        return final if final.call_id == task.call_id else replace(final, call_id=task.call_id)
 
 
 class _Task:
-    """One call on its way. ``result`` is set once, by whoever is first: its thread, or who waits for it."""
+    """One tool call. ``result`` is set once: by its worker thread, or by the reader when it stops waiting."""
 
-    def __init__(self, call: Call, run: RunInfo, ending: Ending, bell: SimpleQueue[None]) -> None:
+    def __init__(self, call: Call, run: RunInfo, ending: Ending, wakeups: SimpleQueue[None]) -> None:
         self.call_id = call.call_id
         self.call = block_of(call)
         self.context = ToolContext(run.run_id, run.step_id, call.call_id, CancelToken())
         self.tool: Tool | None = None
         self.result: ToolResultBlock | None = None
-        self.ends_at: float | None = None
-        self.is_passed = False
-        self._decided: dict[str, str] = {}
+        self.deadline: float | None = None
+        self.has_counted_usage = False
+        self._claims: dict[str, str] = {}
         self._ending = ending
-        self._bell = bell
-        self._untie = ending.token.on_cancel(self.context.token.cancel)
-        self._last_words: str | None = None
+        self._wakeups = wakeups
+        self._unbind = ending.token.on_cancel(self.context.token.cancel)
+        self._abort_message: str | None = None  # if the tool itself raised AbortRun
 
     def run(self) -> None:
-        """In a thread of its own."""
+        """Run the tool. Called in a worker thread."""
         tool = self.tool
         assert tool is not None
-        if self._ending.abort is not None or self.context.token.cancelled or self._fate("begun") != "begun":
+        if self._ending.abort is not None or self.context.token.cancelled or self._claim("started") != "started":
             return
         if tool.timeout is not None:
-            self.ends_at = time.monotonic() + tool.timeout
-            self._bell.put(None)  # there is one more clock to look at
+            self.deadline = time.monotonic() + tool.timeout
+            self._wakeups.put(None)  # the reader must wait for this deadline too
         try:
-            with self.context.token:  # what the tool asks of a model is cancelled with it
+            with self.context.token:  # a model that the tool calls is cancelled together with the tool
                 self.settle(tool.run(self.call.args, self.context))
-        except AbortRun as stop:
-            self._last_words = str(stop)
-            self._ending.end("tool", str(stop))
+        except AbortRun as exc:
+            self._abort_message = str(exc)
+            self._ending.end("tool", str(exc))
         except ToolError as error:
             self.fail(str(error))
         except BaseException as error:
-            if not self.context.token.cancelled:  # else it stopped because it was told to
+            if not self.context.token.cancelled:  # an error after the cancel is how the tool stops
                 log.warning("the tool %s failed", self.call.name, exc_info=error)
             self.fail(f"{type(error).__name__}: {error}")
 
@@ -188,49 +196,52 @@ class _Task:
         self.settle((TextBlock(message or "The call failed."),), is_error=True)
 
     def settle(self, blocks: tuple[Block, ...], *, is_error: bool = False) -> None:
-        if self.result is None and self._ending.abort is None:  # what it says when it was told to stop is no answer
+        if self.result is None and self._ending.abort is None:  # what a tool returns after a cancel is not an answer
             self.result = ToolResultBlock(self.call_id, blocks, is_error)
-        self._bell.put(None)
+        self._wakeups.put(None)
 
-    def give_up(self) -> None:
-        """The run ends, and this call has no result that the model may read."""
+    def explain_abort(self) -> None:
+        """Set a result that says that the run was aborted, and whether the tool was run."""
         abort = self._ending.abort
         assert abort is not None
-        if self._last_words is not None:
-            message = self._last_words or "The call ended the run."
+        if self._abort_message is not None:
+            message = self._abort_message or "The call ended the run."
         elif self.result is not None:
             message = f"The result of this call is withheld: {abort.message}."
-        elif self._fate("not run") == "begun":
-            message = f"This call was broken off, and what it has done is not known: {abort.message}."
+        elif self._claim("not run") == "started":
+            message = f"This call was interrupted, and its effects are unknown: {abort.message}."
         else:
             message = f"This call was not run: {abort.message}."
         self.result = ToolResultBlock(self.call_id, (TextBlock(message),), is_error=True)
 
-    def _fate(self, wanted: str) -> str:
-        """What was decided on first, in one step: what the history says was not run must not run."""
-        return self._decided.setdefault("fate", wanted)
+    def _claim(self, fate: str) -> str:
+        """``started`` or ``not run``: the first claim wins. A call that the history calls "not run" must not run later.
+
+        ``dict.setdefault`` is atomic, so the worker and the reader need no lock.
+        """
+        return self._claims.setdefault("fate", fate)
 
     def stop(self) -> None:
-        """The call is over, or nobody waits for it any longer."""
-        self._untie()
+        """The call has ended, or its result is not needed any more: cancel the tool."""
+        self._unbind()
         self.context.token.cancel()
 
 
-def _to_mend(call: ToolCallMalformed, turn: Turn) -> str:
+def _how_to_correct(call: ToolCallMalformed, turn: Turn) -> str:
     if turn.reason is FinishReason.MAX_TOKENS:
-        return f"The answer reached its limit of tokens inside of these arguments. Call {call.name} with shorter ones."
-    return f"The arguments are no JSON object: {call.error}. Call {call.name} again with valid JSON."
+        return f"The answer reached its token limit inside these arguments. Call {call.name} with shorter arguments."
+    return f"The arguments are not a JSON object: {call.error}. Call {call.name} again with valid JSON."
 
 
-def _wait(tasks: Sequence[_Task], bell: SimpleQueue[None], threads: Threads) -> None:
-    """Until something has happened, or the first clock is over."""
-    ends = [(task.ends_at, task) for task in tasks if task.ends_at is not None and task.result is None]
-    ends_at, first = min(ends, key=lambda end: end[0], default=(None, None))
+def _wait(tasks: Sequence[_Task], wakeups: SimpleQueue[None], threads: Threads) -> None:
+    """Wait for the next wakeup or the first deadline; a task that exceeds its deadline fails."""
+    deadlines = [(task.deadline, task) for task in tasks if task.deadline is not None and task.result is None]
+    deadline, first = min(deadlines, key=lambda pair: pair[0], default=(None, None))
     with suppress(Empty):
-        bell.get(timeout=None if ends_at is None else max(ends_at - time.monotonic(), 0.0))
-    if first is None or ends_at is None or time.monotonic() < ends_at or first.result is not None:
+        wakeups.get(timeout=None if deadline is None else max(deadline - time.monotonic(), 0.0))
+    if first is None or deadline is None or time.monotonic() < deadline or first.result is not None:
         return
     assert first.tool is not None
-    first.fail(f"{first.call.name} took longer than {first.tool.timeout:g} s and was given up.")
+    first.fail(f"{first.call.name} took longer than {first.tool.timeout:g} s and was cancelled.")
     first.context.token.cancel()
-    threads.give_place()
+    threads.give_place()  # the tool may ignore its token and keep its thread

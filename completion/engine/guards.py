@@ -1,4 +1,4 @@
-"""Middleware that keeps a run within bounds: what may be done, how often, and what nobody shall read.
+"""Middleware that limits what a run does: which tool calls are allowed, how many, and whether they repeat.
 
     run_chat(model, request, tools, middleware=[
         LoopDetection(),
@@ -7,10 +7,9 @@
         Redaction("api_key", "email"),
     ])
 
-That is a good order: a loop is seen although its calls are refused, a call is asked about with the arguments that it
-will have, and what the others see going out and coming in has been redacted. Each object may serve many runs at once.
-This module is the only door to regex, which alone can tell (re cannot) whether a text may be the beginning of a match;
-it is imported when a Redaction is made.
+This order works well: LoopDetection sees a loop even if its calls are refused, Approval asks about the final arguments,
+and Redaction, as the last one, redacts requests and chunks before the others see them. Each object may serve many runs
+at the same time.
 """
 
 from __future__ import annotations
@@ -18,49 +17,27 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, TypeVar
+from typing import Any
 
+from completion.contract.checks import require_whole_number
 from completion.contract.messages import TextBlock, ToolCallBlock, ToolResultBlock
-from completion.contract.run import RunFinished
-from completion.engine.middleware import AbortRun, Middleware, Refusal, RunInfo
-
-_StateT = TypeVar("_StateT")
-
-
-class _PerRun(Middleware, Generic[_StateT]):
-    """Middleware that remembers something of each run, until its end."""
-
-    def __init__(self, new: Callable[[], _StateT]) -> None:
-        self._new = new
-        self._states: dict[str, _StateT] = {}
-
-    def _state(self, run: RunInfo) -> _StateT:
-        return self._states.setdefault(run.run_id, self._new())
-
-    def on_finished(self, run: RunInfo, end: RunFinished) -> None:
-        self._states.pop(run.run_id, None)
-
-    def on_failed(self, run: RunInfo, error: BaseException) -> None:
-        self._states.pop(run.run_id, None)
-
-    def on_dropped(self, run: RunInfo) -> None:
-        self._states.pop(run.run_id, None)
+from completion.engine.middleware import AbortRun, Middleware, Refusal, RunInfo, StatefulMiddleware
 
 
 class Approval(Middleware):
     """Asks before a tool is called.
 
-    ``decide(call)`` gives True (the call is made), False or the reason (it is not, and the model reads why), or a dict:
-    the arguments to call it with instead. It runs in the thread that reads the run, so ``input()`` works; the clock of
-    ``RunConfig.timeout`` goes on. What it raises is an error of the run, and the call is not made; AbortRun ends the
-    run well.
+    ``decide(call)`` returns True (make the call), False or a reason (refuse it; the model reads the reason), or a dict
+    (make the call with these arguments instead). It runs in the thread that reads the run, so ``input()`` works; the
+    time counts towards ``RunConfig.timeout``. An exception in ``decide`` fails the run, and the call is not made;
+    AbortRun aborts the run.
 
     Args:
-        decide: asked in the model's order, one call after the other.
-        tags, names: ask about the calls of tools with one of these tags, or of these names. With neither: about all.
+        decide: called in the order of the calls, once for each.
+        tags, names: ask only about tools with one of these tags or names. With neither: ask about all calls.
 
     Raises:
-        TypeError: what ``decide`` gave says neither yes nor no. A None does not; the run fails.
+        TypeError: ``decide`` returned something else, None for example. This fails the run.
     """
 
     def __init__(
@@ -71,53 +48,55 @@ class Approval(Middleware):
         names: Iterable[str] = (),
     ) -> None:
         if isinstance(tags, str) or isinstance(names, str):
-            raise TypeError("Approval: tags= and names= take lists of strings")
+            raise TypeError("Approval: tags= and names= must be lists of str, got a str")
         if not callable(decide):
-            raise TypeError(f"Approval takes a function that decides on a call, got {type(decide).__name__}")
+            raise TypeError(f"Approval: decide must be a function, got {type(decide).__name__}")
         self._decide = decide
         self._tags, self._names = frozenset(tags), frozenset(names)
 
     def before_tool(self, run: RunInfo, call: ToolCallBlock) -> ToolCallBlock | Refusal:
-        if not self._is_asked_about(run, call):
+        if not self._needs_approval(run, call):
             return call
-        decided = self._decide(call)
-        match decided:
+        decision = self._decide(call)
+        match decision:
             case True:
                 return call
             case False | "":
                 return Refusal("The user did not allow this call.")
             case str():
-                return Refusal(decided)
+                return Refusal(decision)
             case dict():
-                return replace(call, args=decided)
+                return replace(call, args=decision)
+        # None is probably a missing ``return``: it must not count as a yes, and as a no it would hide the mistake.
         raise TypeError(
-            f"Approval: decide({call.name}) must give True, False, a reason or a dict of arguments, got {decided!r}"
+            f"Approval: decide({call.name}) must return True, False, a reason or a dict of arguments, got {decision!r}"
         )
 
-    def _is_asked_about(self, run: RunInfo, call: ToolCallBlock) -> bool:
+    def _needs_approval(self, run: RunInfo, call: ToolCallBlock) -> bool:
         if not self._tags and not self._names:
             return True
         tool = run.tools.get(call.name)
         return call.name in self._names or (tool is not None and not self._tags.isdisjoint(tool.definition.tags))
 
 
-class CallLimit(_PerRun[list[int]]):
-    """Lets a run make so many calls; of those beyond, the model reads that there are no more.
+class CallLimit(StatefulMiddleware[list[int]]):
+    """Allows a number of tool calls per run; further calls are refused, and the model reads why.
 
-    Counted is what reaches this middleware: not what another one before it has refused.
+    Calls that earlier middleware refused are not counted.
 
     Args:
-        most: calls of one run.
-        name: count the calls of this tool only. For several limits, give several of these.
-        ends_run: the first call beyond ends the run instead, with this as its ``abort``.
+        most: calls per run.
+        name: count only the calls of this tool. Use several CallLimits for several limits.
+        ends_run: the first call over the limit aborts the run instead.
 
     Raises:
-        ValueError: ``most`` is no whole number from 1 on.
+        ValueError: ``most`` is not a whole number of 1 or more.
     """
 
     def __init__(self, most: int, *, name: str | None = None, ends_run: bool = False) -> None:
         super().__init__(lambda: [0])
-        self._most = _from_one_on("CallLimit: most", most)
+        require_whole_number(most, "CallLimit: most")
+        self._most = most
         self._name = name
         self._ends_run = ends_run
 
@@ -129,75 +108,78 @@ class CallLimit(_PerRun[list[int]]):
         if count[0] <= self._most:
             return call
         times = "once" if self._most == 1 else f"{self._most} times"
-        what = f"{self._name} may be called {times}" if self._name else f"tools may be called {times} altogether"
+        limit = f"{self._name} may be called {times}" if self._name else f"tools may be called {times} in total"
         if self._ends_run:
-            raise AbortRun(f"{what}, and {call.name} would have been one call more")
-        return Refusal(f"{what[0].upper()}{what[1:]}, and that has been done. Go on with what you have.")
+            raise AbortRun(f"{limit}, and the model called {call.name} once more")
+        return Refusal(f"{limit[0].upper()}{limit[1:]}, and this limit is reached. Continue with what you have.")
 
 
 @dataclass(slots=True)
-class _Made:
-    """The calls of a run so far: each a name, arguments and a result."""
+class _CallHistory:
+    """The latest calls of a run, each as (name, arguments, result blocks, is_error), and the calls without a result:
+    call id -> (name, arguments)."""
 
     latest: deque[tuple[Any, ...]]
-    asked: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    pending: dict[str, tuple[Any, ...]] = field(default_factory=dict)
 
 
-class LoopDetection(_PerRun[_Made]):
-    """Notices that the model makes the same call again and again: it is told, and if it does not stop, the run ends.
+class LoopDetection(StatefulMiddleware[_CallHistory]):
+    """Detects that the model repeats the same call. The model is warned; if it does not stop, the run is aborted.
 
-    The same call is one of the same tool with the same arguments and the same result. So asking a job how it does is
-    no loop while the answers differ.
+    Two calls are the same if tool, arguments and result are the same. Polling a job is not a loop while the results
+    differ.
 
     Args:
-        times: below the result of the call that is the same so many times, the model reads that it goes round.
-        ends_at: the call that would be the same so many times is not made, and the run ends. None: ``times + 1``.
-        within: look for the same call among so many latest ones. None: in a row, with no other call between.
+        times: the result of this repetition tells the model that it repeats itself.
+        ends_at: this repetition is not run, and aborts the run. None: ``times + 1``.
+        within: how many of the latest calls to look at. None: only count calls in a row, with no other call between
+            them.
 
     Raises:
-        ValueError: numbers that make no sense.
+        ValueError: a number is not a whole number of 1 or more, or ``times < ends_at <= within`` is not true.
     """
 
     def __init__(self, times: int = 3, *, ends_at: int | None = None, within: int | None = None) -> None:
-        self._times = _from_one_on("LoopDetection: times", times)
-        self._ends_at = times + 1 if ends_at is None else _from_one_on("LoopDetection: ends_at", ends_at)
-        self._is_in_a_row = within is None
-        size = self._ends_at if within is None else _from_one_on("LoopDetection: within", within)
+        require_whole_number(times, "LoopDetection: times")
+        self._times = times
+        self._ends_at = times + 1 if ends_at is None else ends_at
+        require_whole_number(self._ends_at, "LoopDetection: ends_at")
+        self._only_in_a_row = within is None
+        size = self._ends_at if within is None else within
+        require_whole_number(size, "LoopDetection: within")
         if not self._times < self._ends_at <= size:
-            raise ValueError("LoopDetection: times must be less than ends_at, and that at most within")
-        super().__init__(lambda: _Made(deque(maxlen=size)))
+            raise ValueError(
+                "LoopDetection: times must be less than ends_at, and ends_at at most within, "
+                f"got times={self._times}, ends_at={self._ends_at}, within={size}"
+            )
+        super().__init__(lambda: _CallHistory(deque(maxlen=size)))
 
     def before_tool(self, run: RunInfo, call: ToolCallBlock) -> ToolCallBlock | Refusal:
-        made, asked = self._state(run), (call.name, call.args)
-        self._end_at_last(made, asked, 1)
-        made.asked[call.call_id] = asked  # somebody further in may change the arguments
+        calls, key = self._state(run), (call.name, call.args)
+        self._abort_if_looping(calls, key, upcoming=1)
+        calls.pending[call.call_id] = key  # later middleware may change the arguments: compare those of the model
         return call
 
     def after_tool(self, run: RunInfo, call: ToolCallBlock, result: ToolResultBlock) -> ToolResultBlock:
-        made = self._state(run)
-        asked = made.asked.pop(call.call_id, (call.name, call.args))
-        made.latest.append((*asked, result.blocks, result.is_error))
-        times = self._repeated(made, asked)
+        calls = self._state(run)
+        key = calls.pending.pop(call.call_id, (call.name, call.args))
+        calls.latest.append((*key, result.blocks, result.is_error))
+        times = self._repetitions(calls, key)
         if times < self._times:
             return result
-        self._end_at_last(made, asked, 0)  # malformed, or refused further out: before_tool did not see it
-        told = f"(This was the same call with the same result {times} times. Do something else, or answer.)"
-        return replace(result, blocks=(*result.blocks, TextBlock(told)))
+        # before_tool was not called if the call is malformed, or if earlier middleware refused it: check again.
+        self._abort_if_looping(calls, key, upcoming=0)
+        warning = f"(This was the same call with the same result {times} times. Do something else, or answer.)"
+        return replace(result, blocks=(*result.blocks, TextBlock(warning)))
 
-    def _end_at_last(self, made: _Made, asked: tuple[Any, ...], coming: int) -> None:
-        if self._repeated(made, asked) + coming >= self._ends_at:
-            raise AbortRun(f"the model went round: {self._ends_at} times the same call of {asked[0]}")
+    def _abort_if_looping(self, calls: _CallHistory, key: tuple[Any, ...], *, upcoming: int) -> None:
+        if self._repetitions(calls, key) + upcoming >= self._ends_at:
+            raise AbortRun(f"the model repeated itself: {self._ends_at} times the same call of {key[0]}")
 
-    def _repeated(self, made: _Made, asked: tuple[Any, ...]) -> int:
-        """How often the latest of these calls has been made with the same result."""
-        latest = [*made.latest][::-1]
-        newest = next((one for one in latest if one[:2] == asked), None)
-        if not self._is_in_a_row:
-            return latest.count(newest) if newest is not None else 0
-        return next((i for i, one in enumerate(latest) if one != newest), len(latest))
-
-
-def _from_one_on(what: str, number: int) -> int:
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise ValueError(f"{what} must be a whole number from 1 on, got {number!r}")
-    return number
+    def _repetitions(self, calls: _CallHistory, key: tuple[Any, ...]) -> int:
+        """How often the latest call with this name and these arguments was made with the same result."""
+        newest_first = [*calls.latest][::-1]
+        latest = next((call for call in newest_first if call[:2] == key), None)
+        if not self._only_in_a_row:
+            return newest_first.count(latest) if latest is not None else 0
+        return next((i for i, call in enumerate(newest_first) if call != latest), len(newest_first))

@@ -1,16 +1,16 @@
-"""What may look at a run from outside, and change it: a class with some of these methods.
+"""Middleware: objects that observe a run and may change it. A class with some of these methods:
 
     class Shouting(Middleware):
         def on_chunk(self, run, chunk):
             return TextDelta(chunk.delta.upper()) if isinstance(chunk, TextDelta) else chunk
 
-The order: what goes towards the model passes the middleware from the first to the last, what comes back from the last
-to the first, as if each were wrapped around the next.
+The order of the middleware: what goes to the model passes the first one first, what comes back passes the last one
+first, as if each were wrapped around the next.
 
     first -> last     on_run_started, on_request, on_retry, before_tool
     last -> first     on_chunk, after_tool, on_turn_finished, and one of on_finished, on_failed, on_dropped
 
-The order in time, with each chunk where the reader gets it; on_chunk comes right before its chunk:
+The order in time, with each chunk where the reader gets it; on_chunk is called just before its chunk:
 
     on_run_started
     on_request, (the turn opens, or on_retry)                RunStarted
@@ -21,23 +21,23 @@ The order in time, with each chunk where the reader gets it; on_chunk comes righ
       StepStarted, ...
     on_finished                                              RunFinished
 
-Errors. What a hook raises is an error of the run: the hooks after it are not called but for on_failed, tools are told
-to stop, the connection is closed, and the reader gets the error as it is. What one of the last three raises is logged:
-the run is over. ``AbortRun`` ends the run well, from any hook but those: with results for all calls, a
-StepFinished where a step had begun, and a RunFinished. Once the last step is finished it comes too late, and so does
-``cancel()``.
+Errors. An exception in a hook ends the run: no other hook is called except on_failed, the tools are cancelled, the
+connection is closed, and the reader gets the exception unchanged. An exception in one of the last three hooks is only
+logged, because the run is over. ``AbortRun`` aborts the run, from any hook except these three: all calls get results, a
+started step gets its StepFinished, and the run its RunFinished. After the last StepFinished, AbortRun and ``cancel()``
+have no effect.
 
-Threads. Hooks are called where the run is read, one at a time; a hook that waits, waits on ``run.token``, or nothing
-can end it. A run that is dropped without being closed is noticed by whichever thread Python collects it in: on_dropped
-takes no lock that the code it interrupts may hold.
+Threads. Hooks are called in the thread that reads the run, one at a time. A hook that blocks must wait on
+``run.token``, or it cannot be cancelled. When a run is dropped without being closed, Python's garbage collector calls
+on_dropped, in any thread and at any line: on_dropped must not take a lock that the interrupted code may hold.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from completion.contract.cancel import CancelToken
 from completion.contract.chunks import StreamChunk, Usage
@@ -48,25 +48,27 @@ from completion.contract.turn import Turn
 from completion.engine.tools import Tool
 from completion.wrappers.retry import RetryEvent
 
+_StateT = TypeVar("_StateT")
+
 
 class AbortRun(Exception):
-    """Raised by middleware or by a tool: the run ends with a RunFinished whose ``abort`` has this message."""
+    """Raise it in middleware or in a tool: the run ends with a RunFinished whose ``abort`` has this message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Returned by ``before_tool``: the call is not made, and the model reads why."""
+    """Return it from ``before_tool``: the call is not made, and the model reads the reason."""
 
     reason: str
 
 
 @dataclass(slots=True)
 class RunInfo:
-    """A run as its middleware sees it; one object a run, which changes as the run goes on.
+    """The state of a run, for its middleware. There is one object per run, which changes during the run.
 
-    ``tools``: those that the run answers, by name; ``on_run_started`` may put others in their places. ``token``:
-    cancelled when the run is to end. ``usage``: of all turns that have ended and all tools that were answered, this
-    step's included. ``messages``: of the finished steps.
+    ``tools``: the tools that the run calls, by name; ``on_run_started`` may replace them. ``token``: cancelled when the
+    run must end. ``usage``: the tokens of all finished turns and of all answered tool calls, including this step.
+    ``messages``: the new messages of the finished steps.
     """
 
     run_id: str
@@ -79,62 +81,62 @@ class RunInfo:
     usage: Usage = field(default_factory=Usage)
     messages: tuple[Message, ...] = ()
     asked: Any = field(default=None, repr=False)
-    """The model itself."""
+    """The model object."""
 
     @property
     def base_url(self) -> str | None:
-        """Where the model's requests go, None where it does not tell. It may start the server of a LocalModel."""
+        """The base URL of the model; None if the model does not have one. For a LocalModel, this starts its server."""
         return base_url_of(self.asked)
 
 
 def base_url_of(model: Any) -> str | None:
-    """The URL of a model, or of the one inside of its wrappers."""
+    """The base URL of a model, or of the model inside its wrappers; None if it does not have one."""
     while (inner := getattr(model, "inner", None)) is not None:
         model = inner
     return getattr(model, "base_url", None)
 
 
 class Middleware:
-    """The base of middleware: it changes nothing. Subclasses override what they need; the rest costs nothing. Any
-    object with some of these methods will do.
+    """The base class of middleware; it changes nothing. Override the hooks that you need: the others cost nothing. The
+    base class is optional, any object with some of these methods works.
 
-    One object may serve many runs at the same time: what belongs to a run is kept by its ``run_id``, until one of the
-    last three hooks.
+    One object may serve many runs at the same time: store the state of a run under its ``run_id``, and remove it in
+    the last three hooks.
     """
 
     def on_run_started(self, run: RunInfo) -> None:
-        """Before anything else."""
+        """The first hook of a run."""
 
     def on_request(self, run: RunInfo, request: ChatRequest) -> ChatRequest:
-        """A turn is about to be asked for: the request to send, this one or another. The next turn's begins again with
-        the caller's."""
+        """A turn is about to be sent: return the request to send. Changes apply to this turn only; the next turn starts
+        from the caller's request again."""
         return request
 
     def on_retry(self, run: RunInfo, event: RetryEvent) -> None:
-        """A RetryingModel inside of the model is about to try again."""
+        """A RetryingModel (the model, or one inside it) is about to retry."""
 
     def on_chunk(self, run: RunInfo, chunk: StreamChunk) -> StreamChunk | Sequence[StreamChunk] | None:
-        """What the reader gets instead: this chunk or another, several, or None for nothing. The history keeps the
-        model's own words; chunks of the run itself (RunStarted and its kin) can be seen here and not changed."""
+        """Return what the reader gets: this chunk or another one, several, or None for nothing. The history keeps the
+        model's own words. For chunks of the run itself (RunStarted, StepStarted, ToolResult, StepFinished,
+        RunFinished), the return value is ignored."""
         return chunk
 
     def before_tool(self, run: RunInfo, call: ToolCallBlock) -> ToolCallBlock | Refusal:
-        """The call to make, with other arguments perhaps, or why it is refused. All calls of a turn are decided on
-        before the first of them is made; malformed ones are not asked about. The history keeps the model's own
-        arguments."""
+        """Return the call to make, perhaps with other arguments, or a Refusal. It is called for all calls of a turn
+        before the first tool runs, but not for malformed calls. The history keeps the model's own arguments."""
         return call
 
     def after_tool(self, run: RunInfo, call: ToolCallBlock, result: ToolResultBlock) -> ToolResultBlock:
-        """The result for the model to read, this one or another. Called for every result, of calls that were malformed,
-        refused, or not run because the run ends as well; ``result.is_error`` tells how it went."""
+        """Return the result for the model, this one or another. It is called for every result, also of calls that were
+        malformed, refused, or not run because of an abort; ``result.is_error`` tells them apart."""
         return result
 
     def on_turn_finished(self, run: RunInfo, turn: Turn) -> Sequence[Message] | None:
-        """The turn is over and its calls are answered; ``turn.reason`` is None where an abort broke it off.
+        """The turn is over and its calls are answered. ``turn.reason`` is None if an abort ended the turn early.
 
-        What is returned asks for another turn, also where the run would end: with these messages, and with none when
-        they are empty, as a turn that ended with ``pause`` wants it. A run that is aborted, or that leaves a call to
-        the caller, ends anyway.
+        Return a list of messages to get another turn even if the run would end here. The messages are added to the
+        history. The list may be empty: a turn that ended with ``pause`` is continued that way. A run that is aborted,
+        or that has a call of a client-side tool, ends anyway.
         """
         return None
 
@@ -142,35 +144,56 @@ class Middleware:
         """The run has ended well, or was aborted."""
 
     def on_failed(self, run: RunInfo, error: BaseException) -> None:
-        """The run has ended with an error, which is raised next."""
+        """The run has ended with this error, which is raised next."""
 
     def on_dropped(self, run: RunInfo) -> None:
-        """Whoever read the run has left before its end."""
+        """The reader has closed or dropped the run before its end."""
+
+
+class StatefulMiddleware(Middleware, Generic[_StateT]):
+    """Middleware with a state for each run, which is removed when the run ends."""
+
+    def __init__(self, new_state: Callable[[], _StateT]) -> None:
+        self._new_state = new_state
+        self._states: dict[str, _StateT] = {}
+
+    def _state(self, run: RunInfo) -> _StateT:
+        return self._states.setdefault(run.run_id, self._new_state())
+
+    def on_finished(self, run: RunInfo, end: RunFinished) -> None:
+        self._states.pop(run.run_id, None)
+
+    def on_failed(self, run: RunInfo, error: BaseException) -> None:
+        self._states.pop(run.run_id, None)
+
+    def on_dropped(self, run: RunInfo) -> None:
+        self._states.pop(run.run_id, None)
 
 
 class Hooks:
-    """The hooks that somebody has overridden, each list in the order of its calls.
+    """The overridden hooks of all middleware: for each name, a list in the order of the calls.
 
     Raises:
-        TypeError: an object that has none of them, a Middleware with a hook that there is not, or an asynchronous one.
+        TypeError: an object without any hook, a Middleware with a method named like a hook that does not exist, or an
+            asynchronous hook.
     """
 
-    _towards: ClassVar[tuple[str, ...]] = ("on_run_started", "on_request", "on_retry", "before_tool")
-    _back: ClassVar[tuple[str, ...]] = (
+    _towards_model: ClassVar[tuple[str, ...]] = ("on_run_started", "on_request", "on_retry", "before_tool")
+    _from_model: ClassVar[tuple[str, ...]] = (
         "on_chunk", "after_tool", "on_turn_finished", "on_finished", "on_failed", "on_dropped"
     )  # fmt: skip
 
     def __init__(self, middleware: Sequence[Any]) -> None:
-        known = (*self._towards, *self._back)
+        known = (*self._towards_model, *self._from_model)
         for one in middleware:
             if isinstance(one, type) or not any(hasattr(one, name) for name in known):
-                raise TypeError(f"middleware= takes objects with the methods of Middleware, got {one!r}")
+                raise TypeError(f"middleware= must contain objects with methods of Middleware, got {one!r}")
             for name in dir(one):
                 if name.startswith(("on_", "before_", "after_")):
                     _check_hook(one, name, known)
         self._lists = {
             name: [hook for one in order for hook in _overridden(one, name)]
-            for names, order in ((self._towards, middleware), (self._back, middleware[::-1]))
+            for names, order in ((self._towards_model, middleware), (self._from_model, middleware[::-1]))
             for name in names
         }
 
@@ -181,23 +204,23 @@ class Hooks:
 def _check_hook(one: Any, name: str, known: Sequence[str]) -> None:
     where = f"{type(one).__name__}.{name}"
     if name not in known:
-        if isinstance(one, Middleware):  # others may have methods of their own
-            raise TypeError(f"{where} is no hook, and would never be called; there are: {', '.join(known)}")
+        if isinstance(one, Middleware):  # a class without our base may use such names for its own methods
+            raise TypeError(f"{where} is not a hook and would never be called; the hooks are: {', '.join(known)}")
     elif inspect.iscoroutinefunction(getattr(one, name)):
-        raise TypeError(f"{where} is asynchronous, and a run is not: write def")
+        raise TypeError(f"{where} is an async def, but a run is synchronous; use def")
 
 
 def _overridden(one: Any, name: str) -> list[Any]:
-    """The method, unless it is the one of the base, or not there at all: no base class is needed."""
+    """The method in a list; an empty list if it is missing, or is the one of the base class, which does nothing."""
     hook = getattr(one, name, None)
     return [] if hook is None or getattr(hook, "__func__", None) is getattr(Middleware, name) else [hook]
 
 
 def returned(value: Any, kinds: type | tuple[type, ...], hook: Any) -> Any:
-    """What a hook returned. One that forgot to is the commonest mistake.
+    """The value that a hook returned. A missing ``return`` is the most common mistake.
 
     Raises:
-        TypeError: it is of none of these kinds.
+        TypeError: the value has another type.
     """
     if not isinstance(value, kinds):
         names = " or a ".join(kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,)))

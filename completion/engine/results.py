@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence, Set
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import fields
 from datetime import date, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -16,38 +16,48 @@ from completion.contract.codec import Record
 from completion.contract.messages import Block, TextBlock
 from completion.wires.json_values import MAX_DEPTH, is_too_deep
 
+# The attribute under which a class lists its fields -> for each field, its key in JSON and its attribute. Looking for
+# the attribute imports nothing: a tool that returns such an object has imported the package.
+_FIELD_LISTS: dict[str, Callable[[Any], Iterable[tuple[str, str]]]] = {
+    "__dataclass_fields__": lambda kind: ((one.name, one.name) for one in fields(kind)),
+    "__attrs_attrs__": lambda kind: ((one.name, one.name) for one in kind.__attrs_attrs__),
+    # msgspec's structs, whose keys may have other names than the attributes
+    "__struct_fields__": lambda kind: zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True),
+}
+
 
 def as_blocks(value: Any) -> tuple[Block, ...]:
-    """What a tool gives back, for the model to read: blocks as they are, text as text, data as JSON.
+    """What a tool returns, as blocks for the model: blocks unchanged, a str as text, everything else as JSON.
 
-    Data is what JSON knows, and: dataclasses, objects of pydantic, msgspec and attrs, named tuples, enums, dates, sets,
-    Decimal, UUID, paths, arrays of numpy.
+    Accepted as JSON: what ``json`` accepts, and dataclasses, objects of pydantic, msgspec and attrs, named tuples,
+    enums, dates, sets, Decimal, UUID, paths, arrays of numpy.
 
     Raises:
-        TypeError, ValueError: anything else, bytes included, and NaN; a ``repr`` is nothing to read.
+        TypeError, ValueError: anything else, including bytes and NaN. A ``repr`` is never sent: it tells a model
+            nothing.
     """
     if value is None:
         return (TextBlock("Done."),)
     if isinstance(value, str) and not isinstance(value, Enum):
-        return (TextBlock(value or "(empty)"),)
+        return (TextBlock(value or "(empty)"),)  # providers refuse empty text
     if isinstance(value, Block):
         if is_too_deep([getattr(value, "args", None), getattr(value, "data", None)]):
-            raise ValueError(f"a block that the tool returned is nested too deep: {MAX_DEPTH} levels are allowed")
+            raise ValueError(f"the tool returned a block that is nested too deeply; the limit is {MAX_DEPTH} levels")
         return (value,)
     if isinstance(value, list | tuple) and any(isinstance(item, Block) for item in value):
         return tuple(block for item in value for block in as_blocks(item))
     try:
-        return (TextBlock(json.dumps(_json(value), ensure_ascii=False, allow_nan=False)),)
+        return (TextBlock(json.dumps(_as_json(value), ensure_ascii=False, allow_nan=False)),)
     except RecursionError:
-        raise ValueError("what the tool returned is nested too deeply, or contains itself") from None
+        raise ValueError("the tool returned a value that is nested too deeply, or contains itself") from None
     except ValueError as exc:
-        raise ValueError(f"what the tool returned is no JSON: {exc}") from exc
+        raise ValueError(f"the tool returned a value that is not JSON: {exc}") from exc
 
 
-def _json(value: Any) -> Any:
-    """The value in the words of JSON."""
+def _as_json(value: Any) -> Any:
+    """The value in types that ``json`` can write."""
     if isinstance(value, Enum):
-        return _json(value.value)
+        return _as_json(value.value)
     if value is None or isinstance(value, str | int | float):
         return value
     if isinstance(value, Record):
@@ -56,47 +66,41 @@ def _json(value: Any) -> Any:
         return value.isoformat()
     if isinstance(value, timedelta | Decimal | UUID | PurePath):
         return str(value)
-    if (named := _named(value)) is not None:
-        return {_key(key): _json(item) for key, item in named.items()}
+    if (mapping := _as_mapping(value)) is not None:
+        return {_key(key): _as_json(item) for key, item in mapping.items()}
     if isinstance(value, Set):
-        items = [_json(item) for item in value]
+        items = [_as_json(item) for item in value]
         try:
-            return sorted(items)  # one order for one set
+            return sorted(items)  # the order of a set differs between processes
         except TypeError:
             return items
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
-        return [_json(item) for item in value]
-    if hasattr(value, "tolist") and not isinstance(value, memoryview):  # numpy
-        return _json(value.tolist())
+        return [_as_json(item) for item in value]
+    if hasattr(value, "tolist") and not isinstance(value, memoryview):  # an array; a memoryview is bytes
+        return _as_json(value.tolist())
     hint = "ImageBlock(Base64Source('image/png', data)), or text" if isinstance(value, bytes) else "data or blocks"
-    raise TypeError(f"what the tool returned holds a {type(value).__name__}, which is no JSON; return {hint}")
+    raise TypeError(f"the tool's return value contains a {type(value).__name__}, which is not JSON; return {hint}")
 
 
-def _named(value: Any) -> Mapping[Any, Any] | None:
-    """What has names of its own, as a mapping."""
+def _as_mapping(value: Any) -> Mapping[Any, Any] | None:
+    """The value as a mapping if it is one or has named fields; else None."""
     kind = type(value)
     if isinstance(value, Mapping):
         return value
-    if is_dataclass(kind):
-        return {one.name: getattr(value, one.name) for one in fields(value)}
-    if hasattr(kind, "model_dump"):  # pydantic
+    for attribute, names in _FIELD_LISTS.items():
+        if hasattr(kind, attribute):
+            return {key: getattr(value, name) for key, name in names(kind)}
+    if hasattr(kind, "model_dump"):  # pydantic's models have serializers of their own for their fields
         dumped: dict[str, Any] = value.model_dump(mode="json")
         return dumped
-    if hasattr(kind, "__struct_fields__"):  # msgspec
-        return {
-            shown: getattr(value, name)
-            for shown, name in zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True)
-        }
-    if hasattr(kind, "__attrs_attrs__"):
-        return {one.name: getattr(value, one.name) for one in kind.__attrs_attrs__}
     if isinstance(value, tuple) and hasattr(kind, "_asdict"):
-        named: dict[str, Any] = value._asdict()  # type: ignore[attr-defined]
-        return named
+        as_dict: dict[str, Any] = value._asdict()  # type: ignore[attr-defined]
+        return as_dict
     return None
 
 
 def _key(key: Any) -> str | int | float | None:
-    found = _json(key)
-    if found is None or isinstance(found, str | int | float):
-        return found
-    raise TypeError(f"what the tool returned has a {type(key).__name__} as a key, which is no JSON; use text")
+    converted = _as_json(key)
+    if converted is None or isinstance(converted, str | int | float):
+        return converted
+    raise TypeError(f"the tool's return value has a {type(key).__name__} as a key, which is not JSON; use a str")

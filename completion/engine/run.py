@@ -1,8 +1,8 @@
-"""A run: the model is asked, its tools are run, it is asked again, until it calls no more of them.
+"""A run: a turn of the model, the tools that it calls, the next turn, until a turn calls no tool.
 
-    request -> on_request -> model.chat_stream -> chunks of a turn -> calls -> tools -> results -> the next request
+    request -> on_request -> model.chat_stream -> chunks of a turn -> tool calls -> tool results -> the next request
 
-``run_chat`` returns a RunStream: a generator in the manner of ChatStream, with the chunks of all turns.
+``run_chat`` returns a RunStream: a ChatStream with the chunks of all turns.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from completion.contract.run import Abort, RunFinished, RunStarted, StepFinished
 from completion.contract.stream import ChatStream, Chunks, response_of, without_our_frames
 from completion.contract.turn import Turn, TurnSoFar
 from completion.engine.bounds import Ending, RunConfig
-from completion.engine.calls import Call, Calls, block_of, distinct
+from completion.engine.calls import Call, Calls, block_of, with_distinct_ids
 from completion.engine.middleware import Hooks, RunInfo, returned
 from completion.engine.tools import Tool
 from completion.wrappers.retry import RetryEvent, watching_retries
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RunResult(Record):
-    """What a run came to. ``new_messages`` are those to append to the history; ``text`` is the last answer's."""
+    """The result of a run. ``new_messages``: append them to the history."""
 
     run_id: str
     reason: FinishReason = field(metadata=nested(FinishReason))
@@ -57,9 +57,9 @@ class RunResult(Record):
 
     @property
     def text(self) -> str:
-        """The text of the last message of the model."""
-        said = [message for message in self.new_messages if message.role == "assistant"]
-        return said[-1].text if said else ""
+        """The text of the model's last message; empty if there is none."""
+        answers = [message for message in self.new_messages if message.role == "assistant"]
+        return answers[-1].text if answers else ""
 
 
 def run_chat(
@@ -69,53 +69,65 @@ def run_chat(
     middleware: Sequence[Any] = (),
     config: RunConfig = RunConfig(),  # noqa: B008  it is frozen
 ) -> RunStream:
-    """Ask the model, run the tools that it calls, and go on until it calls none.
+    """Call the model, run the tools that it calls, and repeat until it calls no tool.
 
-    Another turn follows when calls were answered, or when middleware asks for it. A call of a tool that stands in
-    ``request.tools`` and not in ``tools`` is not answered: it is the caller's, and the run ends with ``tool_use``. A
-    ``tool_choice`` that forces a call is for the first turn; after it the model decides.
+    Another turn follows when tool calls were answered, or when middleware asks for one. A tool that is in
+    ``request.tools`` and not in ``tools`` is a client-side tool: the run does not answer its calls, and ends with the
+    reason ``tool_use``. A ``tool_choice`` that forces a call applies to the first turn only; then the model decides.
 
     Args:
         model: any CompletionModel, wrappers included.
-        request: the history and how to answer it; the tools are added to its own.
-        tools: functions marked with ``@tool``, or ``Tool(definition, function)``.
+        request: the history and the settings; ``tools`` are added to its own tools.
+        tools: functions decorated with ``@tool``, or ``Tool(definition, function)``.
         middleware: objects with some of the methods of Middleware, the outermost first.
-        config: the bounds of the run.
+        config: the limits of the run.
 
     Raises:
-        CompletionError: what keeps the first turn from opening. Later errors are raised by ``next()``. Both have
-            ``partial_messages``, those of the finished steps, and ``usage``.
-        TypeError, ValueError: arguments that make no sense; nothing was sent.
+        CompletionError: the first turn could not be opened. ``next()`` raises later errors. Both have the attributes
+            ``partial_messages`` (the messages of the finished steps) and ``usage``.
+        TypeError, ValueError: invalid arguments; nothing was sent.
     """
     require_model(model, "run_chat")
     request = as_request(request)
-    for name, given in (("tools", tools), ("middleware", middleware)):
-        if isinstance(given, str) or not isinstance(given, Sequence):
-            raise TypeError(f"{name}= takes a list, got {type(given).__name__}: write {name}=[…]")
-    by_name: dict[str, Tool] = {}
-    for tool in tools:
-        if not isinstance(tool, Tool):
-            raise TypeError(
-                "tools= takes functions marked with @tool, or Tool(definition, function), got "
-                f"{type(tool).__name__}; a definition, whose calls are left to you, goes into ChatRequest(tools=[…])"
-            )
-        others = [own for own in request.tools if own.name == tool.name and own != tool.definition]
-        if others or by_name.setdefault(tool.name, tool) is not tool:
-            raise ValueError(f"two tools have the name {tool.name!r}")
+    require_list(tools, "tools")
+    require_list(middleware, "middleware")
+    by_name = _by_name(tools, request)
     if not isinstance(config, RunConfig):
-        raise TypeError(f"config= takes a RunConfig, got {type(config).__name__}")
+        raise TypeError(f"config= must be a RunConfig, got {type(config).__name__}")
     run = _Run(model, request, by_name, middleware, config)
-    del request  # whatever reports an error shows the variables of its frames
+    del request  # crash reporters show the local variables of the frames of an error: keep the prompt out of them
     run.begin()
     return RunStream(run)
 
 
-class RunStream(ChatStream):
-    """The chunks of a run, from RunStarted to RunFinished; a generator and a context manager, as ChatStream is.
+def require_list(given: object, name: str) -> None:
+    """Raise TypeError unless ``given`` is a sequence and not a str. The usual mistake is to pass a single object."""
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        argument = name.rpartition(" ")[2]
+        raise TypeError(f"{name}= must be a list, got {type(given).__name__}; write {argument}=[…]")
 
-    ``cancel()`` from any thread, or on a CancelToken that the run was begun under, ends the run with a RunFinished
-    whose ``abort`` is ``cancelled``: nothing is raised, and the reader gets what the history needs. It comes too late
-    once the last StepFinished is there. ``response`` is that of the first turn.
+
+def _by_name(tools: Sequence[Tool], request: ChatRequest) -> dict[str, Tool]:
+    by_name: dict[str, Tool] = {}
+    for tool in tools:
+        if not isinstance(tool, Tool):
+            raise TypeError(
+                "tools= must contain functions decorated with @tool, or Tool(definition, function), got "
+                f"{type(tool).__name__}; put the definition of a client-side tool into ChatRequest(tools=[…])"
+            )
+        # The request may define the same tool: the run then answers its calls.
+        others = [own for own in request.tools if own.name == tool.name and own != tool.definition]
+        if others or by_name.setdefault(tool.name, tool) is not tool:
+            raise ValueError(f"tools=: two tools have the name {tool.name!r}; rename one")
+    return by_name
+
+
+class RunStream(ChatStream):
+    """The chunks of a run, from RunStarted to RunFinished; a generator and a context manager, like ChatStream.
+
+    ``cancel()``, or cancelling a CancelToken that was active when the run began, aborts the run: nothing is raised, and
+    the last chunk is a RunFinished with the abort ``cancelled`` and a valid history. After the last StepFinished it has
+    no effect. ``response`` is the response of the first turn.
     """
 
     def __init__(self, run: _Run) -> None:
@@ -124,7 +136,8 @@ class RunStream(ChatStream):
         super().__init__(
             run.chunks(),
             response=response_of(run.stream),
-            token=CancelToken(),  # of its own: what cancels the run is said by its last chunk
+            # A token that nothing cancels: a cancelled run does not raise, it yields a RunFinished.
+            token=CancelToken(),
             release=run.release,
             drop=run.drop,
             provider=run.info.provider,
@@ -132,22 +145,22 @@ class RunStream(ChatStream):
         )
 
     def cancel(self) -> None:
-        """End the run from any thread, whatever it is blocked in. After its end it does nothing."""
+        """Abort the run, from any thread, also while it is blocked. No effect after its end."""
         if not self._over:
             self._run.ending.cancel()
 
     def collect(self) -> RunResult:  # type: ignore[override]
-        """Drain the stream and return what the run came to.
+        """Read the stream to its end and return the result of the run.
 
         Raises:
-            CompletionError: as ``next()`` does.
-            RuntimeError: somebody has read from the stream or closed it.
+            CompletionError: what ``next()`` raises.
+            RuntimeError: the stream was read or closed before.
         """
         if self._has_begun or self._over:
-            raise RuntimeError("collect() needs a stream that nobody has read from or closed")
+            raise RuntimeError("RunStream.collect: the stream was already read or closed; call it on a new stream")
         end: StreamChunk | None = None
         with self:
-            for end in self:  # noqa: B007  the last one counts
+            for end in self:  # noqa: B007  only the last chunk is used
                 pass
         assert isinstance(end, RunFinished), "a run ends with RunFinished, or raises"
         return RunResult.of(end)
@@ -156,8 +169,35 @@ class RunStream(ChatStream):
         return f"<RunStream {'over' if self._over else 'open'}, {self.run_id}>"
 
 
+@dataclass(slots=True)
+class _Step:
+    """A turn of the model, its tool calls and their results.
+
+    ``own_calls``: the run answers them. ``client_calls``: the caller does. ``follow_up``: messages of middleware that
+    asks for another turn; None if it does not ask.
+    """
+
+    turn: Turn
+    calls: list[Call]
+    own_calls: list[Call]
+    client_calls: list[Call]
+    results: dict[str, ToolResultBlock] = field(default_factory=dict)
+    follow_up: list[Message] | None = None
+    is_aborted: bool = False
+
+    @property
+    def wants_another_turn(self) -> bool:
+        return not self.client_calls and (bool(self.results) or self.follow_up is not None)
+
+    def messages(self) -> list[Message]:
+        """The new messages of the history: the answer, the tool results in the order of the calls, the follow-up."""
+        results = [self.results[call.call_id] for call in self.calls if call.call_id in self.results]
+        messages = [_answer_message(self.turn, self.calls), Message.user(results), *(self.follow_up or ())]
+        return [message for message in messages if message.blocks]
+
+
 class _Run:
-    """The state of a run. ``begin`` opens the first turn, ``chunks`` does all the rest."""
+    """The state of a run. ``begin`` opens the first turn, ``chunks`` does everything else."""
 
     def __init__(
         self,
@@ -167,93 +207,94 @@ class _Run:
         middleware: Sequence[Any],
         config: RunConfig,
     ) -> None:
-        self.name, self.model = model.name, model.model  # as ``without_our_frames`` wants them, for errors
+        self.name, self.model = model.name, model.model  # ``without_our_frames`` reads them to complete errors
         self.stream: Chunks | None = None
         self.ending = Ending()
         self.info = RunInfo(_new_id("run"), self.name, self.model, tools, self.ending.token, asked=model)
         self._model = model
-        known = {tool.name for tool in request.tools}
-        ours = (tool.definition for tool in tools.values() if tool.name not in known)
-        self._request = replace(request, tools=(*request.tools, *ours))
-        self._left_to_caller = known - tools.keys()
+        defined = {tool.name for tool in request.tools}
+        added = (tool.definition for tool in tools.values() if tool.name not in defined)
+        self._request = replace(request, tools=(*request.tools, *added))
+        self._client_tools = defined - tools.keys()
         self._config = config
         self._hooks = Hooks(middleware)
-        self._calls = Calls(self.info, self._hooks, self.ending, config.parallel_tools, self._spend)
-        self._added: list[Message] = []  # to the history, by finished steps
+        self._calls = Calls(self.info, self._hooks, self.ending, config.parallel_tools, self._add_usage)
+        self._new_messages: list[Message] = []  # of the finished steps
         self._usage_of_step = Usage()
         self._reason = FinishReason.OTHER
-        self._is_done = False  # the last step is finished: an abort comes too late
-        self._is_told = False
+        self._is_done = False  # the last step has ended: an abort has no effect any more
+        self._has_ended = False  # one of on_finished, on_failed and on_dropped was called
 
     @without_our_frames
     def chat_stream(self, req: ChatRequest) -> Chunks | None:
-        """One turn, None where the run is to end. Its errors leave the run as they leave a model."""
+        """Open a turn; None if the run must end. Errors get the treatment of every model's ``chat_stream``."""
         if self.ending.abort is not None:
             return None
-        with self.ending.token, watching_retries(self._retried):
+        with self.ending.token, watching_retries(self._on_retry):
             return self._model.chat_stream(req)
 
     def begin(self) -> None:
-        """Everything up to the opening of the first turn."""
+        """Start the clock, call ``on_run_started``, and open the first turn."""
         try:
             if self._config.timeout is not None:
                 self.ending.end_after(self._config.timeout)
-            with self.ending.noted():
+            with self.ending.catching_aborts():
                 for hook in self._hooks["on_run_started"]:
                     hook(self.info)
-                self._open()
+                self._open_turn()
         except BaseException as error:
-            self._failed(error)
+            self._fail(error)
             self.release()
             raise
 
     def chunks(self) -> Iterator[StreamChunk]:
         info = self.info
         try:
-            yield self._shown(RunStarted(info.run_id, info.provider, info.model))
+            yield self._announce(RunStarted(info.run_id, info.provider, info.model))
             while self.stream is not None:
                 yield from self._step()
                 if not self._is_done:
-                    with self.ending.noted():
-                        self._open()
+                    with self.ending.catching_aborts():
+                        self._open_turn()
             abort = None if self._is_done else self.ending.abort
             reason = self._reason if abort is None else FinishReason.ABORTED
-            end = RunFinished(info.run_id, reason, info.usage, tuple(self._added), abort)
-            self._shown(end)
-            self._tell("on_finished", info, end)
+            end = RunFinished(info.run_id, reason, info.usage, tuple(self._new_messages), abort)
+            self._announce(end)
+            self._call_end_hooks("on_finished", info, end)
             yield end
         except GeneratorExit:
             raise
         except BaseException as error:
-            self._failed(error)
+            self._fail(error)
             raise
 
     def drop(self) -> None:
-        """Hang up from a finalizer."""
+        """Close the connection from a finalizer."""
         drop = getattr(self.stream, "_drop", None)
         if drop is not None:
             drop()
 
     def release(self) -> None:
-        """The reader is done, or gone."""
+        """The reader has read everything, or has closed or dropped the stream."""
         self.ending.release()
         stream, self.stream = self.stream, None
         if stream is not None:
             stream.close()
-        self._tell("on_dropped", self.info)  # unless it was told how the run ended
+        self._call_end_hooks("on_dropped", self.info)  # no effect if the run has finished or failed
 
-    # A step: one turn of the model, and the answers to its calls
+    # A step: one turn of the model, and the results of its tool calls
 
-    def _open(self) -> None:
-        """Ask for the next turn, unless the run is to end."""
+    def _open_turn(self) -> None:
+        """Send the next request, unless the run must end."""
         if self.ending.abort is None:
             self.info.iteration += 1
             self.info.step_id = _new_id("step")
             self.stream = self.chat_stream(self._next_request())
 
     def _next_request(self) -> ChatRequest:
-        request = replace(self._request, messages=(*self._request.messages, *self._added))
+        request = replace(self._request, messages=(*self._request.messages, *self._new_messages))
         choice = request.tool_choice
+        # A forced call would be forced in every turn: the run would never end.
         if self.info.iteration > 1 and choice is not None and choice.kind in ("any", "tool"):
             request = replace(request, tool_choice=ToolChoice.auto())
         for hook in self._hooks["on_request"]:
@@ -263,135 +304,150 @@ class _Run:
     def _step(self) -> Iterator[StreamChunk]:
         info = self.info
         self._usage_of_step = Usage()
-        yield self._shown(StepStarted(info.run_id, info.step_id, info.iteration))
+        yield self._announce(StepStarted(info.run_id, info.step_id, info.iteration))
         so_far = TurnSoFar()
-        yield from self._turn(so_far)
-        turn, calls = so_far.turn(), distinct(so_far.calls)
-        self._reason = turn.reason or self._reason
-        theirs = [call for call in calls if self._is_theirs(call)]
-        results: dict[str, ToolResultBlock] = {}
-        yield from self._answers(turn, [call for call in calls if not self._is_theirs(call)], results)
-        asked = self._asked_for(turn)
-        goes_on = not theirs and (bool(results) or asked is not None)
-        if goes_on:
-            self._check_bounds()
-        if self.ending.abort is not None:  # nobody will come back with their results
-            asked = None
-            yield from self._answers(turn, theirs, results)
-        elif not goes_on:
-            self._is_done, asked = True, None
-        answers = Message.user([results[call.call_id] for call in calls if call.call_id in results])
-        messages = [message for message in (_said(turn, calls), answers, *(asked or ())) if message.blocks]
-        self._added += messages
-        info.messages = tuple(self._added)
-        step = StepFinished(info.run_id, info.step_id, info.iteration, self._usage_of_step, tuple(messages))
-        yield self._shown(step)
+        yield from self._read_turn(so_far)
+        step = self._begin_step(so_far)
+        yield from self._answer_calls(step, step.own_calls)
+        step.follow_up = self._ask_for_follow_up(step.turn)
+        self._decide_about_next_turn(step)
+        if step.is_aborted:  # the caller sends no results after an abort: without ours, the history would be invalid
+            yield from self._answer_calls(step, step.client_calls)
+        yield self._announce(self._finish_step(step))
 
-    def _turn(self, so_far: TurnSoFar) -> Iterator[StreamChunk]:
-        """The chunks of a turn, as the middleware lets them through; an abort breaks it off."""
+    def _read_turn(self, so_far: TurnSoFar) -> Iterator[StreamChunk]:
+        """The chunks of a turn, after the middleware; an abort ends the turn early."""
         hooks, token, stream = self._hooks["on_chunk"], self.ending.token, self.stream
         assert stream is not None
         try:
-            with self.ending.noted(), so_far, closing(stream):
-                with token, watching_retries(self._retried):
-                    first = next(stream, None)  # which a RetryingModel may yet ask for again
-                for chunk in itertools.chain([] if first is None else [first], _rest_of(stream)):
+            with self.ending.catching_aborts(), so_far, closing(stream):
+                with token, watching_retries(self._on_retry):
+                    first = next(stream, None)  # until here, a RetryingModel may retry
+                for chunk in itertools.chain([] if first is None else [first], _fastest_iterator(stream)):
                     so_far.add(chunk)
                     if hooks:
-                        yield from self._let_through(chunk, hooks)
+                        yield from self._pass_through(chunk, hooks)
                     else:
                         yield chunk
-                    if token.cancelled:  # a generator of somebody else's making does not look at it
+                    if token.cancelled:  # a model that is a plain generator does not check it
                         break
         finally:
             self.stream = None
             if so_far.end is not None:
-                self._spend(so_far.end.usage or Usage())
+                self._add_usage(so_far.end.usage or Usage())
 
-    def _answers(self, turn: Turn, calls: Sequence[Call], results: dict[str, ToolResultBlock]) -> Iterator[StreamChunk]:
+    def _begin_step(self, so_far: TurnSoFar) -> _Step:
+        """Build the turn from its chunks, and separate the calls of client-side tools."""
+        turn, calls = so_far.turn(), with_distinct_ids(so_far.calls)
+        self._reason = turn.reason or self._reason
+        own_calls: list[Call] = []
+        client_calls: list[Call] = []
+        for call in calls:
+            # The caller could not run a malformed call: the run answers it, and the model corrects it.
+            is_client_call = call.name in self._client_tools and isinstance(call, ToolCallFinished)
+            (client_calls if is_client_call else own_calls).append(call)
+        return _Step(turn, calls, own_calls, client_calls)
+
+    def _answer_calls(self, step: _Step, calls: Sequence[Call]) -> Iterator[StreamChunk]:
         info = self.info
         if calls:
-            self._check_bounds()
+            self._check_limits()  # first: without another turn, nothing would read the results
         offered = [tool.name for tool in self._request.tools]
-        with closing(self._calls.answers(turn, calls, offered)) as answers:
+        with closing(self._calls.answers(step.turn, calls, offered)) as answers:
             for result in answers:
-                results[result.call_id] = result
+                step.results[result.call_id] = result
                 blocks, is_error = result.blocks, result.is_error
-                yield self._shown(ToolResult(info.run_id, info.step_id, result.call_id, blocks, is_error))
+                yield self._announce(ToolResult(info.run_id, info.step_id, result.call_id, blocks, is_error))
 
-    def _asked_for(self, turn: Turn) -> list[Message] | None:
-        """With what the middleware wants to go on, None where it does not."""
-        asked: list[Message] | None = None
-        with self.ending.noted():
+    def _ask_for_follow_up(self, turn: Turn) -> list[Message] | None:
+        """The messages with which the middleware wants another turn; None if it does not want one."""
+        follow_up: list[Message] | None = None
+        with self.ending.catching_aborts():
             for hook in self._hooks["on_turn_finished"]:
                 more = returned(hook(self.info, turn), (list, tuple, type(None)), hook)
                 if more is not None:
-                    asked = [*(asked or ()), *(returned(message, Message, hook) for message in more)]
-        return asked
+                    follow_up = [*(follow_up or ()), *(returned(message, Message, hook) for message in more)]
+        return follow_up
 
-    def _is_theirs(self, call: Call) -> bool:
-        """The caller answers it. One that is malformed is nothing that a caller could run: the model reads that."""
-        return call.name in self._left_to_caller and isinstance(call, ToolCallFinished)
+    def _decide_about_next_turn(self, step: _Step) -> None:
+        """Mark the run as done if no turn follows, or abort it if a turn would exceed a limit."""
+        goes_on = step.wants_another_turn
+        if goes_on:
+            self._check_limits()
+        step.is_aborted = self.ending.abort is not None  # read once: another thread may cancel the run at any time
+        if step.is_aborted:
+            step.follow_up = None
+        elif not goes_on:
+            self._is_done, step.follow_up = True, None
 
-    def _check_bounds(self) -> None:
-        """Abort the run where another turn would be one too many."""
+    def _finish_step(self, step: _Step) -> StepFinished:
+        info, messages = self.info, step.messages()
+        self._new_messages += messages
+        info.messages = tuple(self._new_messages)
+        return StepFinished(info.run_id, info.step_id, info.iteration, self._usage_of_step, tuple(messages))
+
+    def _check_limits(self) -> None:
+        """Abort the run if another turn would exceed a limit of its config."""
         config, spent = self._config, self.info.usage
         if self.info.iteration >= config.max_iterations:
             self.ending.end("max_iterations", f"the run reached RunConfig.max_iterations={config.max_iterations}")
         elif config.max_tokens is not None and spent.input_tokens + spent.output_tokens >= config.max_tokens:
             self.ending.end("max_tokens", f"the run reached RunConfig.max_tokens={config.max_tokens}")
 
-    def _spend(self, usage: Usage) -> None:
+    def _add_usage(self, usage: Usage) -> None:
         self.info.usage += usage
         self._usage_of_step += usage
 
     # Hooks
 
-    def _shown(self, chunk: StreamChunk) -> StreamChunk:
-        """A chunk of the run itself, once everybody has seen it."""
-        with self.ending.noted():
+    def _announce(self, chunk: StreamChunk) -> StreamChunk:
+        """Show a chunk of the run itself to the middleware, which cannot change it; returns the chunk."""
+        with self.ending.catching_aborts():
             for hook in self._hooks["on_chunk"]:
                 hook(self.info, chunk)
         return chunk
 
-    def _let_through(self, chunk: StreamChunk, hooks: Sequence[Any]) -> Sequence[StreamChunk]:
-        """What the middleware makes of a chunk of the model."""
+    def _pass_through(self, chunk: StreamChunk, hooks: Sequence[Any]) -> Sequence[StreamChunk]:
+        """The chunks that these hooks return for a chunk of the model."""
         for n, hook in enumerate(hooks, 1):
-            shown = hook(self.info, chunk)
-            if shown is None:
+            result = hook(self.info, chunk)
+            if result is None:
                 return ()
-            if not isinstance(shown, StreamChunk):
+            if not isinstance(result, StreamChunk):  # several: each of them passes the hooks that remain
                 several = [
-                    returned(one, StreamChunk, hook) for one in returned(shown, (StreamChunk, list, tuple), hook)
+                    returned(item, StreamChunk, hook) for item in returned(result, (StreamChunk, list, tuple), hook)
                 ]
-                return [out for one in several for out in self._let_through(one, hooks[n:])]
-            chunk = shown
+                return [out for item in several for out in self._pass_through(item, hooks[n:])]
+            chunk = result
         return (chunk,)
 
-    def _retried(self, event: RetryEvent) -> None:
+    def _on_retry(self, event: RetryEvent) -> None:
         for hook in self._hooks["on_retry"]:
             hook(self.info, event)
 
-    def _failed(self, error: BaseException) -> None:
-        with suppress(Exception):  # of somebody else's making, with slots
-            error.partial_messages = tuple(self._added)  # type: ignore[attr-defined]
+    def _fail(self, error: BaseException) -> None:
+        with suppress(Exception):  # the exception class of another library may have __slots__
+            error.partial_messages = tuple(self._new_messages)  # type: ignore[attr-defined]
             error.usage = self.info.usage  # type: ignore[attr-defined]
-        self._tell("on_failed", self.info, error)
+        self._call_end_hooks("on_failed", self.info, error)
 
-    def _tell(self, name: str, *facts: Any) -> None:
-        """One of the three ends, once."""
-        if self._is_told:
+    def _call_end_hooks(self, name: str, *arguments: Any) -> None:
+        """Call on_finished, on_failed or on_dropped, exactly one of them. Their errors are logged: the run is over."""
+        if self._has_ended:
             return
-        self._is_told = True
+        self._has_ended = True
         for hook in self._hooks[name]:
             try:
-                hook(*facts)
+                hook(*arguments)
             except Exception:
-                log.exception("%s of a middleware failed", name)
+                log.exception("the hook %s of a middleware failed", name)
 
 
-def _rest_of(stream: Chunks) -> Iterator[StreamChunk]:
-    """What ``next(stream)`` reads from, where it does nothing else that is missed: closing is ours, and cancelling."""
+def _fastest_iterator(stream: Chunks) -> Iterator[StreamChunk]:
+    """What ``next(stream)`` reads from, if ``next`` does nothing else that a run needs: this saves a call per chunk.
+
+    The run itself closes and cancels the stream. A subclass with its own ``__next__`` or ``_failed`` is read normally.
+    """
     if isinstance(stream, ChatStream):
         kind = type(stream)
         if kind.__next__ is ChatStream.__next__ and kind._failed is ChatStream._failed:
@@ -399,20 +455,24 @@ def _rest_of(stream: Chunks) -> Iterator[StreamChunk]:
     return stream
 
 
-def _said(turn: Turn, calls: Sequence[Call]) -> Message:
-    """What the model said, as a history can carry it: malformed calls are among the others, for their answers;
-    reasoning that led to nothing is not, because its provider would refuse it."""
-    left = iter(calls)
+def _answer_message(turn: Turn, calls: Sequence[Call]) -> Message:
+    """The model's message for the history.
+
+    Malformed calls are included, because their results need a call to refer to. Reasoning at the end is left out: when
+    nothing follows it, its provider would refuse it.
+    """
+    remaining = iter(calls)
     blocks: list[Block] = []
     for block in turn.message.blocks:
         if isinstance(block, ToolCallBlock):
-            for call in left:
+            # A turn has no block for a malformed call: insert those that came before this call.
+            for call in remaining:
                 blocks.append(block_of(call))
                 if isinstance(call, ToolCallFinished):
                     break
         else:
             blocks.append(block)
-    blocks += map(block_of, left)
+    blocks += map(block_of, remaining)
     while blocks and isinstance(blocks[-1], ReasoningBlock | RedactedReasoningBlock):
         blocks.pop()
     return Message.assistant(blocks)

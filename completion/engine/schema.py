@@ -1,17 +1,17 @@
-"""The arguments of a function as JSON Schema and back: the only door to pydantic and docstring_parser.
+"""The parameters of a function as JSON Schema, and JSON arguments as Python values: the only door to pydantic and
+docstring_parser.
 
-pydantic and not msgspec: it tells all faults at once, and it knows unions of dataclasses and additionalProperties,
-which msgspec refuses or leaves out; that is worth 100 ms of import, 20 with msgspec, to whoever writes ``@tool``.
+Why pydantic and not msgspec: it reports all problems of the arguments at once, and it supports unions of dataclasses
+and additionalProperties. Its import takes 100 ms instead of 20, but only programs that use ``@tool`` import it.
 
-What a model gives is converted where nothing is lost (pydantic's lax mode): "3" and 3.0 are taken for an int, 1 and
-"true" for a bool, true for the number 1, a list for a tuple or a set, an ISO 8601 text for a datetime, a value for its
-Enum member. 3.5 is no int, 3 is no str, and NaN is no number.
+Arguments from a model are converted where nothing is lost (pydantic's lax mode): "3" and 3.0 become an int, 1 and
+"true" a bool, true the number 1, a list a tuple or a set, an ISO 8601 text a datetime, a value its Enum member. 3.5 is
+not accepted as an int, 3 not as a str, and NaN not as a number.
 """
 
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import is_dataclass
@@ -19,6 +19,7 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from completion.contract.errors import ConfigurationError
+from completion.contract.packages import install_command
 
 try:
     import docstring_parser
@@ -28,20 +29,20 @@ try:
     from pydantic_core import PydanticSerializationError, to_jsonable_python
     from typing_extensions import NotRequired, Required, TypedDict
 except ImportError as exc:
-    _install = shlex.join([sys.executable, "-m", "pip", "install", "pydantic>=2.11", "docstring-parser>=0.16"])
+    _install = install_command("pydantic>=2.11", "docstring-parser>=0.16")
     raise ConfigurationError(f"@tool needs pydantic and docstring_parser ({exc}); run: {_install}") from exc
 
-_SHOWN_CHARACTERS = 80  # of a value that does not fit
+_MAX_SHOWN_CHARS = 80  # of a wrong value, in an error message
 
-_HIDDEN = "a type inside of its parameters cannot be found; define or import it at the top of the module"
+_TYPE_NOT_FOUND = "a type inside its parameters cannot be found; define or import it at the top of the module"
 
 _IS_BEFORE_312 = sys.version_info < (3, 12)
 
-_typed_dict: Any = TypedDict  # whose fields are known at run time only
+_typed_dict: Any = TypedDict  # Any: mypy refuses a TypedDict whose fields are only known at run time
 
 
-class Documented:
-    """A docstring of Google's, numpy's or Sphinx's style: what it says, and what it says of each parameter."""
+class ParsedDocstring:
+    """A docstring in Google, numpy or Sphinx style: its text, and the description of each parameter."""
 
     def __init__(self, docstring: str | None) -> None:
         parsed = docstring_parser.parse(docstring or "")
@@ -50,18 +51,18 @@ class Documented:
 
 
 class Arguments:
-    """What a function takes by name.
+    """The arguments of a function: their schema, and their conversion.
 
     Args:
         name: of the tool, for messages.
         hints: the type of each argument; ``Annotated[int, "text"]`` describes it.
-        defaults: of those that may be left out.
-        descriptions: of those whose hint has none.
-        strict: the schema is one that OpenAI's strict mode takes: every property is required, at every depth, and a
-            default is a part of the description. What leaves one out is taken all the same.
+        defaults: of the optional arguments.
+        descriptions: used for arguments whose hint has no description.
+        strict: make a schema for OpenAI's strict mode: every property is required, at every depth, and a default is
+            mentioned in the description. Arguments without an optional property are still accepted.
 
     Raises:
-        TypeError: a type without a JSON Schema, or without a strict one.
+        TypeError: a type has no JSON Schema, or no strict one.
     """
 
     def __init__(
@@ -74,40 +75,40 @@ class Arguments:
         strict: bool = False,
     ) -> None:
         prepared = {key: _prepared(hint) for key, hint in hints.items()}
-        # A TypedDict gives back what came and no more: the defaults are the function's own.
-        taken = _typed_dict(
+        # A TypedDict, because it returns only the arguments that were passed: the function adds its own defaults.
+        fields = _typed_dict(
             name, {key: NotRequired[hint] if key in defaults else hint for key, hint in prepared.items()}
         )
-        taken.__pydantic_config__ = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
+        fields.__pydantic_config__ = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
         try:
-            self._adapter: pydantic.TypeAdapter[dict[str, Any]] = pydantic.TypeAdapter(taken)
-            document = self._adapter.json_schema(schema_generator=_Described)
+            self._adapter: pydantic.TypeAdapter[dict[str, Any]] = pydantic.TypeAdapter(fields)
+            document = self._adapter.json_schema(schema_generator=_SchemaGenerator)
         except (PydanticUserError, PydanticUndefinedAnnotation) as exc:
-            is_hidden = exc.code in ("class-not-fully-defined", "undefined-annotation")
-            raise TypeError(f"@tool {name}: {_HIDDEN if is_hidden else exc.message}") from exc
-        defined = document.pop("$defs", {})
-        for key, shown in document.get("properties", {}).items():
+            is_not_found = exc.code in ("class-not-fully-defined", "undefined-annotation")
+            raise TypeError(f"@tool {name}: {_TYPE_NOT_FOUND if is_not_found else exc.message}") from exc
+        definitions = document.pop("$defs", {})
+        for key, node in document.get("properties", {}).items():
             if key in descriptions:
-                shown.setdefault("description", descriptions[key])
+                node.setdefault("description", descriptions[key])
             if key in defaults:
-                _show_default(shown, defaults[key])
-        self.schema = _Flat(name, defined, strict).document({"properties": {}, **document})
+                _add_default(node, defaults[key])
+        self.schema = _Flattener(name, definitions, strict).flatten_document({"properties": {}, **document})
 
-    def converted(self, args: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments as the function takes them.
+    def convert(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments as the types of the function's parameters.
 
         Raises:
-            ValueError: they do not fit; its ``args`` are the faults, a line each for a model to read.
+            ValueError: some are wrong; its ``args`` are the problems, one line of text each, for the model.
         """
         try:
             return self._adapter.validate_python(args)
         except pydantic.ValidationError as exc:
-            faults = exc.errors(include_url=False, include_context=False)
-        raise ValueError(*(_fault(fault, args) for fault in faults))
+            problems = exc.errors(include_url=False, include_context=False)
+        raise ValueError(*(_as_line(problem, args) for problem in problems))
 
 
 def _prepared(hint: Any, within: tuple[Any, ...] = ()) -> Any:
-    """The hint in pydantic's words: a text in Annotated is a description, a TypedDict one that it reads."""
+    """The hint in a form that pydantic supports: a text in Annotated as a description, and each TypedDict replaced."""
     if _IS_BEFORE_312 and type(hint).__module__ == "typing" and is_typeddict(hint) and hint not in within:
         return _prepared_dict(hint, (*within, hint))
     origin: Any = get_origin(hint)
@@ -118,7 +119,7 @@ def _prepared(hint: Any, within: tuple[Any, ...] = ()) -> Any:
     if not args or origin is Literal or any(isinstance(arg, list) for arg in args):
         return hint
     prepared = tuple(_prepared(arg, within) for arg in args)
-    if prepared == args:
+    if prepared == args:  # nothing to replace; some generic types cannot be built again
         return hint
     if origin in (Union, UnionType):
         return Union[prepared]  # noqa: UP007
@@ -126,7 +127,7 @@ def _prepared(hint: Any, within: tuple[Any, ...] = ()) -> Any:
 
 
 def _prepared_dict(hint: Any, within: tuple[Any, ...]) -> Any:
-    """A TypedDict of ``typing`` before Python 3.12, which does not know its bases, as one of ``typing_extensions``."""
+    """A TypedDict of ``typing`` as one of ``typing_extensions``: before Python 3.12, pydantic refuses the former."""
     fields = {}
     for key, value in get_type_hints(hint, include_extras=True).items():
         marked = value
@@ -138,121 +139,123 @@ def _prepared_dict(hint: Any, within: tuple[Any, ...]) -> Any:
     return prepared
 
 
-class _Described(GenerateJsonSchema):
-    """Descriptions of fields from the docstrings of their classes and from ``Annotated[int, "text"]``; no titles."""
+class _SchemaGenerator(GenerateJsonSchema):
+    """Adds descriptions from the docstrings of classes and from ``Annotated[int, "text"]``, and no titles."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
 
     def dataclass_schema(self, schema: Any) -> dict[str, Any]:
-        return _described(super().dataclass_schema(schema), schema["cls"])
+        return _with_descriptions(super().dataclass_schema(schema), schema["cls"])
 
     def typed_dict_schema(self, schema: Any) -> dict[str, Any]:
-        return _described(super().typed_dict_schema(schema), schema.get("cls"))
+        return _with_descriptions(super().typed_dict_schema(schema), schema.get("cls"))
 
     def model_schema(self, schema: Any) -> dict[str, Any]:
-        return _described(super().model_schema(schema), schema["cls"])
+        return _with_descriptions(super().model_schema(schema), schema["cls"])
 
 
-def _described(document: dict[str, Any], kind: Any) -> dict[str, Any]:
-    own = getattr(kind, "__doc__", None) or ""
-    is_generated = is_dataclass(kind) and own.startswith(f"{getattr(kind, '__name__', '')}(")
-    said = Documented(document.pop("description", "" if is_generated else own))
-    if said.text:
-        document["description"] = said.text
-    notes = {**said.parameters, **_notes(kind)}
-    for name, shown in document.get("properties", {}).items():
-        if name in notes:
-            shown.setdefault("description", notes[name])
+def _with_descriptions(document: dict[str, Any], kind: Any) -> dict[str, Any]:
+    docstring = getattr(kind, "__doc__", None) or ""
+    # Python generates a docstring for a dataclass without one: its signature, Place(lat: float, lon: float).
+    is_generated = is_dataclass(kind) and docstring.startswith(f"{getattr(kind, '__name__', '')}(")
+    doc = ParsedDocstring(document.pop("description", "" if is_generated else docstring))
+    if doc.text:
+        document["description"] = doc.text
+    descriptions = {**doc.parameters, **_annotated_texts(kind)}
+    for name, node in document.get("properties", {}).items():
+        if name in descriptions:
+            node.setdefault("description", descriptions[name])
     return document
 
 
-def _notes(kind: Any) -> dict[str, str]:
+def _annotated_texts(kind: Any) -> dict[str, str]:
     """The texts in ``Annotated`` of the fields of a class."""
     try:
         hints = get_type_hints(kind, include_extras=True)
-    except (NameError, TypeError):  # defined inside of a function, or no class
+    except (NameError, TypeError):  # a type defined inside a function, or not a class
         return {}
-    noted = {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
-    return {name: note for name, notes in noted.items() for note in notes if isinstance(note, str)}
+    metadata = {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
+    return {name: item for name, items in metadata.items() for item in items if isinstance(item, str)}
 
 
-def _show_default(shown: dict[str, Any], value: Any) -> None:
+def _add_default(node: dict[str, Any], value: Any) -> None:
     try:
-        shown["default"] = to_jsonable_python(value)
-    except PydanticSerializationError:  # an object that only Python code can give
-        shown.pop("default", None)
+        node["default"] = to_jsonable_python(value)
+    except PydanticSerializationError:  # an object that JSON cannot express: the function still uses it
+        node.pop("default", None)
 
 
-class _Flat:
-    """A schema that every provider takes: references are replaced by what they refer to, but where a type contains
-    itself; objects are closed."""
+class _Flattener:
+    """Makes a schema that every provider accepts: each ``$ref`` is replaced by its definition, except in types that
+    contain themselves, and objects allow no additional properties."""
 
-    def __init__(self, name: str, defined: dict[str, Any], strict: bool) -> None:
+    def __init__(self, name: str, definitions: dict[str, Any], strict: bool) -> None:
         self._name = name
-        self._defined = defined
+        self._definitions = definitions
         self._strict = strict
-        self._recursive = {key for key in defined if key in self._reached(key)}
+        self._recursive = {key for key in definitions if key in self._reachable(key)}
 
-    def document(self, root: dict[str, Any]) -> dict[str, Any]:
-        flat = self._flat(root)
+    def flatten_document(self, root: dict[str, Any]) -> dict[str, Any]:
+        flat = self._flatten(root)
         if self._recursive:
-            flat["$defs"] = {key: self._flat(self._defined[key]) for key in sorted(self._recursive)}
+            flat["$defs"] = {key: self._flatten(self._definitions[key]) for key in sorted(self._recursive)}
         return flat
 
-    def _flat(self, node: dict[str, Any]) -> dict[str, Any]:
+    def _flatten(self, node: dict[str, Any]) -> dict[str, Any]:
         node = dict(node)
         if "$ref" in node:
             key = _key(node["$ref"])
             if key in self._recursive:
                 ref = {"$ref": node.pop("$ref")}
-                return {"anyOf": [ref], **self._flat(node)} if node else ref  # nothing may stand beside it
-            node = {**self._defined[key], **node}
+                return {"anyOf": [ref], **self._flatten(node)} if node else ref  # a $ref must be the only key
+            node = {**self._definitions[key], **node}
             del node["$ref"]
         if "oneOf" in node:
             node["anyOf"] = node.pop("oneOf")
-        flat = {key: self._below(key, value) for key, value in node.items() if key not in _LEFT_OUT}
+        flat = {key: self._flatten_value(key, value) for key, value in node.items() if key not in _DROPPED_KEYS}
         if "properties" in flat:
             flat.setdefault("additionalProperties", False)
-        return self._strictly(flat) if self._strict else flat
+        return self._make_strict(flat) if self._strict else flat
 
-    def _below(self, key: str, value: Any) -> Any:
+    def _flatten_value(self, key: str, value: Any) -> Any:
         if key == "properties":
-            return {name: self._flat(inner) for name, inner in value.items()}
+            return {name: self._flatten(inner) for name, inner in value.items()}
         if key in ("anyOf", "allOf", "prefixItems"):
-            return [self._flat(inner) for inner in value]
+            return [self._flatten(inner) for inner in value]
         if key in ("items", "additionalProperties") and isinstance(value, dict):
-            return self._flat(value)
+            return self._flatten(value)
         return value
 
-    def _strictly(self, flat: dict[str, Any]) -> dict[str, Any]:
+    def _make_strict(self, flat: dict[str, Any]) -> dict[str, Any]:
         if "default" in flat:
             text = f"Default: {json.dumps(flat.pop('default'), ensure_ascii=False)}."
             flat["description"] = " ".join(filter(None, (flat.get("description"), text)))
         if flat.get("type") == "object":
             if flat.get("additionalProperties") is not False:
                 raise TypeError(
-                    f"@tool {self._name}: strict=True takes no dict with open keys; use a dataclass or a TypedDict"
+                    f"@tool {self._name}: strict=True does not allow a dict with arbitrary keys; "
+                    "use a dataclass or a TypedDict"
                 )
             flat["required"] = list(flat["properties"])
-        elif not _SHAPES & flat.keys():
-            raise TypeError(f"@tool {self._name}: strict=True takes no Any; say the type")
+        elif not _TYPE_KEYS & flat.keys():
+            raise TypeError(f"@tool {self._name}: strict=True does not allow Any; use a specific type")
         return flat
 
-    def _reached(self, key: str) -> set[str]:
-        """The definitions that one leads to."""
-        reached: set[str] = set()
-        waiting = list(_references(self._defined[key]))
-        while waiting:
-            found = waiting.pop()
-            if found not in reached:
-                reached.add(found)
-                waiting += _references(self._defined[found])
-        return reached
+    def _reachable(self, key: str) -> set[str]:
+        """The definitions that this one refers to, directly or through others."""
+        reachable: set[str] = set()
+        pending = list(_references(self._definitions[key]))
+        while pending:
+            other = pending.pop()
+            if other not in reachable:
+                reachable.add(other)
+                pending += _references(self._definitions[other])
+        return reachable
 
 
-_LEFT_OUT = ("title", "discriminator", "$ref")
-_SHAPES = {"type", "enum", "const", "anyOf", "allOf", "$ref"}
+_DROPPED_KEYS = ("title", "discriminator", "$ref")
+_TYPE_KEYS = {"type", "enum", "const", "anyOf", "allOf", "$ref"}
 
 
 def _key(reference: str) -> str:
@@ -268,27 +271,27 @@ def _references(node: Any) -> list[str]:
     return own + [key for item in node.values() for key in _references(item)]
 
 
-def _fault(fault: Any, args: Any) -> str:
-    """One line of what is wrong: places[0].lat: should be a valid number; got "north"."""
-    path = _path(fault["loc"], args, is_missing=fault["type"] == "missing")
-    match fault["type"]:
+def _as_line(problem: Any, args: Any) -> str:
+    """An error of pydantic as one line of text: places[0].lat: should be a valid number; got "north"."""
+    path = _path(problem["loc"], args, is_missing=problem["type"] == "missing")
+    match problem["type"]:
         case "missing":
             return f"{path}: is missing"
         case "extra_forbidden" | "unexpected_keyword_argument":
-            return f"{path}: is not known here"
-    message = fault["msg"].replace("Input should be", "should be")
-    return f"{path}: {message}; got {_shown(fault['input'])}"
+            return f"{path}: is unknown"
+    message = problem["msg"].replace("Input should be", "should be")
+    return f"{path}: {message}; got {_shortened(problem['input'])}"
 
 
 def _path(location: tuple[int | str, ...], value: Any, *, is_missing: bool) -> str:
-    """Where it is: ``places[0].lat``. What pydantic tried there, of a union, stands in brackets: ``pet (as Cat)``."""
+    """The location of an error: ``places[0].lat``. For a union, the member that pydantic tried: ``pet (as Cat)``."""
     path = ""
     for i, step in enumerate(location):
         if isinstance(step, int):
             path += f"[{step}]"
         elif isinstance(value, Mapping) and (step in value or (is_missing and i == len(location) - 1)):
             path += f".{step}" if path else step
-        else:
+        else:  # not a key of the value: the name of a member of a union
             path += f" (as {step})"
             continue
         try:
@@ -298,6 +301,6 @@ def _path(location: tuple[int | str, ...], value: Any, *, is_missing: bool) -> s
     return path
 
 
-def _shown(value: Any) -> str:
+def _shortened(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
+    return text if len(text) <= _MAX_SHOWN_CHARS else f"{text[:_MAX_SHOWN_CHARS]}…"

@@ -1,4 +1,7 @@
-"""How many tokens a request takes, guessed from its bytes."""
+"""How many tokens a request has, guessed from its size in bytes.
+
+A guess without a tokenizer: the conversation multiplies it by a factor that it learns from the provider's counts.
+"""
 
 from __future__ import annotations
 
@@ -16,40 +19,36 @@ from completion.contract.messages import (
 )
 from completion.contract.request import ChatRequest, system_text
 
-_BYTES_PER_TOKEN = 4
+# Used until the provider has counted a request for the first time.
+_BYTES_PER_TOKEN = 4  # English text: 4 to 5
+_TOKENS_PER_MESSAGE = 4  # the marks between messages
+_TOKENS_PER_FILE = 1500  # images: 100 to 5000
 
 
-_TOKENS_PER_MESSAGE = 4
-
-
-_TOKENS_PER_FILE = 1500
-"""Guesses, until the provider has counted for the first time: English takes 4 to 5 bytes, a picture 100 to 5000."""
-
-
-def _guess(request: ChatRequest) -> float:
-    """How many tokens the request takes, as far as its bytes tell."""
+def guess_request(request: ChatRequest) -> float:
+    """The guessed number of tokens of the system prompt, the tools and all messages."""
     fixed = [system_text(request), *(json.dumps(tool.to_dict(), ensure_ascii=False) for tool in request.tools)]
-    return sum(map(_guess_of_text, fixed)) + sum(map(_guess_of_message, request.messages))
+    return sum(map(_guess_text, fixed)) + sum(map(guess_message, request.messages))
 
 
-def _guess_of_message(message: Message) -> float:
-    return _TOKENS_PER_MESSAGE + sum(map(_guess_of_block, message.blocks))
+def guess_message(message: Message) -> float:
+    return _TOKENS_PER_MESSAGE + sum(map(_guess_block, message.blocks))
 
 
-def _guess_of_block(block: Block) -> float:
+def _guess_block(block: Block) -> float:
     match block:
         case TextBlock(text) | ReasoningBlock(text):
-            return _guess_of_text(text)
+            return _guess_text(text)
         case ToolCallBlock(_, name, args):
-            return _guess_of_text(name + json.dumps(args, ensure_ascii=False, default=repr))
+            return _guess_text(name + json.dumps(args, ensure_ascii=False, default=repr))
         case ToolResultBlock(_, inner):
-            return _TOKENS_PER_MESSAGE + sum(map(_guess_of_block, inner))
+            return _TOKENS_PER_MESSAGE + sum(map(_guess_block, inner))
         case RedactedReasoningBlock(data):
-            return _guess_of_text(data)
+            return _guess_text(data)
         case ProviderBlock(_, data):
-            return _guess_of_text(json.dumps(data, ensure_ascii=False, default=repr))
+            return _guess_text(json.dumps(data, ensure_ascii=False, default=repr))
     return _TOKENS_PER_FILE
 
 
-def _guess_of_text(text: str) -> float:
+def _guess_text(text: str) -> float:
     return len(text.encode("utf-8", "surrogatepass")) / _BYTES_PER_TOKEN

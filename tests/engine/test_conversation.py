@@ -1,4 +1,4 @@
-"""Conversation: a history between runs, kept small enough."""
+"""Conversation: the history between runs, and its compaction."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ from completion import (
     TurnFinished,
     Usage,
 )
-from completion.engine.conversation import Compaction, Conversation
+from completion.engine.compaction import Compaction
+from completion.engine.conversation import Conversation
 from completion.engine.middleware import AbortRun, Middleware, RunInfo
 from completion.engine.redaction import Redaction
 from completion.testing import ProviderServer, Reply, ScriptedModel, WaitFor, event
@@ -54,7 +55,7 @@ LOOK = Tool(ToolDefinition("look", "Looks.", {"type": "object", "properties": {}
 
 
 def answer(words: str, used: int | None = None) -> list[Step]:
-    """A turn that says this; ``used`` is what the provider counted of the request."""
+    """A turn with this text; ``used``: the provider's count of the request's tokens."""
     usage = None if used is None else Usage(used, 1)
     return [TextDelta(words), TurnFinished(FinishReason.END_TURN, usage)]
 
@@ -65,13 +66,13 @@ def call(call_id: str = "c0", name: str = "look", used: int = 0) -> list[Step]:
     return [started, finished, TurnFinished(FinishReason.TOOL_USE, usage)]
 
 
-def said(*texts: str) -> list[Message]:
-    """A history of the user and the assistant in turn."""
+def alternating(*texts: str) -> list[Message]:
+    """A history with messages of the user and of the assistant in turns."""
     return [(Message.user, Message.assistant)[i % 2](one) for i, one in enumerate(texts)]
 
 
-def asked(model: ScriptedModel) -> list[list[str]]:
-    """What the model was sent, each time."""
+def sent_to(model: ScriptedModel) -> list[list[str]]:
+    """The texts of the messages of each request."""
     return [[message.text for message in request.messages] for request in model.requests]
 
 
@@ -82,13 +83,13 @@ def overflow() -> ContextOverflowError:
 # The history
 
 
-def test_what_was_said_is_in_the_history_of_the_next_run() -> None:
+def test_the_next_run_has_the_history_of_the_runs_before() -> None:
     model = ScriptedModel("Rain.", "Sun.")
     conversation = Conversation(model, system_prompt="Be brief.", temperature=0.5)
     assert conversation.run("Oslo?").text == "Rain."
     assert conversation.run("Bergen?").text == "Sun."
-    assert asked(model) == [["Oslo?"], ["Oslo?", "Rain.", "Bergen?"]]
-    assert list(conversation.messages) == said("Oslo?", "Rain.", "Bergen?", "Sun.")
+    assert sent_to(model) == [["Oslo?"], ["Oslo?", "Rain.", "Bergen?"]]
+    assert list(conversation.messages) == alternating("Oslo?", "Rain.", "Bergen?", "Sun.")
     assert {(request.system_prompt, request.temperature) for request in model.requests} == {("Be brief.", 0.5)}
 
 
@@ -103,7 +104,7 @@ def test_calls_and_their_results_are_in_the_history() -> None:
     ]
 
 
-def test_a_stream_is_a_run() -> None:
+def test_stream_returns_a_run() -> None:
     stream = Conversation(ScriptedModel("Rain.")).stream("Oslo?")
     assert isinstance(stream, RunStream)
     *_, end = stream
@@ -111,64 +112,64 @@ def test_a_stream_is_a_run() -> None:
     assert end.new_messages == (Message.assistant("Rain."),)
 
 
-def test_the_history_has_a_run_from_its_last_chunk_on() -> None:
+def test_the_history_is_updated_before_run_finished_is_yielded() -> None:
     conversation = Conversation(ScriptedModel("Rain."))
     stream = conversation.stream("Oslo?")
     for chunk in stream:
         assert bool(conversation.messages) == isinstance(chunk, RunFinished)
 
 
-def test_blocks_and_messages_may_be_said() -> None:
+def test_blocks_and_messages_may_be_sent() -> None:
     model = ScriptedModel("One.", "Two.")
     conversation = Conversation(model)
     conversation.run([TextBlock("a"), TextBlock("b")])
     conversation.run(Message.user("c"))
-    assert asked(model)[-1] == ["ab", "One.", "c"]
+    assert sent_to(model)[-1] == ["ab", "One.", "c"]
 
 
 @pytest.mark.parametrize("nothing", ["", [], Message.assistant("Hi")])
-def test_who_says_nothing_or_speaks_for_the_model_is_told(nothing: Any) -> None:
+def test_an_empty_message_or_one_of_the_assistant_is_refused(nothing: Any) -> None:
     conversation = Conversation(ScriptedModel("Rain."))
-    with pytest.raises(ValueError, match="a message of the user that says something"):
+    with pytest.raises(ValueError, match="must be a user message that is not empty"):
         conversation.stream(nothing)
     conversation.run("Oslo?")
 
 
-def test_a_call_that_is_left_to_the_caller_is_answered_next() -> None:
-    model = ScriptedModel([*call(name="theirs")], "Well.")
-    conversation = Conversation(model, tools=[LOOK, ToolDefinition("theirs", "", {"type": "object"})])
+def test_the_next_message_answers_the_call_of_a_client_side_tool() -> None:
+    model = ScriptedModel([*call(name="client")], "Well.")
+    conversation = Conversation(model, tools=[LOOK, ToolDefinition("client", "", {"type": "object"})])
     conversation.run("Look!")
-    with pytest.raises(ValueError, match="no result of the call c0"):
+    with pytest.raises(ValueError, match="no tool result for the call c0"):
         conversation.stream("Go on")
     assert conversation.run(Message.tool_result("c0", "Done.")).text == "Well."
 
 
-def test_a_history_that_no_provider_would_take_is_refused() -> None:
-    with pytest.raises(ValueError, match="a result of c1, and no such call"):
+def test_an_invalid_history_is_refused() -> None:
+    with pytest.raises(ValueError, match="a tool result for c1, but no such call"):
         Conversation(ScriptedModel(), messages=[Message.tool_result("c1", "Well.")])
-    with pytest.raises(ValueError, match="no result of the call c0"):
+    with pytest.raises(ValueError, match="no tool result for the call c0"):
         Conversation(ScriptedModel(), messages=[Message.assistant([ToolCallBlock("c0", "look", {})])])
     too_late = [Message.user("So?"), Message.assistant("Well."), Message.tool_result("c0", "Nothing.")]
-    with pytest.raises(ValueError, match="no result of the call c0"):
+    with pytest.raises(ValueError, match="no tool result for the call c0"):
         Conversation(ScriptedModel(), messages=[Message.assistant([ToolCallBlock("c0", "look", {})]), *too_late])
 
 
-# Rolled back
+# Runs that do not end well
 
 
 @pytest.mark.parametrize(
     "script", [RateLimitError("slow down"), [TextDelta("Ra"), RateLimitError("slow down")]], ids=["setup", "later"]
 )
-def test_a_run_that_fails_leaves_the_history_as_it_was(script: Script) -> None:
+def test_a_run_that_fails_does_not_change_the_history(script: Script) -> None:
     conversation = Conversation(ScriptedModel("Rain.", script, "Sun."))
     conversation.run("Oslo?")
     with pytest.raises(RateLimitError):
         conversation.run("Bergen?")
-    assert list(conversation.messages) == said("Oslo?", "Rain.")
+    assert list(conversation.messages) == alternating("Oslo?", "Rain.")
     assert conversation.run("Bergen?").text == "Sun."
 
 
-def test_a_run_that_fails_in_a_later_step_leaves_nothing_of_its_first() -> None:
+def test_a_run_that_fails_in_a_later_step_does_not_add_its_first_step() -> None:
     conversation = Conversation(ScriptedModel(call(used=7), RateLimitError("slow down")), tools=[LOOK])
     with pytest.raises(RateLimitError):
         conversation.run("Look!")
@@ -176,7 +177,7 @@ def test_a_run_that_fails_in_a_later_step_leaves_nothing_of_its_first() -> None:
     assert conversation.usage == Usage(7, 1)
 
 
-def test_a_run_that_is_closed_or_dropped_leaves_the_history_as_it_was() -> None:
+def test_a_run_that_is_closed_or_dropped_does_not_change_the_history() -> None:
     conversation = Conversation(ScriptedModel("Rain.", "Snow.", "Sun."))
     with conversation.stream("Oslo?") as stream:
         next(stream)
@@ -188,7 +189,7 @@ def test_a_run_that_is_closed_or_dropped_leaves_the_history_as_it_was() -> None:
     assert conversation.run("Oslo?").text == "Sun."
 
 
-def test_arguments_that_make_no_sense_leave_the_conversation_free() -> None:
+def test_invalid_arguments_do_not_lock_the_conversation() -> None:
     conversation = Conversation(ScriptedModel("Rain."))
     conversation.middleware = (object(),)
     for _ in range(2):
@@ -199,31 +200,31 @@ def test_arguments_that_make_no_sense_leave_the_conversation_free() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"config": {}}, "config= takes a RunConfig, got dict"),
-        ({"middleware": [3]}, "middleware= takes objects"),
-        ({"middleware": None}, r"middleware= takes a list, got NoneType: write middleware=\[…\]"),
-        ({"tools": LOOK}, "tools= takes a list, got Tool"),
-        ({"messages": "hi"}, "messages= takes a list, got str"),
-        ({"messages": ["hi"]}, "messages= takes Messages, got 'hi'"),
+        ({"config": {}}, "config= must be a RunConfig, got dict"),
+        ({"middleware": [3]}, "middleware= must contain objects"),
+        ({"middleware": None}, r"middleware= must be a list, got NoneType; write middleware=\[…\]"),
+        ({"tools": LOOK}, "tools= must be a list, got Tool"),
+        ({"messages": "hi"}, "messages= must be a list, got str"),
+        ({"messages": ["hi"]}, "messages= must contain Messages, got 'hi'"),
     ],
 )
-def test_arguments_of_the_wrong_kind_are_refused_when_it_is_made(arguments: dict[str, Any], words: str) -> None:
+def test_arguments_of_the_wrong_type_are_refused(arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(TypeError, match=words):
         Conversation(ScriptedModel(), **arguments)
 
 
-def test_an_abort_keeps_what_was_said_until_then() -> None:
+def test_an_abort_keeps_the_partial_answer() -> None:
     gate = threading.Event()
     conversation = Conversation(ScriptedModel([TextDelta("Rain, and"), WaitFor(gate)], "Sun."))
     stream = conversation.stream("Oslo?")
     for chunk in stream:
         if isinstance(chunk, TextDelta):
             stream.cancel()
-    assert list(conversation.messages) == said("Oslo?", "Rain, and")
+    assert list(conversation.messages) == alternating("Oslo?", "Rain, and")
     assert conversation.run("And?").text == "Sun."
 
 
-def test_an_abort_in_the_midst_of_calls_keeps_a_valid_history() -> None:
+def test_an_abort_during_tool_calls_leaves_a_valid_history() -> None:
     conversation = Conversation(ScriptedModel(call(), call()), tools=[LOOK], config=RunConfig(max_iterations=2))
     result = conversation.run("Look!")
     assert result.abort is not None
@@ -231,7 +232,7 @@ def test_an_abort_in_the_midst_of_calls_keeps_a_valid_history() -> None:
     Conversation(ScriptedModel(), messages=conversation.messages)
 
 
-def test_an_abort_before_the_model_said_anything_leaves_the_history_as_it_was() -> None:
+def test_an_abort_before_the_model_answers_does_not_change_the_history() -> None:
     conversation = Conversation(ScriptedModel([WaitFor(threading.Event())], "Sun."))
     stream = conversation.stream("Oslo?")
     stream.cancel()
@@ -245,13 +246,13 @@ def test_an_abort_before_the_model_said_anything_leaves_the_history_as_it_was() 
 def test_two_runs_at_once_are_refused() -> None:
     conversation = Conversation(ScriptedModel("Rain.", "Sun."))
     stream = conversation.stream("Oslo?")
-    with pytest.raises(RuntimeError, match="in the midst of a run"):
+    with pytest.raises(RuntimeError, match="a run is in progress"):
         conversation.stream("Bergen?")
     assert stream.collect().text == "Rain."
     assert conversation.run("Bergen?").text == "Sun."
 
 
-def test_of_many_threads_one_is_let_in() -> None:
+def test_only_one_of_many_threads_can_start_a_run() -> None:
     gate, refused = threading.Event(), threading.Semaphore(0)
     conversation = Conversation(ScriptedModel([WaitFor(gate), *answer("Rain.")]))
 
@@ -268,21 +269,21 @@ def test_of_many_threads_one_is_let_in() -> None:
     assert sorted(reader.within(PATIENCE_S).result for reader in readers) == ["Rain.", *["refused"] * 7]
 
 
-def test_a_fork_goes_on_by_itself() -> None:
+def test_a_fork_is_independent() -> None:
     model = ScriptedModel("Rain.", "Left.", "Right.")
     conversation = Conversation(model)
     conversation.run("Oslo?")
     fork = conversation.fork()
     with conversation.stream("left") as one, fork.stream("right") as other:
         assert (one.collect().text, other.collect().text) == ("Left.", "Right.")
-    assert list(conversation.messages) == said("Oslo?", "Rain.", "left", "Left.")
-    assert list(fork.messages) == said("Oslo?", "Rain.", "right", "Right.")
+    assert list(conversation.messages) == alternating("Oslo?", "Rain.", "left", "Left.")
+    assert list(fork.messages) == alternating("Oslo?", "Rain.", "right", "Right.")
 
 
 # JSON
 
 
-def test_a_snapshot_goes_on_where_it_was_taken() -> None:
+def test_a_conversation_from_json_continues_the_old_one() -> None:
     first = Conversation(
         ScriptedModel(call(), answer("Rain.", 50)),
         system_prompt=[SystemBlock("Be brief.")],
@@ -306,7 +307,7 @@ def test_a_snapshot_goes_on_where_it_was_taken() -> None:
     assert request.system_prompt == (SystemBlock("Be brief."),)
 
 
-def test_a_snapshot_may_name_a_tool_that_is_given_again() -> None:
+def test_the_tool_choice_in_json_needs_its_tool_to_be_passed_again() -> None:
     first = Conversation(ScriptedModel(), tools=[LOOK], tool_choice=ToolChoice.tool("look"))
     model = ScriptedModel("Sun.")
     Conversation.from_json(first.to_json(), model, tools=[LOOK]).run("Oslo?")
@@ -315,7 +316,7 @@ def test_a_snapshot_may_name_a_tool_that_is_given_again() -> None:
         Conversation.from_json(first.to_json(), model).run("Oslo?")
 
 
-def test_a_snapshot_has_nothing_of_the_run_that_goes_on() -> None:
+def test_to_json_does_not_include_the_run_in_progress() -> None:
     conversation = Conversation(ScriptedModel("Rain."))
     before = conversation.to_json()
     with conversation.stream("Oslo?") as stream:
@@ -323,7 +324,7 @@ def test_a_snapshot_has_nothing_of_the_run_that_goes_on() -> None:
         assert conversation.to_json() == before
 
 
-def test_a_snapshot_with_a_function_for_compaction_wants_it_again() -> None:
+def test_a_function_for_compaction_must_be_passed_to_from_json_again() -> None:
     written = Conversation(ScriptedModel(), compaction=lambda messages: ()).to_json()
     with pytest.raises(ValueError, match="a function for compaction="):
         Conversation.from_json(written, ScriptedModel())
@@ -333,13 +334,13 @@ def test_a_snapshot_with_a_function_for_compaction_wants_it_again() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"schema": "other.1"}, "reads completion.conversation.1"),
+        ({"schema": "other.1"}, "the schema must be completion.conversation.1"),
         ({"messages": [{"role": "user"}]}, r"messages\[0\].blocks is missing"),
         ({"settings": {"max_tokens": "9"}}, "ChatRequest.max_tokens"),
         ({"budget": -1}, "budget must be"),
     ],
 )
-def test_a_snapshot_that_was_damaged_is_refused(change: dict[str, Any], words: str) -> None:
+def test_damaged_json_is_refused(change: dict[str, Any], words: str) -> None:
     document = json.loads(Conversation(ScriptedModel()).to_json())
     with pytest.raises(ValueError, match=words):
         Conversation.from_json(json.dumps({**document, **change}), ScriptedModel())
@@ -348,7 +349,7 @@ def test_a_snapshot_that_was_damaged_is_refused(change: dict[str, Any], words: s
 @pytest.mark.parametrize(
     "options", [{"budget": 0}, {"budget": True}, {"compaction": "gzip"}, {"temperature": float("nan")}]
 )
-def test_settings_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
+def test_invalid_settings_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"must be|compaction"):
         Conversation(ScriptedModel(), **options)
     with pytest.raises(TypeError):
@@ -358,10 +359,10 @@ def test_settings_that_make_no_sense_are_refused(options: dict[str, Any]) -> Non
 # The budget
 
 
-def test_over_the_budget_the_oldest_exchanges_go_in_whole() -> None:
+def test_over_the_budget_the_oldest_exchanges_are_removed_as_a_whole() -> None:
     model = ScriptedModel(answer("Three.", 90), "Four.")
     messages = [
-        *said("one", "One."),
+        *alternating("one", "One."),
         Message.user("two"),
         Message.assistant([ToolCallBlock("c9", "look", {})]),
         Message.tool_result("c9", "Nothing."),
@@ -370,109 +371,109 @@ def test_over_the_budget_the_oldest_exchanges_go_in_whole() -> None:
     conversation = Conversation(model, budget=100, messages=messages)
     conversation.run("three")
     conversation.run("four")
-    assert asked(model) == [
+    assert sent_to(model) == [
         ["one", "One.", "two", "", "", "Two.", "three"],
         ["three", "Three.", "four"],
     ]
-    assert list(conversation.messages) == said("three", "Three.", "four", "Four.")
+    assert list(conversation.messages) == alternating("three", "Three.", "four", "Four.")
 
 
-def test_within_the_budget_nothing_goes() -> None:
+def test_within_the_budget_nothing_is_removed() -> None:
     model = ScriptedModel(answer("One.", 10), answer("Two.", 20), answer("Three.", 30))
     conversation = Conversation(model, budget=100)
     for word in ("one", "two", "three"):
         conversation.run(word)
-    assert len(asked(model)[-1]) == 5
+    assert len(sent_to(model)[-1]) == 5
 
 
-def test_what_the_provider_counted_is_what_counts() -> None:
-    """The same history, and a tokenizer that takes ten times as many."""
+def test_the_budget_is_compared_with_the_count_of_the_provider() -> None:
+    """The same history, with a tokenizer that counts ten times as many tokens."""
     lengths = []
     for used in (30, 300):
         model = ScriptedModel(answer("One.", used), "Two.")
         conversation = Conversation(model, budget=250)
         conversation.run("one " * 20)
         conversation.run("two")
-        lengths.append(len(asked(model)[-1]))
+        lengths.append(len(sent_to(model)[-1]))
     assert lengths == [3, 1]
 
 
-def test_the_last_message_stays_however_long_it_is() -> None:
+def test_the_last_message_is_never_removed() -> None:
     model = ScriptedModel("One.", "Two.")
     conversation = Conversation(model, budget=20)
     conversation.run("x" * 1000)
     conversation.run("y" * 1000)
-    assert asked(model) == [["x" * 1000], ["y" * 1000]]
+    assert sent_to(model) == [["x" * 1000], ["y" * 1000]]
 
 
-def test_the_exchange_that_goes_on_is_never_cut() -> None:
+def test_the_current_exchange_is_never_cut() -> None:
     big = Tool(LOOK.definition, lambda: "x" * 1000)
     model = ScriptedModel(call("c1"), call("c2"), "Well.")
-    conversation = Conversation(model, tools=[big], budget=200, messages=said("one", "One."))
+    conversation = Conversation(model, tools=[big], budget=200, messages=alternating("one", "One."))
     conversation.run("Look!")
     assert [len(request.messages) for request in model.requests] == [3, 3, 5]
     assert model.requests[-1].messages[0] == Message.user("Look!")
     assert len(conversation.messages) == 6
 
 
-def test_a_message_that_middleware_adds_takes_no_place_of_the_users() -> None:
+def test_a_message_added_by_middleware_does_not_replace_the_users_message() -> None:
     class Again(Middleware):
         def on_turn_finished(self, run: RunInfo, turn: object) -> Sequence[Message] | None:
             return [Message.user("x" * 1000)] if run.iteration == 1 else None
 
     model = ScriptedModel("One.", "Two.")
-    Conversation(model, budget=100, middleware=[Again()], messages=said("old", "Old.")).run("new")
-    assert asked(model)[-1] == ["new", "One.", "x" * 1000]
+    Conversation(model, budget=100, middleware=[Again()], messages=alternating("old", "Old.")).run("new")
+    assert sent_to(model)[-1] == ["new", "One.", "x" * 1000]
 
 
-def test_a_run_that_fails_after_a_cut_brings_everything_back() -> None:
+def test_a_run_that_fails_after_a_cut_does_not_change_the_history() -> None:
     model = ScriptedModel(RateLimitError("slow down"))
-    conversation = Conversation(model, budget=20, messages=said("x" * 100, "One."))
+    conversation = Conversation(model, budget=20, messages=alternating("x" * 100, "One."))
     with pytest.raises(RateLimitError):
         conversation.run("two")
-    assert asked(model) == [["two"]]
-    assert list(conversation.messages) == said("x" * 100, "One.")
+    assert sent_to(model) == [["two"]]
+    assert list(conversation.messages) == alternating("x" * 100, "One.")
 
 
-def test_a_summary_takes_the_place_of_what_went_and_its_tokens_count() -> None:
+def test_a_summary_replaces_the_removed_messages_and_its_tokens_count() -> None:
     model = ScriptedModel(answer("They are called Bob.", 40), answer("Bob.", 20), answer("Yes.", 25))
     conversation = Conversation(
-        model, budget=70, compaction="summary", messages=said("I am Bob. " * 20, "Hello, Bob.", "Fine?", "Fine.")
+        model, budget=70, compaction="summary", messages=alternating("I am Bob. " * 20, "Hello, Bob.", "Fine?", "Fine.")
     )
     result = conversation.run("Who am I?")
     notes = "Notes of the conversation so far:\n\nThey are called Bob."
     assert result.text == "Bob."
     assert result.usage == conversation.usage == Usage(60, 2)
-    assert asked(model)[0][0] == f"User: {'I am Bob. ' * 20}\n\nAssistant: Hello, Bob."
-    assert asked(model)[1] == [notes, "Fine?", "Fine.", "Who am I?"]
+    assert sent_to(model)[0][0] == f"User: {'I am Bob. ' * 20}\n\nAssistant: Hello, Bob."
+    assert sent_to(model)[1] == [notes, "Fine?", "Fine.", "Who am I?"]
     assert conversation.messages[0] == Message.user(notes)
     conversation.run("Sure?")
-    assert asked(model)[2][0] == notes
+    assert sent_to(model)[2][0] == notes
 
 
-def test_a_summary_is_summed_up_again() -> None:
+def test_a_summary_is_part_of_the_next_summary() -> None:
     model = ScriptedModel("First notes.", "Two.", "Second notes.", "Three.")
-    conversation = Conversation(model, budget=60, compaction="summary", messages=said("x" * 300, "One."))
+    conversation = Conversation(model, budget=60, compaction="summary", messages=alternating("x" * 300, "One."))
     conversation.run("y" * 200)
     conversation.run("z" * 200)
-    assert "First notes." in asked(model)[2][0]
-    assert asked(model)[3] == ["Notes of the conversation so far:\n\nSecond notes.", "z" * 200]
+    assert "First notes." in sent_to(model)[2][0]
+    assert sent_to(model)[3] == ["Notes of the conversation so far:\n\nSecond notes.", "z" * 200]
 
 
-def test_what_goes_into_a_summary_passes_the_middleware() -> None:
+def test_the_request_for_a_summary_passes_the_middleware() -> None:
     model = ScriptedModel("Notes.", "Yes.")
     conversation = Conversation(
         model,
         budget=20,
         compaction="summary",
         middleware=[Redaction("email")],
-        messages=said("I am jane@example.org. " * 5, "Hello."),
+        messages=alternating("I am jane@example.org. " * 5, "Hello."),
     )
     conversation.run("Well?")
     assert "jane" not in repr(model.requests)
 
 
-def test_calls_are_in_the_summary_as_text() -> None:
+def test_the_request_for_a_summary_contains_calls_as_text() -> None:
     model = ScriptedModel("Notes.", "Yes.")
     history = [
         Message.user("Look! " * 30),
@@ -482,21 +483,24 @@ def test_calls_are_in_the_summary_as_text() -> None:
     ]
     Conversation(model, budget=20, compaction="summary", messages=history).run("Well?")
     assert model.requests[0].tools == ()
-    assert asked(model)[0][0].endswith(
+    assert sent_to(model)[0][0].endswith(
         'Assistant called look with {"at": 1}\n\nResult: Nothing.\n\nAssistant: Nothing there.'
     )
 
 
-def test_an_error_of_the_summary_is_one_of_the_run() -> None:
+def test_an_error_of_the_summary_fails_the_run() -> None:
     conversation = Conversation(
-        ScriptedModel(RateLimitError("slow down")), budget=20, compaction="summary", messages=said("x" * 300, "One.")
+        ScriptedModel(RateLimitError("slow down")),
+        budget=20,
+        compaction="summary",
+        messages=alternating("x" * 300, "One."),
     )
     with pytest.raises(RateLimitError):
         conversation.run("two")
-    assert list(conversation.messages) == said("x" * 300, "One.")
+    assert list(conversation.messages) == alternating("x" * 300, "One.")
 
 
-def test_a_cancelled_summary_ends_the_run() -> None:
+def test_cancelling_the_summary_aborts_the_run() -> None:
     entered, token = threading.Event(), CancelToken()
 
     class Entering(Middleware):
@@ -505,7 +509,7 @@ def test_a_cancelled_summary_ends_the_run() -> None:
 
     model = ScriptedModel([TextDelta("Notes"), WaitFor(threading.Event())])
     conversation = Conversation(
-        model, budget=20, compaction="summary", middleware=[Entering()], messages=said("x" * 300, "One.")
+        model, budget=20, compaction="summary", middleware=[Entering()], messages=alternating("x" * 300, "One.")
     )
 
     def read() -> Any:
@@ -518,56 +522,62 @@ def test_a_cancelled_summary_ends_the_run() -> None:
     caught.within(PATIENCE_S)
     assert caught.error is None
     assert caught.result.abort.kind == "cancelled"
-    assert list(conversation.messages) == said("x" * 300, "One.")
+    assert list(conversation.messages) == alternating("x" * 300, "One.")
 
 
-def test_the_clock_of_a_run_ends_its_summary() -> None:
+def test_the_timeout_of_a_run_includes_its_summary() -> None:
     conversation = Conversation(
         ScriptedModel([TextDelta("Notes"), WaitFor(threading.Event())]),
         config=RunConfig(timeout=0.1),
         budget=20,
         compaction="summary",
-        messages=said("x" * 300, "One."),
+        messages=alternating("x" * 300, "One."),
     )
     result = conversation.run("two")
     assert result.abort is not None
     assert result.abort.kind == "timeout"
 
 
-def test_a_summary_that_middleware_aborts_ends_the_run() -> None:
+def test_middleware_that_aborts_the_summary_aborts_the_run() -> None:
     class Aborting(Middleware):
         def on_request(self, run: RunInfo, request: ChatRequest) -> ChatRequest:
             raise AbortRun("no more")
 
     conversation = Conversation(
-        ScriptedModel(), budget=20, compaction="summary", middleware=[Aborting()], messages=said("x" * 300, "One.")
+        ScriptedModel(),
+        budget=20,
+        compaction="summary",
+        middleware=[Aborting()],
+        messages=alternating("x" * 300, "One."),
     )
     result = conversation.run("two")
     assert result.abort is not None
     assert result.abort.message == "no more"
 
 
-def test_a_function_may_say_what_takes_the_place() -> None:
-    went: list[Sequence[Message]] = []
+def test_a_function_may_replace_the_removed_messages() -> None:
+    removed: list[Sequence[Message]] = []
 
     def marked(messages: Sequence[Message]) -> Sequence[Message]:
-        went.append(messages)
+        removed.append(messages)
         return [Message.user(f"({len(messages)} messages left out)")]
 
     model = ScriptedModel("Two.")
-    conversation = Conversation(model, budget=20, compaction=marked, messages=said("x" * 300, "One."))
+    conversation = Conversation(model, budget=20, compaction=marked, messages=alternating("x" * 300, "One."))
     conversation.run("two")
-    assert [list(one) for one in went] == [said("x" * 300, "One.")]
-    assert asked(model) == [["(2 messages left out)", "two"]]
+    assert [list(one) for one in removed] == [alternating("x" * 300, "One.")]
+    assert sent_to(model) == [["(2 messages left out)", "two"]]
     assert conversation.messages[0] == Message.user("(2 messages left out)")
 
 
-def test_a_function_that_makes_no_history_is_told() -> None:
+def test_a_function_that_returns_an_invalid_history_is_an_error() -> None:
     def halves(messages: Sequence[Message]) -> Sequence[Message]:
         return [Message.assistant([ToolCallBlock("c0", "look", {})])]
 
-    conversation = Conversation(ScriptedModel(), budget=20, compaction=halves, messages=said("x" * 300, "One."))
-    with pytest.raises(ValueError, match="what compaction= gave makes no history: there is no result of the call c0"):
+    conversation = Conversation(ScriptedModel(), budget=20, compaction=halves, messages=alternating("x" * 300, "One."))
+    with pytest.raises(
+        ValueError, match=r"compaction= returned .* invalid history: there is no tool result for the call c0"
+    ):
         conversation.run("two")
 
 
@@ -575,17 +585,17 @@ def test_a_function_that_makes_no_history_is_told() -> None:
 
 
 @pytest.mark.parametrize("script", [overflow(), [overflow()]], ids=["setup", "before the first chunk"])
-def test_an_overflow_is_asked_again_with_half_of_it_and_nothing_is_said_twice(script: Script) -> None:
+def test_after_an_overflow_half_of_the_request_is_sent_again(script: Script) -> None:
     model = ScriptedModel(script, "Four.")
-    conversation = Conversation(model, messages=said("one", "One.", "two", "Two.", "three", "Three."))
+    conversation = Conversation(model, messages=alternating("one", "One.", "two", "Two.", "three", "Three."))
     chunks = [chunk.type for chunk in conversation.stream("four")]
     assert chunks == ["run_started", "step_started", "text_delta", "turn_finished", "step_finished", "run_finished"]
-    assert asked(model)[1] == ["three", "Three.", "four"]
-    assert list(conversation.messages) == said("three", "Three.", "four", "Four.")
+    assert sent_to(model)[1] == ["three", "Three.", "four"]
+    assert list(conversation.messages) == alternating("three", "Three.", "four", "Four.")
 
 
-def test_a_second_overflow_is_raised_and_everything_is_back() -> None:
-    messages = said(*(f"word {i}" for i in range(16)))
+def test_a_second_overflow_is_raised_and_the_history_is_unchanged() -> None:
+    messages = alternating(*(f"word {i}" for i in range(16)))
     model = ScriptedModel(overflow(), overflow(), "Never.")
     conversation = Conversation(model, messages=messages)
     with pytest.raises(ContextOverflowError):
@@ -602,80 +612,84 @@ def test_an_overflow_of_the_last_message_alone_is_raised_at_once() -> None:
 
 def test_an_overflow_after_the_first_chunk_is_raised() -> None:
     model = ScriptedModel([TextDelta("Fo"), overflow()])
-    conversation = Conversation(model, messages=said("one", "One."))
+    conversation = Conversation(model, messages=alternating("one", "One."))
     with pytest.raises(ContextOverflowError):
         conversation.run("two")
 
 
-def test_another_error_is_raised_as_it_is() -> None:
+def test_other_errors_are_not_repeated() -> None:
     model = ScriptedModel(RateLimitError("slow down"))
     with pytest.raises(RateLimitError):
-        Conversation(model, messages=said("one", "One.")).run("two")
+        Conversation(model, messages=alternating("one", "One.")).run("two")
 
 
-def test_an_overflow_by_the_results_of_tools_drops_what_came_before_the_exchange() -> None:
+def test_an_overflow_caused_by_tool_results_removes_earlier_exchanges() -> None:
     model = ScriptedModel(call(), overflow(), "Well.")
-    conversation = Conversation(model, tools=[LOOK], messages=said("one", "One."))
+    conversation = Conversation(model, tools=[LOOK], messages=alternating("one", "One."))
     result = conversation.run("Look!")
     assert result.text == "Well."
     assert [message.text for message in conversation.messages] == ["Look!", "", "", "Well."]
     assert [len(request.messages) for request in model.requests] == [3, 5, 3]
 
 
-def test_what_took_the_place_may_be_cut_itself_in_the_same_run() -> None:
-    replacements = iter([said("a" * 400, "A.", "b", "B."), []])
+def test_replacement_messages_may_be_cut_in_the_same_run() -> None:
+    replacements = iter([alternating("a" * 400, "A.", "b", "B."), []])
     model = ScriptedModel(call(), overflow(), "Well.")
     conversation = Conversation(
-        model, tools=[LOOK], budget=200, compaction=lambda gone: next(replacements), messages=said("x" * 1000, "One.")
+        model,
+        tools=[LOOK],
+        budget=200,
+        compaction=lambda removed: next(replacements),
+        messages=alternating("x" * 1000, "One."),
     )
     conversation.run("Look!")
-    assert asked(model)[2] == ["b", "B.", "Look!", "", ""]
+    assert sent_to(model)[2] == ["b", "B.", "Look!", "", ""]
     assert [message.text for message in conversation.messages] == ["b", "B.", "Look!", "", "", "Well."]
 
 
-def test_an_overflow_after_a_cut_in_the_same_turn_cuts_more() -> None:
+def test_an_overflow_after_a_cut_in_the_same_turn_removes_more() -> None:
     model = ScriptedModel(overflow(), "Four.")
     conversation = Conversation(
-        model, budget=100, messages=said("x" * 1000, "One.", "y" * 200, "Two.", "three", "Three.")
+        model, budget=100, messages=alternating("x" * 1000, "One.", "y" * 200, "Two.", "three", "Three.")
     )
     conversation.run("four")
-    assert asked(model) == [["y" * 200, "Two.", "three", "Three.", "four"], ["three", "Three.", "four"]]
-    assert list(conversation.messages) == said("three", "Three.", "four", "Four.")
+    assert sent_to(model) == [["y" * 200, "Two.", "three", "Three.", "four"], ["three", "Three.", "four"]]
+    assert list(conversation.messages) == alternating("three", "Three.", "four", "Four.")
 
 
-def test_a_model_that_retries_goes_on_retrying() -> None:
+def test_a_retrying_model_still_retries() -> None:
     model = ScriptedModel(overflow(), RateLimitError("slow down"), "Two.")
     retrying = RetryingModel(model, RetryConfig(base_delay=0))
-    assert Conversation(retrying, messages=said("one", "One.")).run("two").text == "Two."
+    assert Conversation(retrying, messages=alternating("one", "One.")).run("two").text == "Two."
 
 
-def test_an_overflow_with_a_summary_counts_its_tokens() -> None:
+def test_the_tokens_of_a_summary_after_an_overflow_count() -> None:
     model = ScriptedModel(overflow(), answer("Notes.", 30), answer("Three.", 20))
-    conversation = Conversation(model, compaction="summary", messages=said("one", "One.", "two", "Two."))
+    conversation = Conversation(model, compaction="summary", messages=alternating("one", "One.", "two", "Two."))
     result = conversation.run("three")
     assert (result.text, result.usage) == ("Three.", Usage(50, 2))
     assert conversation.messages[0].text == "Notes of the conversation so far:\n\nNotes."
 
 
-def test_what_is_too_long_to_be_summed_up_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+def test_messages_too_long_to_summarize_are_removed(caplog: pytest.LogCaptureFixture) -> None:
     model = ScriptedModel(overflow(), overflow(), "Three.")
-    conversation = Conversation(model, compaction="summary", messages=said("one", "One."))
-    with caplog.at_level(logging.WARNING, "completion.engine.conversation"):
+    conversation = Conversation(model, compaction="summary", messages=alternating("one", "One."))
+    with caplog.at_level(logging.WARNING, "completion.engine.compaction"):
         assert conversation.run("two").text == "Three."
-    assert asked(model)[-1] == ["two"]
-    assert "left out" in caplog.text
+    assert sent_to(model)[-1] == ["two"]
+    assert "they are removed" in caplog.text
 
 
-def test_middleware_that_sends_other_messages_costs_no_history() -> None:
+def test_an_overflow_of_messages_added_by_middleware_does_not_change_the_history() -> None:
     class Adding(Middleware):
         def on_request(self, run: RunInfo, request: ChatRequest) -> ChatRequest:
-            return ChatRequest([*said("Now is noon.", "Good."), *request.messages])
+            return ChatRequest([*alternating("Now is noon.", "Good."), *request.messages])
 
     model = ScriptedModel(overflow(), "Two.")
-    conversation = Conversation(model, middleware=[Adding()], messages=said("one", "One."))
+    conversation = Conversation(model, middleware=[Adding()], messages=alternating("one", "One."))
     conversation.run("two")
-    assert asked(model)[-1] == ["two"]
-    assert list(conversation.messages) == said("one", "One.", "two", "Two.")
+    assert sent_to(model)[-1] == ["two"]
+    assert list(conversation.messages) == alternating("one", "One.", "two", "Two.")
 
 
 # On real wires
@@ -684,28 +698,28 @@ def test_middleware_that_sends_other_messages_costs_no_history() -> None:
 OVERFLOW = {"error": {"message": "too long", "type": "invalid_request_error", "code": "context_length_exceeded"}}
 
 
-def test_an_overflow_on_the_wire_is_made_up_for(server: ProviderServer) -> None:
+def test_an_overflow_with_status_400_is_sent_again(server: ProviderServer) -> None:
     server.reply(Reply.json(OVERFLOW, status=400))
     server.reply(Reply(text("Three."), END))
-    messages = said("one" * 50, "One.", "two", "Two.")
+    messages = alternating("one" * 50, "One.", "two", "Two.")
     conversation = Conversation(model_of(server), system_prompt="Be brief.", messages=messages)
     assert conversation.run("three").text == "Three."
     sent = [[message["content"] for message in request.json()["messages"]] for request in server.requests]
     assert sent == [["Be brief.", "one" * 50, "One.", "two", "Two.", "three"], ["Be brief.", "two", "Two.", "three"]]
 
 
-def test_an_overflow_inside_of_a_200_is_made_up_for(server: ProviderServer) -> None:
+def test_an_overflow_inside_a_200_response_is_sent_again(server: ProviderServer) -> None:
     server.reply(Reply(event(OVERFLOW)))
     server.reply(Reply(text("Two."), END))
-    conversation = Conversation(model_of(server), messages=said("one", "One."))
+    conversation = Conversation(model_of(server), messages=alternating("one", "One."))
     assert conversation.run("two").text == "Two."
-    assert list(conversation.messages) == said("two", "Two.")
+    assert list(conversation.messages) == alternating("two", "Two.")
 
 
-def test_the_embedded_model_goes_on_beyond_its_window() -> None:
-    """SmolLM2 was trained for 8192 tokens, and its server refuses a prompt over that."""
+def test_the_embedded_model_continues_after_its_context_overflows() -> None:
+    """SmolLM2 has a context of 8192 tokens; its server refuses longer prompts."""
     model = LocalModel()
-    history = said("word " * 9000, "Yes.", "My name is Ada.", "Hello, Ada.")
+    history = alternating("word " * 9000, "Yes.", "My name is Ada.", "Hello, Ada.")
     with pytest.raises(ContextOverflowError):
         model.chat_stream(ChatRequest([*history, Message.user("Go on.")])).collect()
     conversation = Conversation(model, max_tokens=8, temperature=0.0, messages=history)
@@ -750,12 +764,12 @@ def test_a_long_conversation_with_the_embedded_model_stays_within_its_budget(com
     assert conversation.messages[-2].text.startswith("Tell me about the number 5")
 
 
-# Whatever the history
+# Any history
 
 
 @st.composite
 def exchanges(draw: st.DrawFn) -> list[Message]:
-    """An exchange: a message, calls with their results, an answer perhaps."""
+    """An exchange: a message, calls with their results, and usually an answer."""
     number = draw(st.integers(0, 10**9))
     messages = [Message.user("u" * draw(st.integers(1, 200)))]
     for i in range(draw(st.integers(0, 2))):
@@ -774,18 +788,18 @@ def exchanges(draw: st.DrawFn) -> list[Message]:
 @settings(max_examples=60)
 @given(
     history=st.lists(exchanges(), max_size=6),
-    begins_with_a_greeting=st.booleans(),
+    starts_with_greeting=st.booleans(),
     budget=st.integers(1, 400),
     overflows=st.booleans(),
     compaction=st.sampled_from(["truncate", "summary"]),
 )
-def test_whatever_is_cut_the_history_is_one_that_both_wires_take(
-    history: list[list[Message]], begins_with_a_greeting: bool, budget: int, overflows: bool, compaction: Compaction
+def test_after_any_cut_the_history_is_valid_on_both_wires(
+    history: list[list[Message]], starts_with_greeting: bool, budget: int, overflows: bool, compaction: Compaction
 ) -> None:
     messages = [message for exchange in history for message in exchange]
-    if begins_with_a_greeting:
+    if starts_with_greeting:
         messages.insert(0, Message.assistant("Hello!"))
-    model = _Tidy(overflows)
+    model = _LooksOnce(overflows)
     conversation = Conversation(model, tools=[LOOK], budget=budget, compaction=compaction, messages=messages)
     try:
         conversation.run("The last word")
@@ -802,10 +816,10 @@ def test_whatever_is_cut_the_history_is_one_that_both_wires_take(
     assert [message.text for message in kept[-4:]] == ["The last word", "", "", "Well."]
 
 
-class _Tidy:
-    """A model that looks once and then answers; its first request with tools may be too long."""
+class _LooksOnce:
+    """A model that calls the tool once and then answers; it may refuse its first request with tools as too long."""
 
-    name, model = "tidy", "tidy-1"
+    name, model = "looks-once", "looks-once-1"
 
     def __init__(self, overflows: bool) -> None:
         self.requests: list[ChatRequest] = []
@@ -823,19 +837,19 @@ class _Tidy:
 
 
 def _check_lowered(request: ChatRequest) -> None:
-    """Every result stands right after its call, on both wires, and the user begins."""
+    """Each tool result must follow its call directly, on both wires."""
     chat = lower_openai(request, "m")[0]["messages"]
-    waiting: list[str] = []
+    open_calls: list[str] = []
     for message in chat:
         if message["role"] == "tool":
-            waiting.remove(message["tool_call_id"])
+            open_calls.remove(message["tool_call_id"])
             continue
-        assert waiting == []
-        waiting = [one["id"] for one in message.get("tool_calls", ())]
-    assert waiting == []
-    claude = lower_anthropic(request, "m")[0]["messages"]
+        assert open_calls == []
+        open_calls = [one["id"] for one in message.get("tool_calls", ())]
+    assert open_calls == []
+    anthropic = lower_anthropic(request, "m")[0]["messages"]
     asked_for: list[str] = []
-    for message in claude:
+    for message in anthropic:
         parts = message["content"] if isinstance(message["content"], list) else []
         answered = [part["tool_use_id"] for part in parts if part["type"] == "tool_result"]
         assert sorted(answered) == sorted(asked_for)

@@ -1,4 +1,4 @@
-"""The middleware that ships: approval, caps on calls, loop detection, redaction."""
+"""The included middleware: approval, call limits, loop detection, redaction."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from completion import (
 )
 from completion.engine.guards import Approval, CallLimit, LoopDetection
 from completion.engine.middleware import AbortRun, Middleware, RunInfo
-from completion.engine.redaction import Redaction, _Growing
+from completion.engine.redaction import Redaction, _OpenText
 from completion.testing import ScriptedModel
 
 ANY_OBJECT = {"type": "object", "properties": {}, "additionalProperties": True}
@@ -46,7 +46,7 @@ KEY = "sk-live0123456789abcdef"
 Steps = list[StreamChunk]
 
 
-def made(*calls: tuple[str, dict[str, Any]]) -> Steps:
+def calls(*calls: tuple[str, dict[str, Any]]) -> Steps:
     """A turn that makes these calls."""
     steps: Steps = []
     for i, (name, args) in enumerate(calls):
@@ -54,12 +54,12 @@ def made(*calls: tuple[str, dict[str, Any]]) -> Steps:
     return [*steps, TurnFinished(FinishReason.TOOL_USE)]
 
 
-def said(*deltas: str) -> Steps:
+def answers(*deltas: str) -> Steps:
     return [*map(TextDelta, deltas), TurnFinished(FinishReason.END_TURN)]
 
 
-class Called:
-    """A tool that keeps the arguments of its calls, and answers with the next of its answers, the last one for ever."""
+class Recorder:
+    """A tool that records the arguments of its calls and returns its answers in order; the last answer repeats."""
 
     def __init__(self, name: str = "look", *answers: Any, tags: Sequence[str] = ()) -> None:
         self.args: list[dict[str, Any]] = []
@@ -71,12 +71,12 @@ class Called:
         return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
 
 
-def run_of(turns: Sequence[Steps], called: Sequence[Called], *middleware: Middleware) -> RunStream:
+def run_of(turns: Sequence[Steps], called: Sequence[Recorder], *middleware: Middleware) -> RunStream:
     return run_chat(ScriptedModel(*turns), ChatRequest("Hi"), [one.tool for one in called], middleware)
 
 
 def results(result: RunResult) -> list[str]:
-    """What the model reads of its calls."""
+    """The texts of the tool results."""
     blocks = [block for message in result.new_messages for block in message.blocks]
     inner = [block.blocks for block in blocks if isinstance(block, ToolResultBlock)]
     return ["".join(one.text for one in some if isinstance(one, TextBlock)) for some in inner]
@@ -85,9 +85,9 @@ def results(result: RunResult) -> list[str]:
 # Approval
 
 
-def test_a_call_that_is_allowed_is_made() -> None:
-    look = Called()
-    result = run_of([made(("look", {"at": 1})), said("Well.")], [look], Approval(lambda call: True)).collect()
+def test_an_approved_call_is_made() -> None:
+    look = Recorder()
+    result = run_of([calls(("look", {"at": 1})), answers("Well.")], [look], Approval(lambda call: True)).collect()
     assert look.args == [{"at": 1}]
     assert results(result) == ["Nothing."]
 
@@ -97,16 +97,16 @@ def test_a_call_that_is_allowed_is_made() -> None:
     [(False, "The user did not allow this call."), ("", "The user did not allow this call."), ("Ask Bob.", "Ask Bob.")],
 )
 def test_a_call_that_is_not_allowed_is_not_made_and_the_model_reads_why(decision: bool | str, read: str) -> None:
-    look = Called()
-    result = run_of([made(("look", {})), said("Well.")], [look], Approval(lambda call: decision)).collect()
+    look = Recorder()
+    result = run_of([calls(("look", {})), answers("Well.")], [look], Approval(lambda call: decision)).collect()
     assert look.args == []
     assert results(result) == [read]
     assert result.text == "Well."
 
 
-def test_a_decision_may_change_the_arguments_and_the_history_keeps_those_of_the_model() -> None:
-    look = Called()
-    result = run_of([made(("look", {"at": 1})), said("Well.")], [look], Approval(lambda call: {"at": 2})).collect()
+def test_a_decision_may_change_the_arguments_but_the_history_keeps_those_of_the_model() -> None:
+    look = Recorder()
+    result = run_of([calls(("look", {"at": 1})), answers("Well.")], [look], Approval(lambda call: {"at": 2})).collect()
     assert look.args == [{"at": 2}]
     assert result.new_messages[0].blocks == (ToolCallBlock("c0", "look", {"at": 1}),)
 
@@ -120,20 +120,20 @@ def test_a_decision_may_change_the_arguments_and_the_history_keeps_those_of_the_
         ({"tags": ["dangerous"], "names": ["look"]}, ["look", "drop"]),
     ],
 )
-def test_what_is_asked_about_is_chosen_by_tag_or_name(options: dict[str, Any], asked: list[str]) -> None:
-    heard: list[str] = []
+def test_tags_and_names_select_the_calls_to_ask_about(options: dict[str, Any], asked: list[str]) -> None:
+    decided: list[str] = []
 
     def decide(call: ToolCallBlock) -> bool:
-        heard.append(call.name)
+        decided.append(call.name)
         return True
 
-    tools = [Called("look"), Called("write", tags=["writes"]), Called("drop", tags=["writes", "dangerous"])]
-    turn = made(("look", {}), ("write", {}), ("drop", {}))
-    run_of([turn, said("Well.")], tools, Approval(decide, **options)).collect()
-    assert heard == asked
+    tools = [Recorder("look"), Recorder("write", tags=["writes"]), Recorder("drop", tags=["writes", "dangerous"])]
+    turn = calls(("look", {}), ("write", {}), ("drop", {}))
+    run_of([turn, answers("Well.")], tools, Approval(decide, **options)).collect()
+    assert decided == asked
 
 
-def test_it_is_asked_where_the_run_is_read_so_that_input_works(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_approval_asks_in_the_reading_thread_so_that_input_works(monkeypatch: pytest.MonkeyPatch) -> None:
     threads: list[threading.Thread] = []
 
     def typed(prompt: str) -> str:
@@ -141,164 +141,168 @@ def test_it_is_asked_where_the_run_is_read_so_that_input_works(monkeypatch: pyte
         return "y"
 
     monkeypatch.setattr("builtins.input", typed)
-    look = Called()
+    look = Recorder()
     approval = Approval(lambda call: input(f"{call.name}? ") == "y")
-    run_of([made(("look", {})), said("Well.")], [look], approval).collect()
+    run_of([calls(("look", {})), answers("Well.")], [look], approval).collect()
     assert look.args == [{}]
     assert threads == [threading.current_thread()]
 
 
-def test_an_error_of_the_decision_is_one_of_the_run_and_no_call_of_the_turn_is_made() -> None:
+def test_an_error_in_decide_fails_the_run_and_no_call_of_the_turn_is_made() -> None:
     def decide(call: ToolCallBlock) -> bool:
         if call.name == "second":
             raise EOFError("no terminal")
         return True
 
-    tools = [Called("first"), Called("second")]
+    tools = [Recorder("first"), Recorder("second")]
     with pytest.raises(EOFError, match="no terminal"):
-        run_of([made(("first", {}), ("second", {}))], tools, Approval(decide)).collect()
+        run_of([calls(("first", {}), ("second", {}))], tools, Approval(decide)).collect()
     assert [one.args for one in tools] == [[], []]
 
 
-def test_a_decision_may_end_the_run() -> None:
+def test_a_decision_may_abort_the_run() -> None:
     def decide(call: ToolCallBlock) -> bool:
         raise AbortRun("the user has had enough")
 
-    result = run_of([made(("look", {}))], [Called()], Approval(decide)).collect()
+    result = run_of([calls(("look", {}))], [Recorder()], Approval(decide)).collect()
     assert result.abort is not None
     assert result.abort.message == "the user has had enough"
 
 
 @pytest.mark.parametrize("decision", [None, 1, ["at"]])
-def test_a_decision_that_says_neither_yes_nor_no_is_an_error_and_no_yes(decision: Any) -> None:
-    look = Called()
-    with pytest.raises(TypeError, match="must give True, False, a reason or a dict"):
-        run_of([made(("look", {}))], [look], Approval(lambda call: decision)).collect()
+def test_a_decision_that_is_neither_yes_nor_no_is_an_error(decision: Any) -> None:
+    look = Recorder()
+    with pytest.raises(TypeError, match="must return True, False, a reason or a dict"):
+        run_of([calls(("look", {}))], [look], Approval(lambda call: decision)).collect()
     assert look.args == []
 
 
-def test_one_string_is_no_list_of_names() -> None:
-    with pytest.raises(TypeError, match="lists of strings"):
+def test_names_given_as_one_string_are_refused() -> None:
+    with pytest.raises(TypeError, match="must be lists of str"):
         Approval(lambda call: True, names="look")
 
 
-# A cap on calls
+# Call limits
 
 
-def test_beyond_the_cap_the_model_reads_that_there_are_no_more_calls() -> None:
-    look = Called()
-    turns = [made(("look", {}), ("look", {})), made(("look", {})), said("Well.")]
+def test_over_the_limit_the_model_reads_that_the_limit_is_reached() -> None:
+    look = Recorder()
+    turns = [calls(("look", {}), ("look", {})), calls(("look", {})), answers("Well.")]
     result = run_of(turns, [look], CallLimit(2)).collect()
     assert len(look.args) == 2
     assert (
         results(result)[2]
-        == "Tools may be called 2 times altogether, and that has been done. Go on with what you have."
+        == "Tools may be called 2 times in total, and this limit is reached. Continue with what you have."
     )
     assert result.text == "Well."
 
 
-def test_a_cap_of_one_tool_leaves_the_others_alone() -> None:
-    look, find = Called("look"), Called("find")
-    turn = made(("look", {}), ("find", {}), ("look", {}), ("find", {}))
-    result = run_of([turn, said("Well.")], [look, find], CallLimit(1, name="look")).collect()
+def test_a_limit_for_one_tool_does_not_limit_the_others() -> None:
+    look, find = Recorder("look"), Recorder("find")
+    turn = calls(("look", {}), ("find", {}), ("look", {}), ("find", {}))
+    result = run_of([turn, answers("Well.")], [look, find], CallLimit(1, name="look")).collect()
     assert (len(look.args), len(find.args)) == (1, 2)
     assert results(result)[2].startswith("Look may be called once")
 
 
-def test_a_cap_may_end_the_run_and_the_history_stays_valid() -> None:
-    look = Called()
-    result = run_of([made(("look", {})), made(("look", {}))], [look], CallLimit(1, ends_run=True)).collect()
+def test_a_limit_may_abort_the_run_and_the_history_stays_valid() -> None:
+    look = Recorder()
+    result = run_of([calls(("look", {})), calls(("look", {}))], [look], CallLimit(1, ends_run=True)).collect()
     assert result.reason is FinishReason.ABORTED
     assert result.abort is not None
-    assert result.abort.message == "tools may be called once altogether, and look would have been one call more"
+    assert result.abort.message == "tools may be called once in total, and the model called look once more"
     assert len(results(result)) == 2
 
 
-def test_a_cap_counts_for_each_run_by_itself_and_forgets_a_run_at_its_end() -> None:
-    limit, look = CallLimit(1), Called()
-    streams = [run_of([made(("look", {})), said("Well.")], [look], limit) for _ in range(3)]
-    for chunks in zip(*streams, strict=True):  # side by side
+def test_a_limit_counts_each_run_separately_and_forgets_finished_runs() -> None:
+    limit, look = CallLimit(1), Recorder()
+    streams = [run_of([calls(("look", {})), answers("Well.")], [look], limit) for _ in range(3)]
+    for chunks in zip(*streams, strict=True):  # in turns
         assert len(chunks) == 3
     assert len(look.args) == 3
     assert limit._states == {}
 
 
 @pytest.mark.parametrize("most", [0, -1, True, 1.5])
-def test_a_cap_is_a_whole_number_from_one_on(most: Any) -> None:
-    with pytest.raises(ValueError, match="whole number from 1 on"):
+def test_a_limit_must_be_a_whole_number_of_one_or_more(most: Any) -> None:
+    with pytest.raises(ValueError, match="whole number of 1 or more"):
         CallLimit(most)
 
 
 # Loops
 
 
-def test_the_third_same_call_is_remarked_on_and_the_fourth_ends_the_run() -> None:
-    look = Called()
-    result = run_of([made(("look", {"at": 1}))] * 4, [look], LoopDetection()).collect()
+def test_the_third_same_call_gets_a_warning_and_the_fourth_aborts_the_run() -> None:
+    look = Recorder()
+    result = run_of([calls(("look", {"at": 1}))] * 4, [look], LoopDetection()).collect()
     read = results(result)
     assert read[:2] == ["Nothing.", "Nothing."]
     assert read[2].startswith("Nothing.(This was the same call with the same result 3 times.")
     assert len(look.args) == 3
     assert result.abort is not None
-    assert result.abort.message == "the model went round: 4 times the same call of look"
+    assert result.abort.message == "the model repeated itself: 4 times the same call of look"
 
 
-def test_a_model_that_listens_goes_on() -> None:
-    turns = [made(("look", {"at": 1}))] * 3 + [made(("look", {"at": 2})), made(("look", {"at": 1})), said("Well.")]
-    result = run_of(turns, [Called()], LoopDetection()).collect()
+def test_a_model_that_follows_the_warning_continues() -> None:
+    turns = [calls(("look", {"at": 1}))] * 3 + [
+        calls(("look", {"at": 2})),
+        calls(("look", {"at": 1})),
+        answers("Well."),
+    ]
+    result = run_of(turns, [Recorder()], LoopDetection()).collect()
     assert (result.abort, result.text) == (None, "Well.")
 
 
-def test_other_arguments_are_another_call() -> None:
-    turns = [*(made(("look", {"at": i})) for i in range(5)), said("Well.")]
-    assert run_of(turns, [Called()], LoopDetection()).collect().abort is None
+def test_calls_with_different_arguments_are_not_a_loop() -> None:
+    turns = [*(calls(("look", {"at": i})) for i in range(5)), answers("Well.")]
+    assert run_of(turns, [Recorder()], LoopDetection()).collect().abort is None
 
 
-def test_a_call_whose_result_changes_is_no_loop() -> None:
-    job = Called("status", "queued", "10 %", "40 %", "80 %", "done")
-    result = run_of([made(("status", {}))] * 5 + [said("Well.")], [job], LoopDetection()).collect()
+def test_a_call_whose_result_changes_is_not_a_loop() -> None:
+    job = Recorder("status", "queued", "10 %", "40 %", "80 %", "done")
+    result = run_of([calls(("status", {}))] * 5 + [answers("Well.")], [job], LoopDetection()).collect()
     assert results(result) == ["queued", "10 %", "40 %", "80 %", "done"]
 
 
-def test_calls_that_take_turns_are_a_loop_within_a_window() -> None:
-    pair = [made(("look", {})), made(("find", {}))]
-    tools = [Called("look"), Called("find")]
-    in_a_row = run_of([*pair * 4, said("Well.")], tools, LoopDetection()).collect()
+def test_alternating_calls_are_a_loop_if_within_is_set() -> None:
+    pair = [calls(("look", {})), calls(("find", {}))]
+    tools = [Recorder("look"), Recorder("find")]
+    in_a_row = run_of([*pair * 4, answers("Well.")], tools, LoopDetection()).collect()
     in_a_window = run_of([*pair * 4], tools, LoopDetection(within=8)).collect()
     assert in_a_row.abort is None
     assert in_a_window.abort is not None
     assert len(results(in_a_window)) == 7
 
 
-def test_the_run_may_go_on_for_longer() -> None:
-    look = Called()
-    result = run_of([made(("look", {}))] * 6, [look], LoopDetection(2, ends_at=5)).collect()
+def test_ends_at_allows_more_repetitions() -> None:
+    look = Recorder()
+    result = run_of([calls(("look", {}))] * 6, [look], LoopDetection(2, ends_at=5)).collect()
     assert len(look.args) == 4
     assert ["same result" in read for read in results(result)] == [False, True, True, True, False]
 
 
-def test_calls_that_another_one_refuses_are_a_loop_wherever_it_stands() -> None:
+def test_refused_calls_are_a_loop_in_any_order_of_the_middleware() -> None:
     deny = Approval(lambda call: False)
     for order in ([LoopDetection(), deny], [deny, LoopDetection()]):
-        result = run_of([made(("look", {}))] * 4, [Called()], *order).collect()
+        result = run_of([calls(("look", {}))] * 4, [Recorder()], *order).collect()
         assert result.abort is not None
 
 
 def test_malformed_calls_are_a_loop() -> None:
-    turn: Steps = [ToolCallStarted("c0", "look"), ToolCallMalformed("c0", "look", "{", "it ends"), *said()]
-    result = run_of([turn] * 4, [Called()], LoopDetection()).collect()
+    turn: Steps = [ToolCallStarted("c0", "look"), ToolCallMalformed("c0", "look", "{", "it ends"), *answers()]
+    result = run_of([turn] * 4, [Recorder()], LoopDetection()).collect()
     assert result.abort is not None
 
 
-def test_arguments_that_are_changed_further_in_make_no_other_call() -> None:
+def test_arguments_changed_by_later_middleware_do_not_hide_a_loop() -> None:
     count = iter(range(100))
     changes = Approval(lambda call: {"at": next(count)})
-    result = run_of([made(("look", {}))] * 4, [Called()], LoopDetection(), changes).collect()
+    result = run_of([calls(("look", {}))] * 4, [Recorder()], LoopDetection(), changes).collect()
     assert result.abort is not None
 
 
 @pytest.mark.parametrize("options", [{"times": 0}, {"ends_at": 3}, {"within": 3}, {"times": "3"}])
-def test_numbers_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
+def test_invalid_numbers_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises((ValueError, TypeError)):
         LoopDetection(**options)
 
@@ -307,7 +311,7 @@ def test_numbers_that_make_no_sense_are_refused(options: dict[str, Any]) -> None
 
 
 @pytest.mark.parametrize(
-    ("kind", "text", "left"),
+    ("name", "text", "redacted"),
     [
         ("api_key", f"Key: {KEY}.", "Key: [redacted]."),
         ("api_key", "sk-ant-api03-AbCdEfGhIjKlMnOp-QrStUv", "[redacted]"),
@@ -327,16 +331,16 @@ def test_numbers_that_make_no_sense_are_refused(options: dict[str, Any]) -> None
         ("private_key", "-----BEGIN PRIVATE KEY-----\nMII and never an end", "[redacted]"),
     ],
 )
-def test_secrets_are_known_by_name(kind: str, text: str, left: str) -> None:
-    assert Redaction(kind).redact(text) == left
+def test_named_patterns_find_secrets(name: str, text: str, redacted: str) -> None:
+    assert Redaction(name).redact(text) == redacted
 
 
-def test_nothing_is_redacted_that_was_not_asked_for() -> None:
+def test_only_the_given_secrets_are_redacted() -> None:
     assert Redaction("email").redact(KEY) == KEY
 
 
-def shown(redaction: Redaction, chunks: Sequence[StreamChunk]) -> list[StreamChunk]:
-    """What the reader sees of the turn."""
+def chunks_seen(redaction: Redaction, chunks: Sequence[StreamChunk]) -> list[StreamChunk]:
+    """The chunks of the turn that the reader gets."""
     stream = run_chat(ScriptedModel(chunks), ChatRequest("Hi"), middleware=[redaction])
     return [chunk for chunk in stream if chunk.type in ("text_delta", "reasoning_delta") or chunk in chunks]
 
@@ -346,28 +350,28 @@ def joined(chunks: Sequence[StreamChunk], kind: type[Any] = TextDelta) -> str:
 
 
 def test_a_secret_that_is_split_over_deltas_is_found() -> None:
-    assert joined(shown(Redaction("api_key"), said("The key is s", "k", "-live01234", "56789abcdef", ", yes."))) == (
-        "The key is [redacted], yes."
-    )
+    assert joined(
+        chunks_seen(Redaction("api_key"), answers("The key is s", "k", "-live01234", "56789abcdef", ", yes."))
+    ) == ("The key is [redacted], yes.")
 
 
-def test_only_what_may_become_a_secret_is_held_back() -> None:
+def test_only_text_that_may_become_a_secret_is_held_back() -> None:
     deltas = [
         chunk.delta
-        for chunk in shown(Redaction("api_key"), said("The task", " is", " s", "imple."))
+        for chunk in chunks_seen(Redaction("api_key"), answers("The task", " is", " s", "imple."))
         if isinstance(chunk, TextDelta)
     ]
     assert deltas == ["The task", " is", " ", "simple."]
 
 
-def test_what_is_held_back_at_the_end_comes_before_the_end() -> None:
-    chunks = shown(Redaction("api_key"), said("Yes", " sk"))
+def test_held_text_is_yielded_before_turn_finished() -> None:
+    chunks = chunks_seen(Redaction("api_key"), answers("Yes", " sk"))
     assert chunks == [TextDelta("Yes"), TextDelta(" "), TextDelta("sk"), TurnFinished(FinishReason.END_TURN)]
 
 
-def test_what_is_held_back_comes_before_a_call() -> None:
-    turn: Steps = [TextDelta("Now sk"), *made(("look", {}))]
-    stream = run_of([turn, said("Well.")], [Called()], Redaction("api_key"))
+def test_held_text_is_yielded_before_a_call() -> None:
+    turn: Steps = [TextDelta("Now sk"), *calls(("look", {}))]
+    stream = run_of([turn, answers("Well.")], [Recorder()], Redaction("api_key"))
     assert [chunk.type for chunk in stream][2:6] == [
         "text_delta",
         "text_delta",
@@ -376,21 +380,21 @@ def test_what_is_held_back_comes_before_a_call() -> None:
     ]
 
 
-def test_reasoning_is_redacted_by_itself() -> None:
+def test_reasoning_is_redacted_separately_from_text() -> None:
     turn: Steps = [ReasoningDelta("Her key: sk-live0123"), ReasoningDelta("456789abcdef"), ReasoningFinished("sig")]
-    chunks = shown(Redaction("api_key"), [*turn, *said("456789 sk")])
+    chunks = chunks_seen(Redaction("api_key"), [*turn, *answers("456789 sk")])
     assert joined(chunks, ReasoningDelta) == "Her key: [redacted]"
     assert chunks.index(ReasoningFinished("sig")) == 2
     assert joined(chunks) == "456789 sk"
 
 
-def test_text_that_is_held_back_comes_before_reasoning() -> None:
-    chunks = shown(Redaction("api_key"), [TextDelta("sk"), ReasoningDelta("-a"), ReasoningFinished(), *said()])
+def test_held_text_is_yielded_before_reasoning() -> None:
+    chunks = chunks_seen(Redaction("api_key"), [TextDelta("sk"), ReasoningDelta("-a"), ReasoningFinished(), *answers()])
     assert chunks[:2] == [TextDelta("sk"), ReasoningDelta("-a")]
 
 
-def test_the_arguments_of_a_call_are_shown_redacted_and_are_given_to_the_tool_as_they_are() -> None:
-    look = Called()
+def test_the_reader_gets_redacted_arguments_and_the_tool_gets_the_original_ones() -> None:
+    look = Recorder()
     args = {"to": "a@example.org", "deep": [{"cc": "b@example.org"}], "n": 1}
     turn: Steps = [
         ToolCallStarted("c0", "look"),
@@ -399,7 +403,7 @@ def test_the_arguments_of_a_call_are_shown_redacted_and_are_given_to_the_tool_as
         ToolCallFinished("c0", "look", args),
         TurnFinished(FinishReason.TOOL_USE),
     ]
-    chunks = list(run_of([turn, said("Well.")], [look], Redaction("email")))
+    chunks = list(run_of([turn, answers("Well.")], [look], Redaction("email")))
     hidden = {"to": "[redacted]", "deep": [{"cc": "[redacted]"}], "n": 1}
     assert ToolCallFinished("c0", "look", hidden) in chunks
     assert [chunk.delta for chunk in chunks if isinstance(chunk, ToolCallArgsDelta)] == [
@@ -408,28 +412,28 @@ def test_the_arguments_of_a_call_are_shown_redacted_and_are_given_to_the_tool_as
     assert look.args == [args]
 
 
-def test_a_malformed_call_is_shown_redacted() -> None:
+def test_the_reader_gets_a_redacted_malformed_call() -> None:
     turn: Steps = [
         ToolCallStarted("c0", "look"),
         ToolCallMalformed("c0", "look", f'{{"k": "{KEY}"', "it ends"),
-        *said(),
+        *answers(),
     ]
-    chunks = list(run_of([turn, said("Well.")], [Called()], Redaction("api_key")))
+    chunks = list(run_of([turn, answers("Well.")], [Recorder()], Redaction("api_key")))
     assert ToolCallMalformed("c0", "look", '{"k": "[redacted]"', "it ends") in chunks
     assert ToolCallArgsDelta("c0", '{"k": "[redacted]"') in chunks
 
 
-def test_a_call_that_is_left_to_the_caller_comes_as_it_is() -> None:
+def test_a_call_of_a_client_side_tool_is_not_redacted() -> None:
     turn: Steps = [
-        ToolCallStarted("c0", "theirs"), ToolCallArgsDelta("c0", f'{{"k": "{KEY}"}}'),
-        ToolCallFinished("c0", "theirs", {"k": KEY}), TurnFinished(FinishReason.TOOL_USE),
+        ToolCallStarted("c0", "client"), ToolCallArgsDelta("c0", f'{{"k": "{KEY}"}}'),
+        ToolCallFinished("c0", "client", {"k": KEY}), TurnFinished(FinishReason.TOOL_USE),
     ]  # fmt: skip
-    request = ChatRequest("Hi", tools=[ToolDefinition("theirs", "", ANY_OBJECT)])
+    request = ChatRequest("Hi", tools=[ToolDefinition("client", "", ANY_OBJECT)])
     chunks = list(run_chat(ScriptedModel(turn), request, middleware=[Redaction("api_key")]))
     assert chunks[2:5] == turn[:3]
 
 
-def test_what_goes_to_the_model_is_redacted() -> None:
+def test_the_request_is_redacted() -> None:
     model = ScriptedModel("Well.")
     request = ChatRequest(
         [
@@ -464,34 +468,34 @@ def test_a_system_prompt_of_plain_text_is_redacted() -> None:
     assert model.requests[0].system_prompt == "[redacted]"
 
 
-def test_results_of_tools_are_redacted_for_the_model_the_reader_and_the_history() -> None:
-    stream = run_of([made(("look", {})), said("Well.")], [Called("look", {"key": KEY})], Redaction("api_key"))
+def test_tool_results_are_redacted_for_the_model_the_reader_and_the_history() -> None:
+    stream = run_of([calls(("look", {})), answers("Well.")], [Recorder("look", {"key": KEY})], Redaction("api_key"))
     chunks = list(stream)
     result = next(chunk for chunk in chunks if isinstance(chunk, ToolResult))
     assert result.blocks == (TextBlock('{"key": "[redacted]"}'),)
     assert KEY not in repr(chunks)
 
 
-def test_a_replacement_may_be_made_of_what_was_found() -> None:
+def test_the_replacement_may_be_a_function_of_the_secret() -> None:
     redaction = Redaction("email", replacement=lambda found: f"<{len(found)} letters>")
     assert redaction.redact("a@b.cd!") == "<6 letters>!"
 
 
-def test_a_function_gets_whole_texts() -> None:
-    heard: list[str] = []
+def test_a_function_gets_the_whole_text() -> None:
+    texts: list[str] = []
 
     def hide(text: str) -> str:
-        heard.append(text)
+        texts.append(text)
         return text.replace("Bob", "B.")
 
-    chunks = shown(Redaction(hide), said("Hi, ", "B", "ob."))
+    chunks = chunks_seen(Redaction(hide), answers("Hi, ", "B", "ob."))
     assert chunks == [TextDelta("Hi, B.."), TurnFinished(FinishReason.END_TURN)]
-    assert heard == ["Hi", "Hi, Bob."]
+    assert texts == ["Hi", "Hi, Bob."]
 
 
-def test_a_pattern_may_look_behind_at_what_has_been_shown() -> None:
+def test_a_pattern_may_look_behind_at_text_that_was_yielded() -> None:
     redaction = Redaction(re.compile(r"(?<=PIN: )\d{4}", re.IGNORECASE))
-    assert joined(shown(redaction, said("pin", ": ", "12", "34", " and 1234"))) == "pin: [redacted] and 1234"
+    assert joined(chunks_seen(redaction, answers("pin", ": ", "12", "34", " and 1234"))) == "pin: [redacted] and 1234"
 
 
 def test_a_pattern_keeps_its_flags() -> None:
@@ -501,22 +505,22 @@ def test_a_pattern_keeps_its_flags() -> None:
 @pytest.mark.parametrize(
     ("secrets", "error", "words"),
     [
-        ((), ValueError, "needs to be told"),
-        (("password",), ValueError, "knows api_key, card_number, email, private_key"),
+        ((), ValueError, "at least one secret"),
+        (("password",), ValueError, "the names are api_key, card_number, email, private_key"),
         ((re.compile("a*"),), ValueError, "matches the empty text"),
         ((re.compile("a(?=b)"),), ValueError, "looks ahead"),
         ((re.compile(r"\\(?!b)a"),), ValueError, "looks ahead"),
         ((re.compile(r"sk-\w+\B"),), ValueError, "looks ahead"),
-        ((re.compile(b"a"),), TypeError, "not of bytes"),
+        ((re.compile(b"a"),), TypeError, "pattern of bytes"),
         ((7,), TypeError, "got int"),
     ],
 )
-def test_what_cannot_be_looked_for_is_refused(secrets: Any, error: type[Exception], words: str) -> None:
+def test_invalid_secrets_are_refused(secrets: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         Redaction(*secrets)
 
 
-def test_a_pattern_may_have_a_bracket_that_looks_like_looking_ahead() -> None:
+def test_an_escaped_bracket_is_not_a_lookahead() -> None:
     assert Redaction(re.compile(r"\(?=a")).redact("(=a") == "[redacted]"
 
 
@@ -539,30 +543,28 @@ PATTERNS = [
 @given(deltas=st.lists(st.text("abck-s \n", min_size=1, max_size=6), max_size=12))
 @example(deltas=["s", "k", "-abc"])
 @example(deltas=["a", "b", "c", "a"])
-def test_whatever_the_deltas_the_text_is_that_of_the_whole_redacted_and_nothing_leaks(
-    pattern: str, deltas: list[str]
-) -> None:
+def test_for_any_deltas_the_reader_gets_the_redacted_text_and_no_secret_leaks(pattern: str, deltas: list[str]) -> None:
     compiled, text = re.compile(pattern), "".join(deltas)
     redaction = Redaction(compiled, replacement="#")
-    growing, seen = Streamed(redaction), ""
-    whole = compiled.sub("#", text)  # by another engine
+    stream, seen = Streamed(redaction), ""
+    whole = compiled.sub("#", text)  # with re, not regex
     for delta in deltas:
-        seen += "".join(growing.more(delta))
+        seen += "".join(stream.add(delta))
         assert whole.startswith(seen)
-    assert seen + growing.rest() == whole == redaction.redact(text)
+    assert seen + stream.finish() == whole == redaction.redact(text)
 
 
 class Streamed:
-    """The text of a turn through the middleware, without a run around it: thousands are looked at."""
+    """A text that passes the middleware without a run: hypothesis tries thousands."""
 
     def __init__(self, redaction: Redaction) -> None:
-        self._growing = _Growing(redaction, TextDelta)
+        self.open_text = _OpenText(redaction, TextDelta)
 
-    def more(self, delta: str) -> list[str]:
-        return [chunk.delta for chunk in self._growing.more(delta) if isinstance(chunk, TextDelta)]
+    def add(self, delta: str) -> list[str]:
+        return [chunk.delta for chunk in self.open_text.add(delta) if isinstance(chunk, TextDelta)]
 
-    def rest(self) -> str:
-        return joined(self._growing.rest())
+    def finish(self) -> str:
+        return joined(self.open_text.finish())
 
 
 SECRETS = st.sampled_from(
@@ -572,28 +574,28 @@ PROSE = st.text("ab sk-@.4\n", max_size=8)
 
 
 @given(parts=st.lists(st.one_of(PROSE, SECRETS), max_size=8), cuts=st.lists(st.integers(1, 7), min_size=1, max_size=9))
-def test_the_secrets_known_by_name_do_not_leak_at_any_cut(parts: list[str], cuts: list[int]) -> None:
+def test_named_patterns_do_not_leak_for_any_deltas(parts: list[str], cuts: list[int]) -> None:
     redaction, text = Redaction("api_key", "card_number", "email", "private_key", replacement="#"), " ".join(parts)
-    growing, seen, whole = Streamed(redaction), "", redaction.redact(text)
+    stream, seen, whole = Streamed(redaction), "", redaction.redact(text)
     while text:
         delta, text = text[: cuts[0]], text[cuts[0] :]
         cuts = [*cuts[1:], cuts[0]]
-        seen += "".join(growing.more(delta))
+        seen += "".join(stream.add(delta))
         assert whole.startswith(seen)
-    assert seen + growing.rest() == whole
+    assert seen + stream.finish() == whole
 
 
-def test_a_long_text_is_not_kept() -> None:
-    growing = Streamed(Redaction("api_key"))
+def test_a_long_text_does_not_stay_in_memory() -> None:
+    stream = Streamed(Redaction("api_key"))
     for _ in range(1000):
-        assert growing.more("Some words of prose. ") != []
-    assert len(growing._growing._text) < 500
+        assert stream.add("Some words of prose. ") != []
+    assert len(stream.open_text._text) < 500
 
 
 @pytest.mark.parametrize("end", [None, RunStream.close, RunStream.cancel])
-def test_nothing_is_kept_of_a_run_that_is_over(end: Callable[[RunStream], None] | None) -> None:
+def test_the_state_of_a_finished_run_is_removed(end: Callable[[RunStream], None] | None) -> None:
     redaction, loops = Redaction("email"), LoopDetection()
-    stream = run_of([[TextDelta("Hi jane"), *made(("look", {}))], said("Well.")], [Called()], redaction, loops)
+    stream = run_of([[TextDelta("Hi jane"), *calls(("look", {}))], answers("Well.")], [Recorder()], redaction, loops)
     for _ in range(3):
         next(stream)
     assert len(redaction._states) == 1
@@ -603,7 +605,7 @@ def test_nothing_is_kept_of_a_run_that_is_over(end: Callable[[RunStream], None] 
     assert (redaction._states, loops._states) == ({}, {})
 
 
-def test_nothing_is_kept_of_a_run_that_failed() -> None:
+def test_the_state_of_a_failed_run_is_removed() -> None:
     redaction = Redaction("email")
     stream = run_of([[TextDelta("Hi jane")]], [], redaction)
     with pytest.raises(Exception, match="TurnFinished"):
@@ -611,13 +613,13 @@ def test_nothing_is_kept_of_a_run_that_failed() -> None:
     assert redaction._states == {}
 
 
-def test_the_run_of_many_threads_through_one_object_does_not_mix() -> None:
+def test_runs_in_many_threads_can_share_one_object() -> None:
     redaction, texts = Redaction("email", replacement="#"), [f"{i} is i{i}@example.org, {i}" for i in range(30)]
     seen: dict[int, str] = {}
 
     def read(i: int) -> None:
         deltas = [texts[i][at : at + 3] for at in range(0, len(texts[i]), 3)]
-        seen[i] = joined(list(run_chat(ScriptedModel(said(*deltas)), ChatRequest("Hi"), middleware=[redaction])))
+        seen[i] = joined(list(run_chat(ScriptedModel(answers(*deltas)), ChatRequest("Hi"), middleware=[redaction])))
 
     threads = [threading.Thread(target=read, args=(i,)) for i in range(30)]
     for thread in threads:
@@ -627,8 +629,8 @@ def test_the_run_of_many_threads_through_one_object_does_not_mix() -> None:
     assert seen == {i: f"{i} is #, {i}" for i in range(30)}
 
 
-def test_what_stands_before_it_sees_what_has_been_redacted() -> None:
-    class Looking(Middleware):
+def test_earlier_middleware_sees_redacted_chunks() -> None:
+    class Recording(Middleware):
         def __init__(self) -> None:
             self.seen: list[StreamChunk] = []
 
@@ -636,6 +638,6 @@ def test_what_stands_before_it_sees_what_has_been_redacted() -> None:
             self.seen.append(chunk)
             return chunk
 
-    looking = Looking()
-    list(run_of([said("To jane@", "example.org")], [], looking, Redaction("email")))
-    assert joined(looking.seen) == "To [redacted]"
+    recording = Recording()
+    list(run_of([answers("To jane@", "example.org")], [], recording, Redaction("email")))
+    assert joined(recording.seen) == "To [redacted]"

@@ -1,6 +1,6 @@
-"""Runs with tools on a real model: the embedded one, whose calls are forced and held to their schema by a grammar.
+"""Runs with tools on a real model, the embedded one: calls are forced, and a grammar makes them match their schema.
 
-A turn that is not forced may call as well, so no test leaves it to chance: the likeliest token is always taken.
+The temperature is 0, because a turn without a forced call may call a tool too: the tests must not depend on chance.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from tests.runs import check_history, end_of, results_in, texts
 pytest.importorskip("xllamacpp")
 pytest.importorskip("pydantic")
 
-LONG_S = 600  # for what ends by itself: a busy machine is no fault of the code
-NO_DICE: Final[dict[str, Any]] = {"temperature": 0.0, "seed": 1}
+LONG_S = 600  # only a limit against hanging: the machine may be busy
+NO_CHANCE: Final[dict[str, Any]] = {"temperature": 0.0, "seed": 1}
 
 
 @tool
@@ -57,18 +57,18 @@ def now() -> str:
 WEATHER = ToolChoice.tool("weather")
 
 
-def asked(choice: ToolChoice | None, **fields: int) -> ChatRequest:
+def request_with(choice: ToolChoice | None, **fields: int) -> ChatRequest:
     definitions = [weather.definition, now.definition]
-    more = {**NO_DICE, "max_tokens": 60, **fields}
+    more = {**NO_CHANCE, "max_tokens": 60, **fields}
     return ChatRequest("Is it raining in Oslo?", tools=definitions, tool_choice=choice, **more)
 
 
-def a_run(choice: ToolChoice | None = WEATHER, **fields: int) -> RunStream:
-    return run_chat(LocalModel(), asked(choice, **fields), tools=[weather, now])
+def start_run(choice: ToolChoice | None = WEATHER, **fields: int) -> RunStream:
+    return run_chat(LocalModel(), request_with(choice, **fields), tools=[weather, now])
 
 
-class Forced(Middleware):
-    """The first turn of each run calls this tool."""
+class ForceCall(Middleware):
+    """Forces the first turn of each run to call this tool."""
 
     def __init__(self, choice: ToolChoice) -> None:
         self._choice = choice
@@ -82,8 +82,8 @@ def calls_of(end: RunFinished) -> list[ToolCallBlock]:
 
 
 @pytest.mark.parametrize("choice", [ToolChoice.any(), ToolChoice.tool("weather")], ids=["any", "by name"])
-def test_a_forced_call_is_made_and_answered_and_the_model_goes_on(choice: ToolChoice) -> None:
-    end = end_of(a_run(choice))
+def test_a_forced_call_is_made_and_answered_and_the_model_continues(choice: ToolChoice) -> None:
+    end = end_of(start_run(choice))
     (call,) = calls_of(end)
     (result,) = results_in(end.new_messages)
     assert not result.is_error
@@ -94,18 +94,18 @@ def test_a_forced_call_is_made_and_answered_and_the_model_goes_on(choice: ToolCh
     check_history(end.new_messages)
 
 
-def test_the_chunks_come_in_the_written_order() -> None:
-    chunks = list(a_run())
-    told = [kind for kind, _ in itertools.groupby(chunk.type for chunk in chunks)]
+def test_the_chunks_have_the_documented_order() -> None:
+    chunks = list(start_run())
+    kinds = [kind for kind, _ in itertools.groupby(chunk.type for chunk in chunks)]
     first = ["run_started", "step_started", "tool_call_started", "tool_call_args_delta", "tool_call_finished"]
-    assert told == [
+    assert kinds == [
         *first, "turn_finished", "tool_result", "step_finished",
         "step_started", "text_delta", "turn_finished", "step_finished", "run_finished",
     ]  # fmt: skip
     assert len({chunk.run_id for chunk in chunks if isinstance(chunk, StepStarted | StepFinished | RunFinished)}) == 1
 
 
-def test_arguments_come_piece_by_piece_and_the_tool_runs_before_the_next_turn() -> None:
+def test_arguments_arrive_in_deltas_and_the_tool_runs_before_the_next_turn() -> None:
     seen: list[str] = []
 
     @tool
@@ -114,7 +114,7 @@ def test_arguments_come_piece_by_piece_and_the_tool_runs_before_the_next_turn() 
         seen.append("the tool")
         return "Noted."
 
-    request = ChatRequest("Note: buy milk.", 60, tools=[note.definition], tool_choice=ToolChoice.any(), **NO_DICE)
+    request = ChatRequest("Note: buy milk.", 60, tools=[note.definition], tool_choice=ToolChoice.any(), **NO_CHANCE)
     for chunk in run_chat(LocalModel(), request, tools=[note]):
         seen.append(chunk.type)  # noqa: PERF401  in between, the tool appends
     assert seen.count("tool_call_args_delta") > 1
@@ -122,7 +122,7 @@ def test_arguments_come_piece_by_piece_and_the_tool_runs_before_the_next_turn() 
 
 
 def test_usage_adds_up_over_the_turns() -> None:
-    chunks = list(a_run())
+    chunks = list(start_run())
     *_, end = chunks
     assert isinstance(end, RunFinished)
     steps = [chunk.usage for chunk in chunks if isinstance(chunk, StepFinished)]
@@ -131,8 +131,8 @@ def test_usage_adds_up_over_the_turns() -> None:
     assert end.usage == steps[0] + steps[1]
 
 
-def test_runs_side_by_side_keep_to_themselves() -> None:
-    runs = [Caught(lambda: list(a_run())) for _ in range(4)]
+def test_parallel_runs_do_not_mix() -> None:
+    runs = [Caught(lambda: list(start_run())) for _ in range(4)]
     ids = set()
     for run in runs:
         assert run.within(LONG_S).error is None
@@ -144,7 +144,9 @@ def test_runs_side_by_side_keep_to_themselves() -> None:
 
 
 def test_a_conversation_remembers_the_calls_of_its_first_run() -> None:
-    conversation = Conversation(LocalModel(), tools=[weather], middleware=[Forced(WEATHER)], max_tokens=40, **NO_DICE)
+    conversation = Conversation(
+        LocalModel(), tools=[weather], middleware=[ForceCall(WEATHER)], max_tokens=40, **NO_CHANCE
+    )
     conversation.run("Is it raining in Oslo?")
     once = conversation.messages
     conversation.run("And in Rome?")
@@ -154,36 +156,36 @@ def test_a_conversation_remembers_the_calls_of_its_first_run() -> None:
     check_history(conversation.messages[1:])
 
 
-def test_a_tool_that_fails_is_read_by_the_model_and_the_run_ends_well() -> None:
+def test_the_model_reads_the_error_of_a_tool_and_the_run_ends_well() -> None:
     @tool
     def weather(city: Literal["Oslo", "Rome"]) -> str:
         """The weather of a city."""
-        raise LookupError(f"nobody answers in {city}")
+        raise LookupError(f"there is no station in {city}")
 
-    request = ChatRequest("Is it raining in Oslo?", 60, tools=[weather.definition], tool_choice=WEATHER, **NO_DICE)
+    request = ChatRequest("Is it raining in Oslo?", 60, tools=[weather.definition], tool_choice=WEATHER, **NO_CHANCE)
     end = end_of(run_chat(LocalModel(), request, tools=[weather]))
     (result,) = results_in(end.new_messages)
     assert result.is_error
-    assert texts(end.new_messages)[0].startswith("LookupError: nobody answers in ")
+    assert texts(end.new_messages)[0].startswith("LookupError: there is no station in ")
     assert end.new_messages[-1].text
 
 
-def test_a_call_that_is_cut_off_by_max_tokens_is_read_by_the_model_as_an_error() -> None:
-    end = end_of(a_run(max_tokens=12))
+def test_a_call_cut_off_by_max_tokens_gets_an_error_result() -> None:
+    end = end_of(start_run(max_tokens=12))
     (result,) = results_in(end.new_messages)
     assert result.is_error
-    assert "Call weather with shorter ones." in texts(end.new_messages)[0]
+    assert "Call weather with shorter arguments." in texts(end.new_messages)[0]
     assert end.new_messages[-1].text
 
 
-def test_left_to_decide_it_ends_well_whatever_it_does() -> None:
-    end = end_of(a_run(None))
+def test_a_run_without_a_forced_call_ends_well() -> None:
+    end = end_of(start_run(None))
     assert end.reason in (FinishReason.END_TURN, FinishReason.MAX_TOKENS)
     assert end.abort is None
 
 
-def test_cancelling_in_the_second_turn_leaves_a_history_that_can_go_on() -> None:
-    run = a_run(max_tokens=400)
+def test_cancelling_in_the_second_turn_leaves_a_history_that_can_be_continued() -> None:
+    run = start_run(max_tokens=400)
     for chunk in run:
         if isinstance(chunk, TextDelta):
             run.cancel()
@@ -194,14 +196,14 @@ def test_cancelling_in_the_second_turn_leaves_a_history_that_can_go_on() -> None
     history = [Message.user("Is it raining in Oslo?"), *chunk.new_messages, Message.user("And in Rome?")]
     assert (
         LocalModel()
-        .chat_stream(ChatRequest(history, max_tokens=8, tools=[weather.definition], **NO_DICE))
+        .chat_stream(ChatRequest(history, max_tokens=8, tools=[weather.definition], **NO_CHANCE))
         .collect()
         .text
     )
 
 
-def test_a_run_of_one_turn_answers_the_call_and_says_why_it_ends() -> None:
-    run = run_chat(LocalModel(), asked(WEATHER), tools=[weather, now], config=RunConfig(max_iterations=1))
+def test_with_one_iteration_the_call_is_answered_and_the_run_aborted() -> None:
+    run = run_chat(LocalModel(), request_with(WEATHER), tools=[weather, now], config=RunConfig(max_iterations=1))
     end = end_of(run)
     assert end.abort is not None
     assert end.abort.kind == "max_iterations"

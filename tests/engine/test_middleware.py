@@ -41,8 +41,8 @@ LAST = ("on_finished", "on_failed", "on_dropped")
 ENDED_ONCE = [1, 0, 0]
 
 
-class One:
-    """Middleware of one hook."""
+class OneHook:
+    """Middleware with one hook."""
 
     def __init__(self, hook: str, function: Any) -> None:
         setattr(self, hook, function)
@@ -117,7 +117,7 @@ def test_the_order_of_all_hooks_and_chunks() -> None:
     ]
 
 
-def test_towards_the_model_the_first_comes_first_and_back_the_last() -> None:
+def test_hooks_to_the_model_run_first_to_last_and_hooks_from_the_model_last_to_first() -> None:
     log: list[str] = []
     model = ScriptedModel(OverloadedError("busy"), turn(called("now")), turn())
     retrying = RetryingModel(model, RetryConfig(base_delay=0))
@@ -138,7 +138,7 @@ def test_towards_the_model_the_first_comes_first_and_back_the_last() -> None:
                        "A.on_retry 1", "B.on_retry 1"]  # fmt: skip
 
 
-def test_a_retry_before_the_first_chunk_is_seen_where_it_happens(server: ProviderServer) -> None:
+def test_on_retry_is_called_when_the_retry_happens(server: ProviderServer) -> None:
     seen = Seen()
     server.reply(Reply(Cut()), Reply(text("Hello"), END))
     run_chat(RetryingModel(model_of(server), RetryConfig(base_delay=0)), HI, (), [seen]).collect()
@@ -152,39 +152,39 @@ def test_a_retry_before_the_first_chunk_is_seen_where_it_happens(server: Provide
     ]
 
 
-# What may be changed
+# Changes
 
 
-def test_a_request_may_be_changed_and_the_next_one_begins_again_with_the_callers() -> None:
+def test_a_changed_request_applies_to_one_turn_only() -> None:
     def hotter(run: Any, request: ChatRequest) -> ChatRequest:
         from dataclasses import replace
 
         return replace(request, temperature=(request.temperature or 0) + 0.5)
 
     model = ScriptedModel(turn(called("now")), turn())
-    end_of(run_chat(model, HI, [named("now")], [One("on_request", hotter), One("on_request", hotter)]))
+    end_of(run_chat(model, HI, [named("now")], [OneHook("on_request", hotter), OneHook("on_request", hotter)]))
     assert [request.temperature for request in model.requests] == [1.0, 1.0]
 
 
-def test_a_chunk_may_be_changed_and_the_history_keeps_the_models_own_words() -> None:
+def test_a_chunk_may_be_changed_but_the_history_keeps_the_original_text() -> None:
     def louder(run: Any, chunk: StreamChunk) -> StreamChunk:
         return TextDelta(chunk.delta.upper()) if isinstance(chunk, TextDelta) else chunk
 
-    *chunks, end = run_chat(ScriptedModel(turn("Hello")), HI, (), [One("on_chunk", louder)])
+    *chunks, end = run_chat(ScriptedModel(turn("Hello")), HI, (), [OneHook("on_chunk", louder)])
     assert TextDelta("HELLO") in chunks
     assert isinstance(end, RunFinished)
     assert end.new_messages == (Message.assistant("Hello"),)
 
 
-def test_a_chunk_may_be_dropped_and_those_further_out_do_not_see_it() -> None:
+def test_outer_middleware_does_not_see_a_dropped_chunk() -> None:
     seen = Seen()
-    drop = One("on_chunk", lambda run, chunk: None)
+    drop = OneHook("on_chunk", lambda run, chunk: None)
     kinds = [chunk.type for chunk in run_chat(ScriptedModel("Hello"), HI, (), [seen, drop])]
     assert kinds == ["run_started", "step_started", "step_finished", "run_finished"]
     assert "on_chunk text_delta" not in seen.log
 
 
-def test_a_chunk_may_become_several_and_each_passes_those_further_out() -> None:
+def test_a_chunk_may_become_several_and_each_passes_the_outer_middleware() -> None:
     held: list[StreamChunk] = []
 
     def hold(run: Any, chunk: StreamChunk) -> StreamChunk | Sequence[StreamChunk] | None:
@@ -194,39 +194,41 @@ def test_a_chunk_may_become_several_and_each_passes_those_further_out() -> None:
         return [*held, chunk] if isinstance(chunk, TurnFinished) else chunk
 
     seen = Seen()
-    chunks = list(run_chat(ScriptedModel("Hello there"), HI, (), [seen, One("on_chunk", hold)]))
+    chunks = list(run_chat(ScriptedModel("Hello there"), HI, (), [seen, OneHook("on_chunk", hold)]))
     assert chunks[2:4] == [TextDelta("Hello"), TextDelta(" there")]
     assert seen.log.count("on_chunk text_delta") == 2
 
 
 def test_chunks_of_the_run_itself_cannot_be_changed() -> None:
-    chunks = run_chat(ScriptedModel(turn()), HI, (), [One("on_chunk", lambda run, chunk: None)])
+    chunks = run_chat(ScriptedModel(turn()), HI, (), [OneHook("on_chunk", lambda run, chunk: None)])
     assert [chunk.type for chunk in chunks] == ["run_started", "step_started", "step_finished", "run_finished"]
 
 
-def test_arguments_may_be_changed_and_the_history_keeps_the_models_own() -> None:
+def test_arguments_may_be_changed_but_the_history_keeps_the_original_ones() -> None:
     def more(run: Any, call: ToolCallBlock) -> ToolCallBlock:
         return ToolCallBlock("another id", call.name, {"a": call.args["a"] + 1})
 
     model = ScriptedModel(turn(called("add", a=1)), turn())
-    end = end_of(run_chat(model, HI, [named("add", lambda a: a)], [One("before_tool", more), One("before_tool", more)]))
+    end = end_of(
+        run_chat(model, HI, [named("add", lambda a: a)], [OneHook("before_tool", more), OneHook("before_tool", more)])
+    )
     assert texts(end.new_messages) == ["3"]
     assert end.new_messages[0].blocks == (ToolCallBlock("c1", "add", {"a": 1}),)
     check_history(end.new_messages)
 
 
-def test_a_refused_call_is_not_made_and_the_model_reads_why() -> None:
+def test_a_refused_call_is_not_made_and_the_model_reads_the_reason() -> None:
     seen = Seen()
     made: list[int] = []
     tool = named("rm", lambda: made.append(1))
-    no = One("before_tool", lambda run, call: Refusal("Not without asking."))
+    no = OneHook("before_tool", lambda run, call: Refusal("Not without asking."))
     end = end_of(run_chat(ScriptedModel(turn(called("rm")), turn()), HI, [tool], [no, seen]))
     assert (made, texts(end.new_messages)) == ([], ["Not without asking."])
     assert "before_tool c1" not in seen.log
     assert "after_tool c1 error" in seen.log
 
 
-def test_no_call_is_made_before_all_are_decided_on() -> None:
+def test_before_tool_is_called_for_all_calls_before_the_first_tool_runs() -> None:
     made: list[str] = []
 
     def decide(run: Any, call: ToolCallBlock) -> ToolCallBlock:
@@ -236,7 +238,7 @@ def test_no_call_is_made_before_all_are_decided_on() -> None:
 
     model = ScriptedModel(turn(called("tool", "a"), called("tool", "b")))
     tool = named("tool", lambda: made.append("made"))
-    end = end_of(run_chat(model, HI, [tool], [One("before_tool", decide)]))
+    end = end_of(run_chat(model, HI, [tool], [OneHook("before_tool", decide)]))
     assert made == []
     assert texts(end.new_messages) == ["This call was not run: not this one."] * 2
 
@@ -245,28 +247,30 @@ def test_a_result_may_be_changed() -> None:
     def short(run: Any, call: ToolCallBlock, result: ToolResultBlock) -> ToolResultBlock:
         return ToolResultBlock("whatever", f"{call.name} said something")
 
-    end = end_of(run_chat(ScriptedModel(turn(called("now")), turn()), HI, [named("now")], [One("after_tool", short)]))
+    end = end_of(
+        run_chat(ScriptedModel(turn(called("now")), turn()), HI, [named("now")], [OneHook("after_tool", short)])
+    )
     assert texts(end.new_messages) == ["now said something"]
     check_history(end.new_messages)
 
 
-def test_messages_after_a_turn_ask_for_another_one() -> None:
+def test_messages_from_on_turn_finished_start_another_turn() -> None:
     left = [[Message.user("Are you sure?")]]
-    hook = One("on_turn_finished", lambda run, turn: left.pop() if left else None)
+    hook = OneHook("on_turn_finished", lambda run, turn: left.pop() if left else None)
     with ScriptedModel(turn("4"), turn("5")) as model:
         end = end_of(run_chat(model, HI, (), [hook]))
     assert end.new_messages == (Message.assistant("4"), Message.user("Are you sure?"), Message.assistant("5"))
 
 
-def test_no_messages_at_all_ask_for_another_turn_too() -> None:
-    go_on = One("on_turn_finished", lambda run, turn: [] if turn.reason is FinishReason.PAUSE else None)
+def test_an_empty_list_from_on_turn_finished_starts_another_turn() -> None:
+    go_on = OneHook("on_turn_finished", lambda run, turn: [] if turn.reason is FinishReason.PAUSE else None)
     with ScriptedModel(turn("a", reason=FinishReason.PAUSE), turn("b")) as model:
         assert end_of(run_chat(model, HI, (), [go_on])).reason == FinishReason.END_TURN
     assert model.requests[1].messages == (Message.user("Hi"), Message.assistant("a"))
 
 
-def test_a_turn_that_is_asked_for_counts_as_an_iteration() -> None:
-    hook = One("on_turn_finished", lambda run, turn: [Message.user("More!")])
+def test_a_turn_that_middleware_asks_for_counts_as_an_iteration() -> None:
+    hook = OneHook("on_turn_finished", lambda run, turn: [Message.user("More!")])
     with ScriptedModel(turn("a"), turn("b")) as model:
         end = end_of(run_chat(model, HI, (), [hook], RunConfig(max_iterations=2)))
     assert end.abort is not None
@@ -274,16 +278,16 @@ def test_a_turn_that_is_asked_for_counts_as_an_iteration() -> None:
     assert end.new_messages[-1] == Message.assistant("b")
 
 
-def test_a_call_of_the_caller_ends_the_run_whatever_is_asked_for() -> None:
+def test_a_call_of_a_client_side_tool_ends_the_run_even_if_middleware_asks_for_a_turn() -> None:
     from completion import ToolDefinition
 
-    hook = One("on_turn_finished", lambda run, turn: [Message.user("More!")])
-    request = ChatRequest("Hi", tools=[ToolDefinition("theirs", "", {})])
-    end = end_of(run_chat(ScriptedModel(turn(called("theirs"))), request, (), [hook]))
+    hook = OneHook("on_turn_finished", lambda run, turn: [Message.user("More!")])
+    request = ChatRequest("Hi", tools=[ToolDefinition("client", "", {})])
+    end = end_of(run_chat(ScriptedModel(turn(called("client"))), request, (), [hook]))
     assert (end.reason, len(end.new_messages)) == (FinishReason.TOOL_USE, 1)
 
 
-def test_what_a_run_has_spent_is_known_before_its_tools_run() -> None:
+def test_the_usage_of_a_turn_is_known_before_its_tools_run() -> None:
     known: list[Any] = []
 
     def look(run: Any, call: ToolCallBlock) -> ToolCallBlock:
@@ -291,21 +295,21 @@ def test_what_a_run_has_spent_is_known_before_its_tools_run() -> None:
         return call
 
     model = ScriptedModel(turn(called("now"), usage=Usage(5, 2)), turn(called("now"), usage=Usage(9, 1)), turn())
-    end_of(run_chat(model, HI, [named("now")], [One("before_tool", look)]))
+    end_of(run_chat(model, HI, [named("now")], [OneHook("before_tool", look)]))
     assert known == [(1, Usage(5, 2)), (2, Usage(14, 3))]
 
 
-# The ends
+# The end of a run
 
 
-def test_a_finished_run_is_told_once() -> None:
+def test_on_finished_is_called_once() -> None:
     seen = Seen()
     run_chat(ScriptedModel("Hello"), HI, (), [seen]).collect()
     assert seen.ends == ["on_finished"]
 
 
 @pytest.mark.parametrize("read", range(6))
-def test_a_run_that_is_closed_is_dropped_wherever_it_stands(read: int) -> None:
+def test_on_dropped_is_called_once_when_a_run_is_closed_at_any_point(read: int) -> None:
     seen = Seen()
     with run_chat(ScriptedModel(turn("a", called("now")), turn("b")), HI, [named("now")], [seen]) as run:
         for _ in range(read):
@@ -317,14 +321,14 @@ def test_a_run_that_is_closed_is_dropped_wherever_it_stands(read: int) -> None:
     assert seen.ends == ["on_dropped"]
 
 
-def test_a_run_that_nobody_keeps_is_dropped() -> None:
+def test_on_dropped_is_called_when_a_run_is_garbage_collected() -> None:
     seen = Seen()
     for _ in run_chat(ScriptedModel("Hello"), HI, (), [seen]):
         break
     assert seen.ends == ["on_dropped"]
 
 
-def test_a_run_that_is_left_at_its_last_chunk_was_finished() -> None:
+def test_on_dropped_is_not_called_after_run_finished() -> None:
     seen = Seen()
     run = run_chat(ScriptedModel("Hello"), HI, (), [seen])
     while not isinstance(next(run), RunFinished):
@@ -334,7 +338,7 @@ def test_a_run_that_is_left_at_its_last_chunk_was_finished() -> None:
 
 
 @pytest.mark.parametrize("script", [OverloadedError("busy"), [TextDelta("Hel"), OverloadedError("busy")]])
-def test_a_run_that_fails_is_told_once_with_its_error(script: Any) -> None:
+def test_on_failed_is_called_once_with_the_error(script: Any) -> None:
     seen = Seen()
     with pytest.raises(OverloadedError):
         run_chat(ScriptedModel(script), HI, (), [seen]).collect()
@@ -343,12 +347,12 @@ def test_a_run_that_fails_is_told_once_with_its_error(script: Any) -> None:
 
 
 @pytest.mark.parametrize("hook", LAST)
-def test_what_the_last_hooks_raise_is_logged_and_keeps_nobody_from_the_others(
+def test_an_error_of_a_last_hook_is_logged_and_the_other_hooks_are_called(
     hook: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     seen = Seen()
     scripts: dict[str, Any] = {"on_failed": [TextDelta("a"), OverloadedError("busy")]}
-    run = run_chat(ScriptedModel(scripts.get(hook, "Hello")), HI, (), [seen, One(hook, fail)])
+    run = run_chat(ScriptedModel(scripts.get(hook, "Hello")), HI, (), [seen, OneHook(hook, fail)])
     with caplog.at_level(logging.ERROR, "completion"):
         if hook == "on_dropped":
             run.close()
@@ -356,7 +360,7 @@ def test_what_the_last_hooks_raise_is_logged_and_keeps_nobody_from_the_others(
             with suppress(OverloadedError):
                 run.collect()
     assert seen.ends == [hook]
-    assert f"{hook} of a middleware failed" in caplog.text
+    assert f"the hook {hook} of a middleware failed" in caplog.text
 
 
 # Errors of hooks
@@ -366,23 +370,23 @@ HOOKS = ["on_run_started", "on_request", "on_chunk", "before_tool", "after_tool"
 
 
 @pytest.mark.parametrize("hook", HOOKS)
-def test_what_a_hook_raises_is_an_error_of_the_run(hook: str) -> None:
+def test_an_error_in_a_hook_fails_the_run(hook: str) -> None:
     seen = Seen()
     with pytest.raises(ValueError, match="oops") as caught:
-        run_chat(ScriptedModel(turn(called("now")), turn()), HI, [named("now")], [seen, One(hook, fail)]).collect()
+        run_chat(ScriptedModel(turn(called("now")), turn()), HI, [named("now")], [seen, OneHook(hook, fail)]).collect()
     assert seen.ends == ["on_failed"]
     assert caught.value.partial_messages == ()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("at", ["run_started", "step_started", "text_delta", "turn_finished", "step_finished"])
-def test_an_error_of_a_hook_closes_the_connection(at: str, server: ProviderServer) -> None:
+def test_an_error_in_a_hook_closes_the_connection(at: str, server: ProviderServer) -> None:
     def fail_at(run: Any, chunk: StreamChunk) -> StreamChunk:
         if chunk.type == at:
             raise ValueError("oops")
         return chunk
 
     server.reply(Reply(text("Hello"), END))
-    run = run_chat(model_of(server), HI, (), [One("on_chunk", fail_at)])
+    run = run_chat(model_of(server), HI, (), [OneHook("on_chunk", fail_at)])
     with pytest.raises(ValueError, match="oops"):
         run.collect()
     assert run._run.stream is None
@@ -390,22 +394,22 @@ def test_an_error_of_a_hook_closes_the_connection(at: str, server: ProviderServe
 
 
 @pytest.mark.parametrize("hook", ["on_request", "before_tool", "after_tool"])
-def test_a_hook_that_forgets_to_return_is_named(hook: str) -> None:
+def test_a_hook_without_a_return_value_is_named_in_the_error(hook: str) -> None:
     def forgets(*_: Any) -> None:
         pass
 
     with pytest.raises(TypeError, match=r"forgets must return a .*, got NoneType"):
-        run_chat(ScriptedModel(turn(called("now"))), HI, [named("now")], [One(hook, forgets)]).collect()
+        run_chat(ScriptedModel(turn(called("now"))), HI, [named("now")], [OneHook(hook, forgets)]).collect()
 
 
 @pytest.mark.parametrize("hook", ["after_tool", "on_chunk"])
-def test_tools_are_told_to_stop_when_a_hook_fails(hook: str) -> None:
-    told, begun = threading.Event(), threading.Event()
+def test_tools_are_cancelled_when_a_hook_fails(hook: str) -> None:
+    cancelled, begun = threading.Event(), threading.Event()
 
     def waits(context: ToolContext) -> None:
-        context.token.on_cancel(told.set)
+        context.token.on_cancel(cancelled.set)
         begun.set()
-        told.wait(PATIENCE_S)
+        cancelled.wait(PATIENCE_S)
 
     def fails(run: Any, *facts: Any) -> Any:
         if isinstance(facts[-1], ToolResultBlock | ToolResult):
@@ -414,14 +418,14 @@ def test_tools_are_told_to_stop_when_a_hook_fails(hook: str) -> None:
         return facts[-1]
 
     model = ScriptedModel(turn(called("now", "a"), called("waits", "b")))
-    run = run_chat(model, HI, [named("now"), named("waits", waits)], [One(hook, fails)])
+    run = run_chat(model, HI, [named("now"), named("waits", waits)], [OneHook(hook, fails)])
     with pytest.raises(ValueError, match="oops") as caught:
         list(run)
-    assert told.wait(1)
-    assert caught.value.__traceback__ is not None  # its frames are alive, and hold nothing back
+    assert cancelled.wait(1)
+    assert caught.value.__traceback__ is not None  # so the frames still exist, and did not keep the tools running
 
 
-# Middleware that ends the run
+# Middleware that aborts the run
 
 
 @pytest.mark.parametrize(
@@ -435,10 +439,10 @@ def test_tools_are_told_to_stop_when_a_hook_fails(hook: str) -> None:
         ("on_turn_finished", 1, ["turn_finished", "tool_result", "tool_result", "step_finished", "run_finished"]),
     ],
 )
-def test_middleware_ends_the_run_from_any_hook(hook: str, asked: int, kinds: list[str]) -> None:
+def test_middleware_can_abort_the_run_from_any_hook(hook: str, asked: int, kinds: list[str]) -> None:
     seen = Seen()
     model = ScriptedModel(turn(called("now", "a"), called("now", "b")), turn())
-    chunks = list(run_chat(model, HI, [named("now")], [seen, One(hook, stop)]))
+    chunks = list(run_chat(model, HI, [named("now")], [seen, OneHook(hook, stop)]))
     assert [chunk.type for chunk in chunks][-len(kinds) :] == kinds
     end = chunks[-1]
     assert isinstance(end, RunFinished)
@@ -449,55 +453,55 @@ def test_middleware_ends_the_run_from_any_hook(hook: str, asked: int, kinds: lis
     check_history(end.new_messages)
 
 
-def test_a_result_that_middleware_stopped_at_is_withheld() -> None:
+def test_the_result_is_withheld_if_after_tool_aborts_the_run() -> None:
     model = ScriptedModel(turn(called("secret", "a")))
-    end = end_of(run_chat(model, HI, [named("secret", lambda: "the code is 1234")], [One("after_tool", stop)]))
+    end = end_of(run_chat(model, HI, [named("secret", lambda: "the code is 1234")], [OneHook("after_tool", stop)]))
     assert texts(end.new_messages) == ["The result of this call is withheld: enough."]
 
 
-def test_results_that_are_there_stay_when_a_later_one_ends_the_run() -> None:
+def test_earlier_results_are_kept_if_after_tool_aborts_the_run_at_a_later_one() -> None:
     def at_b(run: Any, call: ToolCallBlock, result: ToolResultBlock) -> ToolResultBlock:
         if call.call_id == "b":
             raise AbortRun("enough")
         return result
 
     model = ScriptedModel(turn(called("now", "a"), called("now", "b")))
-    end = end_of(run_chat(model, HI, [named("now")], [One("after_tool", at_b)]))
+    end = end_of(run_chat(model, HI, [named("now")], [OneHook("after_tool", at_b)]))
     assert texts(end.new_messages) == ["fine", "The result of this call is withheld: enough."]
     assert [result.is_error for result in results_in(end.new_messages)] == [False, True]
 
 
-def test_middleware_ends_the_run_from_a_retry() -> None:
+def test_middleware_can_abort_the_run_from_on_retry() -> None:
     with ScriptedModel(OverloadedError("busy")) as model:
-        end = end_of(run_chat(RetryingModel(model), HI, (), [One("on_retry", stop)]))
+        end = end_of(run_chat(RetryingModel(model), HI, (), [OneHook("on_retry", stop)]))
     assert end.abort is not None
     assert end.abort.kind == "middleware"
 
 
 @pytest.mark.parametrize("at", ["step_finished", "run_finished"])
-def test_after_the_last_step_it_is_too_late_to_end_the_run(at: str) -> None:
+def test_abort_run_after_the_last_step_has_no_effect(at: str) -> None:
     def late(run: Any, chunk: StreamChunk) -> StreamChunk:
         if chunk.type == at:
             raise AbortRun("too late")
         return chunk
 
-    end = end_of(run_chat(ScriptedModel("Hello"), HI, (), [One("on_chunk", late)]))
+    end = end_of(run_chat(ScriptedModel("Hello"), HI, (), [OneHook("on_chunk", late)]))
     assert (end.reason, end.abort) == (FinishReason.END_TURN, None)
 
 
-def test_the_end_of_a_step_before_the_last_is_not_too_late() -> None:
+def test_abort_run_after_an_earlier_step_ends_the_run() -> None:
     def late(run: Any, chunk: StreamChunk) -> StreamChunk:
         if isinstance(chunk, StepFinished):
             raise AbortRun("enough")
         return chunk
 
     with ScriptedModel(turn(called("now"))) as model:
-        end = end_of(run_chat(model, HI, [named("now")], [One("on_chunk", late)]))
+        end = end_of(run_chat(model, HI, [named("now")], [OneHook("on_chunk", late)]))
     assert end.abort is not None
     check_history(end.new_messages)
 
 
-def test_an_abort_of_middleware_ends_a_generator_of_somebody_else() -> None:
+def test_an_abort_by_middleware_stops_reading_a_plain_generator() -> None:
     read: list[int] = []
 
     def chunks() -> Iterator[StreamChunk]:
@@ -511,14 +515,14 @@ def test_an_abort_of_middleware_ends_a_generator_of_somebody_else() -> None:
         def chat_stream(self, req: ChatRequest) -> Any:
             return chunks()
 
-    end = end_of(run_chat(Foreign(), HI, (), [One("on_chunk", lambda run, chunk: stop() if read else chunk)]))
+    end = end_of(run_chat(Foreign(), HI, (), [OneHook("on_chunk", lambda run, chunk: stop() if read else chunk)]))
     assert (len(read), end.reason) == (1, FinishReason.ABORTED)
 
 
-# What middleware is
+# Which objects are middleware
 
 
-def test_an_object_with_one_hook_will_do() -> None:
+def test_an_object_with_one_hook_is_middleware() -> None:
     class Counts:
         chunks = 0
 
@@ -531,7 +535,7 @@ def test_an_object_with_one_hook_will_do() -> None:
     assert counts.chunks == 6
 
 
-def test_hooks_of_the_base_are_not_called() -> None:
+def test_hooks_of_the_base_class_are_not_called() -> None:
     run = run_chat(ScriptedModel("Hello"), HI, (), [Middleware()])
     assert not any(run._run._hooks[name] for name in [*HOOKS, *LAST, "on_retry"])
     run.close()

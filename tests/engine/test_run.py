@@ -1,4 +1,4 @@
-"""A run: turns of the model with the tools in between, and what is left when it is over."""
+"""Runs: their chunks, tool calls, client-side tools, usage and errors."""
 
 from __future__ import annotations
 
@@ -59,31 +59,31 @@ from tests.loopback import END, HI, PATIENCE_S, model_of, text
 from tests.runs import called, check_history, end_of, malformed, named, results_in, texts, turn
 
 
-def spent(inp: int, out: int) -> Usage:
+def used(inp: int, out: int) -> Usage:
     return Usage(input_tokens=inp, output_tokens=out)
 
 
 # The chunks
 
 
-def test_a_run_without_calls_is_one_step() -> None:
-    chunks = list(run_chat(ScriptedModel(turn("Hello", usage=spent(3, 1))), HI))
+def test_a_run_without_calls_has_one_step() -> None:
+    chunks = list(run_chat(ScriptedModel(turn("Hello", usage=used(3, 1))), HI))
     started, step_started, delta, turn_finished, step_finished, end = chunks
     assert isinstance(started, RunStarted)
     assert started == RunStarted(started.run_id, "scripted", "scripted-1")
     assert isinstance(step_started, StepStarted)
     run_id, step_id = started.run_id, step_started.step_id
-    said = (Message.assistant("Hello"),)
+    messages = (Message.assistant("Hello"),)
     assert [step_started, delta, turn_finished, step_finished, end] == [
         StepStarted(run_id, step_id, 1),
         TextDelta("Hello"),
-        TurnFinished(FinishReason.END_TURN, spent(3, 1)),
-        StepFinished(run_id, step_id, 1, spent(3, 1), said),
-        RunFinished(run_id, FinishReason.END_TURN, spent(3, 1), said),
+        TurnFinished(FinishReason.END_TURN, used(3, 1)),
+        StepFinished(run_id, step_id, 1, used(3, 1), messages),
+        RunFinished(run_id, FinishReason.END_TURN, used(3, 1), messages),
     ]
 
 
-def test_the_chunks_of_all_turns_come_between_those_of_the_run() -> None:
+def test_the_chunks_of_all_turns_are_yielded_between_the_chunks_of_the_run() -> None:
     model = ScriptedModel(turn("Let me see.", called("now")), turn("Noon."))
     run = run_chat(model, HI, [named("now", lambda: "12:00")])
     assert [chunk.type for chunk in run] == [
@@ -103,7 +103,7 @@ def test_the_chunks_of_all_turns_come_between_those_of_the_run() -> None:
     ]
 
 
-def test_every_chunk_of_a_run_comes_back_from_json() -> None:
+def test_every_chunk_of_a_run_can_be_read_back_from_json() -> None:
     def stop() -> str:
         raise AbortRun("enough")
 
@@ -112,7 +112,7 @@ def test_every_chunk_of_a_run_comes_back_from_json() -> None:
     assert [StreamChunk.from_json(chunk.to_json()) for chunk in chunks] == chunks
 
 
-def test_the_new_messages_of_the_steps_are_those_of_the_run() -> None:
+def test_the_new_messages_of_a_run_are_those_of_its_steps() -> None:
     model = ScriptedModel(turn("a", called("now")), turn("b", called("now")), turn("c"))
     chunks = list(run_chat(model, HI, [named("now")]))
     steps = [chunk for chunk in chunks if isinstance(chunk, StepFinished)]
@@ -126,7 +126,7 @@ def test_the_new_messages_of_the_steps_are_those_of_the_run() -> None:
     assert end.new_messages == tuple(message for step in steps for message in step.new_messages)
 
 
-def test_the_next_turn_is_asked_with_what_was_said_and_answered() -> None:
+def test_the_next_request_contains_the_answer_and_the_tool_results() -> None:
     model = ScriptedModel(turn("Let me see.", called("add", a=1, b=2)), turn("3"))
     end_of(run_chat(model, HI, [named("add", lambda a, b: a + b)]))
     assert model.requests[1].messages == (
@@ -137,13 +137,13 @@ def test_the_next_turn_is_asked_with_what_was_said_and_answered() -> None:
 
 
 def test_the_tools_are_added_to_those_of_the_request() -> None:
-    own = ToolDefinition("theirs", "", {})
+    own = ToolDefinition("client", "", {})
     model = ScriptedModel(turn("Hello"))
-    end_of(run_chat(model, ChatRequest("Hi", tools=[own]), [named("ours")]))
-    assert [tool.name for tool in model.requests[0].tools] == ["theirs", "ours"]
+    end_of(run_chat(model, ChatRequest("Hi", tools=[own]), [named("own")]))
+    assert [tool.name for tool in model.requests[0].tools] == ["client", "own"]
 
 
-def test_another_turn_follows_a_turn_with_calls_whatever_its_reason_is() -> None:
+def test_another_turn_follows_a_turn_with_calls_for_any_finish_reason() -> None:
     model = ScriptedModel(turn(called("now"), reason=FinishReason.MAX_TOKENS), turn("Noon."))
     assert end_of(run_chat(model, HI, [named("now")])).reason == FinishReason.END_TURN
 
@@ -160,41 +160,41 @@ def test_an_empty_turn_adds_no_message() -> None:
     assert (end.new_messages, end.reason) == ((), FinishReason.END_TURN)
 
 
-def test_reasoning_that_led_to_nothing_is_not_in_the_history() -> None:
+def test_reasoning_without_an_answer_is_not_in_the_history() -> None:
     thought = [ReasoningDelta("Hm"), ReasoningFinished("signed")]
     end = end_of(run_chat(ScriptedModel(turn(thought, reason=FinishReason.MAX_TOKENS)), HI))
     assert end.new_messages == ()
 
 
-def test_blocks_of_the_provider_keep_their_place() -> None:
+def test_provider_blocks_keep_their_position() -> None:
     model = ScriptedModel(turn("a", [ProviderBlockFinished("anthropic", {"type": "x"})], called("now")), turn("b"))
-    said = end_of(run_chat(model, HI, [named("now")])).new_messages[0]
-    assert [block.type for block in said.blocks] == ["text", "provider", "tool_call"]
+    answer = end_of(run_chat(model, HI, [named("now")])).new_messages[0]
+    assert [block.type for block in answer.blocks] == ["text", "provider", "tool_call"]
 
 
 # Collecting
 
 
-def test_collect_gives_what_the_run_came_to() -> None:
-    model = ScriptedModel(turn("Let me see.", called("now"), usage=spent(5, 2)), turn("Noon.", usage=spent(9, 1)))
+def test_collect_returns_the_result_of_the_run() -> None:
+    model = ScriptedModel(turn("Let me see.", called("now"), usage=used(5, 2)), turn("Noon.", usage=used(9, 1)))
     run = run_chat(model, HI, [named("now")])
     result = run.collect()
     assert (result.run_id, result.text, result.reason) == (run.run_id, "Noon.", FinishReason.END_TURN)
-    assert (result.usage, len(result.new_messages), result.abort) == (spent(14, 3), 3, None)
+    assert (result.usage, len(result.new_messages), result.abort) == (used(14, 3), 3, None)
     assert RunResult.from_json(result.to_json()) == result
 
 
-def test_what_was_begun_cannot_be_collected() -> None:
+def test_a_run_that_was_read_cannot_be_collected() -> None:
     run = run_chat(ScriptedModel("Hello"), HI)
     next(run)
-    with pytest.raises(RuntimeError, match="nobody has read from"):
+    with pytest.raises(RuntimeError, match="already read or closed"):
         run.collect()
 
 
 # Tools
 
 
-def test_the_calls_of_a_turn_run_side_by_side_and_are_answered_in_the_order_of_the_model() -> None:
+def test_the_calls_of_a_turn_run_in_parallel_and_are_answered_in_the_order_of_the_model() -> None:
     second_is_done = threading.Event()
 
     def first() -> str:
@@ -211,7 +211,7 @@ def test_the_calls_of_a_turn_run_side_by_side_and_are_answered_in_the_order_of_t
     check_history(chunks[-1].new_messages)  # type: ignore[attr-defined]
 
 
-def test_no_more_than_parallel_tools_run_at_a_time() -> None:
+def test_at_most_parallel_tools_run_at_the_same_time() -> None:
     running, most, lock = 0, 0, threading.Lock()
     together = threading.Barrier(2)
 
@@ -230,7 +230,7 @@ def test_no_more_than_parallel_tools_run_at_a_time() -> None:
     assert most == 2
 
 
-def test_a_result_is_there_before_later_calls_are_over() -> None:
+def test_a_result_is_yielded_before_later_calls_have_ended() -> None:
     go_on = threading.Event()
     model = ScriptedModel(turn(called("fast", "a"), called("slow", "b")), turn("ok"))
     run = run_chat(model, HI, [named("fast"), named("slow", lambda: go_on.wait(PATIENCE_S))])
@@ -247,7 +247,7 @@ def refused() -> None:
     raise ToolError("Give a city in Europe.")
 
 
-def left() -> None:
+def exits() -> None:
     raise SystemExit(1)
 
 
@@ -256,36 +256,36 @@ def left() -> None:
     [
         (called("broken"), "KeyError: 'no such city'"),
         (called("refused"), "Give a city in Europe."),
-        (called("left"), "SystemExit: 1"),
-        (called("unknown"), "There is no tool 'unknown'. The tools are: theirs, broken, refused, left."),
+        (called("exits"), "SystemExit: 1"),
+        (called("unknown"), "There is no tool 'unknown'. The tools are: client, broken, refused, exits."),
         (
             malformed("broken"),
-            "The arguments are no JSON object: it ends too early. Call broken again with valid JSON.",
+            "The arguments are not a JSON object: it ends too early. Call broken again with valid JSON.",
         ),
         (
-            malformed("theirs"),
-            "The arguments are no JSON object: it ends too early. Call theirs again with valid JSON.",
+            malformed("client"),
+            "The arguments are not a JSON object: it ends too early. Call client again with valid JSON.",
         ),
     ],
 )
-def test_what_goes_wrong_with_a_call_goes_back_to_the_model(steps: list[Any], read: str) -> None:
-    tools = [named("broken", broken), named("refused", refused), named("left", left)]
+def test_every_error_of_a_call_is_a_result_for_the_model(steps: list[Any], read: str) -> None:
+    tools = [named("broken", broken), named("refused", refused), named("exits", exits)]
     model = ScriptedModel(turn(steps), turn("I see."))
-    end = end_of(run_chat(model, ChatRequest("Hi", tools=[ToolDefinition("theirs", "", {})]), tools))
+    end = end_of(run_chat(model, ChatRequest("Hi", tools=[ToolDefinition("client", "", {})]), tools))
     assert texts(end.new_messages) == [read]
     assert results_in(end.new_messages)[0].is_error
     check_history(end.new_messages)
 
 
-def test_arguments_that_the_limit_of_tokens_cut_off_are_asked_for_in_short() -> None:
+def test_for_arguments_cut_off_by_max_tokens_the_result_asks_for_shorter_ones() -> None:
     model = ScriptedModel(turn(malformed("write"), reason=FinishReason.MAX_TOKENS), turn("I see."))
     end = end_of(run_chat(model, HI, [named("write")]))
     assert texts(end.new_messages) == [
-        "The answer reached its limit of tokens inside of these arguments. Call write with shorter ones."
+        "The answer reached its token limit inside these arguments. Call write with shorter arguments."
     ]
 
 
-def test_malformed_calls_stand_in_the_history_where_they_came() -> None:
+def test_malformed_calls_keep_their_position_in_the_history() -> None:
     steps = turn(called("now", "a"), malformed("now", "b", "{oops"), called("now", "c"), malformed("now", "d"))
     end = end_of(run_chat(ScriptedModel(steps, turn("ok")), HI, [named("now")]))
     calls = [block for block in end.new_messages[0].blocks if isinstance(block, ToolCallBlock)]
@@ -294,25 +294,25 @@ def test_malformed_calls_stand_in_the_history_where_they_came() -> None:
     check_history(end.new_messages)
 
 
-def test_two_calls_with_one_id_get_two() -> None:
+def test_two_calls_with_the_same_id_get_different_ids() -> None:
     model = ScriptedModel(turn(called("now", "a"), called("now", "a"), called("now", "a_2")), turn("ok"))
     end = end_of(run_chat(model, HI, [named("now")]))
     assert [result.call_id for result in results_in(end.new_messages)] == ["a", "a_2", "a_2_2"]
     check_history(end.new_messages)
 
 
-def test_a_tool_that_hangs_is_given_up_and_stops_no_other() -> None:
+def test_a_tool_that_hangs_is_cancelled_and_does_not_block_the_others() -> None:
     release = threading.Event()
     came_back: list[bool] = []
     tools = [named("hangs", lambda: came_back.append(release.wait(PATIENCE_S)), timeout=0.05), named("works")]
     model = ScriptedModel(turn(called("hangs", "a"), called("works", "b")), turn(called("works")), turn("ok"))
     end = end_of(run_chat(model, HI, tools, config=RunConfig(parallel_tools=1)))
-    assert texts(end.new_messages) == ["hangs took longer than 0.05 s and was given up.", "fine", "fine"]
+    assert texts(end.new_messages) == ["hangs took longer than 0.05 s and was cancelled.", "fine", "fine"]
     assert came_back == []
     release.set()
 
 
-def test_a_tool_is_told_at_once_that_its_time_is_over() -> None:
+def test_the_token_of_a_tool_is_cancelled_at_its_timeout() -> None:
     told = threading.Event()
 
     def waits(context: ToolContext) -> None:
@@ -324,7 +324,7 @@ def test_a_tool_is_told_at_once_that_its_time_is_over() -> None:
     assert texts(end_of(run_chat(model, HI, tools)).new_messages)[1] == "true"
 
 
-def test_a_tool_knows_which_call_it_answers() -> None:
+def test_the_context_of_a_tool_has_the_ids_of_its_call() -> None:
     seen: list[ToolContext] = []
 
     def looks(context: ToolContext) -> None:
@@ -336,7 +336,7 @@ def test_a_tool_knows_which_call_it_answers() -> None:
     assert [(one.run_id, one.step_id, one.call_id) for one in seen] == [(started.run_id, started.step_id, "c7")]
 
 
-def test_a_tool_sees_the_context_variables_of_whoever_reads() -> None:
+def test_a_tool_sees_the_context_variables_of_the_reader() -> None:
     from contextvars import ContextVar
 
     user: ContextVar[str] = ContextVar("user", default="nobody")
@@ -346,22 +346,22 @@ def test_a_tool_sees_the_context_variables_of_whoever_reads() -> None:
     assert texts(end_of(run).new_messages) == ["Ada"]
 
 
-# Tools of the caller
+# Client-side tools
 
 
-THEIRS = ChatRequest("Hi", tools=[ToolDefinition("theirs", "", {})])
+CLIENT = ChatRequest("Hi", tools=[ToolDefinition("client", "", {})])
 
 
-def test_a_call_of_the_caller_ends_the_run_unanswered() -> None:
-    with ScriptedModel(turn(called("theirs"))) as model:
-        end = end_of(run_chat(model, THEIRS, [named("ours")]))
+def test_a_call_of_a_client_side_tool_ends_the_run_and_is_not_answered() -> None:
+    with ScriptedModel(turn(called("client"))) as model:
+        end = end_of(run_chat(model, CLIENT, [named("own")]))
     assert (end.reason, results_in(end.new_messages), end.abort) == (FinishReason.TOOL_USE, [], None)
     check_history(end.new_messages, left=["c1"])
 
 
-def test_calls_beside_one_of_the_caller_are_answered() -> None:
-    with ScriptedModel(turn(called("ours", "a"), called("theirs", "b"), called("ours", "c"))) as model:
-        end = end_of(run_chat(model, THEIRS, [named("ours")]))
+def test_other_calls_next_to_one_of_a_client_side_tool_are_answered() -> None:
+    with ScriptedModel(turn(called("own", "a"), called("client", "b"), called("own", "c"))) as model:
+        end = end_of(run_chat(model, CLIENT, [named("own")]))
     assert [result.call_id for result in results_in(end.new_messages)] == ["a", "c"]
     check_history(end.new_messages, left=["b"])
 
@@ -375,14 +375,14 @@ def test_a_tool_of_the_request_that_has_a_function_is_answered() -> None:
 
 
 @pytest.mark.parametrize("forced", [ToolChoice.any(), ToolChoice.tool("now")])
-def test_a_forced_call_is_forced_in_the_first_turn_only(forced: ToolChoice) -> None:
+def test_tool_choice_forces_a_call_in_the_first_turn_only(forced: ToolChoice) -> None:
     now = named("now")
     model = ScriptedModel(turn(called("now")), turn(called("now")), turn("ok"))
     end_of(run_chat(model, ChatRequest("Hi", tools=[now.definition], tool_choice=forced), [now]))
     assert [request.tool_choice for request in model.requests] == [forced, ToolChoice.auto(), ToolChoice.auto()]
 
 
-def test_a_forbidden_call_stays_forbidden() -> None:
+def test_tool_choice_none_applies_to_every_turn() -> None:
     model = ScriptedModel(turn(called("now")), turn("ok"))
     end_of(run_chat(model, ChatRequest("Hi", tool_choice=ToolChoice.none()), [named("now")]))
     assert model.requests[1].tool_choice == ToolChoice.none()
@@ -393,59 +393,59 @@ def test_a_forbidden_call_stays_forbidden() -> None:
 
 def test_usage_adds_up_over_turns_and_tools() -> None:
     def costly(context: ToolContext) -> None:
-        context.report_usage(spent(100, 10))
-        context.report_usage(spent(100, 10))
+        context.report_usage(used(100, 10))
+        context.report_usage(used(100, 10))
 
     model = ScriptedModel(
-        turn(called("costly", "a"), called("costly", "b"), usage=spent(5, 2)),
-        turn(called("costly")),  # the provider did not say
-        turn("ok", usage=spent(9, 1)),
+        turn(called("costly", "a"), called("costly", "b"), usage=used(5, 2)),
+        turn(called("costly")),  # without usage
+        turn("ok", usage=used(9, 1)),
     )
     chunks = list(run_chat(model, HI, [named("costly", costly)]))
     steps = [chunk.usage for chunk in chunks if isinstance(chunk, StepFinished)]
-    assert steps == [spent(405, 42), spent(200, 20), spent(9, 1)]
-    assert chunks[-1].usage == spent(614, 63)  # type: ignore[attr-defined]
+    assert steps == [used(405, 42), used(200, 20), used(9, 1)]
+    assert chunks[-1].usage == used(614, 63)  # type: ignore[attr-defined]
 
 
-def test_what_a_tool_reports_counts_also_where_it_fails_or_is_given_up() -> None:
+def test_the_usage_that_a_tool_reports_counts_even_if_it_fails_or_times_out() -> None:
     hang = threading.Event()
 
     def fails(context: ToolContext) -> None:
-        context.report_usage(spent(1, 0))
+        context.report_usage(used(1, 0))
         raise ValueError("no")
 
     def hangs(context: ToolContext) -> None:
-        context.report_usage(spent(10, 0))
+        context.report_usage(used(10, 0))
         hang.wait(PATIENCE_S)
 
     model = ScriptedModel(turn(called("fails", "a"), called("hangs", "b")), turn("ok"))
     end = end_of(run_chat(model, HI, [named("fails", fails), named("hangs", hangs, timeout=0.1)]))
     hang.set()
-    assert end.usage == spent(11, 0)
+    assert end.usage == used(11, 0)
 
 
 # Errors
 
 
-def test_an_error_of_the_first_turn_is_raised_by_the_call() -> None:
+def test_run_chat_raises_an_error_of_the_first_turn() -> None:
     with pytest.raises(OverloadedError, match="busy") as caught:
         run_chat(ScriptedModel(OverloadedError("busy")), HI)
     assert (caught.value.partial_messages, caught.value.usage) == ((), Usage())
 
 
 def test_an_error_of_a_later_turn_has_the_messages_of_the_finished_steps() -> None:
-    model = ScriptedModel(turn("a", called("now"), usage=spent(5, 2)), ServerError("oops"))
+    model = ScriptedModel(turn("a", called("now"), usage=used(5, 2)), ServerError("oops"))
     run = run_chat(model, HI, [named("now")])
     with pytest.raises(ServerError) as caught:
         list(run)
-    assert caught.value.usage == spent(5, 2)
+    assert caught.value.usage == used(5, 2)
     assert caught.value.partial_messages is not None
     assert [message.role for message in caught.value.partial_messages] == ["assistant", "user"]
     check_history(caught.value.partial_messages)
     assert list(run) == []
 
 
-def test_an_error_in_mid_turn_has_the_turn_so_far(server: ProviderServer) -> None:
+def test_an_error_inside_a_turn_has_the_partial_turn(server: ProviderServer) -> None:
     server.reply(Reply(text("Hel"), Cut()))
     with pytest.raises(TransportError) as caught:
         run_chat(model_of(server), HI).collect()
@@ -454,7 +454,7 @@ def test_an_error_in_mid_turn_has_the_turn_so_far(server: ProviderServer) -> Non
     assert caught.value.partial_messages == ()
 
 
-def test_a_turn_that_just_ends_is_an_error() -> None:
+def test_a_turn_without_turn_finished_is_an_error() -> None:
     def chunks() -> Iterator[StreamChunk]:
         yield TextDelta("Hel")
 
@@ -468,21 +468,21 @@ def test_a_turn_that_just_ends_is_an_error() -> None:
         run_chat(Foreign(), HI).collect()
 
 
-def test_the_usage_of_a_turn_counts_in_an_error_that_comes_after_it() -> None:
+def test_an_error_after_a_turn_includes_the_usage_of_the_turn() -> None:
     class Fails:
         def before_tool(self, run: Any, call: Any) -> Any:
             raise ValueError("no")
 
     with pytest.raises(ValueError, match="no") as caught:
-        run_chat(ScriptedModel(turn(called("now"), usage=spent(5, 2))), HI, [named("now")], [Fails()]).collect()
-    assert caught.value.usage == spent(5, 2)  # type: ignore[attr-defined]
+        run_chat(ScriptedModel(turn(called("now"), usage=used(5, 2))), HI, [named("now")], [Fails()]).collect()
+    assert caught.value.usage == used(5, 2)  # type: ignore[attr-defined]
 
 
-def test_what_unfinished_tools_have_reported_counts_in_an_error() -> None:
+def test_an_error_includes_the_usage_that_unfinished_tools_reported() -> None:
     reported = threading.Event()
 
     def costly(context: ToolContext) -> None:
-        context.report_usage(spent(100, 10))
+        context.report_usage(used(100, 10))
         reported.set()
         context.token.sleep(PATIENCE_S)
 
@@ -491,35 +491,35 @@ def test_what_unfinished_tools_have_reported_counts_in_an_error() -> None:
             assert reported.wait(PATIENCE_S)
             raise ValueError("no")
 
-    model = ScriptedModel(turn(called("now", "a"), called("costly", "b"), usage=spent(5, 2)))
+    model = ScriptedModel(turn(called("now", "a"), called("costly", "b"), usage=used(5, 2)))
     with pytest.raises(ValueError, match="no") as caught:
         run_chat(model, HI, [named("now"), named("costly", costly)], [Fails()]).collect()
-    assert caught.value.usage == spent(105, 12)  # type: ignore[attr-defined]
+    assert caught.value.usage == used(105, 12)  # type: ignore[attr-defined]
 
 
-def test_an_error_of_a_run_comes_back_from_a_pickle() -> None:
-    model = ScriptedModel(turn("a", called("now"), usage=spent(5, 2)), [TextDelta("b"), RateLimitError("slow down")])
+def test_an_error_of_a_run_can_be_pickled() -> None:
+    model = ScriptedModel(turn("a", called("now"), usage=used(5, 2)), [TextDelta("b"), RateLimitError("slow down")])
     with pytest.raises(RateLimitError) as caught:
         run_chat(model, HI, [named("now")]).collect()
     error = pickle.loads(pickle.dumps(caught.value))
-    assert (error.partial_messages, error.usage) == (caught.value.partial_messages, spent(5, 2))
+    assert (error.partial_messages, error.usage) == (caught.value.partial_messages, used(5, 2))
     assert error.partial.text == "b"
 
 
 @pytest.mark.parametrize("scripts", [[OverloadedError("busy")], [turn(called("now")), OverloadedError("busy")]])
-def test_an_error_shows_no_prompt_in_our_frames(scripts: list[Any]) -> None:
+def test_our_frames_in_a_traceback_do_not_contain_the_prompt(scripts: list[Any]) -> None:
     with pytest.raises(OverloadedError) as caught:
         run_chat(ScriptedModel(*scripts), ChatRequest("a secret"), [named("now")]).collect()
-    trace, shown = caught.value.__traceback__, []
+    trace, variables = caught.value.__traceback__, []
     while trace is not None:
         if "/completion/engine/" in trace.tb_frame.f_code.co_filename:
-            shown.append(repr(trace.tb_frame.f_locals))
+            variables.append(repr(trace.tb_frame.f_locals))
         trace = trace.tb_next
-    assert shown
-    assert not [variables for variables in shown if "a secret" in variables]
+    assert variables
+    assert not [text for text in variables if "a secret" in text]
 
 
-def test_a_mid_stream_error_says_how_often_a_retrying_model_asked(server: ProviderServer) -> None:
+def test_a_mid_stream_error_has_the_attempts_of_a_retrying_model(server: ProviderServer) -> None:
     server.reply(Reply.json({"error": {"message": "busy"}}, status=503), Reply(text("Hel"), Cut()))
     model = RetryingModel(model_of(server), RetryConfig(base_delay=0.001))
     with pytest.raises(TransportError) as caught:
@@ -528,20 +528,20 @@ def test_a_mid_stream_error_says_how_often_a_retrying_model_asked(server: Provid
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "words"),
     [
-        ({"tools": [print]}, "marked with @tool"),
+        ({"tools": [print]}, "decorated with @tool"),
         ({"tools": [named("a"), named("a")]}, "two tools have the name 'a'"),
-        ({"request": THEIRS, "tools": [named("theirs")]}, "two tools have the name 'theirs'"),
-        ({"config": {}}, "takes a RunConfig, got dict"),
+        ({"request": CLIENT, "tools": [named("client")]}, "two tools have the name 'client'"),
+        ({"config": {}}, "must be a RunConfig, got dict"),
         ({"middleware": [object()]}, "methods of Middleware"),
         ({"request": ["Hi"]}, "a ChatRequest or a string is needed"),
         ({"model": object()}, "run_chat"),
     ],
 )
-def test_arguments_that_make_no_sense_are_refused_before_anything_is_sent(arguments: dict[str, Any], said: str) -> None:
+def test_invalid_arguments_are_refused_before_anything_is_sent(arguments: dict[str, Any], words: str) -> None:
     model = ScriptedModel("Hello")
-    with pytest.raises((TypeError, ValueError), match=said):
+    with pytest.raises((TypeError, ValueError), match=words):
         run_chat(**{"model": model, "request": HI, **arguments})
     assert model.requests == []
 
@@ -560,15 +560,15 @@ def test_arguments_that_make_no_sense_are_refused_before_anything_is_sent(argume
         {"parallel_tools": 1.5},
     ],
 )
-def test_bounds_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
+def test_invalid_limits_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"RunConfig.{next(iter(options))} must be"):
         RunConfig(**options)
 
 
-# Runs side by side, inside of each other, and far from where they began
+# Runs in several threads, and inside each other
 
 
-def test_a_run_is_read_from_another_thread_than_it_was_begun_in(server: ProviderServer) -> None:
+def test_a_run_can_be_read_in_another_thread(server: ProviderServer) -> None:
     from tests.loopback import Caught
 
     server.reply(Reply(text("Hello"), END))
@@ -599,8 +599,8 @@ def test_many_runs_share_tools_and_middleware() -> None:
     assert sorted(counts.calls) == sorted(result.run_id for result in results for _ in range(2))
 
 
-def test_a_tool_may_run_a_model_of_its_own() -> None:
-    inner = ScriptedModel(turn("42", usage=spent(7, 3)))
+def test_a_tool_may_run_another_model() -> None:
+    inner = ScriptedModel(turn("42", usage=used(7, 3)))
 
     def ask(context: ToolContext) -> str:
         result = run_chat(inner, HI).collect()
@@ -608,10 +608,10 @@ def test_a_tool_may_run_a_model_of_its_own() -> None:
         return result.text
 
     end = end_of(run_chat(ScriptedModel(turn(called("ask")), turn("ok")), HI, [named("ask", ask)]))
-    assert (texts(end.new_messages), end.usage) == (["42"], spent(7, 3))
+    assert (texts(end.new_messages), end.usage) == (["42"], used(7, 3))
 
 
-def test_the_response_is_that_of_the_first_turn(server: ProviderServer) -> None:
+def test_the_response_of_a_run_is_the_response_of_its_first_turn(server: ProviderServer) -> None:
     server.reply(Reply(text("Hello"), END, headers={"x-request-id": "req_1"}))
     run = run_chat(model_of(server), HI)
     with run:
@@ -620,14 +620,14 @@ def test_the_response_is_that_of_the_first_turn(server: ProviderServer) -> None:
     assert isinstance(run, RunStream)
 
 
-# Whatever a model calls and whatever tools do
+# Any calls of a model, and any behaviour of tools
 
 
 def aborts() -> None:
     raise AbortRun("enough")
 
 
-def picture() -> Any:
+def nested() -> Any:
     raise CompletionError("nested")
 
 
@@ -636,15 +636,15 @@ TOOLS = [
     named("empty", lambda: ""),
     named("broken", broken),
     named("refused", refused),
-    named("nested", picture),
+    named("nested", nested),
     named("aborts", aborts),
 ]
-NAMES = st.sampled_from([*(tool.name for tool in TOOLS), "unknown", "theirs"])
+NAMES = st.sampled_from([*(tool.name for tool in TOOLS), "unknown", "client"])
 IDS = st.sampled_from(["a", "b", "a_2", "call 1", "é"])
 PIECES = st.one_of(
     st.builds(called, NAMES, IDS),
     st.builds(malformed, NAMES, IDS, st.sampled_from(["{", "[1]", '{"a": 1', "null"])),
-    st.text(min_size=1, max_size=3).map(lambda said: [TextDelta(said)]),
+    st.text(min_size=1, max_size=3).map(lambda delta: [TextDelta(delta)]),
     st.sampled_from([[ReasoningDelta("Hm"), ReasoningFinished("s")], [ReasoningFinished(None)]]),
 )
 REASONS = st.sampled_from([None, FinishReason.MAX_TOKENS, FinishReason.PAUSE, FinishReason.REFUSAL])
@@ -653,10 +653,10 @@ TURNS = st.builds(lambda pieces, reason: turn(*pieces, reason=reason), st.lists(
 
 @settings(max_examples=150)
 @given(st.lists(TURNS, min_size=1, max_size=4), st.integers(1, 4), st.integers(0, 40))
-def test_the_history_is_valid_whatever_is_called_and_whatever_tools_do(
+def test_the_history_is_valid_for_any_calls_and_tool_results(
     turns: list[Any], iterations: int, cancelled_after: int
 ) -> None:
-    request = ChatRequest("Hi", tools=[ToolDefinition("theirs", "", {})])
+    request = ChatRequest("Hi", tools=[ToolDefinition("client", "", {})])
     run = run_chat(ScriptedModel(*turns, turn("The end.")), request, TOOLS, config=RunConfig(max_iterations=iterations))
     chunks: list[StreamChunk] = []
     for chunk in run:
@@ -667,23 +667,24 @@ def test_the_history_is_valid_whatever_is_called_and_whatever_tools_do(
     assert isinstance(end, RunFinished)
     steps = [chunk for chunk in chunks if isinstance(chunk, StepFinished)]
     assert end.new_messages == tuple(message for step in steps for message in step.new_messages)
-    told = [chunk.call_id for chunk in chunks if isinstance(chunk, ToolResult)]
-    assert sorted(told) == sorted(result.call_id for result in results_in(end.new_messages))
+    yielded = [chunk.call_id for chunk in chunks if isinstance(chunk, ToolResult)]
+    assert sorted(yielded) == sorted(result.call_id for result in results_in(end.new_messages))
     answered = {result.call_id for result in results_in(steps[-1].new_messages)} if steps else set()
     last = steps[-1].new_messages[:1] if steps else ()
     calls = [block for message in last for block in message.blocks if isinstance(block, ToolCallBlock)]
-    left = [call.call_id for call in calls if call.call_id not in answered]
-    assert not left or (end.abort is None and {call.name for call in calls if call.call_id in left} == {"theirs"})
-    check_history(end.new_messages, left=left)
+    open_calls = [call.call_id for call in calls if call.call_id not in answered]
+    names = {call.name for call in calls if call.call_id in open_calls}
+    assert not open_calls or (end.abort is None and names == {"client"})
+    check_history(end.new_messages, left=open_calls)
 
 
-def test_a_token_of_the_caller_is_let_go_of_when_the_run_is_over() -> None:
+def test_a_finished_run_leaves_no_callback_on_the_callers_token() -> None:
     with CancelToken() as token:
         end_of(run_chat(ScriptedModel(turn(called("now")), turn("ok")), HI, [named("now")]))
         assert not token._wakers
 
 
-def test_a_step_leaves_nothing_on_the_token_of_the_run() -> None:
+def test_a_finished_step_leaves_no_callback_on_the_token_of_the_run() -> None:
     run = run_chat(ScriptedModel(turn(called("now", "a"), called("now", "b")), turn("ok")), HI, [named("now")])
     while not isinstance(next(run), StepFinished):
         pass
@@ -691,36 +692,36 @@ def test_a_step_leaves_nothing_on_the_token_of_the_run() -> None:
     run.close()
 
 
-def test_a_plain_tool_needs_no_more_than_a_definition_and_a_function() -> None:
+def test_a_plain_tool_needs_only_a_definition_and_a_function() -> None:
     tool = Tool(ToolDefinition("add", "Adds.", {"type": "object"}), lambda a, b: {"sum": a + b})
     model = ScriptedModel(turn(called("add", a=1, b=2)), turn("3"))
     assert texts(end_of(run_chat(model, HI, [tool])).new_messages) == ['{"sum": 3}']
 
 
-def test_calls_are_shown_as_the_model_made_them() -> None:
+def test_calls_are_yielded_as_the_model_made_them() -> None:
     model = ScriptedModel(turn(called("add", a=1)), turn("3"))
     chunks = list(run_chat(model, HI, [named("add", lambda a: a)]))
     assert ToolCallFinished("c1", "add", {"a": 1}) in chunks
 
 
-def test_without_threads_a_run_with_a_tool_fails_in_plain_words_and_the_next_one_works() -> None:
+def test_a_run_with_a_tool_fails_clearly_if_no_thread_can_start_and_the_next_run_works() -> None:
     model = ScriptedModel(turn(called("now")), turn(called("now")), turn("done"))
     before = threading.active_count()
-    usual = threading.stack_size(1 << 46)  # more than there are addresses
+    usual_size = threading.stack_size(1 << 46)  # more than the address space
     try:
         with pytest.raises(ConfigurationError, match=r"no more threads .*: run less at a time") as caught:
             list(run_chat(model, HI, [named("now")]))
     finally:
-        threading.stack_size(usual)
+        threading.stack_size(usual_size)
     assert caught.value.__cause__ is not None
     assert threading.active_count() == before
     assert list(run_chat(model, HI, [named("now")]))[-1].type == "run_finished"
 
 
-def test_without_threads_the_timeout_of_a_run_fails_in_plain_words() -> None:
-    usual = threading.stack_size(1 << 46)
+def test_a_run_with_a_timeout_fails_clearly_if_no_thread_can_start() -> None:
+    usual_size = threading.stack_size(1 << 46)
     try:
         with pytest.raises(ConfigurationError, match="no more threads"):
             run_chat(ScriptedModel(turn("never")), HI, config=RunConfig(timeout=60))
     finally:
-        threading.stack_size(usual)
+        threading.stack_size(usual_size)

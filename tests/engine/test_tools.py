@@ -1,4 +1,4 @@
-"""Tools: schemas and conversions of ``@tool``, what the model reads when it went wrong, async functions, results."""
+"""Tools: schemas and argument conversion of ``@tool``, error results for the model, async functions, results."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def run(which: Tool, **args: Any) -> str:
     return block.text
 
 
-def misfit(which: Tool, **args: Any) -> list[str]:
+def problems_of(which: Tool, **args: Any) -> list[str]:
     with pytest.raises(ToolError) as caught:
         which.run(args, context())
     return str(caught.value).splitlines()
@@ -149,7 +149,7 @@ def call(name: str, raw: str, args: dict[str, Any], call_id: str = "call_1") -> 
     ]
 
 
-def asked(*tools: Tool, turns: list[list[StreamChunk]]) -> tuple[RunResult, list[ToolResultBlock]]:
+def run_with(*tools: Tool, turns: list[list[StreamChunk]]) -> tuple[RunResult, list[ToolResultBlock]]:
     with ScriptedModel(*turns, "Done.") as model:
         result = run_chat(model, ChatRequest("Go."), tools=tools).collect()
     blocks = [block for message in result.new_messages for block in message.blocks]
@@ -162,7 +162,7 @@ def text_of(result: ToolResultBlock) -> str:
     return block.text
 
 
-# What the model is told
+# The definition for the model
 
 
 def test_a_function_becomes_a_definition() -> None:
@@ -187,18 +187,23 @@ def test_a_function_becomes_a_definition() -> None:
     )
 
 
-def test_the_options_go_before_what_the_function_says() -> None:
+def test_options_override_the_name_and_docstring_of_the_function() -> None:
     @tool(name="other", description="Else.", timeout=5, tags=["safe"], strict=False)
     def function(text: str) -> str:
         """Not this."""
         return text
 
-    told = function.definition
-    assert (told.name, told.description, told.tags, told.strict) == ("other", "Else.", ("safe",), False)
+    definition = function.definition
+    assert (definition.name, definition.description, definition.tags, definition.strict) == (
+        "other",
+        "Else.",
+        ("safe",),
+        False,
+    )
     assert function.timeout == 5
 
 
-def test_a_function_without_parameters_takes_an_empty_object() -> None:
+def test_a_function_without_parameters_has_an_empty_schema() -> None:
     @tool
     def now() -> str:
         return "noon"
@@ -343,7 +348,7 @@ def test_a_type_that_contains_itself_keeps_its_reference() -> None:
     }
 
 
-def test_nothing_stands_beside_a_reference() -> None:
+def test_a_reference_is_the_only_key_of_its_schema() -> None:
     @tool
     def function(node: Annotated[Node, "the root"]) -> None: ...
 
@@ -381,7 +386,7 @@ def test_docstrings_of_other_styles_describe_parameters(function: Any) -> None:
     assert properties(made) == {"size": {"type": "integer", "description": "in metres"}}
 
 
-def test_strict_makes_every_property_required_and_tells_the_defaults_in_words() -> None:
+def test_strict_requires_every_property_and_mentions_defaults_in_the_description() -> None:
     @tool(strict=True)
     def function(place: Place, days: Annotated[int, "how many"] = 3) -> str:
         return f"{days}"
@@ -410,9 +415,9 @@ def test_strict_makes_every_property_required_and_tells_the_defaults_in_words() 
 
 
 @pytest.mark.parametrize("hint", [dict[str, int], Any, list[Any]])
-def test_strict_refuses_what_it_cannot_say(hint: Any) -> None:
+def test_strict_refuses_types_without_a_strict_schema(hint: Any) -> None:
     made = takes_hint(hint)
-    with pytest.raises(TypeError, match="strict=True takes no"):
+    with pytest.raises(TypeError, match="strict=True does not allow"):
         tool(strict=True)(made.function)
 
 
@@ -422,17 +427,17 @@ def test_the_adapters_send_the_definition(strict: bool | None) -> None:
     def function(place: Place, pet: Cat | Dog, nodes: list[Node]) -> None:
         """Do it."""
 
-    told = function.definition
-    request = ChatRequest("Hi", tools=[told])
+    definition = function.definition
+    request = ChatRequest("Hi", tools=[definition])
     (sent,) = openai_body(request, "gpt-5")[0]["tools"]
-    expected = {"name": "function", "description": "Do it.", "parameters": told.input_schema}
+    expected = {"name": "function", "description": "Do it.", "parameters": definition.input_schema}
     assert sent["function"] == expected | ({} if strict is None else {"strict": True})
     (sent,) = anthropic_body(request, "claude-sonnet-4-5")[0]["tools"]
-    expected = {"name": "function", "description": "Do it.", "input_schema": told.input_schema}
+    expected = {"name": "function", "description": "Do it.", "input_schema": definition.input_schema}
     assert sent == expected | ({} if strict is None else {"strict": True})
 
 
-# What cannot be decorated
+# Functions that cannot be tools
 
 
 def no_hint(x) -> None: ...  # type: ignore[no-untyped-def]
@@ -447,15 +452,15 @@ def no_schema(x: threading.Thread) -> None: ...
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (no_hint, "the parameter 'x' has no type hint; write x: str"),
-        (stars, r"\(\*args.*\) cannot be given by name; give each argument a name and a type"),
-        (double_stars, r"\(\*\*kwargs.*\) cannot be given by name"),
-        (by_position, "the parameter 'x' is positional-only.*take the / out"),
-        (by_position_with_default, "cannot be given by name"),
+        (no_hint, "the parameter 'x' has no type hint; write for example x: str"),
+        (stars, r"\(\*args.*\) cannot be passed by name; give each argument a name and a type"),
+        (double_stars, r"\(\*\*kwargs.*\) cannot be passed by name"),
+        (by_position, "the parameter 'x' is positional-only.*remove the /"),
+        (by_position_with_default, "cannot be passed by name"),
         (unknown_type, "'Nowhere' is not defined.*at the top of the module"),
         (no_schema, "Thread"),
-        (Place, "takes a function, got type"),
-        (staticmethod(weather.function), "@staticmethod stands above @tool"),
+        (Place, "needs a function, got type"),
+        (staticmethod(weather.function), "write @staticmethod above @tool"),
     ],
 )
 def test_a_function_that_cannot_be_described_is_a_type_error_that_says_what_to_do(function: Any, message: str) -> None:
@@ -463,7 +468,7 @@ def test_a_function_that_cannot_be_described_is_a_type_error_that_says_what_to_d
         tool(function)
 
 
-def test_a_class_whose_fields_name_a_hidden_type_is_a_type_error_that_says_what_to_do() -> None:
+def test_a_class_with_a_local_type_in_its_fields_is_a_type_error_that_says_what_to_do() -> None:
     @dataclass
     class Inner:
         a: int
@@ -477,13 +482,13 @@ def test_a_class_whose_fields_name_a_hidden_type_is_a_type_error_that_says_what_
 
 
 @pytest.mark.parametrize("name", ["<lambda>", "größe", "a" * 65, "two words"])
-def test_a_name_that_providers_refuse_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="give name="):
+def test_a_name_that_providers_refuse_is_a_value_error(name: str) -> None:
+    with pytest.raises(ValueError, match="set name="):
         tool(name=name)(weather.function)
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan")])
-def test_a_timeout_is_positive(timeout: float) -> None:
+def test_a_timeout_must_be_positive(timeout: float) -> None:
     with pytest.raises(ValueError, match="positive number of seconds"):
         tool(timeout=timeout)(weather.function)
 
@@ -505,7 +510,7 @@ def test_a_plain_tool_imports_neither_pydantic_nor_asyncio() -> None:
     assert done.stdout.strip() == "[]"
 
 
-# The function as it was
+# The decorated function
 
 
 def test_a_decorated_function_can_be_called() -> None:
@@ -513,7 +518,7 @@ def test_a_decorated_function_can_be_called() -> None:
     assert weather.__doc__ is not None and weather.__doc__.startswith("The weather")
 
 
-def test_the_type_of_a_decorated_function_is_known() -> None:
+def test_type_checkers_know_the_type_of_a_decorated_function() -> None:
     @tool(timeout=1)
     async def later(x: int) -> bytes:
         return bytes(x)
@@ -548,19 +553,19 @@ class Thermometer:
         return f"{cls.__name__} {offset}"
 
 
-def test_a_method_is_a_tool_of_its_object() -> None:
+def test_a_method_of_an_object_is_a_tool() -> None:
     one, other = Thermometer(1), Thermometer(100)
     assert properties(one.read) == {"degrees": {"type": "integer"}}
     assert run(one.read, degrees="20") == "21"
     assert run(other.read, degrees=20) == "120"
     assert one.read(3) == "4"
     assert Thermometer.read(one, 3) == "4"
-    _, (result,) = asked(one.read, turns=[call("read", '{"degrees": 1}', {"degrees": 1})])
+    _, (result,) = run_with(one.read, turns=[call("read", '{"degrees": 1}', {"degrees": 1})])
     assert text_of(result) == "2"
 
 
-def test_a_method_without_its_object_is_refused_before_anything_is_sent() -> None:
-    with ScriptedModel() as model, pytest.raises(TypeError, match=r"take the tool from an object, Thing\(\).read"):
+def test_an_unbound_method_is_refused_before_anything_is_sent() -> None:
+    with ScriptedModel() as model, pytest.raises(TypeError, match=r"use the tool of an object, Thing\(\).read"):
         run_chat(model, ChatRequest("Go."), tools=[Thermometer.read])
 
 
@@ -596,12 +601,12 @@ def test_static_and_class_methods_are_tools() -> None:
     ],
     ids=str,
 )
-def test_what_loses_nothing_is_converted(hint: Any, given: Any, shown: str) -> None:
+def test_arguments_are_converted_if_nothing_is_lost(hint: Any, given: Any, shown: str) -> None:
     assert run(takes_hint(hint), x=given) == shown
 
 
 @pytest.mark.parametrize(
-    ("hint", "given", "fault"),
+    ("hint", "given", "problem"),
     [
         (int, 3.5, "x: should be a valid integer, got a number with a fractional part; got 3.5"),
         (int, "three", 'x: should be a valid integer, unable to parse string as an integer; got "three"'),
@@ -613,41 +618,41 @@ def test_what_loses_nothing_is_converted(hint: Any, given: Any, shown: str) -> N
         (list[Place], [{"lat": "north", "lon": 2}], None),
         (tuple[int, str], [1], "x[1]: is missing"),
         (Place, {"lat": 1}, "x.lon: is missing"),
-        (Place, {"lat": 1, "lon": 1, "height": 1}, "x.height: is not known here"),
-        (OldOptions, {"deep": 1}, "x.deep: is not known here"),
+        (Place, {"lat": 1, "lon": 1, "height": 1}, "x.height: is unknown"),
+        (OldOptions, {"deep": 1}, "x.deep: is unknown"),
         (Annotated[int, pydantic.Field(ge=1)], 0, "x: should be greater than or equal to 1; got 0"),
         (list[int], "a" * 100, f'x: should be a valid list; got "{"a" * 79}…'),
     ],
     ids=str,
 )
-def test_what_does_not_fit_is_told_with_its_path_and_what_came(hint: Any, given: Any, fault: str | None) -> None:
-    fault = fault or 'x[0].lat: should be a valid number, unable to parse string as a number; got "north"'
-    assert misfit(takes_hint(hint), x=given) == [
-        "These arguments do not fit:",
-        f"- {fault}",
+def test_a_wrong_argument_is_reported_with_its_path_and_value(hint: Any, given: Any, problem: str | None) -> None:
+    problem = problem or 'x[0].lat: should be a valid number, unable to parse string as a number; got "north"'
+    assert problems_of(takes_hint(hint), x=given) == [
+        "These arguments are wrong:",
+        f"- {problem}",
         "The arguments of function are: x.",
     ]
 
 
-def test_all_faults_are_told_at_once() -> None:
-    assert misfit(weather, days="soon", town="Rome") == [
-        "These arguments do not fit:",
+def test_all_wrong_arguments_are_reported_at_once() -> None:
+    assert problems_of(weather, days="soon", town="Rome") == [
+        "These arguments are wrong:",
         "- city: is missing",
         '- days: should be a valid integer, unable to parse string as an integer; got "soon"',
-        "- town: is not known here",
+        "- town: is unknown",
         "The arguments of weather are: city, days, unit.",
     ]
 
 
-def test_a_fault_in_a_union_says_what_was_tried() -> None:
-    assert misfit(takes_hint(Cat | Dog), x={"kind": "cat"})[1:-1] == [
+def test_a_wrong_argument_of_a_union_type_names_the_members_tried() -> None:
+    assert problems_of(takes_hint(Cat | Dog), x={"kind": "cat"})[1:-1] == [
         "- x (as Cat).lives: is missing",
         "- x (as Dog).kind: should be 'dog'; got \"cat\"",
         "- x (as Dog).tricks: is missing",
     ]
 
 
-def test_what_the_model_leaves_out_is_the_functions_own_default() -> None:
+def test_a_missing_optional_argument_gets_the_default_of_the_function() -> None:
     default = object()
 
     @tool
@@ -661,9 +666,9 @@ def test_what_the_model_leaves_out_is_the_functions_own_default() -> None:
 def test_wrong_arguments_come_back_to_the_model_and_the_second_call_is_right() -> None:
     first = call("weather", '{"days": "soon"}', {"days": "soon"})
     second = call("weather", '{"city": "Rome", "days": 2}', {"city": "Rome", "days": 2}, "call_2")
-    result, (wrong, right) = asked(weather, turns=[first, second])
+    result, (wrong, right) = run_with(weather, turns=[first, second])
     assert wrong.is_error and text_of(wrong).startswith(
-        "These arguments do not fit:\n- city: is missing\n- days: should"
+        "These arguments are wrong:\n- city: is missing\n- days: should"
     )
     assert not right.is_error and text_of(right) == "Rome: 2 days in celsius"
     assert result.text == "Done."
@@ -676,33 +681,33 @@ def plain(function: Any) -> Tool:
     return Tool(ToolDefinition("plain", "", {"type": "object"}), function)
 
 
-def test_a_plain_tool_is_called_by_name_and_without_validation() -> None:
+def test_a_plain_tool_gets_its_arguments_by_name_and_not_validated() -> None:
     assert run(plain(lambda a, b=2: f"{a!r} {b}"), a="1") == "'1' 2"
 
 
-def test_a_plain_tool_tells_missing_and_unknown_names() -> None:
-    assert misfit(plain(lambda city, days=1: ""), town="Rome") == [
-        "These arguments do not fit:",
+def test_a_plain_tool_reports_missing_and_unknown_names() -> None:
+    assert problems_of(plain(lambda city, days=1: ""), town="Rome") == [
+        "These arguments are wrong:",
         "- city: is missing",
-        "- town: is not known here",
+        "- town: is unknown",
         "The arguments of plain are: city, days.",
     ]
 
 
-def test_a_type_error_inside_of_a_plain_tool_is_its_own() -> None:
+def test_a_type_error_inside_a_plain_tool_is_raised() -> None:
     with pytest.raises(TypeError, match="can only concatenate"):
         run(plain(lambda a: a + 1), a="1")
 
 
-def test_a_plain_tool_may_take_any_names() -> None:
+def test_a_plain_tool_may_accept_any_names() -> None:
     assert run(plain(lambda **rest: rest), a=1, b=2) == '{"a": 1, "b": 2}'
 
 
-def test_a_plain_tool_that_does_not_tell_its_parameters_gets_them_all() -> None:
+def test_a_plain_tool_with_unknown_parameters_gets_all_arguments() -> None:
     assert run(plain(dict), a=1) == '{"a": 1}'
 
 
-def test_a_plain_tool_that_takes_arguments_by_position_only_is_refused() -> None:
+def test_a_plain_tool_with_a_positional_only_parameter_is_refused() -> None:
     with pytest.raises(TypeError, match="'x' is positional-only"):
         plain(by_position)
 
@@ -716,15 +721,15 @@ def spend(ctx: ToolContext, tokens: int) -> str:
     return f"{ctx.call_id} of {ctx.run_id[:4]}"
 
 
-def test_the_context_is_given_and_not_shown() -> None:
+def test_the_context_is_passed_but_not_in_the_schema() -> None:
     assert properties(spend) == {"tokens": {"type": "integer"}}
-    result, (answer,) = asked(spend, turns=[call("spend", '{"tokens": 5}', {"tokens": 5}, "call_7")])
+    result, (answer,) = run_with(spend, turns=[call("spend", '{"tokens": 5}', {"tokens": 5}, "call_7")])
     assert text_of(answer) == "call_7 of run_"
     assert result.usage.output_tokens == 5
 
 
-def test_a_model_cannot_give_the_context() -> None:
-    assert misfit(spend, tokens=1, ctx="mine")[1] == "- ctx: is not known here"
+def test_a_model_cannot_set_the_context() -> None:
+    assert problems_of(spend, tokens=1, ctx="mine")[1] == "- ctx: is unknown"
 
 
 def test_a_plain_tool_gets_the_context_too() -> None:
@@ -732,14 +737,14 @@ def test_a_plain_tool_gets_the_context_too() -> None:
         return f"{a} {ctx.call_id}"
 
     assert run(plain(function), a=1) == "1 call_1"
-    assert misfit(plain(function), a=1, ctx=2)[1] == "- ctx: is not known here"
+    assert problems_of(plain(function), a=1, ctx=2)[1] == "- ctx: is unknown"
 
 
 # Asynchronous functions
 
 
 async def silence() -> None:
-    """Until it is cancelled."""
+    """Wait until it is cancelled."""
     await asyncio.wait_for(asyncio.Event().wait(), 10)
 
 
@@ -755,7 +760,7 @@ async def visit(place: str) -> str:
 def test_an_async_function_runs_with_the_context_variables_of_the_reader() -> None:
     token = where.set("home")
     try:
-        _, (answer,) = asked(visit, turns=[call("visit", '{"place": "Rome"}', {"place": "Rome"})])
+        _, (answer,) = run_with(visit, turns=[call("visit", '{"place": "Rome"}', {"place": "Rome"})])
     finally:
         where.reset(token)
     assert text_of(answer) == "Rome from home in False"
@@ -777,7 +782,7 @@ def test_an_async_method_works() -> None:
     assert run(Thing().double, x=2) == "4"
 
 
-def test_an_async_function_runs_beside_the_loop_of_the_program() -> None:
+def test_an_async_function_runs_while_the_program_runs_its_own_event_loop() -> None:
     async def main() -> str:
         loop = asyncio.get_running_loop()
 
@@ -793,7 +798,7 @@ def test_an_async_function_runs_beside_the_loop_of_the_program() -> None:
     assert asyncio.run(main()) == "true"
 
 
-def test_nothing_is_left_of_an_async_function() -> None:
+def test_an_async_function_leaves_nothing_behind() -> None:
     ended: list[str] = []
 
     async def count() -> AsyncIterator[int]:
@@ -841,7 +846,7 @@ def test_cancelling_the_token_cancels_an_async_function() -> None:
     assert ended == ["cancelled"]
 
 
-def test_an_async_function_does_not_begin_under_a_cancelled_token() -> None:
+def test_an_async_function_does_not_start_if_the_token_is_cancelled() -> None:
     begun: list[str] = []
     ctx = context()
     ctx.token.cancel()
@@ -855,13 +860,13 @@ def test_an_async_function_does_not_begin_under_a_cancelled_token() -> None:
     assert begun == []
 
 
-def test_a_token_that_is_cancelled_later_finds_no_loop_of_an_async_function() -> None:
+def test_cancelling_the_token_after_an_async_function_has_no_effect() -> None:
     ctx = context()
     visit.run({"place": "Rome"}, ctx)
     ctx.token.cancel()
 
 
-def test_an_async_tool_whose_time_is_over_is_cancelled() -> None:
+def test_an_async_tool_is_cancelled_at_its_timeout() -> None:
     ended = threading.Event()
 
     @tool(timeout=0.05)
@@ -872,12 +877,12 @@ def test_an_async_tool_whose_time_is_over_is_cancelled() -> None:
             ended.set()
             raise
 
-    _, (answer,) = asked(slow, turns=[call("slow", "", {})])
-    assert answer.is_error and text_of(answer) == "slow took longer than 0.05 s and was given up."
+    _, (answer,) = run_with(slow, turns=[call("slow", "", {})])
+    assert answer.is_error and text_of(answer) == "slow took longer than 0.05 s and was cancelled."
     assert ended.wait(5)
 
 
-def test_a_sync_tool_whose_time_is_over_sees_it_by_its_token() -> None:
+def test_the_token_of_a_sync_tool_is_cancelled_at_its_timeout() -> None:
     ended = threading.Event()
 
     @tool(timeout=0.05)
@@ -887,12 +892,12 @@ def test_a_sync_tool_whose_time_is_over_sees_it_by_its_token() -> None:
         finally:
             ended.set()
 
-    _, (answer,) = asked(slow, turns=[call("slow", "", {})])
-    assert answer.is_error and text_of(answer) == "slow took longer than 0.05 s and was given up."
+    _, (answer,) = run_with(slow, turns=[call("slow", "", {})])
+    assert answer.is_error and text_of(answer) == "slow took longer than 0.05 s and was cancelled."
     assert ended.wait(5)
 
 
-def test_a_run_that_is_cancelled_cancels_its_async_tool() -> None:
+def test_cancelling_a_run_cancels_its_async_tool() -> None:
     begun, ended = threading.Event(), threading.Event()
 
     @tool
@@ -940,7 +945,7 @@ Point = namedtuple("Point", "x y")
         (Usage(1, 2), None),
         (datetime(2026, 1, 2, 3, 4, tzinfo=timezone.utc), '"2026-01-02T03:04:00+00:00"'),
         (timedelta(hours=30), '"1 day, 6:00:00"'),
-        pytest.param({"b", "a"}, '["a", "b"]', id="a set, whose repr has any order"),
+        pytest.param({"b", "a"}, '["a", "b"]', id="a set, whose repr has no fixed order"),
         (frozenset({3, 1}), "[1, 3]"),
         (Unit.CELSIUS, '"celsius"'),
         (Point(1, 2), '{"x": 1, "y": 2}'),
@@ -953,7 +958,7 @@ Point = namedtuple("Point", "x y")
     ],
     ids=repr,
 )
-def test_data_is_json(value: Any, text: str | None) -> None:
+def test_data_is_sent_as_json(value: Any, text: str | None) -> None:
     text = text or (
         '{"input_tokens": 1, "output_tokens": 2, "cached_input_tokens": 0, "cache_creation_input_tokens": 0, '
         '"cache_creation_5m_tokens": 0, "cache_creation_1h_tokens": 0, "reasoning_tokens": 0}'
@@ -961,7 +966,7 @@ def test_data_is_json(value: Any, text: str | None) -> None:
     assert as_blocks(value) == (TextBlock(text),)
 
 
-def test_objects_of_msgspec_attrs_and_numpy_are_data() -> None:
+def test_objects_of_msgspec_attrs_and_numpy_are_sent_as_json() -> None:
     msgspec, attrs, numpy = map(pytest.importorskip, ("msgspec", "attrs", "numpy"))
     struct = msgspec.defstruct("Struct", [("some_size", int)], rename="camel")
     made = attrs.make_class("Made", ["size"])
@@ -981,7 +986,7 @@ IMAGE = ImageBlock(Base64Source("image/png", PNG))
         (("A picture:", IMAGE, {"size": 8}), (TextBlock("A picture:"), IMAGE, TextBlock('{"size": 8}'))),
     ],
 )
-def test_blocks_stay_as_they_are(value: Any, blocks: tuple[Block, ...]) -> None:
+def test_blocks_are_returned_unchanged(value: Any, blocks: tuple[Block, ...]) -> None:
     assert as_blocks(value) == blocks
 
 
@@ -996,26 +1001,26 @@ ROUND.append(ROUND)
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (object(), "holds a object, which is no JSON; return data or blocks"),
-        ({"deep": [a_generator()]}, "holds a generator, which is no JSON"),
-        (a_generator, "holds a function"),
-        (PNG, r"holds a bytes.*ImageBlock\(Base64Source\('image/png', data\)\), or text"),
-        (Place, "holds a type"),
+        (object(), "contains a object, which is not JSON; return data or blocks"),
+        ({"deep": [a_generator()]}, "contains a generator, which is not JSON"),
+        (a_generator, "contains a function"),
+        (PNG, r"contains a bytes.*ImageBlock\(Base64Source\('image/png', data\)\), or text"),
+        (Place, "contains a type"),
         ({(1, 2): 3}, "has a tuple as a key"),
-        (float("nan"), "is no JSON"),
+        (float("nan"), "is not JSON"),
         (ROUND, "contains itself"),
     ],
     ids=["object", "generator", "function", "bytes", "class", "key", "nan", "round"],
 )
-def test_what_is_no_data_is_an_error_and_never_a_repr(value: Any, message: str) -> None:
-    with pytest.raises((TypeError, ValueError), match=f"what the tool returned.*{message}"):
+def test_other_objects_are_an_error_and_never_a_repr(value: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"the tool('s return value| returned a value).*{message}"):
         as_blocks(value)
 
 
-def test_a_result_that_is_no_data_is_an_error_result() -> None:
+def test_a_return_value_that_is_not_json_is_an_error_result() -> None:
     @tool
     def function() -> object:
         return builtins.object()
 
-    _, (answer,) = asked(function, turns=[call("function", "", {})])
-    assert answer.is_error and "what the tool returned holds a object, which is no JSON" in text_of(answer)
+    _, (answer,) = run_with(function, turns=[call("function", "", {})])
+    assert answer.is_error and "the tool's return value contains a object, which is not JSON" in text_of(answer)
