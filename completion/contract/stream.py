@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from types import TracebackType
 from typing import Any, TypeVar
@@ -35,6 +36,15 @@ def response_of(stream: object) -> ResponseInfo:
     response = getattr(stream, "response", None)
     is_one = all(hasattr(response, fact.name) for fact in fields(ResponseInfo))
     return response if response is not None and is_one else ResponseInfo()
+
+
+def close_quietly(stream: object) -> None:
+    """Close a stream of any class. An exception that a third party's ``close()`` raises is dropped: it must not replace
+    the error that ended the stream."""
+    close = getattr(stream, "close", None)  # an iterator that is not a generator may have none
+    if close is not None:
+        with suppress(Exception):
+            close()
 
 
 def _nothing() -> None:
@@ -96,8 +106,7 @@ class ChatStream(Generator[StreamChunk, None, None]):
     Leaving the ``with``, ``close()``, breaking out of the loop and dropping the stream all hang up. An error
     closes it too: what was yielded stays valid, and ``next()`` gives StopIteration from then on.
 
-    Wrappers that go on with another stream (``attempts``) stand on ``_chunks``, ``_drop``, ``_origin``, ``_failed`` and
-    ``_end``.
+    A wrapper that may replace its stream with another one calls ``adopt`` and ``continue_with``.
 
     Args:
         chunks: what to yield. When it is a generator, it is closed with the stream.
@@ -128,6 +137,7 @@ class ChatStream(Generator[StreamChunk, None, None]):
         self._token = token
         self._release = release
         self._drop = drop
+        self._adopted: Chunks | None = None
         self._has_begun = False
         self._origin = (provider, model)
         self._over = False
@@ -204,11 +214,38 @@ class ChatStream(Generator[StreamChunk, None, None]):
         with self:
             return collect(self)
 
+    def adopt(self, stream: Chunks) -> None:
+        """Show the response of another stream, name its model in errors, and close it with this stream.
+
+        The chunks still come from this stream's own iterator. For wrappers: the iterator reads from ``stream``, and
+        another stream may be adopted in its place.
+        """
+        self.response = response_of(stream)
+        self._drop = None
+        if isinstance(stream, ChatStream):
+            self._drop, self._origin = stream._drop, stream._origin
+        self._adopted = stream
+
+    def continue_with(self, stream: Chunks) -> None:
+        """Adopt another stream, and yield its chunks from the next ``next()`` on.
+
+        For wrappers; called in the thread that reads. This stream's own iterator is not read again. A chunk costs no
+        more than before: it is read from the iterator of ``stream``, unless the class of ``stream`` has its own
+        ``__next__``.
+        """
+        self.adopt(stream)
+        self._chunks = stream
+        if isinstance(stream, ChatStream) and type(stream).__next__ is ChatStream.__next__:
+            self._chunks = stream._chunks
+
     def _end(self) -> None:
         self._over = True
         self._chunks = iter(())
         self._unbind()
         self._release()
+        # Closing alone is not enough: a generator that never began may hold a connection until it is gone.
+        adopted, self._adopted = self._adopted, None
+        close_quietly(adopted)
 
     def _failed(self, error: BaseException) -> None:
         """``next()`` is about to raise, at its end StopIteration."""

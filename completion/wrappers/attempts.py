@@ -13,7 +13,6 @@ import sys
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from contextvars import ContextVar
 from typing import ParamSpec, TypeVar
 
@@ -28,7 +27,7 @@ from completion.contract.errors import (
     TruncatedStreamError,
     stream_cancelled,
 )
-from completion.contract.stream import ChatStream, Chunks, response_of
+from completion.contract.stream import ChatStream, Chunks, close_quietly
 
 log = logging.getLogger(__name__)
 
@@ -128,34 +127,20 @@ class _RestartableStream(ChatStream):
     def __init__(self, stream: Chunks, attempts: Attempts, unbind: Callable[[], None]) -> None:
         provider, model = attempts.origin
         # The generator knows this stream weakly: who drops a stream that was never begun hangs up at once.
-        chunks = _beginning(weakref.ref(self), attempts)
+        chunks = _beginning(weakref.ref(self), attempts, stream)
         super().__init__(chunks, token=attempts.token, release=unbind, provider=provider, model=model)
         self._attempts = attempts
-        self._play(stream)
-
-    def _play(self, stream: Chunks) -> None:
-        self._inner = stream
-        self._drop = None
-        if isinstance(stream, ChatStream):
-            self._drop, self._origin = stream._drop, stream._origin
-        self.response = response_of(stream)
+        self.adopt(stream)
 
     def _failed(self, error: BaseException) -> None:
         if isinstance(error, Exception) and not isinstance(error, StopIteration):
             self._attempts.note(error)
         super()._failed(error)
 
-    def _end(self) -> None:
-        super()._end()
-        with suppress(Exception):  # of somebody else's making; it must not replace the error that ended the stream
-            _close(self._inner)
-        self._inner = _nothing()  # a generator that never began may hold a connection until it is gone
 
-
-def _beginning(owner: weakref.ref[_RestartableStream], attempts: Attempts) -> Iterator[StreamChunk]:
+def _beginning(owner: weakref.ref[_RestartableStream], attempts: Attempts, stream: Chunks) -> Iterator[StreamChunk]:
     """The first chunk, whichever stream gives it. Then the owner reads on from that stream itself."""
     while True:
-        stream = _alive(owner)._inner
         try:
             first = attempts.first_chunk(stream)
             break
@@ -165,30 +150,12 @@ def _beginning(owner: weakref.ref[_RestartableStream], attempts: Attempts) -> It
             failure = exc
         without_frames(failure)
         del failure
-        with suppress(Exception):  # of somebody else's making, and broken already
-            _close(stream)
+        close_quietly(stream)
         attempts.pause()
-        _alive(owner)._play(attempts.opened())
-    _alive(owner)._play(stream)  # a wrapper further in may have gone on to another response
-    _alive(owner)._chunks = _read_directly(stream)
+        stream = attempts.opened()
+        _alive(owner).adopt(stream)
+    _alive(owner).continue_with(stream)  # an inner wrapper may have replaced its response
     yield first
-
-
-def _read_directly(stream: Chunks) -> Iterator[StreamChunk]:
-    """What ``next(stream)`` reads from, unless a subclass does more than that."""
-    if isinstance(stream, ChatStream) and type(stream).__next__ is ChatStream.__next__:
-        return stream._chunks
-    return stream
-
-
-def _nothing() -> Chunks:
-    yield from ()
-
-
-def _close(stream: Chunks) -> None:
-    close = getattr(stream, "close", None)  # an iterator that is no generator may have none
-    if close is not None:
-        close()
 
 
 def _alive(owner: weakref.ref[_RestartableStream]) -> _RestartableStream:

@@ -376,6 +376,69 @@ def test_a_token_that_is_cancelled_after_the_end_does_nothing() -> None:
     assert next(stream, None) is None
 
 
+# --- going on with another stream ------------------------------------------------------------------------------------
+
+
+def answered(line: Line, chunks: Iterable[StreamChunk] = (B, END)) -> ChatStream:
+    """A stream with a response of its own."""
+    return ChatStream(iter(chunks), response=ResponseInfo(200, request_id="second"), release=line.hang_up)
+
+
+def test_a_stream_continues_with_the_chunks_and_the_response_of_another_one() -> None:
+    stream = opened(Line())
+    assert next(stream) is A
+    stream.continue_with(answered(Line()))
+    assert stream.response.request_id == "second"
+    assert list(stream) == [B, END]
+
+
+class Counting(ChatStream):
+    """Counts the calls of its ``next()``."""
+
+    calls = 0
+
+    def __next__(self) -> StreamChunk:
+        self.calls += 1
+        return super().__next__()
+
+
+def test_a_stream_continues_through_the_next_of_a_subclass() -> None:
+    stream, other = opened(Line()), Counting(iter([B, END]))
+    stream.continue_with(other)
+    assert list(stream) == [B, END]
+    assert other.calls == 3
+
+
+def test_an_adopted_stream_gives_its_response_and_not_its_chunks() -> None:
+    stream = opened(Line())
+    stream.adopt(answered(Line()))
+    assert stream.response.request_id == "second"
+    assert next(stream) is A
+
+
+@pytest.mark.parametrize("hand_over", [ChatStream.adopt, ChatStream.continue_with])
+@pytest.mark.parametrize("end", [leave_the_with, drain, close_before_the_first_chunk, cancel_and_go_on])
+def test_an_adopted_stream_ends_with_the_one_that_adopted_it(
+    hand_over: Callable[[ChatStream, ChatStream], None], end: Callable[[ChatStream], None]
+) -> None:
+    line, other = Line(), Line()
+    stream = opened(line)
+    hand_over(stream, answered(other))
+    assert other.is_open
+    end(stream)
+    assert not line.is_open
+    assert not other.is_open
+
+
+def test_a_cancelled_stream_names_the_model_of_the_adopted_one() -> None:
+    stream = opened(Line())
+    stream.adopt(ChatStream(iter([A]), provider="acme", model="m2"))
+    stream.cancel()
+    with pytest.raises(StreamCancelledError, match="acme") as caught:
+        next(stream)
+    assert caught.value.model == "m2"
+
+
 # --- what is known of the response -----------------------------------------------------------------------------------
 
 
