@@ -1,8 +1,8 @@
-"""A stream on the page of a notebook: the only door to IPython, which the extra ``notebook`` brings.
+"""Show a stream in a notebook. No other module imports IPython; the extra ``notebook`` installs it.
 
     turn = show(model.chat_stream(request))
 
-The cell's thread reads the stream, so that interrupting the kernel interrupts the reading; a second one draws.
+The thread of the cell reads the stream, so interrupting the kernel interrupts the reading. A second thread draws.
 """
 
 from __future__ import annotations
@@ -26,39 +26,40 @@ from completion.terminal import harmless, showable
 if TYPE_CHECKING:
     from IPython.display import DisplayHandle
 
-# The page is drawn as a whole: ten times a second while it is short, and a long one seldom enough for a slow network.
+# Each update sends the whole text again. So a short text is drawn ten times a second, and a long one less often: the
+# limit of characters a second suits a notebook that is opened over a slow network.
 _INTERVAL_SECONDS = 0.1
 _CHARACTERS_PER_SECOND = 400_000
 
 
 @overload
-def show(stream: RunStream) -> RunResult: ...  # type: ignore[overload-overlap]  # a run is a stream with more to it
+def show(stream: RunStream) -> RunResult: ...  # type: ignore[overload-overlap]  # a RunStream is also an Iterable of chunks
 @overload
 def show(stream: Iterable[StreamChunk]) -> Turn: ...
 def show(stream: Iterable[StreamChunk]) -> Turn | RunResult:
-    """Show the answer while it grows, as Markdown, and return the turn: ``turn = show(model.chat_stream(request))``.
-    Of a run it shows all turns, and returns what the run came to.
+    """Show the answer as Markdown while it arrives, and return the turn: ``turn = show(model.chat_stream(request))``.
+    Of a run, show all turns and return the RunResult.
 
-    Reasoning stands apart, as a quotation. A turn that did not end well says so below its last word. In a terminal the
-    text is printed as it comes. The stream is closed, however it ends.
+    Reasoning is shown as a quotation. If the turn does not end normally, a note below the text says so. In a terminal
+    the text is printed as it arrives. The stream is closed at every end.
 
     Raises:
-        CompletionError: as ``collect()`` does; what came stays on the page, and ``partial`` is the Turn so far.
-        KeyboardInterrupt: the kernel was interrupted; the connection is closed, and what came stays on the page.
+        CompletionError: as ``collect()`` does; the text so far stays visible, and ``partial`` is the Turn so far.
+        KeyboardInterrupt: the kernel was interrupted; the connection is closed, and the text so far stays visible.
         ConfigurationError: IPython is not installed.
-        TypeError: the stream is asynchronous.
+        TypeError: the stream is asynchronous, or not a stream.
     """
     if any(hasattr(stream, name) for name in ("__aiter__", "__await__")):
         raise TypeError(
-            f"show() takes a blocking stream, got {type(stream).__name__}; in a notebook use the plain model, "
+            f"show() takes a blocking stream, got {type(stream).__name__}; use the model "
             "without AsyncModel: show(model.chat_stream(request))"
         )
     if isinstance(stream, str) or not hasattr(stream, "__iter__"):
-        raise TypeError(f"show() takes what chat_stream() or run_chat() gives, got {type(stream).__name__}")
+        raise TypeError(f"show() takes the stream of chat_stream() or run_chat(), got {type(stream).__name__}")
     with ExitStack() as stack:
         stack.callback(getattr(stream, "close", _nothing))
         page = stack.enter_context(_Page(_output()))
-        so_far = stack.enter_context(TurnSoFar(takes_runs=True))
+        so_far = stack.enter_context(TurnSoFar(accepts_runs=True))
         for chunk in stream:
             so_far.add(chunk)
             page.chunks.append(chunk)
@@ -70,19 +71,19 @@ def _nothing() -> None:
 
 
 class _Page:
-    """Has the turn so far drawn by a thread of its own: what came is seen also while nothing comes after it.
+    """Draws the turn so far in a thread of its own, so that the last text is shown also while the stream is silent.
 
-    ``chunks`` are those that are not drawn yet. They add up to the same turn once more, because looking at one that
-    grows divides its texts.
+    ``chunks`` are the chunks that are not drawn yet. This thread has its own TurnSoFar, because that of ``show()`` is
+    not safe to read while another thread adds to it.
     """
 
     def __init__(self, output: _Output | _Terminal) -> None:
         self.chunks: deque[StreamChunk] = deque()
-        self._turn = TurnSoFar(takes_runs=True)
+        self._turn = TurnSoFar(accepts_runs=True)
         self._output = output
         self._is_over = Event()
-        here = copy_context()  # which cell the output belongs to
-        self._thread = Thread(target=here.run, args=(self._draw_while_it_grows,), name="completion-show", daemon=True)
+        context = copy_context()  # ipykernel keeps there which cell the output belongs to
+        self._thread = Thread(target=context.run, args=(self._draw_repeatedly,), name="completion-show", daemon=True)
 
     def __enter__(self) -> _Page:
         self._thread.start()
@@ -93,25 +94,26 @@ class _Page:
     ) -> None:
         self._is_over.set()
         self._thread.join()
-        self._output.draw(self._take()._repr_markdown_())
+        self._output.draw(self._turn_so_far()._repr_markdown_())
         self._output.end()
 
-    def _draw_while_it_grows(self) -> None:
+    def _draw_repeatedly(self) -> None:
         interval_seconds = _INTERVAL_SECONDS
         while not self._is_over.wait(interval_seconds):
             if self.chunks:
-                text = self._take().message._repr_markdown_()
+                text = self._turn_so_far().message._repr_markdown_()
                 self._output.draw(text)
                 interval_seconds = max(_INTERVAL_SECONDS, len(text) / _CHARACTERS_PER_SECOND)
 
-    def _take(self) -> Turn:
+    def _turn_so_far(self) -> Turn:
+        """The turn with all chunks until now."""
         while self.chunks:
             self._turn.add(self.chunks.popleft())
         return self._turn.turn()
 
 
 def _output() -> _Output | _Terminal:
-    """Where this process shows things.
+    """The output of the current cell, or the terminal if this process is not a notebook kernel.
 
     Raises:
         ConfigurationError: IPython is not installed.
@@ -125,23 +127,24 @@ def _output() -> _Output | _Terminal:
         raise ConfigurationError(f"show() needs IPython ({exc}); run: {install}") from exc
     if InteractiveShell.initialized():
         publisher = InteractiveShell.instance().display_pub
-        if type(publisher).publish is not DisplayPublisher.publish:  # that one prints, and prints an update once more
+        # The base class belongs to IPython in a terminal. It prints, and would print each update as a new text.
+        if type(publisher).publish is not DisplayPublisher.publish:
             return _Output(DisplayHandle())
     return _Terminal()
 
 
 class _Output:
-    """A place in the output of a cell."""
+    """One updatable part of a cell's output."""
 
     def __init__(self, handle: DisplayHandle) -> None:
         self._handle = handle
         self._drawn = ""
 
     def draw(self, text: str) -> None:
-        """Show this text in the place of the one before."""
+        """Show this text and remove the one before."""
         if text != self._drawn:
             draw = self._handle.update if self._drawn else self._handle.display
-            # The plain form is for a console, which is a terminal.
+            # A console shows the plain form, and a console is a terminal: without control codes.
             draw({"text/markdown": text, "text/plain": harmless(text)}, raw=True)
             self._drawn = text
 
@@ -150,7 +153,7 @@ class _Output:
 
 
 class _Terminal:
-    """A terminal, where nothing is taken back: of a text that grows, it prints what is new."""
+    """A terminal. Printed text cannot be replaced, so only the new end of the text is printed."""
 
     def __init__(self) -> None:
         self._length = 0

@@ -1,7 +1,7 @@
-"""From ``"family:model-id"`` to a model.
+"""Models by name: ``"family:model-id"``.
 
-Families are functions or classes that take the model id and options. Ours are listed here; others come from the
-entry-point group ``completion.adapters``, one entry a family:
+A family is a class or a function that takes the model id and options. Our families are listed here. Other packages add
+theirs with the entry-point group ``completion.adapters``, one entry per family:
 
     entry_points={"completion.adapters": ["acme = acme_llm:AcmeModel"]}
 """
@@ -31,12 +31,13 @@ Family = Callable[..., CompletionModel]
 
 @secretive
 def model(name: str, **options: Any) -> CompletionModel:
-    """The model that ``"family:model-id"`` names; the options go to the family.
+    """The model with this name, ``"family:model-id"``. The options are passed to the family.
 
-    A family with a model of its own, such as ``local``, may stand alone.
+    The model id may be omitted for a family with a default model, such as ``local``.
 
     Raises:
-        ConfigurationError: no such family, or no model id where the family needs one.
+        ConfigurationError: the family is unknown or cannot be imported, or it needs a model id.
+        TypeError: the name is not a string.
     """
     if not isinstance(name, str):
         raise TypeError(f"completion.model takes a str like 'family:model-id', got {type(name).__name__}")
@@ -45,34 +46,36 @@ def model(name: str, **options: Any) -> CompletionModel:
     if model_id:
         return make(model_id, **options)
     if not getattr(make, "has_default_model", False):
-        raise ConfigurationError(f"give the model id as well: '{family_name}:<model id>'", provider=family_name)
+        raise ConfigurationError(f"the model id is missing; write '{family_name}:<model id>'", provider=family_name)
     return make(**options)
 
 
 def families() -> list[str]:
-    """The names of all families, ours and the installed ones of others."""
+    """The names of all families: ours, and those of installed packages."""
     return sorted({*OURS, *(point.name for point in entry_points(group=GROUP))})
 
 
 def family(name: str) -> Family:
-    """What makes the models of a family.
+    """The class or function that makes the models of a family.
+
+    Our families cannot be replaced by those of other packages.
 
     Raises:
-        ConfigurationError: it is unknown, or its package cannot be imported.
+        ConfigurationError: the family is unknown, or its package cannot be imported.
     """
     if name in OURS:
         module, _, attribute = OURS[name].partition(":")
         return cast(Family, getattr(import_module(module), attribute))
-    found = _installed(name)
+    found = _entry_point(name)
     if found is None:
         raise ConfigurationError(
-            f"unknown family {name!r}; known are {', '.join(families())}. Write it as 'family:model-id'"
+            f"unknown family {name!r}; write 'family:model-id' with one of {', '.join(families())}"
         )
     try:
         return cast(Family, found.load())
-    except Exception as exc:  # whatever its import does
-        raise ConfigurationError(f"the family {name!r} cannot be loaded from {found.value}: {exc}") from exc
+    except Exception as exc:  # the import runs code of another package
+        raise ConfigurationError(f"family {name!r} cannot be loaded from {found.value}: {exc}") from exc
 
 
-def _installed(name: str) -> EntryPoint | None:
+def _entry_point(name: str) -> EntryPoint | None:
     return next(iter(entry_points(group=GROUP, name=name)), None)

@@ -99,15 +99,15 @@ def test_nobody_takes_the_name_of_one_of_ours() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nobody:x", "unknown family 'nobody'; known are "),
-        ("gpt-5", "unknown family 'gpt-5'; known are "),
-        ("", "unknown family ''; known are "),
-        (":x", "unknown family ''; known are "),
-        ("openai", "openai: give the model id as well: 'openai:<model id>'"),
-        ("openai:", "openai: give the model id as well: 'openai:<model id>'"),
-        ("acme", "acme: give the model id as well: 'acme:<model id>'"),
-        ("broken:x", "the family 'broken' cannot be loaded from acme_llm.nowhere:AcmeModel: "),
-        ("renamed:x", "the family 'renamed' cannot be loaded from acme_llm:NoSuchModel: "),
+        ("nobody:x", "unknown family 'nobody'; write 'family:model-id' with one of "),
+        ("gpt-5", "unknown family 'gpt-5'; write 'family:model-id' with one of "),
+        ("", "unknown family ''; write 'family:model-id' with one of "),
+        (":x", "unknown family ''; write 'family:model-id' with one of "),
+        ("openai", "openai: the model id is missing; write 'openai:<model id>'"),
+        ("openai:", "openai: the model id is missing; write 'openai:<model id>'"),
+        ("acme", "acme: the model id is missing; write 'acme:<model id>'"),
+        ("broken:x", "family 'broken' cannot be loaded from acme_llm.nowhere:AcmeModel: "),
+        ("renamed:x", "family 'renamed' cannot be loaded from acme_llm:NoSuchModel: "),
     ],
 )
 def test_a_name_that_gives_no_model_says_what_to_write(name: str, message: str) -> None:
@@ -118,5 +118,5 @@ def test_a_name_that_gives_no_model_says_what_to_write(name: str, message: str) 
 
 @pytest.mark.usefixtures("_acme_is_installed")
 def test_an_unknown_family_lists_the_known_ones() -> None:
-    with pytest.raises(ConfigurationError, match=r"acme, .*local.*, openai.* Write it as 'family:model-id'"):
+    with pytest.raises(ConfigurationError, match=r"write 'family:model-id' with one of acme, .*local.*, openai"):
         completion.model("nobody:x")

@@ -1,6 +1,7 @@
-"""Ending a blocked call from another thread.
+"""Cancel a blocked call from another thread.
 
-A token is asked by whoever may block (a read, a wait for headers, a retry's sleep) and woken by anybody:
+Each call that may block (a read, the wait for headers, a retry's sleep) registers a waker with the token; ``cancel()``
+calls the wakers:
 
     with CancelToken() as token:            # every stream opened inside is bound to it
         threading.Timer(5, token.cancel).start()
@@ -22,36 +23,37 @@ log = logging.getLogger(__name__)
 
 
 class _Binding(NamedTuple):
-    """One ``with token:`` that a thread or task is inside of."""
+    """One ``with token:`` block that the current thread or task is in."""
 
     token: CancelToken
     unbind: Callable[[], None]
     outer: _Binding | None
 
 
-# Kept here and not in the token, which several threads may be inside of.
+# A context variable and not an attribute of the token: several threads may be in ``with`` blocks of the same token.
 _current: ContextVar[_Binding | None] = ContextVar("completion_cancel_token", default=None)
 
 
 class CancelToken:
-    """A flag that any thread may raise once, and that wakes those who wait.
+    """A flag that any thread may set once, and that ends the calls that are bound to it.
 
-    As a context manager it binds every stream that this thread (or task) opens inside, nested tokens included. It
-    ends a wait for headers and a blocked read at once; a TCP connect in progress ends with ``Timeout.connect``.
+    As a context manager it binds every stream and every other token that this thread (or task) opens inside. It ends a
+    wait for headers and a blocked read at once. A TCP connect in progress cannot be interrupted: it ends with
+    ``Timeout.connect``.
     """
 
     __slots__ = ("__weakref__", "_wakers", "cancelled")
 
     cancelled: bool
-    """True from the moment of ``cancel()`` on."""
+    """True once ``cancel()`` was called."""
 
     def __init__(self) -> None:
         self.cancelled = False
-        # No lock: a signal handler may cancel while this very thread is inside. Each step on a dict is atomic.
+        # No lock: a signal handler may cancel while the same thread holds it, a deadlock. Dict operations are atomic.
         self._wakers: dict[object, Callable[[], object]] = {}
 
     def cancel(self) -> None:
-        """End what is bound to this token. Idempotent, callable from any thread and from a signal handler."""
+        """End everything that is bound to this token. Idempotent; may be called from any thread or signal handler."""
         self.cancelled = True
         while self._wakers:
             try:
@@ -64,12 +66,14 @@ class CancelToken:
                 log.exception("a waker of a CancelToken failed")
 
     def on_cancel(self, wake: Callable[[], object]) -> Callable[[], None]:
-        """Have ``wake`` called, in the cancelling thread, at most once; at once when it is cancelled already.
+        """Register a function that ``cancel()`` calls, in the thread that cancels and at most once.
 
-        Returns a function that takes it back.
+        If the token is cancelled already, ``wake`` is called before this method returns. Returns a function that
+        removes ``wake`` again.
         """
         key = object()
         self._wakers[key] = wake
+        # Checked after the waker is registered: whoever removes it from the dict calls it, so it is called once.
         if self.cancelled and self._wakers.pop(key, None) is not None:
             wake()
         return lambda: self._forget(key)
@@ -83,7 +87,8 @@ class CancelToken:
         Raises:
             StreamCancelledError: at once when the token is cancelled, before or during the sleep.
         """
-        # A bare lock: an Event is not safe against a signal handler that cancels while this thread is inside of it.
+        # A bare lock, not an Event: an Event takes its own lock, and a signal handler that cancels while this thread
+        # is inside would wait for it forever.
         gate = threading.Lock()
         gate.acquire()
         forget = self.on_cancel(gate.release)
@@ -95,13 +100,13 @@ class CancelToken:
 
     @classmethod
     def bound(cls) -> tuple[CancelToken, Callable[[], None]]:
-        """A new token that is cancelled together with the current one, and a function that unties the two."""
+        """A new token that is cancelled when the current one is, and a function that unbinds it from that one."""
         token, outer = cls(), cls.current()
         return token, (_nothing if outer is None else outer.on_cancel(token.cancel))
 
     @classmethod
     def current(cls) -> CancelToken | None:
-        """The innermost token that this thread or task is inside of."""
+        """The token of the innermost ``with`` block that this thread or task is in."""
         binding = _current.get()
         return None if binding is None else binding.token
 
@@ -115,8 +120,9 @@ class CancelToken:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         binding = _current.get()
+        # The innermost binding is another token's when a generator was suspended inside a ``with`` block of its own.
         while binding is not None and binding.token is not self:
-            binding = binding.outer  # a generator that was left in the middle may stand between
+            binding = binding.outer
         if binding is not None:
             _current.set(binding.outer)
             binding.unbind()

@@ -6,16 +6,17 @@ from completion.contract.model import CompletionModel
 
 
 def require_model(given: object, owner: str) -> None:
-    """Raise TypeError for what people give in place of a model."""
+    """Raise TypeError unless the object is a blocking model. ``owner`` begins the message."""
     if isinstance(given, type) or not isinstance(given, CompletionModel):
         what = f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
-        raise TypeError(f"{owner} takes models, with name, model and chat_stream(req); got {what}")
+        raise TypeError(f"{owner} takes models, objects with name, model and chat_stream(req); got {what}")
     if hasattr(type(given), "__is_asynchronous__"):
-        raise TypeError(f"{owner} takes the blocking model: {type(given).__name__} goes around it, and not inside")
+        wrapper = type(given).__name__
+        raise TypeError(f"{owner} takes a blocking model, got {wrapper}; pass the model that {wrapper} wraps")
 
 
 def require_seconds(given: object, name: str) -> None:
-    """Raise ValueError for what is neither None nor a positive number."""
+    """Raise ValueError unless the value is None or a positive number."""
     is_number = isinstance(given, int | float) and not isinstance(given, bool)
     if given is not None and not (is_number and given > 0):  # type: ignore[operator]
         raise ValueError(f"{name} must be a positive number of seconds, got {given!r}")

@@ -1,7 +1,7 @@
-"""What is answered: a stream of chunks, ended by exactly one TurnFinished.
+"""The answer of a model: a stream of chunks that ends with exactly one TurnFinished.
 
-Pairs nest cleanly: a ToolCallStarted is closed by one ToolCallFinished or ToolCallMalformed before any other call
-starts, reasoning is closed before text or a call starts, and nothing comes after TurnFinished.
+The order is fixed. Each ToolCallStarted is closed by one ToolCallFinished or ToolCallMalformed before another call
+starts. A reasoning block is closed before text or a call starts. Nothing follows TurnFinished.
 
     match chunk:
         case TextDelta(delta=text): print(text, end="")
@@ -37,10 +37,10 @@ class FinishReason(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Usage(Record):
-    """Tokens of one turn, or of several added with ``+``.
+    """The tokens of one turn, or of several turns added with ``+``.
 
-    ``input_tokens`` and ``output_tokens`` are totals on every provider, cached and reasoning tokens included;
-    the others are parts of them.
+    ``input_tokens`` and ``output_tokens`` are totals on every provider: they include cached and reasoning tokens. The
+    other fields are parts of these two.
     """
 
     input_tokens: int = 0
@@ -58,7 +58,7 @@ class Usage(Record):
 
 
 class StreamChunk(Tagged):
-    """A piece of an answer."""
+    """One step of an answer; the base class of all chunks."""
 
     __slots__ = ()
 
@@ -73,7 +73,7 @@ class TextDelta(StreamChunk):
 
 @dataclass(frozen=True, slots=True)
 class ReasoningDelta(StreamChunk):
-    """More of what the model thinks; never empty."""
+    """More text of the model's reasoning; never empty."""
 
     type: ClassVar[str] = "reasoning_delta"
     delta: str
@@ -81,7 +81,10 @@ class ReasoningDelta(StreamChunk):
 
 @dataclass(frozen=True, slots=True)
 class ReasoningFinished(StreamChunk):
-    """Closes one block of reasoning, perhaps an empty one. ``signature`` is opaque."""
+    """Closes one reasoning block, which may be empty.
+
+    ``signature`` is opaque: the provider needs it to accept the block again. None if it gave none.
+    """
 
     type: ClassVar[str] = "reasoning_finished"
     signature: str | None = None
@@ -89,7 +92,7 @@ class ReasoningFinished(StreamChunk):
 
 @dataclass(frozen=True, slots=True)
 class RedactedReasoning(StreamChunk):
-    """A whole block of reasoning that the provider encrypted."""
+    """A complete reasoning block that the provider encrypted."""
 
     type: ClassVar[str] = "redacted_reasoning"
     data: str
@@ -97,7 +100,7 @@ class RedactedReasoning(StreamChunk):
 
 @dataclass(frozen=True, slots=True)
 class ToolCallStarted(StreamChunk):
-    """The model asks for a tool. ``call_id`` is unique in the turn."""
+    """The model calls a tool. ``call_id`` is unique in the turn."""
 
     type: ClassVar[str] = "tool_call_started"
     call_id: str
@@ -106,7 +109,7 @@ class ToolCallStarted(StreamChunk):
 
 @dataclass(frozen=True, slots=True)
 class ToolCallArgsDelta(StreamChunk):
-    """More text of the arguments; all of a call's deltas add up to its arguments."""
+    """More JSON text of the arguments; the deltas of a call add up to its arguments."""
 
     type: ClassVar[str] = "tool_call_args_delta"
     call_id: str
@@ -115,7 +118,7 @@ class ToolCallArgsDelta(StreamChunk):
 
 @dataclass(frozen=True, slots=True)
 class ToolCallFinished(StreamChunk):
-    """The call is complete. ``args`` is the JSON object, ``{}`` where the model gave blank text."""
+    """The call is complete. ``args`` is the JSON object; ``{}`` if the model wrote blank text."""
 
     type: ClassVar[str] = "tool_call_finished"
     call_id: str
@@ -126,8 +129,10 @@ class ToolCallFinished(StreamChunk):
 
 @dataclass(frozen=True, slots=True)
 class ToolCallMalformed(StreamChunk):
-    """The call is over and its arguments are no JSON object, or nested deeper than 100 levels: ``raw`` is their text,
-    ``error`` what is wrong."""
+    """The call is complete, and its arguments are not a JSON object or are nested deeper than 100 levels.
+
+    ``raw`` is the text of the arguments, ``error`` says what is wrong with it.
+    """
 
     type: ClassVar[str] = "tool_call_malformed"
     call_id: str
@@ -138,7 +143,7 @@ class ToolCallMalformed(StreamChunk):
 
 @dataclass(frozen=True, slots=True)
 class ProviderBlockFinished(StreamChunk):
-    """A whole block of a kind that the contract does not model: server tools, custom tools, citations."""
+    """A complete block of a kind that has no class here: server tools, custom tools, citations."""
 
     type: ClassVar[str] = "provider_block"
     provider: str
@@ -147,7 +152,10 @@ class ProviderBlockFinished(StreamChunk):
 
 @dataclass(frozen=True, slots=True)
 class TurnFinished(StreamChunk):
-    """The good end of a turn. ``usage`` is None where the provider did not say."""
+    """The turn is complete. ``usage`` is None if the provider did not report it.
+
+    ``provider_reason`` is the provider's own word for ``reason``.
+    """
 
     type: ClassVar[str] = "turn_finished"
     reason: FinishReason = field(metadata=nested(FinishReason))

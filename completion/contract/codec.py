@@ -1,9 +1,9 @@
-"""JSON for the dataclasses of the contract: the only door to dataclasses-json.
+"""JSON for the dataclasses of the contract. No other module imports dataclasses-json.
 
-dataclasses-json walks the fields, both ways. It is also lenient where a contract must not be (measured on 0.6.7:
-a ``str`` field given an object becomes its Python repr, ``"false"`` becomes True, a union becomes its first
-class), so a document is first held against the type hints here, and every union is told apart by its ``type``.
-It is imported on first use: it would double the time of ``import completion``.
+dataclasses-json walks the fields, in both directions. It accepts values that a contract must refuse (seen in 0.6.7: a
+``str`` field turns an object into its Python repr, ``"false"`` becomes True, a union becomes its first class). So a
+document is first checked against the type hints, in this module, and the class of a union is chosen by ``type``.
+dataclasses-json is imported on first use, because it would double the time of ``import completion``.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ RecordT = TypeVar("RecordT", bound="Record")
 
 
 class Record:
-    """A dataclass that round-trips through JSON. Keys that this version does not know are ignored on reading."""
+    """A dataclass that round-trips through JSON. Unknown keys are ignored on reading."""
 
     __slots__ = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """A new structure of dict, list, str, int, float, bool and None; members of a union carry ``type``.
+        """A new structure of dict, list, str, int, float, bool and None; the classes of a union have a key ``type``.
 
         Raises:
-            ValueError: it is nested too deeply.
+            ValueError: the object is nested too deeply.
         """
         try:
             walked: dict[str, Any] = _dataclasses_json().to_dict(self)
@@ -40,10 +40,10 @@ class Record:
 
     @classmethod
     def from_dict(cls: type[RecordT], document: Mapping[str, Any]) -> RecordT:
-        """The object that ``to_dict`` described; it shares nothing with the document.
+        """The object of which ``to_dict`` made this document. It shares nothing with the document.
 
         Raises:
-            ValueError: a field is missing or has the wrong JSON type; the message gives its path.
+            ValueError: a field is missing or has the wrong JSON type; the message contains the path of the field.
         """
         try:
             if fault := _fault(cls, document, cls.__name__):
@@ -56,14 +56,14 @@ class Record:
         """The same as JSON text.
 
         Raises:
-            ValueError: NaN or an infinity, for which JSON has no word, or it is nested too deeply.
-            TypeError: a value inside of a dict that is none of JSON's, such as bytes.
+            ValueError: a number is NaN or infinite, which JSON does not support, or the object is nested too deeply.
+            TypeError: a dict contains a value that JSON does not support, such as bytes.
         """
         document = self.to_dict()
         try:
             text = json.dumps(document, ensure_ascii=False, allow_nan=False, indent=indent)
             text.encode()
-        except UnicodeEncodeError:  # half of a surrogate pair: only an escape can carry it
+        except UnicodeEncodeError:  # half a surrogate pair: UTF-8 cannot encode it, a JSON escape can
             text = json.dumps(document, allow_nan=False, indent=indent)
         except RecursionError:
             raise _too_deep(type(self)) from None
@@ -71,7 +71,11 @@ class Record:
 
     @classmethod
     def from_json(cls: type[RecordT], text: str | bytes) -> RecordT:
-        """The object that ``to_json`` described. Raises ValueError as ``from_dict`` does, and for bad JSON."""
+        """The object of which ``to_json`` made this text.
+
+        Raises:
+            ValueError: the text is not JSON, or ``from_dict`` refuses the document.
+        """
         try:
             document = json.loads(text)
         except RecursionError:
@@ -84,9 +88,9 @@ def _too_deep(kind: type) -> ValueError:
 
 
 class Tagged(Record):
-    """A member of a union, told apart by its class attribute ``type``.
+    """A class of a union; the class attribute ``type`` says which one.
 
-    A class right below this one is a union: it knows its members, and its ``from_dict`` picks among them.
+    A direct subclass of this class is a union. Its ``from_dict`` chooses among its own subclasses by ``type``.
     """
 
     __slots__ = ()
@@ -101,18 +105,18 @@ class Tagged(Record):
 
 
 def nested(kind: type) -> dict[str, Any]:
-    """Field metadata for a field that holds a Record, an enum member, or a tuple of them (or None, or a str).
+    """Metadata of a field that contains a Record, an enum member, or a tuple of them; None and str may be options.
 
-    ``nested(dict)`` is a field that holds a JSON object: it is copied as it is, whatever its keys.
+    ``nested(dict)`` is for a field that contains any JSON object: it is copied without a look at its keys.
     """
     return {"dataclasses_json": {"encoder": _encode, "decoder": partial(_decode, kind)}}
 
 
 def check_fields(record: Record) -> None:
-    """Hold the fields of a new object against their type hints.
+    """Check the fields of a new object against their type hints.
 
     Raises:
-        TypeError: one of them holds something else; the message names it.
+        TypeError: a field has a value of another type; the message names the field.
     """
     for field, hint in _hints(cast(type, type(record))):
         path = f"{type(record).__name__}.{field.name}"
@@ -141,7 +145,7 @@ def _decode(kind: type, value: Any) -> Any:
 
 
 def _build(kind: type, document: Mapping[str, Any]) -> Any:
-    """From a document that was checked."""
+    """The object of a document that was checked before."""
     return _dataclasses_json().from_dict(_member(kind, document), {**document})
 
 
@@ -149,13 +153,13 @@ def _build(kind: type, document: Mapping[str, Any]) -> Any:
 def _dataclasses_json() -> types.SimpleNamespace:
     from dataclasses_json import DataClassJsonMixin
 
-    # The mixin's functions without the mixin: inheriting from it would give every chunk a __dict__.
+    # Take the functions from the mixin and do not inherit from it: a subclass would have a __dict__ on every chunk.
     from_dict: Callable[..., Any] = DataClassJsonMixin.from_dict.__func__  # type: ignore[attr-defined]
     return types.SimpleNamespace(to_dict=DataClassJsonMixin.to_dict, from_dict=from_dict)
 
 
 def _member(kind: type, document: Mapping[str, Any]) -> type:
-    """The class that the document is of: of a union, the member that its ``type`` names."""
+    """The class to build: the kind itself, or the class of the union that the key ``type`` names."""
     return kind._members[document["type"]] if _is_union(kind) else kind
 
 
@@ -170,40 +174,44 @@ def _hints(kind: Any) -> tuple[tuple[Field[Any], Any], ...]:
 
 
 def _fault(hint: Any, value: Any, path: str, *, is_document: bool = True) -> str | None:
-    """What is wrong with a value, by its type hint: a JSON document, or else a value that a constructor was given."""
+    """What is wrong with a value, judged by its type hint; None if nothing is.
+
+    ``is_document``: the value comes from JSON. Otherwise it is an argument of a constructor.
+    """
     origin = get_origin(hint)
     if hint is Any:
         return None
     if origin in (Union, types.UnionType):
         faults = [_fault(option, value, path, is_document=is_document) for option in get_args(hint)]
+        # A fault inside the value says more than "expected A or B": the value has the right type, a part is wrong.
         inside = (fault for fault in faults if fault and fault.startswith((f"{path}.", f"{path}[")))
-        right = None in faults
-        return None if right else next(inside, None) or _expected(hint, value, path, is_document)
+        is_right = None in faults
+        return None if is_right else next(inside, None) or _expected(hint, value, path, is_document)
     if origin is Literal:
-        right = isinstance(value, str) and value in get_args(hint)
+        is_right = isinstance(value, str) and value in get_args(hint)
     elif origin is tuple:
-        right = isinstance(value, list | tuple)
-        if right:
+        is_right = isinstance(value, list | tuple)
+        if is_right:
             item = get_args(hint)[0]
             faults = [_fault(item, value[i], f"{path}[{i}]", is_document=is_document) for i in range(len(value))]
-            return _first(faults)
+            return _first_fault(faults)
     elif origin is dict:
-        right = isinstance(value, Mapping if is_document else dict)
-        if right and is_document and (odd := [key for key in value if not isinstance(key, str)]):
-            return f"{path}: the keys of an object are strings, got {odd[0]!r}"
+        is_right = isinstance(value, Mapping if is_document else dict)
+        if is_right and is_document and (not_strings := [key for key in value if not isinstance(key, str)]):
+            return f"{path}: the keys of an object must be strings, got {not_strings[0]!r}"
     elif issubclass(hint, Record):
         if is_document and isinstance(value, Mapping):
             return _record_fault(hint, value, path)
-        right = not is_document and isinstance(value, hint)
+        is_right = not is_document and isinstance(value, hint)
     elif issubclass(hint, Enum):
-        right = isinstance(value, str) and value in [member.value for member in hint]
-    elif hint is int:  # a bool is an int in Python, and not in JSON
-        right = isinstance(value, int) and not isinstance(value, bool)
+        is_right = isinstance(value, str) and value in [member.value for member in hint]
+    elif hint is int:  # bool is a subclass of int in Python; JSON has two types
+        is_right = isinstance(value, int) and not isinstance(value, bool)
     elif hint is float:
-        right = isinstance(value, float) or (_fault(int, value, path) is None and abs(value) <= sys.float_info.max)
+        is_right = isinstance(value, float) or (_fault(int, value, path) is None and abs(value) <= sys.float_info.max)
     else:
-        right = isinstance(value, hint)
-    return None if right else _expected(hint, value, path, is_document)
+        is_right = isinstance(value, hint)
+    return None if is_right else _expected(hint, value, path, is_document)
 
 
 def _record_fault(kind: type[Record], document: Mapping[str, Any], path: str) -> str | None:
@@ -214,17 +222,17 @@ def _record_fault(kind: type[Record], document: Mapping[str, Any], path: str) ->
         kind = kind._members[tag]
     elif issubclass(kind, Tagged) and tag not in (None, kind.type):
         return f"{path}.type: expected {kind.type!r}, got {tag!r}"
-    return _first(_field_fault(field, hint, document, path) for field, hint in _hints(cast(type, kind)))
+    return _first_fault(_field_fault(field, hint, document, path) for field, hint in _hints(cast(type, kind)))
 
 
 def _field_fault(field: Field[Any], hint: Any, document: Mapping[str, Any], path: str) -> str | None:
     if field.name in document:
         return _fault(hint, document[field.name], f"{path}.{field.name}")
-    required = field.default is MISSING and field.default_factory is MISSING
-    return f"{path}.{field.name} is missing" if required else None
+    is_required = field.default is MISSING and field.default_factory is MISSING
+    return f"{path}.{field.name} is missing" if is_required else None
 
 
-_JSON_WORDS: dict[Any, str] = {
+_JSON_TYPE_NAMES: dict[Any, str] = {
     str: "a string",
     int: "a whole number",
     float: "a number",
@@ -237,24 +245,24 @@ _JSON_WORDS: dict[Any, str] = {
 
 def _expected(hint: Any, value: Any, path: str, is_document: bool) -> str:
     got = repr(value) if isinstance(value, str) and len(value) < 40 else type(value).__name__
-    return f"{path}: expected {_named(hint, is_document)}, got {got}"
+    return f"{path}: expected {_type_name(hint, is_document)}, got {got}"
 
 
-def _named(hint: Any, is_document: bool) -> str:
+def _type_name(hint: Any, is_document: bool) -> str:
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
-        return " or ".join(_named(option, is_document) for option in get_args(hint))
+        return " or ".join(_type_name(option, is_document) for option in get_args(hint))
     if origin is Literal:
         return " or ".join(repr(word) for word in get_args(hint))
     plain = origin or hint
     if issubclass(plain, Enum):
         return " or ".join(repr(member.value) for member in plain)
     if is_document:
-        return "an object" if issubclass(plain, Record) else _JSON_WORDS[plain]
+        return "an object" if issubclass(plain, Record) else _JSON_TYPE_NAMES[plain]
     if _is_union(plain):
         return " or ".join(member.__name__ for member in plain._members.values())
     return "None" if plain is type(None) else str(plain.__name__)
 
 
-def _first(faults: Iterable[str | None]) -> str | None:
+def _first_fault(faults: Iterable[str | None]) -> str | None:
     return next((fault for fault in faults if fault), None)

@@ -1,13 +1,13 @@
-"""Every error that leaves this library, and whether trying again may help.
+"""All errors of this library, and whether a retry may help.
 
     CompletionError
     ├── ConfigurationError            no key, bad URL, unknown family
-    ├── UnsupportedContentError       cannot be said on this provider's wire
+    ├── UnsupportedContentError       this provider's API does not support it
     ├── TransportError                DNS, connect, TLS, reset
     │   ├── ConnectTimeoutError
     │   ├── IdleTimeoutError          silence on the socket, or no chunk for too long
-    │   └── DeadlineExceededError     the stream as a whole took too long
-    ├── ProviderError                 the provider said no
+    │   └── DeadlineExceededError     the whole stream took too long
+    ├── ProviderError                 the provider refused
     │   ├── InvalidRequestError
     │   ├── ContextOverflowError
     │   ├── AuthenticationError
@@ -22,15 +22,14 @@
     ├── StreamError                   the body is not what it should be
     │   ├── TruncatedStreamError      it ended before the provider's own end of turn
     │   └── MalformedStreamError      bad JSON, not an event stream, an event over the size limit
-    └── StreamCancelledError          somebody called cancel()
+    └── StreamCancelledError          cancel() was called
 
-Errors of setting up are raised by ``chat_stream(req)`` itself, errors of the stream by ``next()``.
+``chat_stream(req)`` raises what fails before the stream opens, ``next()`` what fails after that.
 """
 
 from __future__ import annotations
 
 import errno
-import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -47,32 +46,40 @@ BODY_LIMIT = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Permanent:
-    """Trying again changes nothing."""
+    """A retry would fail in the same way."""
 
 
 @dataclass(frozen=True, slots=True)
 class Transient:
-    """Trying again may help; ``retry_after`` is the server's own wish in seconds, None when it gave none."""
+    """A retry may succeed. ``retry_after``: how many seconds the server asks to wait; None if it does not say."""
 
     retry_after: float | None = None
 
 
 @runtime_checkable
 class Retryable(Protocol):
-    """An error that knows whether trying again may help. Third-party errors may implement it."""
+    """An error that says whether a retry may help. Errors of a third party may implement it."""
 
     def retry_classification(self) -> Permanent | Transient: ...
 
 
 class CompletionError(Exception):
-    """The root: ``except CompletionError`` catches all that this library raises on purpose.
+    """The base class of all errors of this library. Errors pickle.
 
-    Attributes, each None where it is not known: ``provider`` (the adapter family), ``model``, ``status``
-    (of HTTP, or the provider's own number for an error inside a 200 body), ``code`` (the provider's word),
-    ``message`` (what happened, without the prefix that ``str(error)`` adds), ``request_id``, ``retry_after``
-    (seconds), ``body`` (text of the provider's answer, at most 64 KiB), ``should_retry`` (the provider's
-    ``x-should-retry``), ``attempts`` (the calls that a RetryingModel made), ``partial`` (the ``Turn`` so far, after
-    ``collect()``), and of a run ``partial_messages`` (those of its finished steps) and ``usage`` so far. Errors pickle.
+    Attributes, each None if unknown:
+        provider: the adapter family.
+        model: the id of the model.
+        status: the HTTP status, or the provider's own number for an error inside a 200 body.
+        code: the provider's error code.
+        message: what happened; ``str(error)`` adds the other facts.
+        request_id: the id that the provider gave to the request.
+        retry_after: how many seconds the server asks to wait.
+        body: the text of the provider's answer, at most 64 KiB.
+        should_retry: the provider's ``x-should-retry`` header.
+        attempts: how many calls a RetryingModel made.
+        partial: the ``Turn`` so far, set by ``collect()``.
+        partial_messages: of a run, the messages of its finished steps.
+        usage: of a run, the tokens so far.
     """
 
     def __init__(
@@ -104,12 +111,12 @@ class CompletionError(Exception):
         self.usage: Usage | None = None
 
     def __str__(self) -> str:
-        """What happened and where, without control codes that a server put into it: a traceback prints this."""
+        """Provider, message, status, code and request id, without control codes: a terminal prints this."""
         facts = [str(part) for part in (self.status, self.code) if part is not None]
         prefix = f"{self.provider}: " if self.provider else ""
-        said = f" ({' '.join(facts)})" if facts else ""
+        details = f" ({' '.join(facts)})" if facts else ""
         request = f" [request {self.request_id}]" if self.request_id else ""
-        return harmless(f"{prefix}{self.message}{said}{request}")
+        return harmless(f"{prefix}{self.message}{details}{request}")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self)!r})"
@@ -118,24 +125,25 @@ class CompletionError(Exception):
         return (_restored, (type(self), self.message, dict(self.__dict__)))
 
     def retry_classification(self) -> Permanent | Transient:
-        """Whether the same call may succeed later. The provider's ``x-should-retry`` overrides our own opinion."""
+        """Whether the same call may succeed later. The provider's ``x-should-retry`` header overrides our rule."""
         if self.should_retry is not None:
             return Transient(self.retry_after) if self.should_retry else Permanent()
         return Transient(self.retry_after) if self._is_transient() else Permanent()
 
     def _is_transient(self) -> bool:
-        """True where the same call, made again later, may succeed."""
+        """True if the same call may succeed later."""
         return False
 
 
 def _cut(body: str) -> str:
-    if len(body) * 4 <= BODY_LIMIT:
+    """The first BODY_LIMIT bytes; half a character at the end is dropped."""
+    if len(body) * 4 <= BODY_LIMIT:  # UTF-8 needs at most four bytes a character, so most bodies need no encoding
         return body
     return body.encode("utf-8", "surrogatepass")[:BODY_LIMIT].decode("utf-8", "ignore")
 
 
 def _restored(kind: type[CompletionError], message: str, facts: dict[str, Any]) -> CompletionError:
-    """The error that was pickled; a subclass with another signature comes back as well."""
+    """Unpickle an error. ``__init__`` is not called: a subclass may have another signature."""
     error = kind.__new__(kind, message)
     Exception.__init__(error, message)
     error.__dict__.update(facts)
@@ -143,15 +151,15 @@ def _restored(kind: type[CompletionError], message: str, facts: dict[str, Any]) 
 
 
 class ConfigurationError(CompletionError):
-    """The call cannot be made as things are set up: no key, a bad URL, an unknown family, a missing extra."""
+    """The setup is incomplete or wrong: no key, a bad URL, an unknown family, a missing extra."""
 
 
 class UnsupportedContentError(CompletionError):
-    """The request holds something that this provider's wire has no words for. Nothing was sent."""
+    """The request contains something that this provider's API does not support. Nothing was sent."""
 
 
 class TransportError(CompletionError):
-    """The network failed: DNS, connect, TLS, a reset, a body that broke off. The connection is closed."""
+    """The network failed: DNS, connect, TLS, a reset, a body that was cut off. The connection is closed."""
 
     def _is_transient(self) -> bool:
         return True
@@ -166,22 +174,23 @@ class IdleTimeoutError(TransportError):
 
 
 class DeadlineExceededError(TransportError):
-    """The stream as a whole took longer than ``Timeout.total`` seconds."""
+    """The whole stream took longer than ``Timeout.total`` seconds."""
 
 
 class ProviderError(CompletionError):
-    """The provider refused, by its HTTP status or by an error event inside a 200 body."""
+    """The provider refused the request: an HTTP status other than 2xx, or an error event inside a 200 body."""
 
     def _is_transient(self) -> bool:
+        # 408 Request Timeout, 409 Conflict (providers use it for a lock), 425 Too Early.
         return self.status in (408, 409, 425)
 
 
 class InvalidRequestError(ProviderError):
-    """The provider does not accept the request as it stands."""
+    """The provider says that the request is wrong."""
 
 
 class ContextOverflowError(ProviderError):
-    """Prompt and answer do not fit into the model's context window."""
+    """The prompt and the answer together are longer than the model's context window."""
 
 
 class AuthenticationError(ProviderError):
@@ -189,26 +198,26 @@ class AuthenticationError(ProviderError):
 
 
 class PermissionDeniedError(ProviderError):
-    """The key is known, and may not do this."""
+    """The key is valid, but has no permission for this."""
 
 
 class NotFoundError(ProviderError):
-    """No such model, deployment or route."""
+    """The model, deployment or route does not exist."""
 
 
 class RequestTooLargeError(ProviderError):
-    """The request body is over the provider's size limit."""
+    """The request body is larger than the provider allows."""
 
 
 class RateLimitError(ProviderError):
-    """Too many requests or tokens for now."""
+    """Too many requests or tokens in a short time."""
 
     def _is_transient(self) -> bool:
         return True
 
 
 class QuotaExceededError(ProviderError):
-    """The money or the quota is used up; waiting a little does not help."""
+    """The quota or the credit is used up. A short wait does not help."""
 
     def _is_transient(self) -> bool:
         return False
@@ -219,7 +228,7 @@ class ContentFilterError(ProviderError):
 
 
 class OverloadedError(ProviderError):
-    """The provider has no capacity at the moment."""
+    """The provider has no capacity now."""
 
     def _is_transient(self) -> bool:
         return True
@@ -229,31 +238,31 @@ class ServerError(ProviderError):
     """The provider failed on its side."""
 
     def _is_transient(self) -> bool:
-        return self.status not in (501, 505)
+        return self.status not in (501, 505)  # Not Implemented, HTTP Version Not Supported: they do not go away
 
 
 class StreamError(CompletionError):
-    """The body of a 200 is not the stream that it should be.
+    """The body of a 200 response is not a valid stream.
 
-    ``before_first_chunk`` is True when nothing had been yielded yet.
+    ``before_first_chunk`` is True if no chunk was yielded before it.
     """
 
     before_first_chunk = False
 
 
 class TruncatedStreamError(StreamError):
-    """The body ended before the provider's own end of turn: whatever was yielded is only a part."""
+    """The body ended before the provider's own end of turn: the chunks so far are an incomplete answer."""
 
     def _is_transient(self) -> bool:
-        return self.before_first_chunk
+        return self.before_first_chunk  # later, a retry would yield the same text twice
 
 
 class MalformedStreamError(StreamError):
-    """The body cannot be read: bad JSON, no event stream at all, an event over the size limit."""
+    """The body cannot be read: bad JSON, not an event stream, an event over the size limit."""
 
 
 class StreamCancelledError(CompletionError):
-    """``cancel()`` was called on the stream or on the token that it was opened under."""
+    """``cancel()`` was called on the stream, or on a CancelToken that it is bound to."""
 
 
 _SHORTAGES = {
@@ -267,23 +276,20 @@ _SHORTAGES = {
 
 
 def shortage(exc: BaseException) -> str | None:
-    """What the system has no more of, and what to do; None where the exception is about something else."""
+    """Which resource of the system is used up, and what to do; None if the exception has another reason."""
     if isinstance(exc, MemoryError):
         return _SHORTAGES[errno.ENOMEM]
     return _SHORTAGES.get(exc.errno or 0) if isinstance(exc, OSError) else None
 
 
 def stream_cancelled(provider: str | None, model: str | None) -> StreamCancelledError:
-    """The error of a stream that somebody cancelled."""
+    """The error of a cancelled stream; ``provider`` and ``model`` are attributes of the error."""
     return StreamCancelledError("the stream was cancelled", provider=provider, model=model)
 
 
-log = logging.getLogger(__name__)
-
-
 def in_short(error: Exception) -> str:
-    """What a log may say of the error: none of the provider's words, which may quote the prompt."""
+    """The error for a log line: class, status, code and request id, not the message, which may quote the prompt."""
     facts = [getattr(error, name, None) for name in ("status", "code")]
     request_id = getattr(error, "request_id", None)
-    said = [type(error).__name__, *(str(fact) for fact in facts if fact is not None)]
-    return " ".join([*said, f"[request {request_id}]"] if request_id else said)
+    words = [type(error).__name__, *(str(fact) for fact in facts if fact is not None)]
+    return " ".join([*words, f"[request {request_id}]"] if request_id else words)

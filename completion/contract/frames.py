@@ -1,7 +1,21 @@
-"""What a crash reporter may see of our calls: the frames of a traceback stay, their local variables go.
+"""Tracebacks without secrets: the frames stay, their local variables are cleared.
 
-An exception that is not ours, such as KeyboardInterrupt or Celery's soft time limit, leaves a call as it is. Keys and
-prompts are local variables of the frames that it came through.
+Crash reporters show the local variables of each frame of a traceback. In our frames these are keys and prompts. An
+exception that is not ours, such as KeyboardInterrupt or Celery's soft time limit, keeps its traceback when it leaves a
+call, so its frames are cleared first.
+
+Two rules follow, in every module that turns one exception into another:
+
+1. Raise the new error *after* the ``except`` block. An error that is raised inside gets the caught exception as its
+   ``__context__``, and that one holds the response, the request and the key.
+2. A frame that raises an error from a local variable deletes the variable in a ``finally``. The error's traceback
+   refers to the frame and the frame refers to the error. In such a circle the frame, the stream and its connection
+   live until the garbage collector runs; without it they end with the error:
+
+        try:
+            raise failure
+        finally:
+            del failure
 """
 
 from __future__ import annotations
@@ -24,27 +38,31 @@ _OUR_FILES = str(Path(__file__).parents[1]) + os.sep
 
 
 def is_ours(frame: FrameType) -> bool:
-    """It runs code of this library."""
+    """True if the frame runs code of this library."""
     return frame.f_code.co_filename.startswith(_OUR_FILES)
 
 
 def clear_ours(exc: BaseException, code: object = None) -> None:
-    """Clear the local variables of our own frames, also in its causes and contexts. Running frames keep theirs.
+    """Clear the local variables of our frames in the traceback, and in those of its causes and contexts.
 
-    ``code``: a code object whose frames are cleared as well, whoever wrote it.
+    A frame that is still running cannot be cleared and keeps its variables.
+
+    ``code``: a code object whose frames are cleared too, whoever wrote it.
     """
     for one in chain(exc):
         for frame, _ in traceback.walk_tb(one.__traceback__):
-            # Clearing a generator that waits at a yield would close it. Those that `exc` itself left are over.
-            is_meant = is_ours(frame) or frame.f_code is code
-            if is_meant and (one is exc or not frame.f_code.co_flags & inspect.CO_GENERATOR):
+            # Clearing a generator that is suspended at a yield would close it. A generator that raised `exc` has ended;
+            # one in the traceback of a cause may still be in use.
+            is_cleared = is_ours(frame) or frame.f_code is code
+            if is_cleared and (one is exc or not frame.f_code.co_flags & inspect.CO_GENERATOR):
                 _clear(frame)
 
 
 def clear_all(exc: BaseException, handled: BaseException | None) -> None:
-    """Clear the local variables of all frames, also in its causes and contexts. Running frames keep theirs.
+    """Clear the local variables of all frames in the traceback, and in those of its causes and contexts.
 
-    ``handled``: what the caller was handling at the beginning; it keeps its own.
+    Args:
+        handled: the exception that the caller was handling before the call; its frames are left alone.
     """
     for one in chain(exc, end=handled):
         for frame, _ in traceback.walk_tb(one.__traceback__):
@@ -52,7 +70,7 @@ def clear_all(exc: BaseException, handled: BaseException | None) -> None:
 
 
 def chain(exc: BaseException, *, end: BaseException | None = None) -> list[BaseException]:
-    """The exception, its causes and contexts, without ``end`` and what only ``end`` leads to."""
+    """The exception with its causes and contexts, each once; the search stops at ``end`` and leaves it out."""
     found: list[BaseException] = []
     todo: list[BaseException | None] = [exc]
     seen = {id(end)}
@@ -66,26 +84,26 @@ def chain(exc: BaseException, *, end: BaseException | None = None) -> list[BaseE
 
 
 def is_from_signal_handler(exc: BaseException) -> bool:
-    """A signal handler of the program raised it, as that of Celery's soft time limit does."""
+    """True if a signal handler of the program raised it, such as that of Celery's soft time limit."""
     handlers = {getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()}
     return any(frame.f_code in handlers for frame, _ in traceback.walk_tb(exc.__traceback__))
 
 
 def secretive(function: Callable[_P, _T]) -> Callable[_P, _T]:
-    """Let no exception leave the function with its local variables or those of our frames: they may hold a key."""
+    """Decorate a function whose arguments may contain a key: exceptions leave it with its frame and ours cleared."""
 
     @functools.wraps(function)
     def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> _T:
         try:
             return function(*args, **kwargs)
         except BaseException as exc:
-            del args, kwargs
-            clear_ours(exc, getattr(function, "__code__", None))  # it may be the constructor of another's adapter
+            del args, kwargs  # this frame is running: clear_ours cannot clear it
+            clear_ours(exc, getattr(function, "__code__", None))  # it may be the constructor of a third party's adapter
             raise
 
     return wrapper
 
 
 def _clear(frame: FrameType) -> None:
-    with contextlib.suppress(RuntimeError):  # it is running
+    with contextlib.suppress(RuntimeError):  # the frame is running
         frame.clear()

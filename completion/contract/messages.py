@@ -1,10 +1,10 @@
-"""What is said: messages, made of blocks.
+"""Messages, and the blocks that they consist of.
 
     Message.user("What is on this picture?")
     Message("user", [TextBlock("What is this?"), ImageBlock.from_path("cat.png")])
     Message.tool_result("call_1", "17 °C")
 
-Every block has a ``cache_control``, a wish that the prompt up to and including it be cached.
+Every block has a ``cache_control``. It asks the provider to cache the prompt up to this block.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ SourceBlockT = TypeVar("SourceBlockT", bound="_FileBlock")
 
 Role = Literal["user", "assistant"]
 
-# What `mimetypes` does not know on every Python and system.
+# Types that `mimetypes` does not know on every Python and system.
 _MEDIA_TYPES = {".webp": "image/webp", ".md": "text/markdown", ".m4a": "audio/mp4", ".opus": "audio/ogg"}
 
-# Which pictures a notebook shows, and up to how many bytes: they are stored in its file.
+# Images that a notebook shows, up to this size: it stores them in its file. SVG is left out, it can contain scripts.
 _SHOWN_MEDIA_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 _SHOWN_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class CacheControl(Record):
-    """Keep the prompt up to here in the provider's cache, for five minutes or an hour."""
+    """Asks the provider to cache the prompt up to here, for five minutes or an hour."""
 
     ttl: Literal["5m", "1h"] = "5m"
 
@@ -46,20 +46,20 @@ class CacheControl(Record):
 
 
 class Source(Tagged):
-    """Where the bytes of an image, a document or a sound are."""
+    """Where the bytes of an image, document or audio block come from."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Base64Source(Source):
-    """The bytes themselves. ``data`` is base64 text; raw ``bytes`` are encoded when given."""
+    """The bytes are part of the request. ``data`` is base64 text; ``bytes`` are encoded by the constructor."""
 
     type: ClassVar[str] = "base64"
     media_type: str
     data: str
 
-    if TYPE_CHECKING:  # wider than the field: bytes are taken as well
+    if TYPE_CHECKING:  # wider than the field: bytes are accepted too
 
         def __init__(self, media_type: str, data: str | bytes | bytearray | memoryview) -> None: ...
 
@@ -77,7 +77,7 @@ class Base64Source(Source):
         try:
             base64.b64decode(self.data, validate=True)
         except ValueError as exc:
-            raise ValueError(f"Base64Source.data is not base64 ({exc}); give the raw bytes instead") from exc
+            raise ValueError(f"Base64Source.data is not base64 ({exc}); pass the raw bytes instead") from exc
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class UrlSource(Source):
 
 @dataclass(frozen=True, slots=True)
 class FileSource(Source):
-    """A file that was uploaded to the provider before."""
+    """A file that was uploaded to the provider earlier."""
 
     type: ClassVar[str] = "file"
     file_id: str
@@ -108,7 +108,7 @@ class FileSource(Source):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block(Tagged):
-    """A part of a message."""
+    """A part of a message; the base class of all blocks."""
 
     type: ClassVar[str]
     cache_control: CacheControl | None = None
@@ -119,7 +119,7 @@ class Block(Tagged):
 
 @dataclass(frozen=True, slots=True)
 class TextBlock(Block):
-    """Text. An empty one is dropped on the way out."""
+    """Text. An empty block is not sent."""
 
     type: ClassVar[str] = "text"
     text: str
@@ -131,50 +131,51 @@ class _FileBlock(Block):
 
     @classmethod
     def from_path(cls: type[SourceBlockT], path: str | PathLike[str]) -> SourceBlockT:
-        """A block with the bytes of the file; the media type comes from the name.
+        """A block with the bytes of a file. The suffix of its name determines the media type.
 
         Raises:
             OSError: the file cannot be read.
-            ValueError: the name does not tell a media type; use ``Base64Source(media_type, data)``.
+            ValueError: the suffix is unknown; use ``Base64Source(media_type, data)``.
         """
         file = Path(path)
         media_type = _MEDIA_TYPES.get(file.suffix.lower()) or mimetypes.guess_type(file.name)[0]
         if media_type is None:
-            raise ValueError(f"{file.name}: no media type is known for this name; give Base64Source(media_type, data)")
+            raise ValueError(f"{file.name}: the media type of this name is unknown; use Base64Source(media_type, data)")
         return cls(Base64Source(media_type, file.read_bytes()))
 
 
 @dataclass(frozen=True, slots=True)
 class ImageBlock(_FileBlock):
-    """A picture."""
+    """An image."""
 
     type: ClassVar[str] = "image"
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentBlock(_FileBlock):
-    """A document, most often a PDF. ``name`` is its file name."""
+    """A document, usually a PDF. ``name`` is its file name."""
 
     type: ClassVar[str] = "document"
     name: str | None = None
 
     @classmethod
     def from_path(cls, path: str | PathLike[str]) -> DocumentBlock:
-        """A block with the bytes and the name of the file. Raises as ``ImageBlock.from_path`` does."""
-        plain = super(DocumentBlock, cls).from_path(path)
-        return cls(plain.source, name=Path(path).name)
+        """A block with the bytes and the name of a file. Raises the errors of ``ImageBlock.from_path``."""
+        # super() needs its arguments: slots=True makes a second class, and __class__ still refers to the first one.
+        unnamed = super(DocumentBlock, cls).from_path(path)
+        return cls(unnamed.source, name=Path(path).name)
 
 
 @dataclass(frozen=True, slots=True)
 class AudioBlock(_FileBlock):
-    """A sound."""
+    """Audio, such as speech."""
 
     type: ClassVar[str] = "audio"
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCallBlock(Block):
-    """The model asked for a tool. ``args`` is the JSON object that it gave."""
+    """A tool call of the model. ``args`` is the JSON object of its arguments."""
 
     type: ClassVar[str] = "tool_call"
     call_id: str
@@ -185,7 +186,7 @@ class ToolCallBlock(Block):
 
 @dataclass(frozen=True, slots=True)
 class ToolResultBlock(Block):
-    """What the tool answered to ``call_id``. ``blocks`` may be given as a plain string."""
+    """The result of the tool call ``call_id``. ``blocks`` may be a plain string."""
 
     type: ClassVar[str] = "tool_result"
     call_id: str
@@ -210,7 +211,7 @@ class ToolResultBlock(Block):
 
 @dataclass(frozen=True, slots=True)
 class ReasoningBlock(Block):
-    """What the model thought. It goes back only to the provider that signed it."""
+    """Reasoning of the model. It is sent back only to the provider that signed it."""
 
     type: ClassVar[str] = "reasoning"
     text: str
@@ -219,7 +220,7 @@ class ReasoningBlock(Block):
 
 @dataclass(frozen=True, slots=True)
 class RedactedReasoningBlock(Block):
-    """Thinking that the provider encrypted."""
+    """Reasoning that the provider encrypted."""
 
     type: ClassVar[str] = "redacted_reasoning"
     data: str
@@ -227,7 +228,7 @@ class RedactedReasoningBlock(Block):
 
 @dataclass(frozen=True, slots=True)
 class ProviderBlock(Block):
-    """A block of a kind that only one wire knows. That wire gets it back verbatim, the others never see it.
+    """A block of a kind that only one wire supports. It is sent back unchanged on that wire, and never on another.
 
     ``provider`` is the wire: ``anthropic``, ``openai-chat``, ``openai-responses``, ``gemini``, ``bedrock``.
     """
@@ -239,7 +240,7 @@ class ProviderBlock(Block):
 
 @dataclass(frozen=True, slots=True)
 class Message(Record):
-    """One turn of a conversation. ``blocks`` may be given as a plain string."""
+    """A message of the user or of the model. ``blocks`` may be a plain string."""
 
     role: Role
     blocks: tuple[Block, ...] = field(metadata=nested(Block))
@@ -252,7 +253,7 @@ class Message(Record):
         if self.role not in ("user", "assistant"):
             raise ValueError(
                 f"Message.role must be 'user' or 'assistant', got {self.role!r}"
-                " (system text goes into ChatRequest.system_prompt)"
+                " (use ChatRequest.system_prompt for system text)"
             )
         object.__setattr__(self, "blocks", _as_blocks(self.blocks, "Message"))
 
@@ -266,7 +267,7 @@ class Message(Record):
 
     @classmethod
     def tool_result(cls, call_id: str, blocks: str | Sequence[Block], is_error: bool = False) -> Message:
-        """A user message with the answer of one tool."""
+        """A user message with the result of one tool call."""
         return cls("user", [ToolResultBlock(call_id, blocks, is_error)])
 
     @property
@@ -275,20 +276,21 @@ class Message(Record):
         return "".join(block.text for block in self.blocks if isinstance(block, TextBlock))
 
     def _repr_markdown_(self) -> str:
-        """What a notebook shows; its plain form is the ``repr``."""
+        """Markdown for a notebook."""
         return _markdown(self.blocks)
 
 
 def _markdown(blocks: Iterable[Block]) -> str:
-    """Text as it is, and everything else so that one sees what it is."""
+    """Text unchanged, and each other block with a label."""
     parts: list[str] = []
-    for is_text, run in groupby(blocks, lambda block: isinstance(block, TextBlock)):
-        shown = map(_shown, run)
+    for is_text, group in groupby(blocks, lambda block: isinstance(block, TextBlock)):
+        shown = map(_shown, group)
         parts += ["".join(shown)] if is_text else shown
     return document(parts)
 
 
 def _shown(block: Block) -> str:
+    """The Markdown of one block."""
     match block:
         case TextBlock(text):
             return text
@@ -302,22 +304,22 @@ def _shown(block: Block) -> str:
         case ToolResultBlock(call_id, inner, is_error):
             return f"*{'Error' if is_error else 'Result'} of* {code(call_id)}\n\n{quoted(_markdown(inner))}"
         case ImageBlock(Base64Source(media_type, data)) if (
-            media_type in _SHOWN_MEDIA_TYPES and _bytes_in(data) <= _SHOWN_BYTES
+            media_type in _SHOWN_MEDIA_TYPES and _decoded_size(data) <= _SHOWN_BYTES
         ):
             return f"![image](data:{media_type};base64,{data})"
         case DocumentBlock(source, name) if name:
-            return f"*Document* {code(name)}, {_origin(source)}"
+            return f"*Document* {code(name)}, {_source_label(source)}"
         case _FileBlock(source):
-            return f"*{block.type.capitalize()}* {_origin(source)}"
+            return f"*{block.type.capitalize()}* {_source_label(source)}"
         case ProviderBlock(provider, data):
             return f"*Block of {provider}* {code(str(data.get('type', '?')))}"
     return f"*{block.type}*"
 
 
-def _origin(source: Source) -> str:
+def _source_label(source: Source) -> str:
     match source:
         case Base64Source(media_type, data):
-            return f"{code(media_type)}, {_bytes_in(data)} bytes"
+            return f"{code(media_type)}, {_decoded_size(data)} bytes"
         case UrlSource(url):
             return code(url if len(url) <= 200 else f"{url[:200]}…")
         case FileSource(file_id):
@@ -325,7 +327,7 @@ def _origin(source: Source) -> str:
     return code(source.type)
 
 
-def _bytes_in(base64_text: str) -> int:
+def _decoded_size(base64_text: str) -> int:
     return len(base64_text.rstrip("=")) * 3 // 4
 
 
@@ -346,7 +348,7 @@ def _as_blocks(given: str | Sequence[Block], owner: str) -> tuple[Block, ...]:
 
 
 def sendable(messages: Sequence[Message]) -> Iterator[Message]:
-    """The history as a provider accepts it: no empty text, no empty message, no two of one role in a row."""
+    """The history as providers accept it: no empty text blocks, no empty messages, and the roles alternate."""
     role: Role | None = None
     blocks: list[Block] = []
     for message in messages:

@@ -1,4 +1,4 @@
-"""What an adapter promises. Structural: a third party need not import this."""
+"""The protocols of a model and of a client. A third party's class matches them without importing this library."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from completion.contract.request import ChatRequest
 
 @runtime_checkable
 class CompletionModel(Protocol):
-    """A model that answers with a stream.
+    """A model that answers with a stream of chunks.
 
-    Safe to share between threads, survives fork, pickles, and never shows its key.
+    It may be shared between threads, used after a fork, and pickled. It never shows its key.
     """
 
     @property
     def name(self) -> str:
-        """The adapter family for telemetry: ``openai``, ``anthropic``, … It does not change with the model id."""
+        """The adapter family, for telemetry: ``openai``, ``anthropic``, … It does not depend on the model id."""
 
     @property
     def model(self) -> str:
-        """The id that this handle is bound to."""
+        """The id of the model, or the name of the deployment."""
 
     def chat_stream(self, req: ChatRequest) -> Generator[StreamChunk, None, None]:
-        """Open the stream, then return it; blocks until the response headers are in.
+        """Open the stream and return it. This call blocks until the response headers have arrived.
 
-        Whatever goes wrong until then is raised here, and no connection is left open. What goes wrong later is
-        raised by ``next()``. A good turn ends with exactly one TurnFinished; a body that ends without the
-        provider's own end of turn raises TruncatedStreamError.
+        It raises every error up to that moment, and leaves no connection open. ``next()`` raises the later ones. A
+        complete turn ends with exactly one TurnFinished. If the body ends without the provider's own end of turn,
+        ``next()`` raises TruncatedStreamError.
         """
 
 
 @runtime_checkable
 class CompletionClient(Protocol):
-    """An account or endpoint: credentials, base URL, session."""
+    """An account at a provider, or an endpoint: credentials, base URL, session."""
 
     def completion_model(self, model_id: str) -> CompletionModel:
-        """A handle on one of its models."""
+        """The model with this id. No request is sent."""

@@ -1,4 +1,4 @@
-"""What is asked: a ChatRequest, the same for every provider."""
+"""The request to a model. It is the same for every provider."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EFFORTS = ("minimal", "low", "medium", "high")
 
 @dataclass(frozen=True, slots=True)
 class SystemBlock(Record):
-    """A part of the system prompt, with a wish that the prompt up to here be cached."""
+    """A part of the system prompt. ``cache_control`` asks the provider to cache the prompt up to here."""
 
     text: str
     cache_control: CacheControl | None = None
@@ -27,10 +27,10 @@ class SystemBlock(Record):
 
 @dataclass(frozen=True, slots=True)
 class ToolDefinition(Record):
-    """A tool that the model may ask for.
+    """A tool that the model may call.
 
-    ``input_schema`` is a JSON Schema of type object. ``strict`` asks the provider to hold the model to the schema.
-    ``tags`` are for the caller and never sent.
+    ``input_schema`` is a JSON Schema of type object. ``strict`` asks the provider to enforce the schema. ``tags`` are
+    for the program that makes the request; they are not sent.
     """
 
     name: str
@@ -61,7 +61,7 @@ class ToolDefinition(Record):
 
 @dataclass(frozen=True, slots=True)
 class ToolChoice(Record):
-    """Whether the model may, must or must not call a tool. Made by ``auto``, ``any``, ``tool(name)``, ``none``."""
+    """Whether the model may, must or must not call a tool. Use ``auto()``, ``any()``, ``tool(name)`` or ``none()``."""
 
     kind: Literal["auto", "any", "tool", "none"]
     name: str | None = None
@@ -70,33 +70,33 @@ class ToolChoice(Record):
         if self.kind not in ("auto", "any", "tool", "none"):
             raise ValueError(f"ToolChoice.kind must be 'auto', 'any', 'tool' or 'none', got {self.kind!r}")
         if (self.kind == "tool") != bool(self.name):
-            raise ValueError("ToolChoice takes a name with kind 'tool', and only then")
+            raise ValueError("ToolChoice.name is required for kind 'tool', and not allowed for the others")
         check_fields(self)
 
     @classmethod
     def auto(cls) -> ToolChoice:
-        """The model decides."""
+        """The model may call tools."""
         return cls("auto")
 
     @classmethod
     def any(cls) -> ToolChoice:
-        """Some tool must be called."""
+        """The model must call at least one tool."""
         return cls("any")
 
     @classmethod
     def tool(cls, name: str) -> ToolChoice:
-        """This tool must be called."""
+        """The model must call this tool."""
         return cls("tool", name)
 
     @classmethod
     def none(cls) -> ToolChoice:
-        """No tool may be called."""
+        """The model must not call a tool."""
         return cls("none")
 
 
 @dataclass(frozen=True, slots=True)
 class JsonSchema(Record):
-    """The answer must be JSON of this schema."""
+    """The answer must be JSON that matches this schema. ``strict`` asks the provider to enforce it."""
 
     name: str
     schema: dict[str, Any] = field(metadata=nested(dict))
@@ -110,16 +110,23 @@ class JsonSchema(Record):
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest(Record):
-    """One question to a model.
+    """A request to a model. None means that the field is not sent.
 
-    ``messages``: the history, or a plain string for one user message. ``max_tokens``: cap of the answer.
-    ``temperature``, ``top_p``, ``top_k``, ``seed``: in the provider's own range; None sends nothing.
-    ``reasoning_effort``: a word, or a budget in tokens. ``response_format``: ``"json"`` or a ``JsonSchema``.
-    ``parallel_tool_use=False``: at most one call a turn. ``additional_params`` is merged last into the wire body
-    as a JSON Merge Patch (RFC 7396): objects merge, None deletes.
+    Args:
+        messages: the history; a plain string is one user message.
+        max_tokens: the maximum length of the answer, in tokens.
+        system_prompt: a string, or a sequence of ``SystemBlock``.
+        tools: the tools that the model may call.
+        tool_choice: whether it may, must or must not call one.
+        parallel_tool_use: False allows at most one tool call in a turn.
+        temperature, top_p, top_k, seed: in the provider's own range.
+        stop_sequences: the model stops before it writes one of these strings.
+        reasoning_effort: a word, or a budget in tokens.
+        response_format: ``"json"`` or a ``JsonSchema``.
+        additional_params: merged into the body last, as a JSON Merge Patch (RFC 7396): objects merge, None deletes.
 
     Raises:
-        TypeError, ValueError: a value that no provider could take; the message names the field.
+        TypeError, ValueError: no provider could accept a value; the message names the field.
     """
 
     messages: tuple[Message, ...] = field(metadata=nested(Message))
@@ -158,18 +165,19 @@ class ChatRequest(Record):
         ) -> None: ...
 
     def with_messages(self, messages: Iterable[Message]) -> ChatRequest:
-        """The same request with another history."""
+        """A copy of the request with another history."""
+        # Not dataclasses.replace: that checks every field again, for each turn of a run.
         request = copy.copy(self)
-        object.__setattr__(request, "messages", tuple(messages))  # the messages were checked when they were made
+        object.__setattr__(request, "messages", tuple(messages))
         return request
 
     def check_tool_choice(self) -> None:
-        """Raise ValueError where ``tool_choice`` asks for a call and there are no tools.
+        """Raise ValueError if ``tool_choice`` requires a call and there are no tools.
 
-        It is checked when the request is sent, and not when it is made: ``run_chat`` adds the tools.
+        Called when the request is sent. The constructor cannot check it, because ``run_chat`` adds tools later.
         """
         if self.tool_choice is not None and self.tool_choice.kind in ("any", "tool") and not self.tools:
-            raise ValueError("ChatRequest.tool_choice asks for a call, and there are no tools")
+            raise ValueError("ChatRequest.tool_choice requires a tool call, but ChatRequest.tools is empty")
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -188,7 +196,7 @@ class ChatRequest(Record):
         effort = self.reasoning_effort
         if isinstance(effort, str) and effort not in EFFORTS:
             raise ValueError(
-                f"ChatRequest.reasoning_effort must be one of {EFFORTS} or a number of tokens, got {effort!r}"
+                f"ChatRequest.reasoning_effort must be one of {EFFORTS}, or a number of tokens, got {effort!r}"
             )
         if isinstance(self.response_format, str) and self.response_format != "json":
             raise ValueError(
@@ -196,7 +204,7 @@ class ChatRequest(Record):
             )
         check_fields(self)
         if not self.messages:
-            raise ValueError("ChatRequest.messages is empty: give a string or at least one Message")
+            raise ValueError("ChatRequest.messages is empty; pass a string or at least one Message")
         _at_least(1, "max_tokens", self.max_tokens)
         _at_least(0, "top_k", self.top_k)
         if not isinstance(effort, str):
@@ -204,11 +212,12 @@ class ChatRequest(Record):
         _finite("temperature", self.temperature)
         _finite("top_p", self.top_p)
         names = [tool.name for tool in self.tools]
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise ValueError(f"ChatRequest.tools has a name twice: {', '.join(sorted(twice))}")
-        choice = self.tool_choice  # where there are no tools yet, whoever adds some holds it against them
+        if duplicates := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"ChatRequest.tools contains a name twice: {', '.join(sorted(duplicates))}")
+        choice = self.tool_choice
+        # Without tools the name cannot be checked yet: run_chat adds tools with dataclasses.replace, which checks it.
         if choice is not None and choice.kind == "tool" and names and choice.name not in names:
-            raise ValueError(f"ChatRequest.tool_choice names {choice.name!r}, which is not among the tools")
+            raise ValueError(f"ChatRequest.tool_choice names {choice.name!r}, which is not in ChatRequest.tools")
 
 
 def _records(given: Any, kind: type, name: str) -> tuple[Any, ...]:
@@ -246,14 +255,14 @@ def _finite(name: str, value: float | None) -> None:
 
 
 def as_request(given: ChatRequest | str) -> ChatRequest:
-    """The request that ``chat_stream`` was given; a plain string is one user message.
+    """The argument of ``chat_stream`` as a request; a plain string is one user message.
 
     Raises:
-        TypeError: it is neither.
+        TypeError: the argument is neither a ChatRequest nor a string.
     """
     request = ChatRequest(given) if isinstance(given, str) else given
     if not isinstance(request, ChatRequest):
-        raise TypeError(f"a ChatRequest or a string is needed, got {type(given).__name__}: ChatRequest('…')")
+        raise TypeError(f"the request must be a ChatRequest or a string, got {type(given).__name__}")
     return request
 
 

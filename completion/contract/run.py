@@ -1,4 +1,4 @@
-"""What a run says between the chunks of its turns: a run is turns of the model, with the tools run in between.
+"""The chunks that a run adds to those of its turns. A run is several turns, with tool calls between them.
 
 RunStarted
   StepStarted, chunks of a turn, TurnFinished, ToolResult for each call, StepFinished
@@ -20,7 +20,7 @@ AbortKind = Literal["max_iterations", "max_tokens", "timeout", "cancelled", "mid
 
 @dataclass(frozen=True, slots=True)
 class Abort(Record):
-    """Why a run was ended from this side. ``message`` is for people."""
+    """Why this library ended a run before the model was done. ``message`` is text for people."""
 
     kind: AbortKind
     message: str
@@ -38,7 +38,7 @@ class RunStarted(StreamChunk):
 
 @dataclass(frozen=True, slots=True)
 class StepStarted(StreamChunk):
-    """A request goes out. ``iteration`` counts from 1."""
+    """A request is sent to the model. ``iteration`` counts from 1."""
 
     type: ClassVar[str] = "step_started"
     run_id: str
@@ -48,7 +48,10 @@ class StepStarted(StreamChunk):
 
 @dataclass(frozen=True, slots=True)
 class ToolResult(StreamChunk):
-    """A call of this turn was answered: by its tool, or with an error that tells the model what to mend."""
+    """The result of one tool call of this turn.
+
+    ``is_error``: the tool failed or did not run; ``blocks`` tell the model what to correct.
+    """
 
     type: ClassVar[str] = "tool_result"
     run_id: str
@@ -60,8 +63,10 @@ class ToolResult(StreamChunk):
 
 @dataclass(frozen=True, slots=True)
 class StepFinished(StreamChunk):
-    """A turn is over, or was broken off by an abort, and its calls are answered. ``new_messages`` are those of this
-    step alone, and so is ``usage``, what its tools report included."""
+    """A turn is over, or an abort cut it off, and each of its tool calls has a result.
+
+    ``new_messages`` and ``usage`` are those of this step alone. ``usage`` includes what the tools report.
+    """
 
     type: ClassVar[str] = "step_finished"
     run_id: str
@@ -73,9 +78,12 @@ class StepFinished(StreamChunk):
 
 @dataclass(frozen=True, slots=True)
 class RunFinished(StreamChunk):
-    """The last chunk of a run. ``reason`` is that of the last turn, or ``aborted``, and then ``abort`` says why.
-    ``usage`` adds up all turns and what tools report. ``new_messages`` are those of all steps: a history to which they
-    are appended can be sent again as it is, unless a call was left to the caller."""
+    """The last chunk of a run.
+
+    ``reason`` is that of the last turn. It is ``aborted`` if ``abort`` says why the run was ended. ``usage`` is the sum
+    of all turns and of what the tools report. ``new_messages`` are those of all steps. Append them to the history: it
+    can then be sent again, unless a tool call without a result was left to the caller.
+    """
 
     type: ClassVar[str] = "run_finished"
     run_id: str

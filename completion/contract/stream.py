@@ -19,10 +19,10 @@ from completion.contract.turn import Turn, collect
 
 @dataclass(frozen=True, slots=True)
 class ResponseInfo:
-    """What is known of the HTTP response as soon as the call returns.
+    """The facts of the HTTP response. They are known as soon as ``chat_stream`` returns.
 
-    ``headers`` compares names without regard to case. ``dropped`` names the request fields that this provider
-    has no words for and that were left out, because they state a preference only.
+    ``headers`` ignores the case of names. ``dropped`` lists the fields of the request that this provider does not
+    support and that were left out. Only preferences such as ``top_k`` are dropped.
     """
 
     status: int | None = None
@@ -32,15 +32,20 @@ class ResponseInfo:
 
 
 def response_of(stream: object) -> ResponseInfo:
-    """What a stream of anybody's making tells of its response."""
+    """The response of a stream of any class; an empty ResponseInfo if the stream has none.
+
+    A third party's class may be used as ``response``: any object with the fields of ResponseInfo.
+    """
     response = getattr(stream, "response", None)
-    is_one = all(hasattr(response, fact.name) for fact in fields(ResponseInfo))
-    return response if response is not None and is_one else ResponseInfo()
+    has_all_fields = all(hasattr(response, fact.name) for fact in fields(ResponseInfo))
+    return response if response is not None and has_all_fields else ResponseInfo()
 
 
 def close_quietly(stream: object) -> None:
-    """Close a stream of any class. An exception that a third party's ``close()`` raises is dropped: it must not replace
-    the error that ended the stream."""
+    """Close a stream of any class, and ignore an exception of a third party's ``close()``.
+
+    Such an exception must not replace the error that ended the stream.
+    """
     close = getattr(stream, "close", None)  # an iterator that is not a generator may have none
     if close is not None:
         with suppress(Exception):
@@ -51,8 +56,11 @@ def _nothing() -> None:
     pass
 
 
-def _is_taken(exc: BaseException) -> bool:
-    """Python's own error for a generator that another thread is inside of (or this one, below a signal handler)."""
+def _is_already_executing(exc: BaseException) -> bool:
+    """True if Python refused a call because ``next()`` of the generator is running.
+
+    It runs in another thread, or in this one if a signal handler interrupted it.
+    """
     return isinstance(exc, ValueError) and exc.args == ("generator already executing",)
 
 
@@ -60,10 +68,10 @@ _ChatStreamT = TypeVar("_ChatStreamT", bound=Callable[..., Any])
 
 
 def without_our_frames(chat_stream: _ChatStreamT) -> _ChatStreamT:
-    """Let an error leave ``chat_stream`` with the names of the model, and without our frames.
+    """Decorate ``chat_stream``: its errors name the model and do not show the prompt in their tracebacks.
 
-    Any other exception keeps our frames without their local variables: these hold the prompt, and crash reporters
-    show them.
+    A CompletionError leaves without our frames. Any other exception keeps our frames, with their local variables
+    cleared, so that a bug can be found.
     """
 
     @functools.wraps(chat_stream)
@@ -77,7 +85,7 @@ def without_our_frames(chat_stream: _ChatStreamT) -> _ChatStreamT:
             try:
                 raise error.with_traceback(theirs)
             finally:
-                del theirs  # which leads back to this frame
+                del theirs  # a circle with this frame: see frames.py
         except BaseException as exc:
             del req
             clear_ours(exc)
@@ -87,13 +95,16 @@ def without_our_frames(chat_stream: _ChatStreamT) -> _ChatStreamT:
 
 
 def _frames_of_others(trace: TracebackType | None) -> TracebackType | None:
-    """The traceback without the frames of this library; None where the innermost one is its own."""
-    frames = []
+    """The traceback without our frames; None if the innermost frame is ours.
+
+    The innermost frame is not ours when a third party's code raised the error, such as a callable for the API key.
+    """
+    entries = []
     while trace is not None:
-        frames.append(trace)
+        entries.append(trace)
         trace = trace.tb_next
-    theirs = [frame for frame in frames if not is_ours(frame.tb_frame)]
-    if not theirs or theirs[-1] is not frames[-1]:
+    theirs = [entry for entry in entries if not is_ours(entry.tb_frame)]
+    if not theirs or theirs[-1] is not entries[-1]:
         return None
     for outer, inner in itertools.pairwise(theirs):
         outer.tb_next = inner
@@ -103,19 +114,21 @@ def _frames_of_others(trace: TracebackType | None) -> TracebackType | None:
 class ChatStream(Generator[StreamChunk, None, None]):
     """A blocking generator of chunks that is also a context manager.
 
-    Leaving the ``with``, ``close()``, breaking out of the loop and dropping the stream all hang up. An error
-    closes it too: what was yielded stays valid, and ``next()`` gives StopIteration from then on.
+    The connection is closed when the ``with`` block ends, by ``close()``, and when the stream is garbage collected, so
+    also after a ``break``. An error closes it too. Chunks that were yielded before stay valid, and from then on
+    ``next()`` raises StopIteration.
 
     A wrapper that may replace its stream with another one calls ``adopt`` and ``continue_with``.
 
     Args:
-        chunks: what to yield. When it is a generator, it is closed with the stream.
-        response: what is known of the response.
-        token: raised by ``cancel()``; ``chunks`` may wait on it. Without one the stream makes its own, under the
-            CancelToken that the caller is inside of.
-        release: gives back what the stream holds; called at the end, however it comes, perhaps more than once.
-        drop: the same from a finalizer, where it must take no lock that this thread may hold. None: ``release``.
-        provider, model: named by the error of a cancelled stream.
+        chunks: the chunks to yield. A generator is closed together with the stream.
+        response: the facts of the response.
+        token: cancelled by ``cancel()``; ``chunks`` may wait on it. By default the stream makes one that is bound to
+            the current CancelToken.
+        release: returns the stream's resources. Called at every end, and maybe more than once.
+        drop: called before ``release`` when the garbage collector ends the stream. It frees what ``release`` would
+            need a lock for: the finalizer may run while this thread holds that lock.
+        provider, model: the names in the error of a cancelled stream.
     """
 
     def __init__(
@@ -140,20 +153,20 @@ class ChatStream(Generator[StreamChunk, None, None]):
         self._adopted: Chunks | None = None
         self._has_begun = False
         self._origin = (provider, model)
-        self._over = False
+        self._is_over = False
 
     def __iter__(self) -> ChatStream:
         return self
 
     def __next__(self) -> StreamChunk:
         if self._token.cancelled:
-            self._end_cancelled()
+            self._close_cancelled()
         self._has_begun = True
         try:
             return next(self._chunks)
         except BaseException as exc:
-            if not _is_taken(exc):
-                self._failed(exc)
+            if not _is_already_executing(exc):
+                self._before_raise(exc)
                 if not isinstance(exc, StopIteration):
                     clear_ours(exc)
             raise
@@ -168,7 +181,7 @@ class ChatStream(Generator[StreamChunk, None, None]):
         val: object = None,
         tb: TracebackType | None = None,
     ) -> StreamChunk:
-        """Close the stream and raise the given error from here."""
+        """Close the stream and raise the given error. It does not reach the iterator that makes the chunks."""
         self.close()
         if isinstance(typ, BaseException):
             error = typ
@@ -179,12 +192,16 @@ class ChatStream(Generator[StreamChunk, None, None]):
         raise error if tb is None else error.with_traceback(tb)
 
     def close(self) -> None:
-        """Hang up. Idempotent; from another thread, while a ``next()`` is blocked, it is ``cancel()``."""
+        """Close the connection. Idempotent.
+
+        While ``next()`` is blocked in another thread, this is the same as ``cancel()``: that thread closes the
+        connection.
+        """
         try:
             if isinstance(self._chunks, Generator):
                 self._chunks.close()
         except BaseException as exc:
-            if _is_taken(exc):
+            if _is_already_executing(exc):
                 self.cancel()
                 return
             self._end()
@@ -192,24 +209,26 @@ class ChatStream(Generator[StreamChunk, None, None]):
         self._end()
 
     def cancel(self) -> None:
-        """End the stream from any thread: a ``next()`` that is blocked, or called later, raises
-        StreamCancelledError. After the end of the stream it does nothing."""
-        if not self._over:
+        """End the stream, from any thread: ``next()`` raises StreamCancelledError, also if it is blocked now.
+
+        After the end of the stream this does nothing.
+        """
+        if not self._is_over:
             self._token.cancel()
 
     def collect(self) -> Turn:
-        """Drain the stream and return the turn.
+        """Read the stream to its end and return the turn.
 
-        To look at the chunks as well, pass a generator that looks at each and yields it to ``completion.collect``.
+        To see the chunks as well, write a generator that yields them and pass it to ``completion.collect``.
 
         Raises:
             CompletionError: as ``next()`` does; ``partial`` is the Turn so far.
-            RuntimeError: somebody has read from the stream or closed it; the chunks are not kept.
+            RuntimeError: ``next()`` or ``close()`` was called before; the stream does not keep its chunks.
         """
-        if self._has_begun or self._over:
+        if self._has_begun or self._is_over:
             raise RuntimeError(
-                "collect() needs a stream that nobody has read from or closed; to look at the chunks as well, pass a "
-                "generator that yields them on to completion.collect()"
+                "collect() needs a stream that was not read from or closed before; to see the chunks as well, pass a "
+                "generator that yields them to completion.collect()"
             )
         with self:
             return collect(self)
@@ -239,7 +258,7 @@ class ChatStream(Generator[StreamChunk, None, None]):
             self._chunks = stream._chunks
 
     def _end(self) -> None:
-        self._over = True
+        self._is_over = True
         self._chunks = iter(())
         self._unbind()
         self._release()
@@ -247,14 +266,15 @@ class ChatStream(Generator[StreamChunk, None, None]):
         adopted, self._adopted = self._adopted, None
         close_quietly(adopted)
 
-    def _failed(self, error: BaseException) -> None:
-        """``next()`` is about to raise, at its end StopIteration."""
+    def _before_raise(self, error: BaseException) -> None:
+        """Called before ``next()`` raises: an error, or StopIteration at the end."""
         self.close()
 
-    def _end_cancelled(self) -> None:
-        over = self._over
+    def _close_cancelled(self) -> None:
+        """Close the stream, and raise StreamCancelledError unless it was over before."""
+        was_over = self._is_over
         self.close()
-        if not over:
+        if not was_over:
             raise stream_cancelled(*self._origin)
 
     def __enter__(self) -> ChatStream:
@@ -266,15 +286,15 @@ class ChatStream(Generator[StreamChunk, None, None]):
         self.close()
 
     def __del__(self) -> None:
-        if not getattr(self, "_over", True):
+        if not getattr(self, "_is_over", True):  # the attribute is missing if __init__ of a subclass failed
             if self._drop is not None:
                 self._drop()
             self.close()
 
     def __repr__(self) -> str:
-        state = "over" if self._over else "cancelled" if self._token.cancelled else "open"
+        state = "over" if self._is_over else "cancelled" if self._token.cancelled else "open"
         return f"<ChatStream {state}, status {self.response.status}>"
 
 
 Chunks = Generator[StreamChunk, None, None]
-"""What any CompletionModel returns: a ChatStream, or a plain generator."""
+"""The result of ``chat_stream`` of any CompletionModel: a ChatStream, or a plain generator."""

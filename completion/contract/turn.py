@@ -1,4 +1,4 @@
-"""A whole turn, and how chunks add up to one."""
+"""A complete turn, and how chunks are collected into one."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from completion.contract.messages import (
 )
 from completion.contract.run import RunFinished, RunStarted
 
-_GOOD_ENDS = (FinishReason.END_TURN, FinishReason.TOOL_USE, FinishReason.STOP_SEQUENCE)
+_NORMAL_REASONS = (FinishReason.END_TURN, FinishReason.TOOL_USE, FinishReason.STOP_SEQUENCE)
 
 
 @dataclass(frozen=True, slots=True)
 class Turn(Record):
-    """What the model said in one turn.
+    """One answer of the model.
 
-    ``message`` is ready to append to the history, reasoning and signatures included. ``reason`` is None in the
-    ``partial`` of an error: the turn did not end. ``malformed_calls`` are calls whose arguments are no JSON
-    object; they are in no message, because no history could carry them.
+    ``message`` can be appended to the history. It includes reasoning and signatures. ``reason`` is None in the
+    ``partial`` of an error, because the turn did not end. ``malformed_calls`` are the calls whose arguments are not a
+    JSON object. ``message`` does not contain them, because no provider accepts them in a history.
     """
 
     message: Message
@@ -62,16 +62,16 @@ class Turn(Record):
 
     @property
     def reasoning(self) -> str:
-        """The text of the reasoning, as far as the provider shows it."""
+        """The text of the reasoning; empty if the provider does not show it."""
         return "".join(block.text for block in self.message.blocks if isinstance(block, ReasoningBlock))
 
     @property
     def tool_calls(self) -> tuple[ToolCallBlock, ...]:
-        """The calls that are complete, in the model's order."""
+        """The complete tool calls, in the model's order."""
         return tuple(block for block in self.message.blocks if isinstance(block, ToolCallBlock))
 
     def _repr_markdown_(self) -> str:
-        """What a notebook shows; its plain form is the ``repr``. What did not end well says so."""
+        """Markdown for a notebook. A note at the end says so if the turn did not end normally."""
         malformed = [
             f"*Malformed call* {code(call.name)} *as* {code(call.call_id)}: {call.error}\n\n{fenced(call.raw)}"
             for call in self.malformed_calls
@@ -79,16 +79,17 @@ class Turn(Record):
         if self.reason is None:
             end = "*The answer broke off here.*"
         else:
-            end = "" if self.reason in _GOOD_ENDS else f"*The answer stopped early:* {code(self.reason)}"
+            end = "" if self.reason in _NORMAL_REASONS else f"*The answer stopped early:* {code(self.reason)}"
         return document([self.message._repr_markdown_(), *malformed, end])
 
 
 def collect(chunks: Iterable[StreamChunk]) -> Turn:
-    """Drain a stream and return the finished turn.
+    """Read a stream to its end and return the turn.
 
     Raises:
-        CompletionError: whatever the stream raises; its ``partial`` is the Turn so far.
-        TruncatedStreamError: the chunks ended without a TurnFinished.
+        CompletionError: as the stream raises it; ``partial`` is the Turn so far.
+        TruncatedStreamError: the chunks ended without a TurnFinished; ``partial`` is the Turn so far.
+        TypeError: these are the chunks of a run.
     """
     with TurnSoFar() as so_far:
         for chunk in chunks:
@@ -97,22 +98,23 @@ def collect(chunks: Iterable[StreamChunk]) -> Turn:
 
 
 class TurnSoFar:
-    """What the chunks that were added come to. A text or reasoning that is still growing is kept as pieces, and joined
-    once.
+    """Collects chunks into a turn. ``turn()`` may be called at any time.
 
-    The chunks of a run are more than a turn, and are refused: a run has a ``collect()`` of its own. With ``takes_runs``
-    they add up to all that was said in it.
+    Use it as a context manager around the loop that reads. A CompletionError that leaves the block gets the turn so far
+    as its ``partial``. If the block ends without an error and without a TurnFinished, TruncatedStreamError is raised.
 
-    As a context manager, around the reading: an error that leaves it gets the turn so far as its ``partial``, and
-    leaving it before the TurnFinished is a TruncatedStreamError.
+    Args:
+        accepts_runs: collect the chunks of all turns of a run. Without it ``add`` refuses a run with a TypeError,
+            because one Turn cannot represent it: the user wants ``RunStream.collect()``.
     """
 
-    def __init__(self, *, takes_runs: bool = False) -> None:
+    def __init__(self, *, accepts_runs: bool = False) -> None:
         self.end: TurnFinished | None = None
         self.run: RunFinished | None = None
-        self._takes_runs = takes_runs
+        self._accepts_runs = accepts_runs
         self.calls: list[ToolCallFinished | ToolCallMalformed] = []
         self._blocks: list[Block] = []
+        # The deltas of the block that is still open. They are joined once: adding to a str copies it each time.
         self._text: list[str] = []
         self._reasoning: list[str] = []
 
@@ -130,6 +132,7 @@ class TurnSoFar:
             raise truncated
 
     def add(self, chunk: StreamChunk) -> None:
+        """Add the next chunk. Unknown chunks are ignored."""
         match chunk:
             case TextDelta(delta):
                 self._text.append(delta)
@@ -152,17 +155,15 @@ class TurnSoFar:
                 self.end = chunk
             case RunFinished():
                 self.run = chunk
-            case RunStarted() if not self._takes_runs:
-                raise TypeError(
-                    "these are the chunks of a run, not of a turn: call the collect() of what run_chat gave"
-                )
+            case RunStarted() if not self._accepts_runs:
+                raise TypeError("these are the chunks of a run, not of one turn; call run_chat(...).collect() instead")
 
     def turn(self) -> Turn:
-        """The turn so far; adding goes on."""
+        """The turn so far. More chunks may be added afterwards."""
         blocks = [*self._blocks]
         if self._text:
             blocks.append(TextBlock("".join(self._text)))
-        if self._reasoning:  # broken off inside: there is no signature, and no closing chunk
+        if self._reasoning:  # the stream ended inside a reasoning block: no ReasoningFinished, so no signature
             blocks.append(ReasoningBlock("".join(self._reasoning)))
         message = Message("assistant", blocks)
         malformed = tuple(call for call in self.calls if isinstance(call, ToolCallMalformed))

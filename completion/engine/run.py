@@ -166,7 +166,7 @@ class RunStream(ChatStream):
         return RunResult.of(end)
 
     def __repr__(self) -> str:
-        return f"<RunStream {'over' if self._over else 'open'}, {self.run_id}>"
+        return f"<RunStream {'over' if self._is_over else 'open'}, {self.run_id}>"
 
 
 @dataclass(slots=True)
@@ -450,7 +450,7 @@ def _fastest_iterator(stream: Chunks) -> Iterator[StreamChunk]:
     """
     if isinstance(stream, ChatStream):
         kind = type(stream)
-        if kind.__next__ is ChatStream.__next__ and kind._failed is ChatStream._failed:
+        if kind.__next__ is ChatStream.__next__ and kind._before_raise is ChatStream._before_raise:
             return stream._chunks
     return stream
 

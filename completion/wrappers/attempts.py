@@ -132,10 +132,10 @@ class _RestartableStream(ChatStream):
         self._attempts = attempts
         self.adopt(stream)
 
-    def _failed(self, error: BaseException) -> None:
+    def _before_raise(self, error: BaseException) -> None:
         if isinstance(error, Exception) and not isinstance(error, StopIteration):
             self._attempts.note(error)
-        super()._failed(error)
+        super()._before_raise(error)
 
 
 def _beginning(owner: weakref.ref[_RestartableStream], attempts: Attempts, stream: Chunks) -> Iterator[StreamChunk]:

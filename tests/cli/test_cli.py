@@ -169,7 +169,7 @@ def test_an_error_is_one_line_and_an_exit_code(server: ProviderServer, reply: Re
     [
         ({"OPENAI_API_KEY": ""}, "set OPENAI_API_KEY"),
         ({"COMPLETION_MODEL": "nobody:m"}, "unknown family 'nobody'"),
-        ({"COMPLETION_MODEL": "openai"}, "give the model id"),
+        ({"COMPLETION_MODEL": "openai"}, "the model id is missing"),
         ({"OPENAI_BASE_URL": "nowhere"}, "base_url must be like"),
     ],
     ids=["no key", "no family", "no model", "bad url"],

@@ -332,7 +332,11 @@ def request(**fields: Any) -> dict[str, Any]:
         (Message, {"role": "system", "blocks": []}, "Message.role: expected 'user' or 'assistant', got 'system'"),
         (Message, {"role": "user", "blocks": "hi"}, "Message.blocks: expected a list, got 'hi'"),
         (Message, message(TEXT, {**CALL, "args": '{"a": 1}'}), "Message.blocks[1].args: expected an object, got"),
-        (Message, message(TEXT, {**CALL, "args": {1: 2}}), "Message.blocks[1].args: the keys of an object are strings"),
+        (
+            Message,
+            message(TEXT, {**CALL, "args": {1: 2}}),
+            "Message.blocks[1].args: the keys of an object must be strings",
+        ),
         (Message, message({**TEXT, "text": {"a": 1}}), "Message.blocks[0].text: expected a string, got dict"),
         (Message, message({**TEXT, "cache_control": {"ttl": "1d"}}), "Message.blocks[0].cache_control.ttl: expected"),
         (Message, message({"type": "video"}), "Message.blocks[0].type: expected one of ['audio', 'document', "),

@@ -94,7 +94,9 @@ def test_a_document_from_a_path_has_the_name_of_its_file(tmp_path: Path) -> None
 
 def test_a_file_of_unknown_kind_asks_for_the_media_type(tmp_path: Path) -> None:
     (tmp_path / "a.qqq").write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"a\.qqq: no media type is known .* Base64Source\(media_type, data\)"):
+    with pytest.raises(
+        ValueError, match=r"a\.qqq: the media type of this name is unknown; use Base64Source\(media_type, data\)"
+    ):
         ImageBlock.from_path(tmp_path / "a.qqq")
 
 
@@ -102,7 +104,7 @@ def test_a_file_of_unknown_kind_asks_for_the_media_type(tmp_path: Path) -> None:
     ("make", "kind", "message"),
     [
         (lambda: Message(wrong, "x"), ValueError, "Message.role must be 'user' or 'assistant'"),
-        (lambda: Message("system", "x"), ValueError, "(system text goes into ChatRequest.system_prompt)"),  # type: ignore[arg-type]
+        (lambda: Message("system", "x"), ValueError, "(use ChatRequest.system_prompt for system text)"),  # type: ignore[arg-type]
         (lambda: Message("user", untyped), TypeError, "Message.blocks takes a str or a list of blocks, got object"),
         (lambda: Message("user", ["x"]), TypeError, "Message.blocks[0] must be a block such as TextBlock"),  # type: ignore[list-item]
         (lambda: ToolResultBlock("c", [wrong]), TypeError, "ToolResultBlock.blocks[0] must be a block"),
@@ -122,7 +124,7 @@ def test_a_file_of_unknown_kind_asks_for_the_media_type(tmp_path: Path) -> None:
         (lambda: Base64Source(untyped, b"x"), TypeError, "Base64Source.media_type: expected str, got object"),
         (lambda: Base64Source("image/png", untyped), TypeError, "Base64Source.data: expected str, got object"),
         (lambda: Base64Source("image/png", "a b"), ValueError, "Base64Source.data is not base64"),
-        (lambda: Base64Source("image/png", "ü"), ValueError, "give the raw bytes instead"),
+        (lambda: Base64Source("image/png", "ü"), ValueError, "pass the raw bytes instead"),
         (lambda: Base64Source("image/png", b""), ValueError, "Base64Source.data is empty"),
         (lambda: UrlSource(""), ValueError, "UrlSource.url must not be empty"),
         (lambda: UrlSource(untyped), TypeError, "UrlSource.url: expected str, got object"),

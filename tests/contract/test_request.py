@@ -79,7 +79,7 @@ def test_the_lists_of_a_request_are_its_own() -> None:
 @pytest.mark.parametrize(
     ("make", "kind", "message"),
     [
-        (lambda: ChatRequest([]), ValueError, "ChatRequest.messages is empty: give a string or at least one Message"),
+        (lambda: ChatRequest([]), ValueError, "ChatRequest.messages is empty; pass a string or at least one Message"),
         (lambda: ChatRequest(nothing), TypeError, "ChatRequest.messages takes a list of Message objects, got NoneType"),
         (
             lambda: ChatRequest([{"role": "user", "content": "x"}]),  # type: ignore[list-item]
@@ -94,7 +94,7 @@ def test_the_lists_of_a_request_are_its_own() -> None:
         (lambda: ChatRequest("x", system_prompt=[untyped]), TypeError, "system_prompt[0] must be a SystemBlock"),
         (lambda: ChatRequest("x", tools=untyped), TypeError, "ChatRequest.tools takes a list of ToolDefinition"),
         (lambda: ChatRequest("x", tools=[TOOL, untyped]), TypeError, "ChatRequest.tools[1] must be a ToolDefinition"),
-        (lambda: ChatRequest("x", tools=[TOOL, TOOL]), ValueError, "ChatRequest.tools has a name twice: f"),
+        (lambda: ChatRequest("x", tools=[TOOL, TOOL]), ValueError, "ChatRequest.tools contains a name twice: f"),
         (
             lambda: ChatRequest("x", tool_choice="auto"),  # type: ignore[arg-type]
             TypeError,
@@ -103,12 +103,12 @@ def test_the_lists_of_a_request_are_its_own() -> None:
         (
             lambda: ChatRequest("x", tools=[TOOL], tool_choice=ToolChoice.tool("g")),
             ValueError,
-            "ChatRequest.tool_choice names 'g', which is not among the tools",
+            "ChatRequest.tool_choice names 'g', which is not in ChatRequest.tools",
         ),
         (
             lambda: ScriptedModel("a").chat_stream(ChatRequest("x", tool_choice=ToolChoice.any())),
             ValueError,
-            "ChatRequest.tool_choice asks for a call, and there are no tools",
+            "ChatRequest.tool_choice requires a tool call, but ChatRequest.tools is empty",
         ),
         (lambda: ChatRequest("x", parallel_tool_use=untyped), TypeError, "parallel_tool_use: expected bool or None"),
         (lambda: ChatRequest("x", temperature="1"), TypeError, "ChatRequest.temperature: expected float or None"),  # type: ignore[arg-type]
@@ -142,8 +142,8 @@ def test_the_lists_of_a_request_are_its_own() -> None:
         (lambda: JsonSchema("", {}), ValueError, "JsonSchema.name must not be empty"),
         (lambda: JsonSchema("n", untyped), TypeError, "JsonSchema.schema: expected dict, got object"),
         (lambda: ToolChoice("must"), ValueError, "ToolChoice.kind must be 'auto', 'any', 'tool' or 'none', got 'must'"),  # type: ignore[arg-type]
-        (lambda: ToolChoice.tool(""), ValueError, "ToolChoice takes a name with kind 'tool', and only then"),
-        (lambda: ToolChoice("auto", "f"), ValueError, "ToolChoice takes a name with kind 'tool', and only then"),
+        (lambda: ToolChoice.tool(""), ValueError, "ToolChoice.name is required for kind 'tool', and not allowed"),
+        (lambda: ToolChoice("auto", "f"), ValueError, "ToolChoice.name is required for kind 'tool', and not allowed"),
         (lambda: ToolChoice.tool(untyped), TypeError, "ToolChoice.name: expected str or None, got object"),
     ],
 )

@@ -264,14 +264,14 @@ def test_collecting_a_broken_stream_tells_what_there_was() -> None:
 def test_collecting_a_closed_stream_is_no_success() -> None:
     stream = opened(Line())
     stream.close()
-    with pytest.raises(RuntimeError, match="nobody has read from or closed"):
+    with pytest.raises(RuntimeError, match="was not read from or closed before"):
         stream.collect()
 
 
 def test_collecting_what_is_left_of_a_stream_is_refused() -> None:
     stream = opened(Line())
     next(stream)
-    with pytest.raises(RuntimeError, match=r"yields them on to completion\.collect"):
+    with pytest.raises(RuntimeError, match=r"yields them to completion\.collect"):
         stream.collect()
 
 

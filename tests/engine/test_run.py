@@ -535,7 +535,7 @@ def test_a_mid_stream_error_has_the_attempts_of_a_retrying_model(server: Provide
         ({"request": CLIENT, "tools": [named("client")]}, "two tools have the name 'client'"),
         ({"config": {}}, "must be a RunConfig, got dict"),
         ({"middleware": [object()]}, "methods of Middleware"),
-        ({"request": ["Hi"]}, "a ChatRequest or a string is needed"),
+        ({"request": ["Hi"]}, "the request must be a ChatRequest or a string"),
         ({"model": object()}, "run_chat"),
     ],
 )

@@ -594,7 +594,7 @@ class CancelsByAnotherError(Parrot):
 
 class Misnaming(ChatStream):
     def __next__(self) -> StreamChunk:
-        if self._token.cancelled and not self._over:
+        if self._token.cancelled and not self._is_over:
             self.close()
             raise TransportError("the connection was closed")
         return super().__next__()
@@ -607,7 +607,7 @@ class CancelsTooLate(Parrot):
 
 class Complaining(ChatStream):
     def cancel(self) -> None:
-        if self._over:
+        if self._is_over:
             raise RuntimeError("there is nothing to cancel")
         super().cancel()
 
