@@ -85,7 +85,7 @@ def without_our_frames(chat_stream: _ChatStreamT) -> _ChatStreamT:
             try:
                 raise error.with_traceback(theirs)
             finally:
-                del theirs  # a circle with this frame: see frames.py
+                del theirs  # frames.py says why
         except BaseException as exc:
             del req
             clear_ours(exc)

@@ -304,7 +304,7 @@ class AsyncChatStream:
             try:
                 raise error
             finally:
-                del error  # whose traceback holds this frame
+                del error  # contract/frames.py says why
         raise StopAsyncIteration
 
     def _cut(self) -> None:

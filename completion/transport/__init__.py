@@ -93,10 +93,10 @@ class Transport:
             failure.__cause__ = scrubbed(exc, authorization, handled)
         finally:
             opening.reset(bound)
-        try:  # raised here, lest what was caught hangs on it as its context, with all that it says
+        try:  # after the except block, and deleted: contract/frames.py says why
             raise failure
         finally:
-            del failure  # whose traceback holds this frame
+            del failure
 
     def _body(self, response: Response, exchange: Exchange) -> Body:
         """The body of a response. Nothing that it leads to shows the key."""

@@ -94,13 +94,13 @@ class Body:
             if not piece or self.token.cancelled:  # what was sent compressed may hold out long after the socket
                 break
             yield piece
-        if failure is not None:  # raised here, lest what was caught hangs on it as its context, with all that it says
+        if failure is not None:  # after the except block, and deleted: contract/frames.py says why
             self._is_broken = True
             failure.__cause__ = scrubbed(reason, exchange.authorization, sys.exc_info()[1])
             try:
                 raise failure
             finally:
-                del failure, reason  # whose tracebacks hold this frame
+                del failure, reason
         if self.token.cancelled:
             raise exchange.cancelled()
         if self._chunked is not None and self._chunked.has_extra_bytes:

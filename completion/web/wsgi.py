@@ -139,7 +139,7 @@ class WsgiBody(Iterator[bytes]):
             try:
                 raise error or StreamCancelledError("the client left before the answer began")
             finally:
-                del error  # whose traceback holds this frame
+                del error  # contract/frames.py says why
 
     def _wait(self, pump: Pump, seconds: float, is_enough: Callable[[], bool]) -> None:
         """For what the pump has to tell, but no longer than the client stays."""

@@ -90,7 +90,7 @@ class Attempts(ABC):
                     raise  # in here: later, what the caller is handling would become its context
                 failure = exc
             without_frames(failure)
-            del failure
+            del failure  # contract/frames.py says why
             self.pause()
 
     def first_chunk(self, stream: Chunks) -> StreamChunk:
@@ -149,7 +149,7 @@ def _beginning(owner: weakref.ref[_RestartableStream], attempts: Attempts, strea
                 raise
             failure = exc
         without_frames(failure)
-        del failure
+        del failure  # contract/frames.py says why
         close_quietly(stream)
         attempts.pause()
         stream = attempts.opened()
