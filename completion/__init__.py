@@ -1,4 +1,4 @@
-"""A language model's answer as a stream, the same from every provider.
+"""Stream the answer of a language model, in the same way from every provider.
 
     request -> lower -> POST -> SSE events -> assemble -> StreamChunk
 
@@ -10,18 +10,35 @@
         if chunk.type == "text_delta":
             print(chunk.delta, end="", flush=True)
 
-To read the code, follow the path: ``contract`` (what is asked and answered), ``adapters.anthropic`` (lower and
-assemble), ``endpoint`` (the spine), ``transport`` (requests), ``sse`` (sseclient), ``assembly`` (order of a turn).
-On it stand ``attempts``, ``retry`` and ``fallback``; ``offload``, with ``aio`` (asyncio), ``web`` and ``notebook``; and
-``engine``, which runs tools, with ``tracing`` and ``otel``.
+To read the code, follow the path of a request:
+
+    contract     requests, messages, chunks, streams, errors: the types that every provider shares
+    adapters     a module per provider: model, client, endpoint, credentials
+    wires        a folder per wire format: lower (request to payload), assemble (events to chunks)
+    transport    one HTTP exchange; no other folder imports requests
+    events       bytes to events: SSE, NDJSON
+    embedded     a model that runs on this machine, without an account
+
+Built on top of a model:
+
+    wrappers     retry and fall back
+    offload      worker threads; asyncio
+    engine       runs: tools, middleware, conversations
+    tracing      a run as JSON lines, and its timeline
+    otel         OpenTelemetry
+    web          SSE responses for WSGI and ASGI
+    notebook     show a stream in a notebook
+    testing      a scripted model, a provider on loopback, the conformance kit
+    cli          the command ``completion``
 """
 
 import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-# ``python -m completion`` puts the current folder first on the path, and imports this module before __main__: whatever
-# comes next would be taken from that folder. While Python looks for the module, "-m" is in the place of its name.
+# ``python -m completion`` puts the current folder first in sys.path, and the imports below would run any requests.py of
+# that folder. So it is removed first. Python imports this module while it looks for __main__; at that time sys.argv[0]
+# is "-m".
 if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)] in ("completion", "-mcompletion"):
     sys.path[:1] = [folder for folder in sys.path[:1] if folder not in ("", os.getcwd())]
 
@@ -237,35 +254,16 @@ __all__ = [
 ]
 
 
-# What most programs do without, and shall not pay for: imported when it is asked for.
-_LATER = {
-    "AsyncModel": "offload.aio",
-    "JsonTracer": "tracing",
-    "AbortRun": "engine",
-    "Approval": "engine",
-    "CallLimit": "engine",
-    "Conversation": "engine",
-    "FunctionTool": "engine",
-    "LoopDetection": "engine",
-    "Middleware": "engine",
-    "Redaction": "engine",
-    "Refusal": "engine",
-    "RunConfig": "engine",
-    "RunInfo": "engine",
-    "RunResult": "engine",
-    "RunStream": "engine",
-    "Tool": "engine",
-    "ToolContext": "engine",
-    "ToolError": "engine",
-    "run_chat": "engine",
-    "tool": "engine",
-}
+# Some names are imported on first use, because most programs do not need them. They come from ``engine``, except these.
+_LAZY_MODULES = {"AsyncModel": "offload.aio", "JsonTracer": "tracing"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LATER:
+    """Import a name of ``__all__`` that is not imported above."""
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    globals()[name] = found = getattr(import_module(f"completion.{_LATER[name]}"), name)
+    module = import_module(f"completion.{_LAZY_MODULES.get(name, 'engine')}")
+    globals()[name] = found = getattr(module, name)
     return found

@@ -1,4 +1,4 @@
-"""``python -m completion`` is the same as the command ``completion``."""
+"""``python -m completion`` does the same as the command ``completion``."""
 
 import sys
 

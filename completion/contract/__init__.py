@@ -1,4 +1,5 @@
-"""The contract: what is asked and what is answered, with no provider in it.
+"""The types that all providers share: requests, messages, chunks, turns, streams and errors.
 
-Read in this order: ``messages``, ``request``, ``chunks``, ``turn``, ``stream``, ``model``; ``codec`` is their JSON.
+Read in this order: ``messages``, ``request``, ``chunks``, ``turn``, ``stream``, ``model``. ``codec`` converts them to
+JSON and back.
 """

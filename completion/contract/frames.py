@@ -8,9 +8,9 @@ Two rules follow, in every module that turns one exception into another:
 
 1. Raise the new error *after* the ``except`` block. An error that is raised inside gets the caught exception as its
    ``__context__``, and that one holds the response, the request and the key.
-2. A frame that raises an error from a local variable deletes the variable in a ``finally``. The error's traceback
-   refers to the frame and the frame refers to the error. In such a circle the frame, the stream and its connection
-   live until the garbage collector runs; without it they end with the error:
+2. A frame that keeps an error in a local variable deletes the variable, in a ``finally`` if it raises the error. The
+   error's traceback refers to the frame, and the frame refers to the error. In such a circle the frame, the stream and
+   its connection live until the garbage collector runs. Without it they end with the error:
 
         try:
             raise failure

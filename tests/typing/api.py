@@ -11,6 +11,7 @@ from typing_extensions import assert_never, assert_type
 
 import completion
 from completion import (
+    AsyncModel,
     AudioBlock,
     AuthenticationError,
     AzureOpenAIClient,
@@ -36,6 +37,7 @@ from completion import (
     ImageBlock,
     InvalidRequestError,
     JsonSchema,
+    JsonTracer,
     LocalModel,
     MalformedStreamError,
     Message,
@@ -58,6 +60,8 @@ from completion import (
     RequestTooLargeError,
     ResponseInfo,
     Retryable,
+    RunConfig,
+    RunResult,
     ServerError,
     Source,
     StreamCancelledError,
@@ -84,6 +88,8 @@ from completion import (
     UrlSource,
     Usage,
     collect,
+    run_chat,
+    tool,
 )
 
 # --- models ----------------------------------------------------------------------------------------------------------
@@ -249,6 +255,30 @@ def cancelled(model: CompletionModel) -> None:
         token.sleep(0.5)
         list(model.chat_stream(ChatRequest("x")))
     assert_type(token.cancelled, bool)
+
+
+# --- names that are imported on first use -----------------------------------------------------------------------------
+
+
+@tool
+def weather(city: str) -> str:
+    """The weather.
+
+    Args:
+        city: the name of the city.
+    """
+    return f"17 °C in {city}"
+
+
+def finished_run(model: CompletionModel) -> RunResult:
+    with JsonTracer("trace.jsonl") as tracer:
+        stream = run_chat(model, ChatRequest("x"), [weather], middleware=[tracer], config=RunConfig(max_iterations=3))
+        return assert_type(stream.collect(), RunResult)
+
+
+async def awaited(model: CompletionModel) -> Turn:
+    async with AsyncModel(model).chat_stream(ChatRequest("x")) as stream:
+        return await stream.collect()
 
 
 # --- JSON ------------------------------------------------------------------------------------------------------------
