@@ -1,4 +1,4 @@
-"""Servers on loopback, plain and with TLS, and an environment in which nobody's key or proxy stands."""
+"""Servers on loopback, with and without TLS, and an environment without keys and proxies."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ import trustme
 from completion.testing import ProviderServer
 from tests.wire_pieces import IS_SAMPLED
 
-# A busy machine is no fault of the code.
+# No deadline: on a busy machine an example may take long.
 hypothesis.settings.register_profile("no deadline", deadline=None, max_examples=20 if IS_SAMPLED else 100)
 hypothesis.settings.load_profile("no deadline")
 
 _FOREIGN = ("OPENAI_", "ANTHROPIC_", "AZURE_OPENAI_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "NETRC")
 _CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
-# The embedded model computes with one thread. Several wait for each other at every layer: where processes outnumber
-# the cores, what takes one thread a second takes two of them a minute. GNU OpenMP reads this when it is loaded.
+# The embedded model computes with one thread. Several threads wait for each other at every layer: if there are more
+# processes than cores, two threads need a minute for one second's work. GNU OpenMP reads this when it is loaded.
 os.environ["OMP_THREAD_LIMIT"] = "1"
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell that was told to start us with & has it ignored, here and in every process of a test.
+    # A shell that starts pytest with & ignores SIGINT, and every process of a test would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:
-    """What pytest has made by now lives to the end: no gc.collect() of a test looks at it again."""
+    """Exclude the objects that exist now from garbage collection: they live to the end, and gc.collect() is faster."""
     gc.collect()
     gc.freeze()
 
@@ -53,7 +53,7 @@ def server() -> Iterator[ProviderServer]:
 
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, Path]:
-    """A server's TLS context, and the file with the certificate of the authority that vouches for it."""
+    """The TLS context of a server, and the file with the certificate of its authority."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
@@ -64,7 +64,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext,
 
 @pytest.fixture
 def untrusted_server(authority: tuple[ssl.SSLContext, Path]) -> Iterator[ProviderServer]:
-    """A TLS server whose certificate nobody vouches for."""
+    """A TLS server whose certificate requests does not trust."""
     with ProviderServer(ssl_context=authority[0]) as server:
         yield server
 
@@ -73,13 +73,13 @@ def untrusted_server(authority: tuple[ssl.SSLContext, Path]) -> Iterator[Provide
 def tls_server(
     untrusted_server: ProviderServer, authority: tuple[ssl.SSLContext, Path], monkeypatch: pytest.MonkeyPatch
 ) -> ProviderServer:
-    """A TLS server that requests trusts."""
+    """A TLS server whose certificate requests trusts."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority[1]))
     return untrusted_server
 
 
 @pytest.fixture(params=["tcp", "tls"])
 def any_server(request: pytest.FixtureRequest) -> ProviderServer:
-    """Each of the two, one after the other."""
+    """The server without TLS and the server with TLS, one after the other."""
     found: ProviderServer = request.getfixturevalue("server" if request.param == "tcp" else "tls_server")
     return found

@@ -1,4 +1,4 @@
-"""The Python in our documents: found where it stands, run as it stands.
+"""Finds the Python examples in README.rst and docs/, and runs them unchanged.
 
 In README.rst each block is a program. In docs/ the blocks of a page are one, read from the top, but for three kinds:
 
@@ -30,7 +30,7 @@ _OPTION = re.compile(r" *:(class|caption): *(.*\S)\s*$")
 
 @dataclass(frozen=True)
 class Block:
-    """Its lines, each behind as many empty ones as stand above it in the page: tracebacks tell the line of the page."""
+    """A code block. ``lines`` begins with empty lines, so that a traceback shows the line number of the page."""
 
     page: Path
     line: int
@@ -54,7 +54,7 @@ def blocks(page: Path, language: str = "python") -> list[Block]:
 
 
 def _block(page: Path, lines: list[str], number: int, margin: int) -> Block:
-    """The block under the directive, which ends with the first line that is not indented deeper."""
+    """The block of the directive in line ``number``. It ends before the first line with no more indent than that."""
     end = number + 1
     while end < len(lines) and (not lines[end].strip() or len(lines[end]) - len(lines[end].lstrip()) > margin):
         end += 1
@@ -68,7 +68,7 @@ def _block(page: Path, lines: list[str], number: int, margin: int) -> Block:
 
 @dataclass(frozen=True)
 class Program:
-    """What one process runs."""
+    """A program for one process."""
 
     name: str
     source: str
@@ -77,7 +77,7 @@ class Program:
 
     @property
     def packages(self) -> set[str]:
-        """The top-level names of what it imports, beside the standard library and this one."""
+        """The packages that it imports, without the standard library and this one."""
         names = set()
         for node in ast.walk(ast.parse(self.source)):
             if isinstance(node, ast.Import):

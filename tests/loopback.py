@@ -1,4 +1,4 @@
-"""What the tests of the wire share: a turn of Chat Completions in bytes, and a model that talks to a local server."""
+"""Shared by tests against a loopback server: the bytes of a Chat Completions turn, and a model for the server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FINISH: Final = event({"id": "c1", "choices": [{"index": 0, "delta": {}, "finish
 DONE: Final = event("[DONE]")
 END: Final = FINISH + DONE
 PATIENCE_S: Final = 10.0
-"""For what must happen: a test that waits so long has failed."""
+"""How many seconds a test waits for something that must happen."""
 
 
 def text(delta: str) -> bytes:
@@ -43,7 +43,7 @@ def first_text(stream: ChatStream) -> str:
 
 
 class Caught(threading.Thread):
-    """Calls in a thread of its own, and keeps what came of it."""
+    """Calls a function in a thread of its own, and keeps its result or its error."""
 
     def __init__(self, call: Callable[[], Any]) -> None:
         super().__init__(daemon=True)
@@ -60,12 +60,12 @@ class Caught(threading.Thread):
 
     def within(self, seconds: float) -> Caught:
         self.join(seconds)
-        assert not self.is_alive(), f"still not over after {seconds} s"
+        assert not self.is_alive(), f"the call still runs after {seconds} s"
         return self
 
 
 @contextmanager
 def silent_listener(*, backlog: int = 16) -> Iterator[int]:
-    """The port of a listener at which connections open, and nobody ever says a word."""
+    """The port of a listener that accepts connections and never sends a byte."""
     with socket.create_server(("127.0.0.1", 0), backlog=backlog) as listener:
         yield listener.getsockname()[1]

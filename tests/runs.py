@@ -1,4 +1,4 @@
-"""What the tests of runs share: turns as scripts, tools, and middleware that writes down what it sees."""
+"""Shared by the tests of runs: scripted turns, tools, and a middleware that logs its hooks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def malformed(name: str, call_id: str = "c1", raw: str = "{") -> list[StreamChun
 
 
 def turn(*pieces: str | Sequence[Step], reason: FinishReason | None = None, usage: Usage | None = None) -> list[Step]:
-    """A whole turn; ``tool_use`` where it has calls and no other reason."""
+    """A complete turn. Its default reason is ``tool_use`` if it contains tool calls, else ``end_turn``."""
     steps: list[Step] = []
     for piece in pieces:
         steps += [TextDelta(piece)] if isinstance(piece, str) else piece
@@ -61,20 +61,22 @@ def results_in(messages: Iterable[Message]) -> list[ToolResultBlock]:
 
 
 def texts(messages: Iterable[Message]) -> list[str]:
-    """What the model reads of the results."""
+    """The texts of the tool results."""
     return ["".join(getattr(block, "text", "") for block in result.blocks) for result in results_in(messages)]
 
 
 def check_history(messages: Sequence[Message], *, left: Sequence[str] = ()) -> None:
-    """Every call has one result, in order, in the message after it, but for those of the last turn that are ``left`` to
-    the caller; and both wires take it with another question."""
-    said = [n for n, message in enumerate(messages) if message.role == "assistant"]
+    """Assert that the next message contains one result for each call, in order, and that both wires accept the history.
+
+    ``left``: ids of calls in the last turn that have no result, because they are left to the caller.
+    """
+    answers = [n for n, message in enumerate(messages) if message.role == "assistant"]
     for n, message in enumerate(messages):
         calls = [block.call_id for block in message.blocks if isinstance(block, ToolCallBlock)]
         assert len(set(calls)) == len(calls)
         following = messages[n + 1 : n + 2] if message.role == "assistant" else ()
         assert [result.call_id for result in results_in(following)] == [
-            one for one in calls if n != said[-1] or one not in left
+            one for one in calls if n != answers[-1] or one not in left
         ]
         assert message.role == "user" or not results_in([message])
         assert message.blocks
@@ -86,7 +88,7 @@ def check_history(messages: Sequence[Message], *, left: Sequence[str] = ()) -> N
 
 
 class Seen(Middleware):
-    """Writes down the names of hooks as they are called, and what they are about."""
+    """Logs each hook that is called, with its subject."""
 
     def __init__(self, name: str = "", into: list[str] | None = None) -> None:
         self.log: list[str] = [] if into is None else into

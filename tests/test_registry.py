@@ -55,19 +55,19 @@ def _acme_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         ("openai:gpt-5", OpenAIModel),
     ],
 )
-def test_a_name_gives_family_and_model_id(name: str, kind: type[CompletionModel]) -> None:
+def test_a_name_consists_of_family_and_model_id(name: str, kind: type[CompletionModel]) -> None:
     options = {} if kind is LocalModel else {"api_key": "k", "base_url": "http://127.0.0.1:9"}
     model = completion.model(name, **options)
     assert type(model) is kind
     assert (model.name, model.model) == (name.partition(":")[0], name.partition(":")[2].removesuffix(".gguf"))
 
 
-def test_a_model_id_may_hold_colons() -> None:
+def test_a_model_id_may_contain_colons() -> None:
     assert completion.model("openai:ft:gpt-5:acme", api_key="k").model == "ft:gpt-5:acme"
 
 
 @pytest.mark.parametrize("family_name", ["anthropic", "azure-openai", "openai"])
-def test_options_go_to_the_family(family_name: str) -> None:
+def test_options_are_passed_to_the_family(family_name: str) -> None:
     model = completion.model(f"{family_name}:m", api_key="k", base_url="http://127.0.0.1:9/proxy/")
     assert isinstance(model, HttpModel)
     assert model.base_url == "http://127.0.0.1:9/proxy"
@@ -91,7 +91,7 @@ def test_all_families_are_listed() -> None:
 
 
 @pytest.mark.usefixtures("_acme_is_installed")
-def test_nobody_takes_the_name_of_one_of_ours() -> None:
+def test_another_package_cannot_replace_our_family() -> None:
     assert family("openai") is OpenAIModel
 
 
@@ -110,13 +110,13 @@ def test_nobody_takes_the_name_of_one_of_ours() -> None:
         ("renamed:x", "family 'renamed' cannot be loaded from acme_llm:NoSuchModel: "),
     ],
 )
-def test_a_name_that_gives_no_model_says_what_to_write(name: str, message: str) -> None:
+def test_the_error_for_a_bad_name_says_what_to_write(name: str, message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         completion.model(name)
     assert str(caught.value).startswith(message)
 
 
 @pytest.mark.usefixtures("_acme_is_installed")
-def test_an_unknown_family_lists_the_known_ones() -> None:
+def test_the_error_for_an_unknown_family_lists_the_known_families() -> None:
     with pytest.raises(ConfigurationError, match=r"write 'family:model-id' with one of acme, .*local.*, openai"):
         completion.model("nobody:x")

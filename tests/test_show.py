@@ -1,4 +1,4 @@
-"""What ``show()`` refuses, and what it needs; ``tests/apps/test_notebook.py`` shows the rest, in real kernels."""
+"""What ``show()`` refuses and requires. ``tests/apps/test_notebook.py`` tests the rest in real kernels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from completion.notebook import show
 
 
 class Opening:
-    """Like a stream of AsyncModel that is not open yet, for a program without types."""
+    """Looks like a stream of AsyncModel that is not open yet."""
 
     def __await__(self) -> Iterator[None]:
         yield
@@ -23,12 +23,12 @@ async def asynchronous() -> AsyncIterator[StreamChunk]:
 
 
 @pytest.mark.parametrize("stream", [asynchronous(), Opening()])
-def test_an_asynchronous_stream_is_refused_with_the_way_out(stream: object) -> None:
+def test_show_refuses_an_asynchronous_stream(stream: object) -> None:
     with pytest.raises(TypeError, match=r"blocking stream, got (async_generator|Opening); .* without AsyncModel"):
         show(stream)  # type: ignore[call-overload]
 
 
-def test_without_ipython_the_error_tells_what_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ipython_the_error_says_what_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "IPython", None)
     monkeypatch.setitem(sys.modules, "IPython.core.displaypub", None)
     with pytest.raises(ConfigurationError, match=r"show\(\) needs IPython .* -m pip install ipykernel"):

@@ -1,4 +1,4 @@
-"""What somebody else wrote does not steer a terminal: the functions, and the command on what a hostile server says."""
+"""Text of others does not control the terminal: the functions, and the command against a hostile server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWa
 STEERING = "\x1b]0;title\x07\x1b[2J\x9b31m\u202egnp.exe\u2066\u200b\ufeff\U000e0041\x00\x08\r"
 HARMLESS = "]0;title[2J31mgnp.exe"
 
-# Joiners, which words and emoji are spelled with, and the signs of numbers, which are seen.
+# Joiners, which words and emoji need, and number signs, which are visible.
 KEPT = {0x200C, 0x200D, *range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD}
 
 
@@ -31,24 +31,24 @@ def test_no_control_code_and_no_format_control_is_left() -> None:
     assert left - KEPT == {ord("\t"), ord("\n")}
 
 
-def test_what_is_seen_stays() -> None:
+def test_visible_characters_are_kept() -> None:
     text = "a\tb\nGrüße, 你好, नमस्\u200dते, می\u200cخو, 👩\u200d💻, e\u0301"
     assert harmless(text) == text
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_a_sequence_that_comes_in_pieces_is_as_harmless(size: int) -> None:
+def test_harmless_works_on_pieces(size: int) -> None:
     pieces = [STEERING[at : at + size] for at in range(0, len(STEERING), size)]
     assert "".join(map(harmless, pieces)) == harmless(STEERING) == HARMLESS
 
 
 @pytest.mark.parametrize("line_break", ["\n", "\r\n", "\v", "\f", "\x1c", "\x85", "\u2028", "\u2029", "\n  \n", "\t"])
-def test_one_line_is_one_line(line_break: str) -> None:
+def test_one_line_replaces_line_breaks(line_break: str) -> None:
     assert one_line(f"a{line_break}b") == "a b"
     assert one_line(f"  a  {STEERING}") == f"  a  {HARMLESS} "
 
 
-def test_json_says_the_same_without_them() -> None:
+def test_harmless_json_is_the_same_document() -> None:
     line = json.dumps({"delta": f"Grüße{STEERING}"}, ensure_ascii=False)
     shown = harmless_json(line)
     assert harmless(shown) == shown
@@ -59,7 +59,7 @@ def test_json_says_the_same_without_them() -> None:
 @pytest.mark.parametrize(
     ("encoding", "shown"), [("ascii", "a? ??"), ("latin-1", "aé ??"), ("utf-8", "aé 你?"), (None, "aé 你?")]
 )
-def test_a_character_that_an_output_cannot_show_is_a_question_mark(encoding: str | None, shown: str) -> None:
+def test_showable_replaces_what_the_encoding_lacks(encoding: str | None, shown: str) -> None:
     out = io.StringIO() if encoding is None else io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     out.write(showable("aé 你\ud83d", out))
     assert showable("aé 你\ud83d", out) == shown
@@ -69,7 +69,7 @@ def test_a_character_that_an_output_cannot_show_is_a_question_mark(encoding: str
 
 
 def raw(head: str, body: bytes = b"") -> Reply:
-    """Sent as it is, headers and all."""
+    """A reply that is sent unchanged, headers included."""
     return Reply(before_headers=[head.replace("\n", "\r\n").encode("latin-1") + body])
 
 
@@ -77,7 +77,7 @@ ESCAPE = "\x1b]0;title\x07\x1b[2J\x9b31m"
 ECHO = {"error": {"message": f"no {STEERING} \u2028 more", "code": STEERING, "type": STEERING}}
 
 
-whatever_it_says = pytest.mark.parametrize(
+every_hostile_reply = pytest.mark.parametrize(
     "reply",
     [
         Reply.json(ECHO, status=400),
@@ -100,7 +100,7 @@ whatever_it_says = pytest.mark.parametrize(
 )  # fmt: skip
 
 
-@whatever_it_says
+@every_hostile_reply
 def test_an_error_that_a_program_prints_does_not_steer_its_terminal(server: ProviderServer, reply: Reply) -> None:
     server.reply(reply)
     with pytest.raises(CompletionError) as caught:
@@ -108,7 +108,7 @@ def test_an_error_that_a_program_prints_does_not_steer_its_terminal(server: Prov
     assert harmless(str(caught.value)) == str(caught.value)
 
 
-@whatever_it_says
+@every_hostile_reply
 def test_nothing_that_a_server_says_steers_the_terminal_through_an_error(server: ProviderServer, reply: Reply) -> None:
     server.reply(reply)
     done = run(server, "Hi")
@@ -131,7 +131,7 @@ def test_an_answer_that_is_split_in_an_escape_sequence_does_not_steer_the_termin
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 @pytest.mark.parametrize("arguments", [["Hi"], ["--json", "Hi"]], ids=["text", "json"])
-def test_half_a_character_and_one_that_cannot_be_shown_end_nothing(
+def test_the_command_prints_characters_that_the_encoding_lacks(
     server: ProviderServer, arguments: list[str], encoding: str
 ) -> None:
     half = b'data: {"choices": [{"index": 0, "delta": {"content": "\\ud83d"}}]}\n\n'
@@ -157,7 +157,7 @@ def test_half_a_character_and_one_that_cannot_be_shown_end_nothing(
     ],
     ids=["file", "option", "tools", "model"],
 )
-def test_what_is_refused_is_repeated_without_control_codes(server: ProviderServer, arguments: list[str]) -> None:
+def test_error_messages_repeat_arguments_without_control_codes(server: ProviderServer, arguments: list[str]) -> None:
     done = run(server, *[word.replace("\0", "") for word in arguments])
     assert done.returncode in (2, 3)
     assert harmless(done.stderr) == done.stderr

@@ -1,4 +1,4 @@
-"""CancelToken: who is woken, when, and who is bound to which."""
+"""CancelToken: when wakers are called, and which token is bound to which."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ import pytest
 from completion import CancelToken, StreamCancelledError
 
 PATIENCE = 10
-"""Seconds after which a test that waits for another thread has failed."""
+"""How many seconds a test waits for another thread before it fails."""
 
 
-def test_cancelling_wakes_each_once() -> None:
-    token, woken = CancelToken(), list[str]()
-    token.on_cancel(lambda: woken.append("a"))
-    token.on_cancel(lambda: woken.append("b"))
+def test_cancel_calls_each_waker_once() -> None:
+    token, called = CancelToken(), list[str]()
+    token.on_cancel(lambda: called.append("a"))
+    token.on_cancel(lambda: called.append("b"))
     token.cancel()
     token.cancel()
     assert token.cancelled
-    assert sorted(woken) == ["a", "b"]
+    assert sorted(called) == ["a", "b"]
 
 
-def test_who_comes_after_the_cancelling_is_woken_at_once() -> None:
-    token, woken = CancelToken(), list[str]()
+def test_a_waker_registered_after_cancel_is_called_at_once() -> None:
+    token, called = CancelToken(), list[str]()
     token.cancel()
-    take_back = token.on_cancel(lambda: woken.append("a"))
-    take_back()
-    assert woken == ["a"]
+    remove = token.on_cancel(lambda: called.append("a"))
+    remove()
+    assert called == ["a"]
 
 
-def test_a_waker_that_was_taken_back_is_not_called() -> None:
-    token, woken = CancelToken(), list[str]()
-    take_back = token.on_cancel(lambda: woken.append("a"))
-    take_back()
-    take_back()
+def test_a_removed_waker_is_not_called() -> None:
+    token, called = CancelToken(), list[str]()
+    remove = token.on_cancel(lambda: called.append("a"))
+    remove()
+    remove()
     token.cancel()
-    assert woken == []
+    assert called == []
 
 
-def test_a_waker_may_cancel_again() -> None:
+def test_a_waker_may_call_cancel() -> None:
     token = CancelToken()
     token.on_cancel(token.cancel)
     token.cancel()
@@ -52,7 +52,7 @@ def test_a_waker_may_cancel_again() -> None:
 
 
 @pytest.mark.parametrize("seconds", [-1, 0, 0.001])
-def test_a_sleep_that_nobody_cancels_ends_by_itself(seconds: float) -> None:
+def test_a_sleep_ends_when_its_time_is_over(seconds: float) -> None:
     CancelToken().sleep(seconds)
 
 
@@ -105,7 +105,7 @@ def test_cancelling_the_outer_token_cancels_the_inner_one() -> None:
             assert innermost.cancelled
 
 
-def test_a_token_that_was_left_is_not_cancelled_with_the_outer_one() -> None:
+def test_after_its_block_a_token_is_not_cancelled_with_the_outer_one() -> None:
     with CancelToken() as outer:
         with CancelToken() as inner:
             pass
@@ -120,7 +120,7 @@ def test_a_token_opened_under_a_cancelled_one_is_cancelled() -> None:
             assert inner.cancelled
 
 
-def test_a_token_may_be_entered_again() -> None:
+def test_the_blocks_of_one_token_may_be_nested() -> None:
     token = CancelToken()
     with token:
         with token:
@@ -129,18 +129,18 @@ def test_a_token_may_be_entered_again() -> None:
     assert CancelToken.current() is None
 
 
-def test_another_thread_is_not_inside_of_the_token() -> None:
+def test_another_thread_has_no_current_token() -> None:
     with CancelToken(), ThreadPoolExecutor(1) as pool:
         assert pool.submit(CancelToken.current).result(PATIENCE) is None
 
 
-def test_a_copied_context_is_inside_of_the_token() -> None:
+def test_a_copied_context_has_the_same_current_token() -> None:
     with CancelToken() as token, ThreadPoolExecutor(1) as pool:
         context = contextvars.copy_context()
         assert pool.submit(context.run, CancelToken.current).result(PATIENCE) is token
 
 
-def test_threads_may_leave_a_shared_token_in_any_order() -> None:
+def test_threads_that_share_a_token_may_leave_it_in_any_order() -> None:
     token, is_inside, may_leave = CancelToken(), threading.Event(), threading.Event()
 
     def other() -> CancelToken | None:
@@ -158,14 +158,14 @@ def test_threads_may_leave_a_shared_token_in_any_order() -> None:
     assert CancelToken.current() is None
 
 
-def test_a_waker_that_fails_keeps_nobody_asleep(caplog: pytest.LogCaptureFixture) -> None:
+def test_after_a_waker_fails_the_others_are_called(caplog: pytest.LogCaptureFixture) -> None:
     def fail() -> None:
         raise ZeroDivisionError
 
-    token, woken = CancelToken(), list[str]()
-    token.on_cancel(lambda: woken.append("a"))
+    token, called = CancelToken(), list[str]()
+    token.on_cancel(lambda: called.append("a"))
     token.on_cancel(fail)
-    token.on_cancel(lambda: woken.append("c"))
+    token.on_cancel(lambda: called.append("c"))
     token.cancel()
-    assert sorted(woken) == ["a", "c"]
+    assert sorted(called) == ["a", "c"]
     assert "a waker of a CancelToken failed" in caplog.text

@@ -1,4 +1,4 @@
-"""The tree of errors: facts, texts, pickling, and whether trying again may help."""
+"""The errors: their classes, attributes and texts, pickling, and which ones are transient."""
 
 from __future__ import annotations
 
@@ -69,13 +69,13 @@ KINDS = [kind for kind, _ in TREE]
 
 
 @pytest.mark.parametrize(("kind", "parent"), TREE)
-def test_the_tree_is_as_drawn(kind: type[CompletionError], parent: type[Exception]) -> None:
+def test_each_error_class_has_this_parent(kind: type[CompletionError], parent: type[Exception]) -> None:
     assert kind.__bases__ == (parent,)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("travel", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy, copy.deepcopy])
-def test_every_error_pickles_with_all_its_facts(kind: type[CompletionError], travel: Any) -> None:
+def test_every_error_pickles_with_all_its_attributes(kind: type[CompletionError], travel: Any) -> None:
     error = kind(
         "no",
         provider="acme",
@@ -121,13 +121,13 @@ def test_an_error_of_a_third_party_with_another_signature_pickles() -> None:
     assert (type(copied), str(copied), copied.acme_code) == (AcmeError, "acme said 7", 7)
 
 
-def test_a_truncated_stream_remembers_whether_it_had_begun() -> None:
+def test_before_first_chunk_is_pickled() -> None:
     error = TruncatedStreamError("short")
     error.before_first_chunk = True
     assert pickle.loads(pickle.dumps(error)).before_first_chunk
 
 
-def test_facts_that_are_not_known_are_none() -> None:
+def test_unknown_attributes_are_none() -> None:
     assert vars(CompletionError("no")) == {
         "message": "no",
         "provider": None,
@@ -158,11 +158,11 @@ def test_facts_that_are_not_known_are_none() -> None:
         ),
     ],
 )
-def test_the_text_says_who_what_and_with_which_code(error: CompletionError, text: str) -> None:
+def test_the_text_contains_provider_message_status_and_code(error: CompletionError, text: str) -> None:
     assert str(error) == text
 
 
-def test_a_repr_is_the_class_and_the_text() -> None:
+def test_the_repr_of_an_error_is_its_class_and_its_text() -> None:
     assert repr(NotFoundError("no", provider="acme", status=404)) == "NotFoundError('acme: no (404)')"
 
 
@@ -172,7 +172,7 @@ def test_a_repr_is_the_class_and_the_text() -> None:
         (None, None),
         ("", ""),
         ("a" * 70_000, "a" * 65_536),
-        ("€" * 30_000, "€" * 21_845),  # three bytes each, and half of one is none
+        ("€" * 30_000, "€" * 21_845),  # three bytes each; an incomplete character at the end is dropped
         ("\ud800" + "a" * 10, "\ud800" + "a" * 10),
     ],
 )
@@ -180,11 +180,11 @@ def test_a_body_is_cut_to_64_kib(body: str | None, kept: str | None) -> None:
     assert CompletionError("no", body=body).body == kept
 
 
-def test_half_a_surrogate_pair_in_a_long_body_does_no_harm() -> None:
+def test_half_a_surrogate_pair_is_dropped_from_a_long_body() -> None:
     assert CompletionError("no", body="\ud800" + "a" * 70_000).body == "a" * 65_533
 
 
-LATER, NEVER = Transient(), Permanent()
+RETRY, GIVE_UP = Transient(), Permanent()
 
 
 def begun(error: StreamError, before_first_chunk: bool) -> StreamError:
@@ -195,53 +195,51 @@ def begun(error: StreamError, before_first_chunk: bool) -> StreamError:
 @pytest.mark.parametrize(
     ("error", "classification"),
     [
-        (CompletionError("x"), NEVER),
-        (ConfigurationError("x"), NEVER),
-        (UnsupportedContentError("x"), NEVER),
-        (TransportError("x"), LATER),
-        (ConnectTimeoutError("x"), LATER),
-        (IdleTimeoutError("x"), LATER),
-        (DeadlineExceededError("x"), LATER),
-        (ProviderError("x"), NEVER),
-        (InvalidRequestError("x", status=400), NEVER),
-        (InvalidRequestError("x", status=409), LATER),
-        (InvalidRequestError("x", status=425), LATER),
-        (ServerError("x", status=408), LATER),
-        (ContextOverflowError("x", status=400), NEVER),
-        (AuthenticationError("x", status=401), NEVER),
-        (PermissionDeniedError("x", status=403), NEVER),
-        (NotFoundError("x", status=404), NEVER),
-        (RequestTooLargeError("x", status=413), NEVER),
-        (RateLimitError("x", status=429), LATER),
+        (CompletionError("x"), GIVE_UP),
+        (ConfigurationError("x"), GIVE_UP),
+        (UnsupportedContentError("x"), GIVE_UP),
+        (TransportError("x"), RETRY),
+        (ConnectTimeoutError("x"), RETRY),
+        (IdleTimeoutError("x"), RETRY),
+        (DeadlineExceededError("x"), RETRY),
+        (ProviderError("x"), GIVE_UP),
+        (InvalidRequestError("x", status=400), GIVE_UP),
+        (InvalidRequestError("x", status=409), RETRY),
+        (InvalidRequestError("x", status=425), RETRY),
+        (ServerError("x", status=408), RETRY),
+        (ContextOverflowError("x", status=400), GIVE_UP),
+        (AuthenticationError("x", status=401), GIVE_UP),
+        (PermissionDeniedError("x", status=403), GIVE_UP),
+        (NotFoundError("x", status=404), GIVE_UP),
+        (RequestTooLargeError("x", status=413), GIVE_UP),
+        (RateLimitError("x", status=429), RETRY),
         (RateLimitError("x", status=429, retry_after=2.5), Transient(2.5)),
-        (QuotaExceededError("x", status=429, retry_after=2.5), NEVER),
-        (QuotaExceededError("x", status=402), NEVER),
-        (ContentFilterError("x", status=400), NEVER),
-        (OverloadedError("x", status=529), LATER),
+        (QuotaExceededError("x", status=429, retry_after=2.5), GIVE_UP),
+        (QuotaExceededError("x", status=402), GIVE_UP),
+        (ContentFilterError("x", status=400), GIVE_UP),
+        (OverloadedError("x", status=529), RETRY),
         (OverloadedError("x", status=503, retry_after=0.0), Transient(0.0)),
-        (OverloadedError("x"), LATER),
-        (ServerError("x"), LATER),
-        (ServerError("x", status=500), LATER),
-        (ServerError("x", status=501), NEVER),
-        (ServerError("x", status=502), LATER),
-        (ServerError("x", status=504), LATER),
-        (ServerError("x", status=505), NEVER),
-        (ServerError("x", status=520), LATER),
-        (StreamError("x"), NEVER),
-        (begun(TruncatedStreamError("x"), before_first_chunk=True), LATER),
-        (begun(TruncatedStreamError("x"), before_first_chunk=False), NEVER),
-        (begun(MalformedStreamError("x"), before_first_chunk=True), NEVER),
-        (StreamCancelledError("x"), NEVER),
-        # x-should-retry has the last word
+        (OverloadedError("x"), RETRY),
+        (ServerError("x"), RETRY),
+        (ServerError("x", status=500), RETRY),
+        (ServerError("x", status=501), GIVE_UP),
+        (ServerError("x", status=502), RETRY),
+        (ServerError("x", status=504), RETRY),
+        (ServerError("x", status=505), GIVE_UP),
+        (ServerError("x", status=520), RETRY),
+        (StreamError("x"), GIVE_UP),
+        (begun(TruncatedStreamError("x"), before_first_chunk=True), RETRY),
+        (begun(TruncatedStreamError("x"), before_first_chunk=False), GIVE_UP),
+        (begun(MalformedStreamError("x"), before_first_chunk=True), GIVE_UP),
+        (StreamCancelledError("x"), GIVE_UP),
+        # x-should-retry overrides the rules above
         (InvalidRequestError("x", status=400, should_retry=True, retry_after=3.0), Transient(3.0)),
-        (QuotaExceededError("x", status=429, should_retry=True), LATER),
-        (RateLimitError("x", status=429, should_retry=False, retry_after=3.0), NEVER),
-        (ServerError("x", status=500, should_retry=False), NEVER),
+        (QuotaExceededError("x", status=429, should_retry=True), RETRY),
+        (RateLimitError("x", status=429, should_retry=False, retry_after=3.0), GIVE_UP),
+        (ServerError("x", status=500, should_retry=False), GIVE_UP),
     ],
 )
-def test_an_error_knows_whether_trying_again_may_help(
-    error: CompletionError, classification: Permanent | Transient
-) -> None:
+def test_each_error_is_permanent_or_transient(error: CompletionError, classification: Permanent | Transient) -> None:
     assert error.retry_classification() == classification
 
 

@@ -1,4 +1,4 @@
-"""JSON of the contract: everything comes back as it went, and nothing comes back as something else."""
+"""JSON of the contract: every object survives a round trip, and a wrong document is refused."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ from tests.wire_pieces import IS_SAMPLED
 
 # --- strategies: every class of the contract -------------------------------------------------------------------------
 
-texts = st.text(st.characters(), max_size=8)  # half surrogates included
+texts = st.text(st.characters(), max_size=8)  # includes half surrogate pairs
 names = st.text(min_size=1, max_size=8)
 maybe_text = st.none() | texts
 numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -152,12 +152,12 @@ turns = st.builds(
 few = settings(max_examples=12 if IS_SAMPLED else 60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-# --- there and back --------------------------------------------------------------------------------------------------
+# --- round trips -----------------------------------------------------------------------------------------------------
 
 
 @few
 @given(chunks)
-def test_a_chunk_comes_back_by_its_type(chunk: StreamChunk) -> None:
+def test_from_json_returns_the_chunk(chunk: StreamChunk) -> None:
     assert StreamChunk.from_json(chunk.to_json()) == chunk
     assert type(chunk).from_dict(chunk.to_dict()) == chunk
     assert chunk.to_dict()["type"] == chunk.type
@@ -165,58 +165,60 @@ def test_a_chunk_comes_back_by_its_type(chunk: StreamChunk) -> None:
 
 @few
 @given(blocks)
-def test_a_block_comes_back_by_its_type(block: Block) -> None:
+def test_from_json_returns_the_block(block: Block) -> None:
     assert Block.from_json(block.to_json().encode()) == block
 
 
 @few
 @given(messages)
-def test_a_message_comes_back(message: Message) -> None:
+def test_from_json_returns_the_message(message: Message) -> None:
     assert Message.from_json(message.to_json()) == message
 
 
 @few
 @given(requests)
-def test_a_request_comes_back(req: ChatRequest) -> None:
+def test_from_json_returns_the_request(req: ChatRequest) -> None:
     assert ChatRequest.from_json(req.to_json(indent=1)) == req
 
 
 @few
 @given(turns)
-def test_a_turn_comes_back(turn: Turn) -> None:
+def test_from_json_returns_the_turn(turn: Turn) -> None:
     assert Turn.from_json(turn.to_json()) == turn
 
 
 @few
 @given(usages)
-def test_usage_comes_back(usage: Usage) -> None:
+def test_from_json_returns_the_usage(usage: Usage) -> None:
     assert Usage.from_json(usage.to_json()) == usage
 
 
 @few
 @given(requests, values)
-def test_keys_of_a_later_version_are_ignored(req: ChatRequest, value: Any) -> None:
-    def grown(document: Any) -> Any:
-        document["from the future"] = value
+def test_unknown_keys_are_ignored(req: ChatRequest, value: Any) -> None:
+    def with_unknown_keys(document: Any) -> Any:
+        document["unknown"] = value
         for message in document["messages"]:
-            message["from the future"] = value
+            message["unknown"] = value
             for block in message["blocks"]:
-                block["from the future"] = value
+                block["unknown"] = value
         return document
 
-    assert ChatRequest.from_dict(grown(req.to_dict())) == req
+    assert ChatRequest.from_dict(with_unknown_keys(req.to_dict())) == req
 
 
 @few
 @given(st.sampled_from([StreamChunk, Block, Message, ChatRequest, Turn, Usage, Source]), values)
-def test_any_document_gives_an_object_or_a_value_error(kind: Any, document: Any) -> None:
+def test_from_dict_returns_an_object_or_raises_value_error(kind: Any, document: Any) -> None:
     with suppress(ValueError):
         assert isinstance(kind.from_dict(document), kind)
 
 
 @few
 @given(requests, st.data())
-def test_a_damaged_request_gives_an_object_or_a_value_error(req: ChatRequest, data: st.DataObject) -> None:
+def test_from_dict_of_a_damaged_request_returns_an_object_or_raises_value_error(
+    req: ChatRequest, data: st.DataObject
+) -> None:
     document = req.to_dict()
     place: Any = document
     while isinstance(place, dict | list) and place:
@@ -232,7 +234,7 @@ def test_a_damaged_request_gives_an_object_or_a_value_error(req: ChatRequest, da
     assert ChatRequest.from_dict(read.to_dict()) == read
 
 
-# --- the words -------------------------------------------------------------------------------------------------------
+# --- the JSON --------------------------------------------------------------------------------------------------------
 
 USAGE_JSON = (
     '{"input_tokens": 7, "output_tokens": 2, "cached_input_tokens": 5, "cache_creation_input_tokens": 0, '
@@ -266,7 +268,7 @@ USAGE_JSON = (
         ),
     ],
 )
-def test_a_chunk_is_written_in_these_words(chunk: StreamChunk, text: str) -> None:
+def test_a_chunk_has_this_json(chunk: StreamChunk, text: str) -> None:
     assert chunk.to_json() == text
 
 
@@ -302,11 +304,11 @@ def test_a_chunk_is_written_in_these_words(chunk: StreamChunk, text: str) -> Non
         ),
     ],
 )
-def test_a_block_is_written_in_these_words(block: Block, document: dict[str, Any]) -> None:
+def test_a_block_has_this_json(block: Block, document: dict[str, Any]) -> None:
     assert block.to_dict() == document
 
 
-def test_what_has_a_default_may_be_left_out() -> None:
+def test_a_key_with_a_default_is_optional() -> None:
     short = '{"messages": [{"role": "user", "blocks": [{"type": "text", "text": "hi"}]}]}'
     assert ChatRequest.from_json(short) == ChatRequest("hi")
     assert TextDelta.from_dict({"delta": "a"}) == TextDelta("a")
@@ -382,7 +384,7 @@ def request(**fields: Any) -> dict[str, Any]:
         (ChatRequest, request(max_tokens=0), "ChatRequest.max_tokens must be at least 1, got 0"),
     ],
 )
-def test_a_wrong_document_is_refused_by_the_path_to_the_fault(kind: Any, document: Any, fault: str) -> None:
+def test_the_error_for_a_wrong_document_contains_the_path_of_the_field(kind: Any, document: Any, fault: str) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011  the text is what this tests
         kind.from_dict(document)
     assert str(caught.value).startswith(fault)
@@ -396,22 +398,22 @@ def test_half_a_surrogate_pair_is_escaped() -> None:
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
-def test_a_number_that_json_has_no_word_for_is_refused(number: float) -> None:
+def test_nan_and_infinity_are_refused(number: float) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         ToolCallBlock("c", "f", {"a": [number]}).to_json()
 
 
-def test_bytes_among_the_arguments_are_refused() -> None:
+def test_bytes_in_the_arguments_are_refused() -> None:
     with pytest.raises(TypeError, match="bytes is not JSON serializable"):
         ToolCallBlock("c", "f", {"a": b"x"}).to_json()
 
 
-def test_whole_numbers_may_be_of_any_size() -> None:
+def test_integers_may_have_any_size() -> None:
     chunk = ToolCallFinished("c", "f", {"a": 2**200, "b": -(2**63)})
     assert StreamChunk.from_json(chunk.to_json()) == chunk
 
 
-def test_a_number_without_a_fraction_stays_what_it_is() -> None:
+def test_a_float_without_a_fraction_stays_a_float() -> None:
     assert ToolCallFinished("c", "f", {"a": 1.0, "b": 1}).to_json().count("1.0") == 1
 
 
@@ -463,15 +465,15 @@ def test_the_object_shares_nothing_with_the_document() -> None:
     assert chunk.args == {"a": {"b": [1]}}
 
 
-def test_what_a_tuple_holds_comes_back_as_a_list() -> None:
+def test_a_tuple_in_the_arguments_becomes_a_list() -> None:
     assert ToolCallFinished("c", "f", {"a": (1, ("x",))}).to_dict()["args"] == {"a": [1, ["x"]]}
 
 
-def test_chunks_have_no_dict_of_their_own() -> None:
+def test_chunks_have_no_dict() -> None:
     assert not hasattr(TextDelta("a"), "__dict__")
 
 
-def test_importing_the_package_does_not_import_what_it_uses_later() -> None:
+def test_import_completion_does_not_import_slow_packages() -> None:
     script = (
         "import sys, json, completion;"
         "print(json.dumps(sorted({'dataclasses_json', 'marshmallow', 'backoff', 'asyncio'} & set(sys.modules))))"

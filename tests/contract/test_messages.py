@@ -1,4 +1,4 @@
-"""Messages and blocks: what their constructors take, refuse and make of it."""
+"""Messages and blocks: which arguments their constructors accept, convert and refuse."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from completion import (
 )
 from completion.contract.messages import sendable
 
-# What a caller without a type checker may give.
+# Arguments of the wrong type, as a program without a type checker may pass them.
 untyped: Any = object()
 wrong: Any = {"ttl": "5m"}
 
@@ -37,7 +37,7 @@ def test_a_string_is_one_text_block() -> None:
     assert Message.assistant("hi") == Message("assistant", [TextBlock("hi")])
 
 
-def test_one_block_need_not_stand_in_a_list() -> None:
+def test_blocks_may_be_a_single_block() -> None:
     lone: Any = TextBlock("hi")
     assert Message("user", lone).blocks == (TextBlock("hi"),)
 
@@ -46,7 +46,7 @@ def test_a_tool_result_is_a_user_message() -> None:
     assert Message.tool_result("c", "17", is_error=True) == Message("user", [ToolResultBlock("c", "17", True)])
 
 
-def test_the_blocks_of_a_message_are_its_own() -> None:
+def test_a_message_does_not_change_with_the_list_of_its_blocks() -> None:
     blocks: list[Block] = [TextBlock("a")]
     message = Message("user", blocks)
     blocks.append(TextBlock("b"))
@@ -80,7 +80,7 @@ def test_bytes_become_base64_text(data: bytes | str) -> None:
         (DocumentBlock, "a.md", "text/markdown"),
     ],
 )
-def test_a_file_tells_its_media_type_by_its_name(
+def test_the_suffix_of_a_file_determines_the_media_type(
     tmp_path: Path, kind: type[ImageBlock | AudioBlock | DocumentBlock], name: str, media_type: str
 ) -> None:
     (tmp_path / name).write_bytes(b"\x00\xff")
@@ -92,7 +92,7 @@ def test_a_document_from_a_path_has_the_name_of_its_file(tmp_path: Path) -> None
     assert DocumentBlock.from_path(str(tmp_path / "bill.pdf")).name == "bill.pdf"
 
 
-def test_a_file_of_unknown_kind_asks_for_the_media_type(tmp_path: Path) -> None:
+def test_an_unknown_suffix_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.qqq").write_bytes(b"x")
     with pytest.raises(
         ValueError, match=r"a\.qqq: the media type of this name is unknown; use Base64Source\(media_type, data\)"
@@ -131,7 +131,7 @@ def test_a_file_of_unknown_kind_asks_for_the_media_type(tmp_path: Path) -> None:
         (lambda: FileSource(""), ValueError, "FileSource.file_id must not be empty"),
     ],
 )
-def test_a_bad_value_is_refused_by_the_name_of_its_field(
+def test_the_error_for_a_bad_value_names_the_field(
     make: Callable[[], object], kind: type[Exception], message: str
 ) -> None:
     with pytest.raises(kind) as caught:
@@ -161,5 +161,5 @@ CALL = ToolCallBlock("c", "f", {})
         ([Message.assistant(" "), Message.user("a")], [Message.assistant(" "), Message.user("a")]),
     ],
 )
-def test_a_history_is_made_valid_on_the_way_out(history: list[Message], sent: list[Message]) -> None:
+def test_sendable_makes_a_history_valid(history: list[Message], sent: list[Message]) -> None:
     assert list(sendable(history)) == sent

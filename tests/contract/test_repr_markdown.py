@@ -1,4 +1,4 @@
-"""What a notebook shows of messages and turns: literal Markdown."""
+"""The Markdown of messages and turns for a notebook, as literals."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ CALL_SHOWN = '*Call* `weather` *as* `call_1`\n\n```json\n{\n  "city": "Zürich"\
         ([ProviderBlock("anthropic", {"type": "server_tool_use"})], "*Block of anthropic* `server_tool_use`"),
     ],
 )
-def test_each_block_is_readable(blocks: list[Block], shown: str) -> None:
+def test_each_block_has_this_markdown(blocks: list[Block], shown: str) -> None:
     assert Message.assistant(blocks)._repr_markdown_() == shown
 
 
@@ -93,17 +93,17 @@ def test_nothing_can_script_in_what_a_notebook_shows(text: str, shown: str) -> N
         "script: ./run, TypeScript: a language",
     ],
 )
-def test_what_scripts_nothing_stays_as_it_is(text: str) -> None:
+def test_harmless_text_is_not_changed(text: str) -> None:
     assert Message.assistant(text)._repr_markdown_() == text
 
 
-def test_markdown_of_a_hostile_length_takes_no_time() -> None:
+def test_converting_long_hostile_text_does_not_hang() -> None:
     for unit in ("<", "](", "]:", "]: >", "](a", "[a](", "javascript ", "<a", "&", "\\"):
         Message.assistant(unit * (200_000 // len(unit)))._repr_markdown_()
     Message.assistant("]:" + " " * 200_000)._repr_markdown_()
 
 
-def test_a_large_picture_is_only_named() -> None:
+def test_a_large_image_is_not_shown() -> None:
     block = ImageBlock(Base64Source("image/png", base64.b64encode(bytes(300_000)).decode()))
     assert Message.user([block])._repr_markdown_() == "*Image* `image/png`, 300000 bytes"
 
@@ -121,19 +121,19 @@ def test_a_large_picture_is_only_named() -> None:
         ("```not a fence``` x", "```not a fence``` x"),
     ],
 )
-def test_code_that_the_text_leaves_open_swallows_nothing_of_what_follows(text: str, closed: str) -> None:
+def test_an_open_code_block_is_closed_before_the_next_part(text: str, closed: str) -> None:
     assert Message.assistant([TextBlock(text), CALL])._repr_markdown_() == f"{closed}\n\n{CALL_SHOWN}"
 
 
-def test_code_at_the_end_stays_as_it_is() -> None:
+def test_an_open_code_block_at_the_end_is_not_closed() -> None:
     assert Message.assistant("```py\nx = 1")._repr_markdown_() == "```py\nx = 1"
 
 
-def test_half_of_a_character_does_not_keep_the_rest_from_being_shown() -> None:
+def test_half_a_surrogate_pair_becomes_a_question_mark() -> None:
     assert Message.assistant("a\ud83d")._repr_markdown_() == "a?"
 
 
-def test_arguments_that_are_no_json_are_shown_all_the_same() -> None:
+def test_arguments_that_are_not_json_are_shown() -> None:
     shown = Message.assistant([ToolCallBlock("c", "f", {"x": {1}})])._repr_markdown_()
     assert '"x": "{1}"' in shown
 
@@ -149,11 +149,11 @@ def test_arguments_that_are_no_json_are_shown_all_the_same() -> None:
         (None, "\n\n*The answer broke off here.*"),
     ],
 )
-def test_a_turn_tells_an_end_that_is_not_good(reason: FinishReason | None, end: str) -> None:
+def test_the_markdown_of_a_turn_says_when_it_did_not_end_normally(reason: FinishReason | None, end: str) -> None:
     assert Turn(Message.assistant("Yes."), reason=reason)._repr_markdown_() == f"Yes.{end}"
 
 
-def test_what_a_turn_tells_of_its_end_is_outside_of_open_code() -> None:
+def test_the_note_about_the_end_is_outside_an_open_code_block() -> None:
     turn = Turn(Message.assistant("```py\nx"), reason=FinishReason.MAX_TOKENS)
     assert turn._repr_markdown_() == "```py\nx\n```\n\n*The answer stopped early:* `max_tokens`"
 
@@ -164,6 +164,6 @@ def test_a_turn_shows_its_malformed_calls() -> None:
     assert turn._repr_markdown_() == 'Well.\n\n*Malformed call* `f` *as* `c`: not JSON\n\n```\n{"x": \n```'
 
 
-def test_the_plain_repr_stays_that_of_a_dataclass() -> None:
+def test_the_repr_is_not_markdown() -> None:
     assert repr(Message.user("Hi")) == "Message(role='user', blocks=(TextBlock(cache_control=None, text='Hi'),))"
     assert repr(Turn(Message.assistant("Hi"))).startswith("Turn(message=Message(role='assistant', ")

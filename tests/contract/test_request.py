@@ -1,4 +1,4 @@
-"""ChatRequest: what it takes, what it refuses, and what lowering shares."""
+"""ChatRequest: which arguments it accepts and refuses; and the functions that all `lower` share."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from completion.wires.lowering import cache_wishes, data_uri, json_text, merged,
 
 TOOL = ToolDefinition("f", "does f", {"type": "object"})
 
-# What a caller without a type checker may give.
+# Arguments of the wrong type, as a program without a type checker may pass them.
 untyped: Any = object()
 nothing: Any = None
 
@@ -35,14 +35,14 @@ def test_a_string_is_one_user_message() -> None:
     assert ChatRequest("hi").messages == (Message.user("hi"),)
 
 
-def test_one_message_need_not_stand_in_a_list() -> None:
+def test_messages_may_be_a_single_message() -> None:
     lone: Any = Message.user("hi")
     assert ChatRequest(lone).messages == (lone,)
 
 
-def test_a_request_says_nothing_that_the_caller_did_not_say() -> None:
-    said = {field.name: getattr(ChatRequest("hi"), field.name) for field in dataclasses.fields(ChatRequest)}
-    assert said == {
+def test_the_defaults_of_a_request_send_nothing_optional() -> None:
+    fields = {field.name: getattr(ChatRequest("hi"), field.name) for field in dataclasses.fields(ChatRequest)}
+    assert fields == {
         "messages": (Message.user("hi"),),
         "max_tokens": 4096,
         "system_prompt": None,
@@ -60,14 +60,14 @@ def test_a_request_says_nothing_that_the_caller_did_not_say() -> None:
     }
 
 
-def test_a_request_cannot_be_changed_but_replaced() -> None:
+def test_a_request_is_frozen_and_can_be_replaced() -> None:
     req = ChatRequest("hi")
     with pytest.raises(dataclasses.FrozenInstanceError):
         req.max_tokens = 1  # type: ignore[misc]
     assert dataclasses.replace(req, max_tokens=1).max_tokens == 1
 
 
-def test_the_lists_of_a_request_are_its_own() -> None:
+def test_a_request_does_not_change_with_the_lists_it_was_made_of() -> None:
     messages, tools, stops, tags = [Message.user("a")], [TOOL], ["x"], ["t"]
     req = ChatRequest(messages, tools=tools, stop_sequences=stops, system_prompt=[SystemBlock("s")])
     tool = ToolDefinition("g", "", {}, tags)
@@ -147,7 +147,7 @@ def test_the_lists_of_a_request_are_its_own() -> None:
         (lambda: ToolChoice.tool(untyped), TypeError, "ToolChoice.name: expected str or None, got object"),
     ],
 )
-def test_a_bad_value_is_refused_by_the_name_of_its_field(
+def test_the_error_for_a_bad_value_names_the_field(
     make: Callable[[], object], kind: type[Exception], message: str
 ) -> None:
     with pytest.raises(kind) as caught:
@@ -194,9 +194,7 @@ def test_merging_changes_neither_the_body_nor_the_patch() -> None:
         ([SystemBlock("a"), SystemBlock(""), SystemBlock("b")], "a\n\nb"),
     ],
 )
-def test_a_system_prompt_is_one_text_for_those_who_know_no_blocks(
-    prompt: str | list[SystemBlock] | None, text: str
-) -> None:
+def test_system_text_joins_the_blocks(prompt: str | list[SystemBlock] | None, text: str) -> None:
     assert system_text(ChatRequest("x", system_prompt=prompt)) == text
 
 
@@ -212,17 +210,17 @@ CACHED = CacheControl()
         (ChatRequest("x", tools=[ToolDefinition("f", "", {}, cache_control=CACHED)]), True),
     ],
 )
-def test_a_wish_for_the_cache_is_seen_wherever_it_stands(req: ChatRequest, wanted: bool) -> None:
+def test_a_cache_control_is_found_everywhere_in_a_request(req: ChatRequest, wanted: bool) -> None:
     assert bool(cache_wishes(req)) is wanted
 
 
-def test_what_cannot_be_sent_is_named() -> None:
+def test_the_error_for_unsupported_content_names_it() -> None:
     error = unsupported("ImageBlock", "it takes text only")
     assert isinstance(error, UnsupportedContentError)
     assert str(error) == "ImageBlock cannot be sent: it takes text only"
 
 
-def test_bytes_travel_as_a_data_uri() -> None:
+def test_data_uri_encodes_the_bytes() -> None:
     assert data_uri(Base64Source("image/png", b"\x00\xff")) == "data:image/png;base64,AP8="
 
 
@@ -231,6 +229,6 @@ def test_json_text_is_compact_and_not_escaped() -> None:
 
 
 @pytest.mark.parametrize("value", [{"a": float("nan")}, {"a": b"x"}])
-def test_what_is_not_json_cannot_be_said(value: Any) -> None:
+def test_a_value_that_is_not_json_is_unsupported_content(value: Any) -> None:
     with pytest.raises(UnsupportedContentError, match="args cannot be sent: it is not JSON"):
         json_text(value, "args")

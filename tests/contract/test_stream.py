@@ -1,4 +1,4 @@
-"""ChatStream over plain generators: who may end it, from where, and what is left then."""
+"""ChatStream over plain generators: how it ends, in which thread, and in which state it is then."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ A, B = TextDelta("a"), TextDelta("b")
 END = TurnFinished(FinishReason.END_TURN)
 
 PATIENCE = 10
-"""Seconds after which a test that waits for another thread has failed."""
+"""How many seconds a test waits for another thread before it fails."""
 
 
-class Line:
-    """A connection that tells whether it was hung up."""
+class Connection:
+    """A connection that knows whether it is open."""
 
     def __init__(self) -> None:
         self.is_open = True
 
-    def hang_up(self) -> None:
+    def close(self) -> None:
         self.is_open = False
 
 
-def opened(line: Line, chunks: Iterable[StreamChunk] = (A, B, END)) -> ChatStream:
+def opened(connection: Connection, chunks: Iterable[StreamChunk] = (A, B, END)) -> ChatStream:
     def generated() -> Iterator[StreamChunk]:
         yield from chunks
 
-    return ChatStream(generated(), release=line.hang_up)
+    return ChatStream(generated(), release=connection.close)
 
 
 def broken() -> Iterator[StreamChunk]:
@@ -52,12 +52,12 @@ def broken() -> Iterator[StreamChunk]:
     raise TransportError("gone")
 
 
-def test_a_stream_gives_its_chunks_and_then_stops() -> None:
-    assert list(opened(Line())) == [A, B, END]
+def test_a_stream_yields_its_chunks_and_stops() -> None:
+    assert list(opened(Connection())) == [A, B, END]
 
 
 def test_a_stream_is_a_generator_and_its_own_iterator() -> None:
-    stream = opened(Line())
+    stream = opened(Connection())
     assert isinstance(stream, Generator)
     assert iter(stream) is stream
     assert stream.send(None) is A
@@ -67,12 +67,12 @@ def test_a_stream_is_not_async_iterable() -> None:
     assert not hasattr(ChatStream, "__aiter__")
 
 
-def leave_the_with(stream: ChatStream) -> None:
+def leave_the_with_block(stream: ChatStream) -> None:
     with stream:
         next(stream)
 
 
-def fail_inside_the_with(stream: ChatStream) -> None:
+def raise_inside_the_with_block(stream: ChatStream) -> None:
     with pytest.raises(KeyError), stream:
         raise KeyError
 
@@ -82,7 +82,7 @@ def drain(stream: ChatStream) -> None:
         pass
 
 
-def collect_all(stream: ChatStream) -> None:
+def collect(stream: ChatStream) -> None:
     stream.collect()
 
 
@@ -95,13 +95,13 @@ def close_before_the_first_chunk(stream: ChatStream) -> None:
     stream.close()
 
 
-def throw_into(stream: ChatStream) -> None:
+def throw_an_error(stream: ChatStream) -> None:
     next(stream)
     with pytest.raises(KeyError):
         stream.throw(KeyError("x"))
 
 
-def cancel_and_go_on(stream: ChatStream) -> None:
+def cancel_and_read(stream: ChatStream) -> None:
     stream.cancel()
     with pytest.raises(StreamCancelledError):
         next(stream)
@@ -110,41 +110,41 @@ def cancel_and_go_on(stream: ChatStream) -> None:
 @pytest.mark.parametrize(
     "end",
     [
-        leave_the_with,
-        fail_inside_the_with,
+        leave_the_with_block,
+        raise_inside_the_with_block,
         drain,
-        collect_all,
+        collect,
         close,
         close_before_the_first_chunk,
-        throw_into,
-        cancel_and_go_on,
+        throw_an_error,
+        cancel_and_read,
     ],
 )
-def test_every_end_hangs_up_and_stays_the_end(end: Callable[[ChatStream], None]) -> None:
-    line = Line()
-    stream = opened(line)
+def test_after_every_end_the_connection_is_closed_and_nothing_is_yielded(end: Callable[[ChatStream], None]) -> None:
+    connection = Connection()
+    stream = opened(connection)
     end(stream)
-    assert not line.is_open
+    assert not connection.is_open
     assert next(stream, None) is None
 
 
-@pytest.mark.parametrize("end", [leave_the_with, close_before_the_first_chunk, drain])
-def test_a_plain_iterator_is_over_with_its_stream_too(end: Callable[[ChatStream], None]) -> None:
-    line = Line()
-    stream = ChatStream(iter([A, B, END]), release=line.hang_up)
+@pytest.mark.parametrize("end", [leave_the_with_block, close_before_the_first_chunk, drain])
+def test_a_stream_over_a_plain_iterator_yields_nothing_after_its_end(end: Callable[[ChatStream], None]) -> None:
+    connection = Connection()
+    stream = ChatStream(iter([A, B, END]), release=connection.close)
     end(stream)
-    assert not line.is_open
+    assert not connection.is_open
     assert next(stream, None) is None
 
 
-def test_closing_twice_is_the_same_as_once() -> None:
-    stream = opened(Line())
+def test_close_is_idempotent() -> None:
+    stream = opened(Connection())
     stream.close()
     stream.close()
     assert next(stream, None) is None
 
 
-def test_closing_early_closes_the_generator_behind_it() -> None:
+def test_closing_early_closes_the_generator() -> None:
     seen: list[str] = []
 
     def generated() -> Iterator[StreamChunk]:
@@ -161,63 +161,63 @@ def test_closing_early_closes_the_generator_behind_it() -> None:
     assert seen == ["closed"]
 
 
-def test_a_generator_that_fails_to_close_does_not_keep_the_line() -> None:
-    line = Line()
+def test_a_generator_that_raises_on_close_does_not_keep_the_connection() -> None:
+    connection = Connection()
 
     def generated() -> Iterator[StreamChunk]:
         try:
             yield A
         finally:
-            raise ValueError("in the way")
+            raise ValueError("close failed")
 
-    stream = ChatStream(generated(), release=line.hang_up)
+    stream = ChatStream(generated(), release=connection.close)
     next(stream)
-    with pytest.raises(ValueError, match="in the way"):
+    with pytest.raises(ValueError, match="close failed"):
         stream.close()
-    assert not line.is_open
+    assert not connection.is_open
     assert next(stream, None) is None
 
 
 @pytest.mark.parametrize("chunks_read", [0, 1])
-def test_dropping_a_stream_hangs_up(chunks_read: int) -> None:
-    line = Line()
-    stream = opened(line)
+def test_dropping_a_stream_closes_the_connection(chunks_read: int) -> None:
+    connection = Connection()
+    stream = opened(connection)
     for _ in range(chunks_read):
         next(stream)
     del stream
     gc.collect()
-    assert not line.is_open
+    assert not connection.is_open
 
 
-def test_breaking_out_of_the_loop_hangs_up() -> None:
-    line = Line()
-    for _chunk in opened(line):
+def test_break_closes_the_connection() -> None:
+    connection = Connection()
+    for _chunk in opened(connection):
         break
     gc.collect()
-    assert not line.is_open
+    assert not connection.is_open
 
 
-def test_a_generator_exit_in_a_view_hangs_up() -> None:
-    line = Line()
+def test_generator_exit_in_a_view_closes_the_connection() -> None:
+    connection = Connection()
 
     def view() -> Iterator[str]:
-        with opened(line) as stream:
+        with opened(connection) as stream:
             for chunk in stream:
                 yield chunk.type
 
     response = view()
     next(response)
     response.close()  # type: ignore[attr-defined]
-    assert not line.is_open
+    assert not connection.is_open
 
 
 def test_an_error_closes_the_stream() -> None:
-    line = Line()
-    stream = opened(line, broken())
+    connection = Connection()
+    stream = opened(connection, broken())
     assert next(stream) is A
     with pytest.raises(TransportError, match="gone"):
         next(stream)
-    assert not line.is_open
+    assert not connection.is_open
     assert next(stream, None) is None
 
 
@@ -225,21 +225,19 @@ def test_an_error_closes_the_stream() -> None:
     ("thrown", "words"),
     [((KeyError("x"),), "'x'"), ((KeyError,), ""), ((KeyError, "x"), "'x'"), ((KeyError, KeyError("x")), "'x'")],
 )
-def test_an_error_can_be_thrown_in_every_form_that_generators_take(
-    thrown: tuple[type[KeyError], object], words: str
-) -> None:
+def test_throw_accepts_the_arguments_of_a_generator(thrown: tuple[type[KeyError], object], words: str) -> None:
     with pytest.raises(KeyError) as caught:
-        opened(Line()).throw(*thrown)
+        opened(Connection()).throw(*thrown)
     assert str(caught.value) == words
 
 
-def test_an_error_that_is_thrown_in_keeps_where_it_came_from() -> None:
+def test_throw_keeps_the_traceback_of_the_error() -> None:
     try:
         raise KeyError("x")
     except KeyError as error:
         origin = error.__traceback__
         with pytest.raises(KeyError) as caught:
-            opened(Line()).throw(error)
+            opened(Connection()).throw(error)
     trace = caught.tb
     while trace.tb_next is not None:
         trace = trace.tb_next
@@ -249,33 +247,33 @@ def test_an_error_that_is_thrown_in_keeps_where_it_came_from() -> None:
 # --- collect ---------------------------------------------------------------------------------------------------------
 
 
-def test_collecting_gives_the_turn() -> None:
-    assert opened(Line()).collect() == Turn(Message.assistant("ab"), FinishReason.END_TURN)
+def test_collect_returns_the_turn() -> None:
+    assert opened(Connection()).collect() == Turn(Message.assistant("ab"), FinishReason.END_TURN)
 
 
-def test_collecting_a_broken_stream_tells_what_there_was() -> None:
-    line = Line()
+def test_an_error_in_collect_carries_the_turn_so_far() -> None:
+    connection = Connection()
     with pytest.raises(TransportError) as caught:
-        opened(line, broken()).collect()
+        opened(connection, broken()).collect()
     assert caught.value.partial == Turn(Message.assistant("a"))
-    assert not line.is_open
+    assert not connection.is_open
 
 
-def test_collecting_a_closed_stream_is_no_success() -> None:
-    stream = opened(Line())
+def test_collecting_a_closed_stream_is_refused() -> None:
+    stream = opened(Connection())
     stream.close()
     with pytest.raises(RuntimeError, match="was not read from or closed before"):
         stream.collect()
 
 
-def test_collecting_what_is_left_of_a_stream_is_refused() -> None:
-    stream = opened(Line())
+def test_collecting_the_rest_of_a_stream_is_refused() -> None:
+    stream = opened(Connection())
     next(stream)
     with pytest.raises(RuntimeError, match=r"yields them to completion\.collect"):
         stream.collect()
 
 
-def test_collecting_a_cancelled_stream_tells_what_there_was() -> None:
+def test_cancelling_collect_carries_the_turn_so_far() -> None:
     token = CancelToken()
 
     def generated() -> Iterator[StreamChunk]:
@@ -291,7 +289,7 @@ def test_collecting_a_cancelled_stream_tells_what_there_was() -> None:
 # --- cancel ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_cancelled_stream_names_its_model() -> None:
+def test_the_error_of_a_cancelled_stream_names_its_model() -> None:
     stream = ChatStream(iter([A]), provider="acme", model="m1")
     stream.cancel()
     with pytest.raises(StreamCancelledError, match="acme: the stream was cancelled") as caught:
@@ -319,24 +317,24 @@ def waiting(token: CancelToken, is_blocked: threading.Event) -> Iterator[StreamC
 
 @pytest.mark.parametrize("end", [ChatStream.cancel, ChatStream.close])
 def test_a_blocked_next_ends_when_another_thread_ends_the_stream(end: Callable[[ChatStream], None]) -> None:
-    line, token, is_blocked = Line(), CancelToken(), threading.Event()
-    stream = ChatStream(waiting(token, is_blocked), token=token, release=line.hang_up)
+    connection, token, is_blocked = Connection(), CancelToken(), threading.Event()
+    stream = ChatStream(waiting(token, is_blocked), token=token, release=connection.close)
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(list[StreamChunk], stream)
         assert is_blocked.wait(PATIENCE)
         end(stream)
         with pytest.raises(StreamCancelledError):
             reading.result(PATIENCE)
-    assert not line.is_open
+    assert not connection.is_open
     assert next(stream, None) is None
 
 
-def test_a_second_reader_is_refused_and_the_first_reads_on() -> None:
-    is_blocked, go_on = threading.Event(), threading.Event()
+def test_a_second_reader_is_refused_and_the_first_continues() -> None:
+    is_blocked, may_continue = threading.Event(), threading.Event()
 
     def generated() -> Iterator[StreamChunk]:
         is_blocked.set()
-        assert go_on.wait(PATIENCE)
+        assert may_continue.wait(PATIENCE)
         yield A
         yield END
 
@@ -346,48 +344,48 @@ def test_a_second_reader_is_refused_and_the_first_reads_on() -> None:
         assert is_blocked.wait(PATIENCE)
         with pytest.raises(ValueError, match="already executing"):
             next(stream)
-        go_on.set()
+        may_continue.set()
         assert reading.result(PATIENCE) == [A, END]
 
 
 def test_a_token_cancels_the_streams_that_were_opened_inside() -> None:
     with CancelToken() as token:
-        inside = opened(Line())
-    outside = opened(Line())
+        inside = opened(Connection())
+    outside = opened(Connection())
     token.cancel()
     with pytest.raises(StreamCancelledError):
         next(inside)
     assert next(outside) is A
 
 
-def test_cancelling_a_stream_leaves_the_token_that_it_was_opened_under() -> None:
+def test_cancelling_a_stream_does_not_cancel_the_outer_token() -> None:
     with CancelToken() as token:
-        first, second = opened(Line()), opened(Line())
+        first, second = opened(Connection()), opened(Connection())
     first.cancel()
     assert not token.cancelled
     assert next(second) is A
 
 
-def test_a_token_that_is_cancelled_after_the_end_does_nothing() -> None:
+def test_cancelling_the_token_after_the_end_does_nothing() -> None:
     with CancelToken() as token:
-        stream = opened(Line())
+        stream = opened(Connection())
     drain(stream)
     token.cancel()
     assert next(stream, None) is None
 
 
-# --- going on with another stream ------------------------------------------------------------------------------------
+# --- continuing with another stream ----------------------------------------------------------------------------------
 
 
-def answered(line: Line, chunks: Iterable[StreamChunk] = (B, END)) -> ChatStream:
+def answered(connection: Connection, chunks: Iterable[StreamChunk] = (B, END)) -> ChatStream:
     """A stream with a response of its own."""
-    return ChatStream(iter(chunks), response=ResponseInfo(200, request_id="second"), release=line.hang_up)
+    return ChatStream(iter(chunks), response=ResponseInfo(200, request_id="second"), release=connection.close)
 
 
 def test_a_stream_continues_with_the_chunks_and_the_response_of_another_one() -> None:
-    stream = opened(Line())
+    stream = opened(Connection())
     assert next(stream) is A
-    stream.continue_with(answered(Line()))
+    stream.continue_with(answered(Connection()))
     assert stream.response.request_id == "second"
     assert list(stream) == [B, END]
 
@@ -403,35 +401,35 @@ class Counting(ChatStream):
 
 
 def test_a_stream_continues_through_the_next_of_a_subclass() -> None:
-    stream, other = opened(Line()), Counting(iter([B, END]))
+    stream, other = opened(Connection()), Counting(iter([B, END]))
     stream.continue_with(other)
     assert list(stream) == [B, END]
     assert other.calls == 3
 
 
 def test_an_adopted_stream_gives_its_response_and_not_its_chunks() -> None:
-    stream = opened(Line())
-    stream.adopt(answered(Line()))
+    stream = opened(Connection())
+    stream.adopt(answered(Connection()))
     assert stream.response.request_id == "second"
     assert next(stream) is A
 
 
-@pytest.mark.parametrize("hand_over", [ChatStream.adopt, ChatStream.continue_with])
-@pytest.mark.parametrize("end", [leave_the_with, drain, close_before_the_first_chunk, cancel_and_go_on])
+@pytest.mark.parametrize("take", [ChatStream.adopt, ChatStream.continue_with])
+@pytest.mark.parametrize("end", [leave_the_with_block, drain, close_before_the_first_chunk, cancel_and_read])
 def test_an_adopted_stream_ends_with_the_one_that_adopted_it(
-    hand_over: Callable[[ChatStream, ChatStream], None], end: Callable[[ChatStream], None]
+    take: Callable[[ChatStream, ChatStream], None], end: Callable[[ChatStream], None]
 ) -> None:
-    line, other = Line(), Line()
-    stream = opened(line)
-    hand_over(stream, answered(other))
+    connection, other = Connection(), Connection()
+    stream = opened(connection)
+    take(stream, answered(other))
     assert other.is_open
     end(stream)
-    assert not line.is_open
+    assert not connection.is_open
     assert not other.is_open
 
 
-def test_a_cancelled_stream_names_the_model_of_the_adopted_one() -> None:
-    stream = opened(Line())
+def test_the_error_of_a_cancelled_stream_names_the_model_of_the_adopted_one() -> None:
+    stream = opened(Connection())
     stream.adopt(ChatStream(iter([A]), provider="acme", model="m2"))
     stream.cancel()
     with pytest.raises(StreamCancelledError, match="acme") as caught:
@@ -439,14 +437,14 @@ def test_a_cancelled_stream_names_the_model_of_the_adopted_one() -> None:
     assert caught.value.model == "m2"
 
 
-# --- what is known of the response -----------------------------------------------------------------------------------
+# --- response and repr -----------------------------------------------------------------------------------------------
 
 
-def test_a_stream_without_a_response_knows_nothing_of_it() -> None:
+def test_a_stream_without_a_response_has_an_empty_response_info() -> None:
     assert ChatStream(iter([])).response == ResponseInfo(None, {}, None, ())
 
 
-def test_a_repr_tells_the_state() -> None:
+def test_the_repr_of_a_stream_shows_its_state() -> None:
     stream = ChatStream(iter([A]), response=ResponseInfo(200))
     assert repr(stream) == "<ChatStream open, status 200>"
     stream.cancel()

@@ -1,4 +1,4 @@
-"""How chunks add up to a turn."""
+"""How chunks are collected into a turn."""
 
 from __future__ import annotations
 
@@ -72,11 +72,13 @@ MALFORMED = ToolCallMalformed("c2", "g", "[1]", "not an object")
         ([ToolCallStarted("c2", "g"), MALFORMED], []),
     ],
 )
-def test_the_message_holds_the_blocks_in_the_order_of_the_model(chunks: list[StreamChunk], blocks: list[Block]) -> None:
+def test_the_blocks_of_the_message_are_in_the_order_of_the_chunks(
+    chunks: list[StreamChunk], blocks: list[Block]
+) -> None:
     assert collect([*chunks, END]).message == Message("assistant", blocks)
 
 
-def test_a_turn_tells_what_its_end_told() -> None:
+def test_a_turn_has_the_fields_of_turn_finished() -> None:
     usage = Usage(3, 4)
     end = TurnFinished(FinishReason.STOP_SEQUENCE, usage, "flex", "stop", "END", "r1", "m1")
     assert collect([TextDelta("a"), end]) == Turn(
@@ -84,26 +86,26 @@ def test_a_turn_tells_what_its_end_told() -> None:
     )
 
 
-def test_text_reasoning_and_calls_can_be_read_from_the_turn() -> None:
+def test_a_turn_has_text_reasoning_and_tool_calls() -> None:
     call = ToolCallFinished("c1", "f", {})
     chunks = [ReasoningDelta("x"), ReasoningFinished(), TextDelta("a"), call, TextDelta("b"), END]
     turn = collect(chunks)
     assert (turn.reasoning, turn.text, turn.tool_calls) == ("x", "ab", (ToolCallBlock("c1", "f", {}),))
 
 
-def test_a_malformed_call_is_told_and_stands_in_no_message() -> None:
+def test_a_malformed_call_is_not_in_the_message() -> None:
     turn = collect([MALFORMED, END])
     assert turn.malformed_calls == (MALFORMED,)
     assert turn.tool_calls == ()
 
 
-def test_chunks_without_an_end_are_no_turn() -> None:
+def test_chunks_without_turn_finished_are_truncated() -> None:
     with pytest.raises(TruncatedStreamError, match="the chunks ended without a TurnFinished") as caught:
         collect([TextDelta("a")])
     assert caught.value.partial == Turn(Message.assistant("a"))
 
 
-def test_what_came_before_an_error_is_its_partial() -> None:
+def test_an_error_carries_the_turn_so_far() -> None:
     def broken() -> Iterator[StreamChunk]:
         yield TextDelta("a")
         yield MALFORMED
@@ -121,20 +123,20 @@ def test_usage_adds_up() -> None:
     assert sum([Usage(1), Usage(2)], Usage()) == Usage(3)
 
 
-def test_usage_adds_to_usage_only() -> None:
+def test_only_usage_can_be_added_to_usage() -> None:
     with pytest.raises(TypeError):
         Usage(1) + 1
 
 
 @pytest.mark.parametrize("word", ["end_turn", "tool_use", "max_tokens", "stop_sequence", "content_filter", "refusal"])
-def test_a_reason_is_its_own_word(word: str) -> None:
+def test_a_finish_reason_equals_its_string(word: str) -> None:
     reason = FinishReason(word)
     assert reason == word
     assert f"{reason}" == str(reason) == word
 
 
-def test_chunks_can_be_taken_apart_by_a_match() -> None:
-    def told(chunk: StreamChunk) -> str:
+def test_chunks_can_be_matched() -> None:
+    def shown(chunk: StreamChunk) -> str:
         match chunk:
             case TextDelta(delta=text) | ReasoningDelta(delta=text):
                 return text
@@ -142,7 +144,7 @@ def test_chunks_can_be_taken_apart_by_a_match() -> None:
                 return f"{reason} {usage}"
         return chunk.type
 
-    assert [told(chunk) for chunk in (TextDelta("a"), END, ToolCallStarted("c", "f"))] == [
+    assert [shown(chunk) for chunk in (TextDelta("a"), END, ToolCallStarted("c", "f"))] == [
         "a",
         "end_turn None",
         "tool_call_started",
