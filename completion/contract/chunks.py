@@ -34,6 +34,9 @@ class FinishReason(str, Enum):
     def __str__(self) -> str:
         return str(self.value)
 
+    def __repr__(self) -> str:
+        return f"FinishReason.{self.name}"
+
 
 @dataclass(frozen=True, slots=True)
 class Usage(Record):

@@ -21,9 +21,25 @@ RecordT = TypeVar("RecordT", bound="Record")
 
 
 class Record:
-    """A dataclass that round-trips through JSON. Unknown keys are ignored on reading."""
+    """A dataclass that round-trips through JSON. Unknown keys are ignored on reading.
+
+    Its ``repr`` leaves out the fields that have their default value.
+    """
 
     __slots__ = ()
+
+    def __init_subclass__(cls) -> None:
+        # @dataclass writes a __repr__ of its own into each class that does not define one.
+        if "__repr__" not in cls.__dict__:
+            cls.__repr__ = Record.__repr__  # type: ignore[method-assign]
+
+    def __repr__(self) -> str:
+        shown = (
+            f"{field.name}={getattr(self, field.name)!r}"
+            for field in fields(cast(Any, self))
+            if not _is_default(field, getattr(self, field.name))
+        )
+        return f"{type(self).__qualname__}({', '.join(shown)})"
 
     def to_dict(self) -> dict[str, Any]:
         """A new structure of dict, list, str, int, float, bool and None; the classes of a union have a key ``type``.
@@ -83,6 +99,12 @@ class Record:
         return cls.from_dict(document)
 
 
+def _is_default(field: Field[Any], value: Any) -> bool:
+    if field.default_factory is not MISSING:
+        return bool(value == field.default_factory())
+    return field.default is not MISSING and bool(value == field.default)
+
+
 def _too_deep(kind: type) -> ValueError:
     return ValueError(f"{kind.__name__}: nested too deeply")
 
@@ -98,6 +120,7 @@ class Tagged(Record):
     _members: ClassVar[dict[str, Any]]
 
     def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
         if Tagged in cls.__bases__:
             cls._members = {}
         if isinstance(tag := cls.__dict__.get("type"), str):

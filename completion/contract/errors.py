@@ -19,12 +19,12 @@
     │   ├── ContentFilterError
     │   ├── OverloadedError
     │   └── ServerError
-    ├── StreamError                   the body is not what it should be
+    ├── StreamError                   the body is not a valid stream
     │   ├── TruncatedStreamError      it ended before the provider's own end of turn
     │   └── MalformedStreamError      bad JSON, not an event stream, an event over the size limit
     └── StreamCancelledError          cancel() was called
 
-``chat_stream(req)`` raises what fails before the stream opens, ``next()`` what fails after that.
+``chat_stream(req)`` raises the errors before the stream is open, ``next()`` raises the later ones.
 """
 
 from __future__ import annotations

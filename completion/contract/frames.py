@@ -7,7 +7,7 @@ call, so its frames are cleared first.
 Two rules follow, in every module that turns one exception into another:
 
 1. Raise the new error *after* the ``except`` block. An error that is raised inside gets the caught exception as its
-   ``__context__``, and that one holds the response, the request and the key.
+   ``__context__``, which leads to the response, the request and the key.
 2. A frame that keeps an error in a local variable deletes the variable, in a ``finally`` if it raises the error. The
    error's traceback refers to the frame, and the frame refers to the error. In such a circle the frame, the stream and
    its connection live until the garbage collector runs. Without it they end with the error:

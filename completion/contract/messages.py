@@ -1,7 +1,7 @@
 """Messages, and the blocks that they consist of.
 
-    Message.user("What is on this picture?")
-    Message("user", [TextBlock("What is this?"), ImageBlock.from_path("cat.png")])
+    Message.user("Why is the sky blue?")
+    Message.user(["What is this?", ImageBlock.from_path("cat.png")])
     Message.tool_result("call_1", "17 °C")
 
 Every block has a ``cache_control``. It asks the provider to cache the prompt up to this block.
@@ -186,19 +186,19 @@ class ToolCallBlock(Block):
 
 @dataclass(frozen=True, slots=True)
 class ToolResultBlock(Block):
-    """The result of the tool call ``call_id``. ``blocks`` may be a plain string."""
+    """The result of the tool call ``call_id``. ``blocks`` may be a plain string, or mix strings and blocks."""
 
     type: ClassVar[str] = "tool_result"
     call_id: str
     blocks: tuple[Block, ...] = field(metadata=nested(Block))
     is_error: bool = False
 
-    if TYPE_CHECKING:  # wider than the field: any sequence, or a plain string
+    if TYPE_CHECKING:  # wider than the field: a plain string, or any sequence of strings and blocks
 
         def __init__(
             self,
             call_id: str,
-            blocks: str | Sequence[Block],
+            blocks: str | Sequence[str | Block],
             is_error: bool = False,
             *,
             cache_control: CacheControl | None = None,
@@ -240,14 +240,14 @@ class ProviderBlock(Block):
 
 @dataclass(frozen=True, slots=True)
 class Message(Record):
-    """A message of the user or of the model. ``blocks`` may be a plain string."""
+    """A message of the user or of the model. ``blocks`` may be a plain string, or mix strings and blocks."""
 
     role: Role
     blocks: tuple[Block, ...] = field(metadata=nested(Block))
 
-    if TYPE_CHECKING:  # wider than the field: any sequence, or a plain string
+    if TYPE_CHECKING:  # wider than the field: a plain string, or any sequence of strings and blocks
 
-        def __init__(self, role: Role, blocks: str | Sequence[Block]) -> None: ...
+        def __init__(self, role: Role, blocks: str | Sequence[str | Block]) -> None: ...
 
     def __post_init__(self) -> None:
         if self.role not in ("user", "assistant"):
@@ -258,15 +258,15 @@ class Message(Record):
         object.__setattr__(self, "blocks", _as_blocks(self.blocks, "Message"))
 
     @classmethod
-    def user(cls, blocks: str | Sequence[Block]) -> Message:
+    def user(cls, blocks: str | Sequence[str | Block]) -> Message:
         return cls("user", blocks)
 
     @classmethod
-    def assistant(cls, blocks: str | Sequence[Block]) -> Message:
+    def assistant(cls, blocks: str | Sequence[str | Block]) -> Message:
         return cls("assistant", blocks)
 
     @classmethod
-    def tool_result(cls, call_id: str, blocks: str | Sequence[Block], is_error: bool = False) -> Message:
+    def tool_result(cls, call_id: str, blocks: str | Sequence[str | Block], is_error: bool = False) -> Message:
         """A user message with the result of one tool call."""
         return cls("user", [ToolResultBlock(call_id, blocks, is_error)])
 
@@ -331,18 +331,16 @@ def _decoded_size(base64_text: str) -> int:
     return len(base64_text.rstrip("=")) * 3 // 4
 
 
-def _as_blocks(given: str | Sequence[Block], owner: str) -> tuple[Block, ...]:
-    if isinstance(given, str):
-        return (TextBlock(given),)
-    if isinstance(given, Block):
-        return (given,)
+def _as_blocks(given: str | Sequence[str | Block], owner: str) -> tuple[Block, ...]:
+    if isinstance(given, str | Block):
+        given = [given]
     if not isinstance(given, Iterable):
-        raise TypeError(f"{owner}.blocks takes a str or a list of blocks, got {type(given).__name__}")
-    blocks = tuple(given)
+        raise TypeError(f"{owner}.blocks takes a str or a list of str and blocks, got {type(given).__name__}")
+    blocks = tuple(TextBlock(item) if isinstance(item, str) else item for item in given)
     for i, block in enumerate(blocks):
         if not isinstance(block, Block):
             raise TypeError(
-                f"{owner}.blocks[{i}] must be a block such as TextBlock or ImageBlock, got {type(block).__name__}"
+                f"{owner}.blocks[{i}] must be a str, or a block such as ImageBlock, got {type(block).__name__}"
             )
     return blocks
 

@@ -8,13 +8,13 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from completion.contract.cancel import CancelToken
-from completion.contract.chunks import StreamChunk
+from completion.contract.chunks import StreamChunk, TextDelta
 from completion.contract.errors import CompletionError, stream_cancelled
 from completion.contract.frames import clear_ours, is_ours
-from completion.contract.turn import Turn, collect
+from completion.contract.turn import Turn, TurnSoFar
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +131,9 @@ class ChatStream(Generator[StreamChunk, None, None]):
         provider, model: the names in the error of a cancelled stream.
     """
 
+    _accepts_runs: ClassVar[bool] = False
+    """True in a class whose streams are runs."""
+
     def __init__(
         self,
         chunks: Iterator[StreamChunk],
@@ -152,6 +155,7 @@ class ChatStream(Generator[StreamChunk, None, None]):
         self._drop = drop
         self._adopted: Chunks | None = None
         self._has_begun = False
+        self._so_far: TurnSoFar | None = None
         self._origin = (provider, model)
         self._is_over = False
 
@@ -216,6 +220,59 @@ class ChatStream(Generator[StreamChunk, None, None]):
         if not self._is_over:
             self._token.cancel()
 
+    @property
+    def text_stream(self) -> Iterator[str]:
+        """The text deltas of the stream: ``for text in stream.text_stream: print(text, end="")``.
+
+        ``turn`` is available afterwards. A ``break`` leaves the stream open, and ``text_stream`` or ``collect()``
+        continues where it stopped.
+
+        Raises:
+            CompletionError: from ``next()`` of this iterator, as ``next(stream)`` does; ``partial`` is the Turn so far.
+        """
+        return self._texts()
+
+    def _texts(self) -> Iterator[str]:
+        if self._so_far is None:
+            self._so_far = TurnSoFar(accepts_runs=self._accepts_runs)
+        so_far = self._so_far
+        while not self._is_over:
+            so_far.has_gap |= self._has_begun  # set by next() of others: that chunk is not in so_far
+            try:
+                chunk = next(self, None)
+            except CompletionError as error:
+                if error.partial is None:  # a run sets it to the turn that failed
+                    error.partial = so_far.turn()
+                raise
+            self._has_begun = False
+            if chunk is None:
+                so_far.finish()
+                return
+            so_far.add(chunk)
+            if isinstance(chunk, TextDelta):
+                yield chunk.delta
+
+    @property
+    def turn(self) -> Turn:
+        """The complete turn, after ``text_stream`` or ``collect()`` has read the stream to its end.
+
+        Raises:
+            RuntimeError: the end was not reached, or chunks were read by ``next()`` or a plain ``for`` loop, which keep
+                nothing.
+        """
+        return self._complete("turn").turn()
+
+    def _complete(self, attribute: str) -> TurnSoFar:
+        """All chunks of the stream. ``attribute``: the name that the user asked for."""
+        so_far = self._so_far
+        if so_far is None or so_far.has_gap:
+            raise RuntimeError(
+                f"{attribute} is known only after text_stream or collect(): next() and a plain for loop keep no chunks"
+            )
+        if not so_far.is_complete:
+            raise RuntimeError(f"{attribute} is not known yet: read text_stream to its end, or call collect()")
+        return so_far
+
     def collect(self) -> Turn:
         """Read the stream to its end and return the turn.
 
@@ -225,13 +282,22 @@ class ChatStream(Generator[StreamChunk, None, None]):
             CompletionError: as ``next()`` does; ``partial`` is the Turn so far.
             RuntimeError: ``next()`` or ``close()`` was called before; the stream does not keep its chunks.
         """
-        if self._has_begun or self._is_over:
+        self._read_all()
+        return self.turn
+
+    def _read_all(self) -> None:
+        """Read what is left of the stream, and close it. Nothing is left after ``text_stream`` has read it all."""
+        if self._so_far is not None and self._so_far.is_complete:
+            return
+        if self._has_begun or self._is_over or (self._so_far is not None and self._so_far.has_gap):
+            advice = "to see the chunks as well, pass a generator that yields them to completion.collect()"
             raise RuntimeError(
-                "collect() needs a stream that was not read from or closed before; to see the chunks as well, pass a "
-                "generator that yields them to completion.collect()"
+                "collect() needs a stream that was not read from or closed before"
+                + ("" if self._accepts_runs else f"; {advice}")
             )
         with self:
-            return collect(self)
+            for _ in self._texts():
+                pass
 
     def adopt(self, stream: Chunks) -> None:
         """Show the response of another stream, name its model in errors, and close it with this stream.

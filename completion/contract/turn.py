@@ -55,6 +55,10 @@ class Turn(Record):
     response_model: str | None = None
     malformed_calls: tuple[ToolCallMalformed, ...] = field(default=(), metadata=nested(ToolCallMalformed))
 
+    def __str__(self) -> str:
+        """The text of the answer."""
+        return self.text
+
     @property
     def text(self) -> str:
         """The text of the answer."""
@@ -111,6 +115,8 @@ class TurnSoFar:
     def __init__(self, *, accepts_runs: bool = False) -> None:
         self.end: TurnFinished | None = None
         self.run: RunFinished | None = None
+        self.has_gap = False
+        """Set by the reader when it knows that a chunk was not added: the turn is then incomplete."""
         self._accepts_runs = accepts_runs
         self.calls: list[ToolCallFinished | ToolCallMalformed] = []
         self._blocks: list[Block] = []
@@ -126,10 +132,21 @@ class TurnSoFar:
     ) -> None:
         if isinstance(error, CompletionError):
             error.partial = self.turn()
-        if error is None and self.end is None and self.run is None:
+        if error is None:
+            self.finish()
+
+    def finish(self) -> None:
+        """Raise TruncatedStreamError if the chunks ended without a TurnFinished."""
+        if self.end is None and self.run is None and not self.has_gap:
             truncated = TruncatedStreamError("the chunks ended without a TurnFinished")
             truncated.partial = self.turn()
             raise truncated
+
+    @property
+    def is_complete(self) -> bool:
+        """True if every chunk was added, up to TurnFinished; of a run, up to RunFinished."""
+        last = self.run if self._accepts_runs else self.end
+        return last is not None and not self.has_gap
 
     def add(self, chunk: StreamChunk) -> None:
         """Add the next chunk. Unknown chunks are ignored."""

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NoReturn
 
 from completion.contract.cancel import CancelToken
 from completion.contract.checks import require_model
@@ -130,6 +130,8 @@ class RunStream(ChatStream):
     no effect. ``response`` is the response of the first turn.
     """
 
+    _accepts_runs = True
+
     def __init__(self, run: _Run) -> None:
         self.run_id = run.info.run_id
         self._run = run
@@ -164,6 +166,11 @@ class RunStream(ChatStream):
                 pass
         assert isinstance(end, RunFinished), "a run ends with RunFinished, or raises"
         return RunResult.of(end)
+
+    @property
+    def turn(self) -> NoReturn:
+        """A run has several turns: see ``result``."""
+        raise AttributeError("a RunStream has result in place of turn")
 
     def __repr__(self) -> str:
         return f"<RunStream {'over' if self._is_over else 'open'}, {self.run_id}>"

@@ -160,9 +160,7 @@ def test_a_fast_answer_is_drawn_ten_times_a_second_and_then_exactly(kernel: Kern
 def test_show_returns_the_turn(kernel: Kernel, server: ProviderServer) -> None:
     server.reply(Reply(text("Hel"), Pause(0.3), text("lo"), END))
     cell = kernel.run(f"{SHOW}\nprint(turn.message, turn.reason)").until_over()
-    assert cell.printed == (
-        "Message(role='assistant', blocks=(TextBlock(cache_control=None, text='Hello'),)) end_turn\n"
-    )
+    assert cell.printed == "Message(role='assistant', blocks=(TextBlock(text='Hello'),)) end_turn\n"
 
 
 def test_interrupting_the_kernel_hangs_up_at_once(kernel: Kernel, server: ProviderServer) -> None:

@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 
+import completion
 from completion import (
     AudioBlock,
     Base64Source,
     Block,
     CacheControl,
+    ChatRequest,
     DocumentBlock,
     FileSource,
+    FinishReason,
     ImageBlock,
     Message,
     ProviderBlock,
@@ -23,7 +26,10 @@ from completion import (
     TextBlock,
     ToolCallBlock,
     ToolResultBlock,
+    Turn,
+    TurnFinished,
     UrlSource,
+    Usage,
 )
 from completion.contract.messages import sendable
 
@@ -35,6 +41,13 @@ wrong: Any = {"ttl": "5m"}
 def test_a_string_is_one_text_block() -> None:
     assert Message.user("hi").blocks == (TextBlock("hi"),)
     assert Message.assistant("hi") == Message("assistant", [TextBlock("hi")])
+
+
+def test_strings_in_a_list_are_text_blocks() -> None:
+    image = ImageBlock(UrlSource("u"))
+    assert Message.user(["a", image, "b"]) == Message.user([TextBlock("a"), image, TextBlock("b")])
+    assert Message.assistant(["a"]) == Message("assistant", ["a"]) == Message.assistant("a")
+    assert ToolResultBlock("c", ["a", image]).blocks == (TextBlock("a"), image)
 
 
 def test_blocks_may_be_a_single_block() -> None:
@@ -105,9 +118,17 @@ def test_an_unknown_suffix_is_refused(tmp_path: Path) -> None:
     [
         (lambda: Message(wrong, "x"), ValueError, "Message.role must be 'user' or 'assistant'"),
         (lambda: Message("system", "x"), ValueError, "(use ChatRequest.system_prompt for system text)"),  # type: ignore[arg-type]
-        (lambda: Message("user", untyped), TypeError, "Message.blocks takes a str or a list of blocks, got object"),
-        (lambda: Message("user", ["x"]), TypeError, "Message.blocks[0] must be a block such as TextBlock"),  # type: ignore[list-item]
-        (lambda: ToolResultBlock("c", [wrong]), TypeError, "ToolResultBlock.blocks[0] must be a block"),
+        (
+            lambda: Message("user", untyped),
+            TypeError,
+            "Message.blocks takes a str or a list of str and blocks, got object",
+        ),
+        (
+            lambda: Message("user", ["x", 5]),  # type: ignore[list-item]
+            TypeError,
+            "Message.blocks[1] must be a str, or a block such as ImageBlock, got int",
+        ),
+        (lambda: ToolResultBlock("c", [wrong]), TypeError, "ToolResultBlock.blocks[0] must be a str, or a block"),
         (lambda: ToolResultBlock(untyped, "x"), TypeError, "ToolResultBlock.call_id: expected str, got object"),
         (lambda: ToolResultBlock("c", "x", wrong), TypeError, "ToolResultBlock.is_error: expected bool, got dict"),
         (lambda: TextBlock(untyped), TypeError, "TextBlock.text: expected str, got object"),
@@ -137,6 +158,26 @@ def test_the_error_for_a_bad_value_names_the_field(
     with pytest.raises(kind) as caught:
         make()
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("record", "shown"),
+    [
+        (Usage(input_tokens=9, output_tokens=12), "Usage(input_tokens=9, output_tokens=12)"),
+        (Usage(), "Usage()"),
+        (TextBlock("a", cache_control=CacheControl("1h")), "TextBlock(cache_control=CacheControl(ttl='1h'), text='a')"),
+        (ToolCallBlock("c", "f", {}), "ToolCallBlock(call_id='c', name='f', args={})"),
+        (TurnFinished(FinishReason.END_TURN), "TurnFinished(reason=FinishReason.END_TURN)"),
+        (ChatRequest("a", top_k=0), f"ChatRequest(messages=({Message.user('a')!r},), top_k=0)"),
+    ],
+)
+def test_a_repr_leaves_out_fields_with_their_default(record: object, shown: str) -> None:
+    assert repr(record) == shown
+
+
+def test_a_repr_can_be_evaluated() -> None:
+    turn = Turn(Message.assistant(["a", ToolCallBlock("c", "f", {"x": 1})]), FinishReason.TOOL_USE, Usage(1, 2))
+    assert eval(repr(turn), vars(completion)) == turn
 
 
 CALL = ToolCallBlock("c", "f", {})

@@ -165,5 +165,5 @@ def test_a_turn_shows_its_malformed_calls() -> None:
 
 
 def test_the_repr_is_not_markdown() -> None:
-    assert repr(Message.user("Hi")) == "Message(role='user', blocks=(TextBlock(cache_control=None, text='Hi'),))"
+    assert repr(Message.user("Hi")) == "Message(role='user', blocks=(TextBlock(text='Hi'),))"
     assert repr(Turn(Message.assistant("Hi"))).startswith("Turn(message=Message(role='assistant', ")

@@ -18,7 +18,11 @@ from completion import (
     StreamCancelledError,
     StreamChunk,
     TextDelta,
+    ToolCallBlock,
+    ToolCallFinished,
+    ToolCallStarted,
     TransportError,
+    TruncatedStreamError,
     Turn,
     TurnFinished,
 )
@@ -284,6 +288,106 @@ def test_cancelling_collect_carries_the_turn_so_far() -> None:
     with pytest.raises(StreamCancelledError) as caught:
         ChatStream(generated(), token=token).collect()
     assert caught.value.partial == Turn(Message.assistant("ab"))
+
+
+# --- text_stream -----------------------------------------------------------------------------------------------------
+
+CALL = ToolCallFinished("c", "f", {})
+
+
+def test_text_stream_yields_the_text_deltas() -> None:
+    stream = opened(Connection(), [A, ToolCallStarted("c", "f"), CALL, B, END])
+    assert list(stream.text_stream) == ["a", "b"]
+
+
+def test_after_text_stream_the_turn_is_known() -> None:
+    connection = Connection()
+    stream = opened(connection, [A, CALL, B, END])
+    for _ in stream.text_stream:
+        with pytest.raises(RuntimeError, match="turn is not known yet: read text_stream to its end"):
+            _ = stream.turn
+    assert stream.turn == Turn(Message.assistant(["a", ToolCallBlock("c", "f", {}), "b"]), reason=FinishReason.END_TURN)
+    assert stream.collect() == stream.turn
+    assert not connection.is_open
+
+
+def test_after_collect_the_turn_is_known() -> None:
+    stream = opened(Connection())
+    assert stream.collect() == stream.turn == stream.collect()
+    assert list(stream.text_stream) == []
+
+
+def test_after_a_break_text_stream_continues() -> None:
+    connection = Connection()
+    stream = opened(connection)
+    for _ in stream.text_stream:
+        break
+    assert connection.is_open
+    assert list(stream.text_stream) == ["b"]
+    assert stream.turn.text == "ab"
+
+
+def test_after_a_break_in_text_stream_collect_returns_the_whole_turn() -> None:
+    stream = opened(Connection())
+    next(stream.text_stream)
+    assert stream.collect().text == "ab"
+
+
+@pytest.mark.parametrize("read", [drain, close])
+def test_plain_iteration_does_not_keep_the_turn(read: Callable[[ChatStream], None]) -> None:
+    stream = opened(Connection())
+    read(stream)
+    with pytest.raises(RuntimeError, match=r"turn is known only after text_stream or collect\(\)"):
+        _ = stream.turn
+
+
+@pytest.mark.parametrize("reads_before", [0, 1])
+def test_text_stream_after_next_yields_the_rest_and_the_turn_is_not_known(reads_before: int) -> None:
+    stream = opened(Connection(), [A, A, B, END])
+    for _ in range(reads_before):
+        next(stream.text_stream)
+    next(stream)
+    assert list(stream.text_stream) == ["a", "b"][reads_before:]
+    with pytest.raises(RuntimeError, match="keep no chunks"):
+        _ = stream.turn
+
+
+def test_collect_after_text_stream_and_next_is_refused() -> None:
+    stream = opened(Connection())
+    next(stream.text_stream)
+    next(stream)
+    with pytest.raises(RuntimeError, match="was not read from"):
+        stream.collect()
+
+
+def test_an_error_in_text_stream_carries_the_turn_so_far() -> None:
+    stream = opened(Connection(), broken())
+    with pytest.raises(TransportError) as caught:
+        list(stream.text_stream)
+    assert caught.value.partial == Turn(Message.assistant("a"))
+
+
+def test_a_text_stream_without_turn_finished_is_truncated() -> None:
+    with pytest.raises(TruncatedStreamError) as caught:
+        list(opened(Connection(), [A]).text_stream)
+    assert caught.value.partial == Turn(Message.assistant("a"))
+
+
+def test_closing_the_stream_ends_text_stream() -> None:
+    stream = opened(Connection())
+    for _ in stream.text_stream:
+        stream.close()
+    assert list(stream.text_stream) == []
+
+
+def test_text_stream_keeps_its_stream_open() -> None:
+    connection = Connection()
+    texts = opened(connection).text_stream
+    assert next(texts) == "a"
+    gc.collect()
+    assert connection.is_open
+    del texts
+    assert not connection.is_open
 
 
 # --- cancel ----------------------------------------------------------------------------------------------------------

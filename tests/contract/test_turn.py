@@ -93,6 +93,10 @@ def test_a_turn_has_text_reasoning_and_tool_calls() -> None:
     assert (turn.reasoning, turn.text, turn.tool_calls) == ("x", "ab", (ToolCallBlock("c1", "f", {}),))
 
 
+def test_the_string_of_a_turn_is_its_text() -> None:
+    assert str(collect([TextDelta("a"), TextDelta("b"), END])) == "ab"
+
+
 def test_a_malformed_call_is_not_in_the_message() -> None:
     turn = collect([MALFORMED, END])
     assert turn.malformed_calls == (MALFORMED,)

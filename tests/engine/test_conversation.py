@@ -312,7 +312,7 @@ def test_the_tool_choice_in_json_needs_its_tool_to_be_passed_again() -> None:
     model = ScriptedModel("Sun.")
     Conversation.from_json(first.to_json(), model, tools=[LOOK]).run("Oslo?")
     assert model.requests[0].tool_choice == ToolChoice.tool("look")
-    with pytest.raises(ValueError, match="there are no tools"):
+    with pytest.raises(ValueError, match="tools is empty"):
         Conversation.from_json(first.to_json(), model).run("Oslo?")
 
 
