@@ -148,7 +148,7 @@ class RunStream(ChatStream):
 
     def cancel(self) -> None:
         """Abort the run, from any thread, also while it is blocked. No effect after its end."""
-        if not self._over:
+        if not self._is_over:
             self._run.ending.cancel()
 
     def collect(self) -> RunResult:  # type: ignore[override]
@@ -158,13 +158,19 @@ class RunStream(ChatStream):
             CompletionError: what ``next()`` raises.
             RuntimeError: the stream was read or closed before.
         """
-        if self._has_begun or self._over:
-            raise RuntimeError("RunStream.collect: the stream was already read or closed; call it on a new stream")
-        end: StreamChunk | None = None
-        with self:
-            for end in self:  # noqa: B007  only the last chunk is used
-                pass
-        assert isinstance(end, RunFinished), "a run ends with RunFinished, or raises"
+        self._read_all()
+        return self.result
+
+    @property
+    def result(self) -> RunResult:
+        """The result of the run, after ``text_stream`` or ``collect()`` has read the stream to its end.
+
+        Raises:
+            RuntimeError: the end was not reached, or chunks were read by ``next()`` or a plain ``for`` loop, which keep
+                nothing.
+        """
+        end = self._complete("result").run
+        assert end is not None, "a complete run has a RunFinished"
         return RunResult.of(end)
 
     @property

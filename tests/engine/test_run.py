@@ -187,7 +187,7 @@ def test_collect_returns_the_result_of_the_run() -> None:
 def test_a_run_that_was_read_cannot_be_collected() -> None:
     run = run_chat(ScriptedModel("Hello"), HI)
     next(run)
-    with pytest.raises(RuntimeError, match="already read or closed"):
+    with pytest.raises(RuntimeError, match="read from or closed before"):
         run.collect()
 
 
