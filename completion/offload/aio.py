@@ -1,10 +1,11 @@
-"""The stream under an event loop: the only door to asyncio.
+"""Reading a blocking stream with asyncio. Only this package imports asyncio.
 
     async with AsyncModel(model).chat_stream(req) as stream:
         async for chunk in stream: ...
 
-The blocking model runs in a worker thread (``offload``); here is what waits for it. A stream ends with the task that
-reads it, with the loop, with the last reference to it, or by ``aclose()``, and its connection ends at the same moment.
+The blocking model runs in a worker thread (``pump``); this module waits for its chunks in the event loop. A stream is
+cancelled, and its connection closed, by whichever comes first: the task that reads it is cancelled, the loop is closed,
+the last reference to the stream is dropped, or ``aclose()`` is called.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Executor
 from contextlib import suppress
+from enum import Enum
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from completion.contract.checks import require_model
 from completion.contract.chunks import StreamChunk, TurnFinished
@@ -28,32 +30,35 @@ from completion.contract.stream import Chunks, ResponseInfo, response_of
 from completion.contract.turn import Turn, TurnSoFar
 from completion.offload.pump import Pump
 from completion.offload.threads import Threads
+from completion.wrappers.named_after import NamedAfter
 
-T = TypeVar("T")
-
-# For the worker to notice that its stream was closed; what blocks it longer (a TCP connect) ends without us.
-_GOODBYE_SECONDS: Final = 0.5
-# For it to give the connection back after the end of the turn.
-_LAST_WORD_SECONDS: Final = 0.05
-# Where chunks follow each other so fast, they are left to gather for a moment: waking a loop costs more than a chunk.
+# How long aclose() waits for the worker. A worker that is blocked for longer (in a TCP connect) ends later, on its own.
+_CLOSE_SECONDS: Final = 0.5
+# How long aclose() lets the worker read the end of the body after the end of the turn, so that the connection can be
+# reused.
+_REUSE_SECONDS: Final = 0.05
+# If the last chunks arrived within this time, wait this long before the next look: waking a loop costs more than
+# reading a chunk, and meanwhile more chunks gather.
 _DENSE_SECONDS: Final = 0.001
-_DENSE_BUFFER: Final = 64  # fewer would be full by then
-_FOR_EVER_SECONDS: Final = 1e9
+# Not with smaller buffers: they would be full before the wait ends.
+_DENSE_BUFFER: Final = 64
+_FOREVER_SECONDS: Final = 1e9
 
 
-class AsyncModel:
-    """A CompletionModel whose streams are read by asyncio; each is pumped by a worker thread.
+class AsyncModel(NamedAfter):
+    """A CompletionModel whose streams are read with asyncio. A worker thread reads each stream from the blocking model.
 
-    Safe to share between loops and threads; pickles where ``model`` does.
+    Safe to share between loops and threads. Can be pickled if ``model`` can.
 
     Args:
         model: any CompletionModel. Wrappers go inside: ``AsyncModel(RetryingModel(model))``.
-        executor: where the workers run; it must give threads. None: daemon threads, one a stream, which end with it.
-        buffer: so many chunks may wait for the loop; then the worker stops reading, and so does the socket.
-        max_streams: so many streams run at a time, where no executor is given; others wait for their turn.
+        executor: runs the workers; must be an executor of threads. None: daemon threads, one per stream, which end
+            with it.
+        buffer: how many chunks may wait for the loop. Then the worker stops reading, and the provider stops sending.
+        max_streams: how many streams run at the same time if ``executor`` is None; others wait.
 
     Raises:
-        TypeError, ValueError: arguments that make no sense.
+        TypeError, ValueError: an argument has a wrong type or value.
     """
 
     __is_asynchronous__ = True
@@ -66,31 +71,22 @@ class AsyncModel:
             raise TypeError(f"executor= takes a concurrent.futures.Executor, got {type(executor).__name__}")
         for name, number in (("buffer", buffer), ("max_streams", max_streams)):
             if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise ValueError(f"AsyncModel: {name} must be a whole number from 1 on, got {number!r}")
-        self.inner = model
+                raise ValueError(f"AsyncModel: {name} must be an integer of 1 or more, got {number!r}")
+        self.inner = self._named_after = model
         self._arguments = (model, executor, buffer, max_streams)
         self._executor = executor or Threads(max_streams)
         self._buffer = buffer
 
-    @property
-    def name(self) -> str:
-        """The adapter family of the inner model."""
-        return self.inner.name
-
-    @property
-    def model(self) -> str:
-        """The id that the inner model is bound to."""
-        return self.inner.model
-
     def chat_stream(self, req: ChatRequest | str) -> AsyncChatStream:
-        """The answer as a stream that is not open yet: enter it, await it, or begin to read.
+        """The answer as a stream. It is not open yet: enter it, await it, or read from it.
 
-        What keeps it from opening is raised there, and what breaks it later by ``async for``.
+        An error of opening is raised there; a later error is raised by ``async for``.
         """
         return self.stream(partial(self.inner.chat_stream, ChatRequest(req) if isinstance(req, str) else req))
 
     def stream(self, source: Callable[[], Chunks]) -> AsyncChatStream:
-        """Any blocking stream that a function opens, in the same manner: ``stream(partial(run_chat, model, req))``."""
+        """Like ``chat_stream``, for any function that opens a blocking stream:
+        ``stream(partial(run_chat, model, req))``."""
         if not callable(source):
             raise TypeError(
                 f"AsyncModel.stream takes a function that opens the stream, got {type(source).__name__}: "
@@ -107,12 +103,21 @@ class AsyncModel:
         return f"AsyncModel({self.inner!r})"
 
 
+class _State(Enum):
+    """The states of an AsyncChatStream, in order. READING goes back to OPEN when the chunk is there."""
+
+    NOT_OPEN = "not open"
+    OPEN = "open"
+    READING = "reading"  # a task waits for a chunk
+    CLOSED = "over"
+
+
 class AsyncChatStream:
     """An asynchronous iterator of chunks that is also an asynchronous context manager.
 
-    ``async with`` opens it and hangs up at the end; ``stream = await model.chat_stream(req)`` opens it for somebody
-    else to close. It belongs to the loop that opened it, and one task at a time reads from it. A task that is
-    cancelled while it waits here takes the connection along: whoever reads on gets StreamCancelledError.
+    ``async with`` opens it and closes it at the end. ``stream = await model.chat_stream(req)`` opens it; then you must
+    close it. It belongs to the loop that opened it, and only one task at a time may read from it. A task that is
+    cancelled while it waits for a chunk closes the connection: reading on raises StreamCancelledError.
     """
 
     def __init__(
@@ -122,20 +127,19 @@ class AsyncChatStream:
         self._executor = executor
         self._buffer = buffer
         self._origin = (provider, model)
+        self._state = _State.NOT_OPEN  # changed only in the loop's thread
+        self._is_cancelled = False  # set in any thread
         self._pump: Pump | None = None
-        self._bell: _Bell | None = None
-        self._untether: weakref.finalize[..., Any] | None = None
-        self._chunks: deque[StreamChunk] = deque()
+        self._waker: _Waker | None = None
+        self._cancel_loop_timer: weakref.finalize[..., Any] | None = None
+        self._chunks: deque[StreamChunk] = deque()  # the pump's buffer, while the stream is open
         self._last: StreamChunk | None = None
-        self._in_a_row = 0
-        self._emptied_at = 0.0
-        self._is_read = False
-        self._is_cancelled = False
-        self._is_over = False
+        self._taken_since_wait = 0
+        self._last_wait_ended_at = 0.0
 
     @property
     def response(self) -> ResponseInfo:
-        """What is known of the HTTP response.
+        """What is known about the HTTP response.
 
         Raises:
             RuntimeError: the stream is not open yet.
@@ -145,22 +149,22 @@ class AsyncChatStream:
         return response_of(self._pump.stream)
 
     async def open(self) -> AsyncChatStream:
-        """Open the stream, unless it is open; the same as awaiting it.
+        """Open the stream if it is not open yet. Awaiting the stream does the same.
 
         Raises:
-            CompletionError: what keeps it from opening.
-            RuntimeError: it was closed, or it was opened in another loop.
+            CompletionError: the stream could not be opened.
+            RuntimeError: the stream is closed, or was opened in another loop.
         """
-        pump, bell = self._begun()
+        pump, waker = self._started()
         try:
-            await bell.until(lambda: pump.stream is not None or pump.is_over or pump.token.cancelled, pump)
+            await waker.wait_until(lambda: pump.stream is not None or pump.is_over or pump.token.cancelled, pump)
         except BaseException:
             self._close()
             raise
-        if self._is_over:  # another task closed it
+        if self._state is _State.CLOSED:  # by another task, while this one waited
             raise stream_cancelled(*self._origin)
         if pump.stream is None:
-            self._raise_end()
+            self._close_and_raise(pump)
         return self
 
     def __await__(self) -> Generator[Any, None, AsyncChatStream]:
@@ -178,36 +182,37 @@ class AsyncChatStream:
         return self
 
     async def __anext__(self) -> StreamChunk:
-        if not self._chunks or self._in_a_row >= self._buffer:
-            await self._more()
+        # Also after a whole buffer without a wait: else a fast stream would never let other tasks run.
+        if not self._chunks or self._taken_since_wait >= self._buffer:
+            await self._wait_for_chunk()
         assert self._pump is not None
-        self._in_a_row += 1
+        self._taken_since_wait += 1
         self._last = chunk = self._pump.take()
         return chunk
 
     async def next_within(self, seconds: float | None) -> StreamChunk | None:
-        """The next chunk, or None when none comes in so many seconds; the stream goes on.
+        """The next chunk, or None when none arrives in this time (None: no limit); the stream stays open.
 
         Raises:
-            StopAsyncIteration: the turn is over.
+            StopAsyncIteration: the turn has ended.
         """
-        if not self._chunks and not await self._more(seconds):
+        if not self._chunks and not await self._wait_for_chunk(seconds):
             return None
         return await self.__anext__()
 
     @property
     def has_more_now(self) -> bool:
-        """The next chunk is here already."""
+        """The next chunk has already arrived."""
         return bool(self._chunks)
 
     async def collect(self) -> Turn:
-        """Drain the stream and return the turn.
+        """Read all chunks and return the turn.
 
         Raises:
-            CompletionError: as reading does; ``partial`` is the Turn so far.
-            RuntimeError: somebody has read from the stream or closed it; the chunks are not kept.
+            CompletionError: the same errors as reading; ``partial`` is the turn so far.
+            RuntimeError: the stream is closed, or chunks were read from it already; they are not kept.
         """
-        if self._last is not None or self._is_over:
+        if self._last is not None or self._state is _State.CLOSED:
             raise RuntimeError("collect() needs a stream that nobody has read from or closed")
         async with self:
             with TurnSoFar() as so_far:
@@ -216,111 +221,118 @@ class AsyncChatStream:
         return so_far.turn()
 
     async def aclose(self) -> None:
-        """Hang up. Idempotent. The connection is closed when this begins to wait, at most half a second, for the
-        worker thread to be done."""
-        pump, bell = self._pump, self._bell
-        if pump is None or bell is None or self._is_over:
+        """Close the connection. May be called more than once. Then waits for the worker thread to end, at most half
+        a second."""
+        pump, waker = self._pump, self._waker
+        if pump is None or waker is None or self._state is _State.CLOSED:
             self._close()
             return
-        if not bell.is_here:
+        if not waker.is_in_this_loop:
             self.cancel()
             return
         if isinstance(self._last, TurnFinished):
-            await bell.until(lambda: pump.is_over, pump, _LAST_WORD_SECONDS)
+            await waker.wait_until(lambda: pump.is_over, pump, _REUSE_SECONDS)
         self._close()
-        await bell.until(lambda: pump.is_over, pump, _GOODBYE_SECONDS)
+        await waker.wait_until(lambda: pump.is_over, pump, _CLOSE_SECONDS)
 
     def cancel(self) -> None:
-        """End the stream from any thread: whoever reads from it, now or later, gets StreamCancelledError."""
+        """Cancel the stream, from any thread. Reading, now or later, raises StreamCancelledError."""
         self._is_cancelled = True
-        if self._pump is not None and not self._is_over:
+        if self._pump is not None and self._state is not _State.CLOSED:
             self._pump.token.cancel()
 
-    def _begun(self) -> tuple[Pump, _Bell]:
-        """The pump, started if need be. Raises as ``open()`` does."""
+    def _started(self) -> tuple[Pump, _Waker]:
+        """The pump and its waker; starts them if the stream is not open yet. Raises the same errors as ``open()``."""
         loop = asyncio.get_running_loop()
-        if self._is_over:
+        if self._state is _State.CLOSED:
             raise RuntimeError("this stream was closed; chat_stream() gives another one")
-        if self._is_cancelled and self._pump is None:
+        if self._pump is not None and self._waker is not None:
+            if self._waker.loop is not loop:
+                raise RuntimeError("this stream was opened in another event loop")
+            return self._pump, self._waker
+        if self._is_cancelled:
             self._close()
             raise stream_cancelled(*self._origin)
-        if self._pump is None or self._bell is None:
-            bell = _Bell(loop)
-            pump = Pump(self._source, limit=self._buffer, wake=bell.ring)
-            try:
-                pump.start(self._executor)
-            except CompletionError as error:
-                error.provider, error.model = self._origin
-                raise
-            self._pump, self._bell, self._chunks = pump, bell, pump.chunks
-            # Nobody tells that a loop is closed, but its timers are dropped then.
-            timer = weakref.ref(loop.call_later(_FOR_EVER_SECONDS, _Tether(pump.token.cancel)))
-            self._untether = weakref.finalize(self, _cancel_timer, loop, timer)
-            self._untether.atexit = False
-        elif self._bell.loop is not loop:
-            raise RuntimeError("this stream was opened in another event loop")
-        return self._pump, self._bell
-
-    async def _more(self, seconds: float | None = None) -> bool:
-        """Wait for a chunk; False when none came in time. Others get a turn of the loop in any case."""
-        if self._is_over and self._pump is not None:
-            raise StopAsyncIteration
-        if self._is_read:
-            raise RuntimeError("another task is reading from this stream already")
-        self._is_read = True
-        self._in_a_row = 0
+        waker = _Waker(loop)
+        pump = Pump(self._source, limit=self._buffer, wake=waker.wake_from_any_thread)
         try:
-            pump, bell = self._begun()
+            pump.start(self._executor)
+        except CompletionError as error:
+            error.provider, error.model = self._origin
+            raise
+        self._pump, self._waker, self._chunks, self._state = pump, waker, pump.chunks, _State.OPEN
+        if self._is_cancelled:  # by another thread, which has not seen the pump
+            pump.token.cancel()
+        self._cancel_when_loop_is_closed(loop, pump)
+        return pump, waker
+
+    def _cancel_when_loop_is_closed(self, loop: asyncio.AbstractEventLoop, pump: Pump) -> None:
+        """asyncio has no callback for a closed loop, but it drops its timers then, and a dropped timer tells us.
+
+        Without this, a stream that somebody still refers to would keep its connection and its worker after
+        ``asyncio.run()``; and the interpreter could not exit, because it waits for the threads of a ThreadPoolExecutor.
+        """
+        timer = weakref.ref(loop.call_later(_FOREVER_SECONDS, _CallWhenDropped(pump.token.cancel)))
+        self._cancel_loop_timer = weakref.finalize(self, _cancel_timer, loop, timer)
+        self._cancel_loop_timer.atexit = False
+
+    async def _wait_for_chunk(self, seconds: float | None = None) -> bool:
+        """Wait for a chunk; False when none arrives in this time. Lets other tasks run in any case."""
+        if self._state is _State.READING:
+            raise RuntimeError("another task is reading from this stream already")
+        if self._state is _State.CLOSED and self._pump is not None:
+            raise StopAsyncIteration
+        pump, waker = self._started()
+        self._state = _State.READING
+        self._taken_since_wait = 0
+        try:
             if self._chunks:
                 await asyncio.sleep(0)
-            elif self._buffer >= _DENSE_BUFFER and bell.loop.time() - self._emptied_at < _DENSE_SECONDS:
+            elif self._buffer >= _DENSE_BUFFER and waker.loop.time() - self._last_wait_ended_at < _DENSE_SECONDS:
                 await asyncio.sleep(_DENSE_SECONDS)
-            if not await bell.until(lambda: pump.has_news, pump, seconds):
-                return False
+            is_ready = await waker.wait_until(lambda: pump.has_news, pump, seconds)
         except BaseException:
-            self._cut()
+            self._cancel_and_drop_buffer(pump)
             raise
         finally:
-            self._is_read = False
-        if self._is_over:  # another task closed it
+            if self._state is _State.READING:
+                self._state = _State.OPEN
+        if not is_ready:
+            return False
+        if self._state is _State.CLOSED:  # by another task, while this one waited
             raise stream_cancelled(*self._origin)
         if not self._chunks or pump.token.cancelled:
-            self._raise_end()
-        self._emptied_at = bell.loop.time()
+            self._close_and_raise(pump)
+        self._last_wait_ended_at = waker.loop.time()
         return True
 
-    def _raise_end(self) -> None:
-        """Raise what the reader has to know when nothing more comes."""
-        pump = self._pump
-        assert pump is not None
-        was_over, was_cancelled = self._is_over, pump.token.cancelled
+    def _close_and_raise(self, pump: Pump) -> None:
+        """No chunk is left: close the stream and raise its error, or StopAsyncIteration at a regular end."""
+        was_cancelled = pump.token.cancelled
         error, pump.error = pump.error, None
         self._close()
-        if was_over:
-            raise StopAsyncIteration
         if was_cancelled:
             raise stream_cancelled(*self._origin)
         if error is not None:
             try:
                 raise error
             finally:
-                del error  # contract/frames.py says why
+                del error  # its traceback refers to this frame, and this frame must not refer back to it
         raise StopAsyncIteration
 
-    def _cut(self) -> None:
-        """The reader was cancelled. Nothing is taken from the buffer any more: what is left of the answer would look
-        like all of it."""
-        if self._pump is not None and not self._is_over:
-            self._pump.token.cancel()
+    def _cancel_and_drop_buffer(self, pump: Pump) -> None:
+        """The reading task was cancelled. The buffer must not be read on: it would look like a complete answer."""
+        if self._state is not _State.CLOSED:
+            pump.token.cancel()
             self._chunks = deque()
 
     def _close(self) -> None:
-        self._is_over = True
+        self._state = _State.CLOSED
         self._chunks = deque()
         if self._pump is not None and not self._pump.is_over:
             self._pump.token.cancel()
-        if self._untether is not None:
-            self._untether()
+        if self._cancel_loop_timer is not None:
+            self._cancel_loop_timer()
 
     def __del__(self) -> None:
         pump = getattr(self, "_pump", None)
@@ -328,31 +340,33 @@ class AsyncChatStream:
             pump.token.cancel()
 
     def __repr__(self) -> str:
-        state = "over" if self._is_over else "not open" if self._pump is None else "open"
-        return f"<AsyncChatStream {state}>"
+        state = _State.OPEN if self._state is _State.READING else self._state
+        return f"<AsyncChatStream {state.value}>"
 
 
-class _Bell:
-    """Wakes the tasks of a loop that wait for a pump. It does not know the stream, which may be dropped meanwhile."""
+class _Waker:
+    """Wakes the tasks of a loop that wait for a pump.
+
+    It has no reference to the stream, so that the worker does not keep a dropped stream alive.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._waiting: set[asyncio.Future[None]] = set()
 
-    def ring(self) -> None:
-        """In any thread."""
-        with suppress(RuntimeError):  # the loop is closed: its streams were cancelled with it
+    def wake_from_any_thread(self) -> None:
+        with suppress(RuntimeError):  # raised by a closed loop, whose streams are cancelled anyway
             self.loop.call_soon_threadsafe(self._wake)
 
     @property
-    def is_here(self) -> bool:
-        """This is a task of the same loop; in a forked child none is."""
+    def is_in_this_loop(self) -> bool:
+        """The caller runs in this waker's loop. False in a forked child, where this loop does not run."""
         with suppress(RuntimeError):
             return asyncio.get_running_loop() is self.loop
         return False
 
-    async def until(self, condition: Callable[[], bool], pump: Pump, seconds: float | None = None) -> bool:
-        """Wait for the condition, which holds only after the pump has news; False when the time was up before."""
+    async def wait_until(self, condition: Callable[[], bool], pump: Pump, seconds: float | None = None) -> bool:
+        """Wait until the condition is true; False when the time is up first. The pump must wake us when it changes."""
         ends_at = None if seconds is None else self.loop.time() + seconds
         while not condition():
             if ends_at is not None and self.loop.time() >= ends_at:
@@ -362,7 +376,8 @@ class _Bell:
             timer = None if ends_at is None else self.loop.call_at(ends_at, self._wake)
             pump.is_awaited = True
             try:
-                if not condition():  # it may have come before the pump could know that it is awaited
+                # Look once more: a change before `is_awaited` was set has woken nobody.
+                if not condition():
                     await waiting
             finally:
                 self._waiting.discard(waiting)
@@ -377,8 +392,8 @@ class _Bell:
                 waiting.set_result(None)
 
 
-class _Tether:
-    """Calls ``on_drop`` when the timer that holds it is dropped."""
+class _CallWhenDropped:
+    """The callback of a timer that never fires: calls ``on_drop`` when the timer is dropped."""
 
     def __init__(self, on_drop: Callable[[], None]) -> None:
         self._on_drop = on_drop
@@ -391,8 +406,8 @@ class _Tether:
 
 
 def _cancel_timer(loop: asyncio.AbstractEventLoop, timer: weakref.ref[asyncio.TimerHandle]) -> None:
-    """From any thread."""
+    """Runs in any thread, because it is a finalizer."""
     handle = timer()
     if handle is not None:
-        with suppress(RuntimeError):  # the loop is closed
+        with suppress(RuntimeError):  # raised by a closed loop
             loop.call_soon_threadsafe(handle.cancel)

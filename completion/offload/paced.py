@@ -1,4 +1,4 @@
-"""A limit on streams that are open at once."""
+"""An asynchronous iterator that can be waited for with a time limit, without ending it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from collections.abc import AsyncIterable
 
 from completion.contract.chunks import StreamChunk
 from completion.contract.errors import stream_cancelled
-from completion.offload.tasks import _cancel_from_any_thread
+from completion.offload.tasks import cancel_from_any_thread
 
 
 class Paced:
-    """An asynchronous iterator of anybody's making, waited for without ending it; used as AsyncChatStream is.
+    """Wraps any asynchronous iterator of chunks. Has the methods of AsyncChatStream that ``web`` needs.
 
-    One task reads it from its first chunk to its last: what its code has set up between two of them, such as a context
-    variable or a timeout, is still there.
+    Why not ``asyncio.wait_for(anext(chunks), seconds)``: it cancels the iterator when the time is up. Why one task for
+    all of it, and not one per chunk: each task has its own context. What the iterator sets between two chunks, such as
+    a context variable or ``asyncio.timeout()``, must still be there at the next one.
     """
 
     def __init__(self, chunks: AsyncIterable[StreamChunk]) -> None:
@@ -25,19 +26,25 @@ class Paced:
 
     @property
     def has_more_now(self) -> bool:
+        """The next chunk has already arrived."""
         return bool(self._slot.chunks)
 
     async def next_within(self, seconds: float | None) -> StreamChunk | None:
+        """The next chunk, or None when none arrives in this time (None: no limit); the iterator goes on.
+
+        Raises:
+            StopAsyncIteration: the iterator has ended.
+        """
         task, slot = self._task, self._slot
         if task is None:
             task = self._task = asyncio.ensure_future(slot.fill(self._source))
             task.add_done_callback(slot.end)
         if not slot.chunks and not slot.is_over:
-            slot.news.clear()
+            slot.changed.clear()
             loop = asyncio.get_running_loop()
-            timer = None if seconds is None else loop.call_later(seconds, slot.news.set)
+            timer = None if seconds is None else loop.call_later(seconds, slot.changed.set)
             try:
-                await slot.news.wait()
+                await slot.changed.wait()
             except BaseException:
                 self.cancel()
                 raise
@@ -56,12 +63,13 @@ class Paced:
         raise StopAsyncIteration
 
     def cancel(self) -> None:
-        """End it, from any thread."""
+        """Cancel the iterator, from any thread."""
         task = self._task
         if task is not None:
-            _cancel_from_any_thread(task.get_loop(), task)
+            cancel_from_any_thread(task.get_loop(), task)
 
     async def aclose(self) -> None:
+        """Close the iterator and wait until it is closed."""
         task = self._task
         if task is not None:
             task.cancel()
@@ -77,32 +85,37 @@ class Paced:
 
 
 class _Slot:
-    """Where the task that reads puts a chunk, and waits until it is taken. It does not know who takes it."""
+    """Room for one chunk, between the task that reads the iterator and the reader.
+
+    It has no reference to ``Paced``, so that the task does not keep a dropped ``Paced`` alive.
+    """
 
     def __init__(self) -> None:
         self.chunks: deque[StreamChunk] = deque()
-        self.news = asyncio.Event()
+        self.changed = asyncio.Event()
         self.is_over = False
-        self._room = asyncio.Event()
+        self._is_taken = asyncio.Event()
 
     async def fill(self, source: AsyncIterable[StreamChunk]) -> None:
+        """Read the iterator to its end. Waits after each chunk until the reader has taken it."""
         try:
             async for chunk in source:
                 self.chunks.append(chunk)
-                self.news.set()
-                self._room.clear()
-                await self._room.wait()
+                self.changed.set()
+                self._is_taken.clear()
+                await self._is_taken.wait()
         finally:
             close = getattr(source, "aclose", None)
             if close is not None:
                 await close()
 
     def take(self) -> StreamChunk:
-        self._room.set()
+        self._is_taken.set()
         return self.chunks.popleft()
 
     def end(self, task: asyncio.Task[None]) -> None:
         self.is_over = True
-        self.news.set()
+        self.changed.set()
         if not task.cancelled():
-            task.exception()  # whoever reads gets it; where nobody does any more, asyncio need not complain
+            # Marks the error as retrieved: when nobody reads any more, asyncio must not log it.
+            task.exception()

@@ -1,12 +1,14 @@
-"""A blocking stream that is read by a thread of its own: what makes it at home under an event loop or a WSGI server.
+"""Reads a blocking stream in a worker thread, for a reader that must not block: an event loop or a WSGI server.
 
-    worker thread: open -> next -> next -> …  =>  a bounded buffer  =>  whoever cannot block: aio, web
+    worker thread: open -> next -> next -> …  =>  a bounded buffer  =>  the reader: aio, web
 
-The reader is woken once for all that has come meanwhile; a full buffer stops the worker, and so the socket and the
-provider. Cancelling the token ends both sides, whatever the worker is blocked in.
+The worker wakes the reader once for all chunks that have arrived meanwhile. When the buffer is full the worker stops
+reading; then the socket's buffers fill up and the provider stops sending. Cancelling the token ends both sides,
+whatever the worker is blocked in.
 
-No lock is taken for a chunk: each side sets its flag first and looks at the other's after it, and every step on a
-deque is atomic.
+No lock is taken per chunk. It is safe because each side first sets its own flag and then looks at the other side's:
+the worker appends a chunk and then looks at ``is_awaited``; the reader sets ``is_awaited`` and then looks for chunks
+once more. So one of the two always sees the other. Each single operation on a deque is atomic.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future
 from contextvars import copy_context
 from queue import SimpleQueue
-from typing import ParamSpec, TypeVar
 
 from completion.contract.cancel import CancelToken
 from completion.contract.chunks import StreamChunk
@@ -25,21 +26,19 @@ from completion.contract.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
 
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
-
 
 class Pump:
     """Reads a stream in a worker thread, into ``chunks``.
 
-    ``stream`` is there once it is open. ``is_over``: the worker has closed it and adds no more chunks; what the stream
-    raised is in ``error``, unless the token was cancelled.
+    ``stream`` is None until the stream is open. ``is_over`` means: the worker has closed the stream and adds no more
+    chunks. ``error`` is what the stream raised; it stays None when the token was cancelled.
 
     Args:
         source: opens the stream; called in the worker, with the caller's context variables.
-        limit: so many chunks stop the worker, until half of them are taken.
-        wake: called in any thread when there is news and ``is_awaited`` is set, which it clears.
-        opened: the stream that ``source`` gives, where it is open already: it is closed also when no worker ever runs.
+        limit: the worker stops at this many chunks, until half of them are taken.
+        wake: wakes the reader; called in any thread when something has changed and the reader has set ``is_awaited``.
+            The pump resets ``is_awaited`` first.
+        opened: the stream that ``source`` returns, if it is already open. So it is closed even if no worker ever runs.
     """
 
     def __init__(
@@ -56,38 +55,41 @@ class Pump:
         self.is_over = False
         self.is_awaited = False
         self.is_full = False
-        self.token, self._untie = CancelToken.bound()
+        self.token, self._unbind_token = CancelToken.bound()
         self._source: Callable[[], Iterable[StreamChunk]] | None = source
         self._opened = opened
         self._limit = limit
         self._wake = wake
-        # Its put() may come from a finalizer, inside of anything that this very thread is doing.
+        # A SimpleQueue, because a finalizer may call put() in a thread that is inside of put() or get() already: a
+        # Condition or a Queue would deadlock.
         self._room: SimpleQueue[None] = SimpleQueue()
-        self._forget = self.token.on_cancel(self._on_cancel)
-        self._unqueue = _nothing
+        self._remove_on_cancel = self.token.on_cancel(self._on_cancel)
+        self._remove_future_cancel = _nothing
 
     def start(self, executor: Executor) -> None:
-        """Hand the reading to a worker, with this thread's context variables.
+        """Start reading in a worker, with this thread's context variables.
 
         Raises:
-            ConfigurationError: the executor takes no work.
+            ConfigurationError: the executor accepts no jobs.
         """
         try:
             future = executor.submit(copy_context().run, self._run)
         except BaseException as exc:
-            self.token.cancel()  # an executor may keep the job although it could not start a thread for it
+            # ThreadPoolExecutor keeps the job in its queue even if it could not start a thread for it: the cancelled
+            # token makes _run() return at once.
+            self.token.cancel()
             self._end()
             if isinstance(exc, RuntimeError):
-                raise ConfigurationError(f"no worker thread could be had for the stream: {exc}") from exc
+                raise ConfigurationError(f"no worker thread could be started for the stream: {exc}") from exc
             raise
         future.add_done_callback(self._on_done)
-        # One that waits for a thread shall not wait any longer.
-        self._unqueue = self.token.on_cancel(future.cancel)
+        # A job that still waits for a thread leaves the queue when it is cancelled.
+        self._remove_future_cancel = self.token.on_cancel(future.cancel)
         if self.is_over:
-            self._unqueue()
+            self._remove_future_cancel()
 
     def take(self) -> StreamChunk:
-        """The next chunk of a buffer that is not empty."""
+        """The next chunk. The buffer must not be empty."""
         chunk = self.chunks.popleft()
         if self.is_full and len(self.chunks) * 2 <= self._limit:
             self.is_full = False
@@ -96,11 +98,11 @@ class Pump:
 
     @property
     def has_news(self) -> bool:
-        """There is a chunk to take, or nothing more to wait for."""
+        """The reader need not wait: there is a chunk to take, or the stream is over or cancelled."""
         return bool(self.chunks) or self.is_over or self.token.cancelled
 
     def _run(self) -> None:
-        """In the worker."""
+        """The job of the worker."""
         source, self._source = self._source, None
         assert source is not None, "a pump runs once"
         if self.token.cancelled:
@@ -108,7 +110,8 @@ class Pump:
         try:
             with self.token:
                 self._read(source())
-        except (StopIteration, StopAsyncIteration) as error:  # to whoever reads, that would be a good end
+        except (StopIteration, StopAsyncIteration) as error:
+            # Raised again in the reader, it would look like the regular end of the stream.
             self.error = RuntimeError(f"the stream raised {type(error).__name__}")
             self.error.__cause__ = error
         except BaseException as error:
@@ -119,11 +122,11 @@ class Pump:
         chunks, limit, token = self.chunks, self._limit, self.token
         try:
             self.stream = stream
-            self._tell()
+            self._wake_reader()
             for chunk in stream:
                 chunks.append(chunk)
                 if self.is_awaited:
-                    self._tell()
+                    self._wake_reader()
                 if len(chunks) >= limit:
                     self._wait_for_room()
                 if token.cancelled:
@@ -137,20 +140,20 @@ class Pump:
             self._room.get()
         self.is_full = False
 
-    def _tell(self) -> None:
+    def _wake_reader(self) -> None:
         if self.is_awaited:
             self.is_awaited = False
             self._wake()
 
     def _on_cancel(self) -> None:
         self._room.put(None)
-        self._tell()
+        self._wake_reader()
 
     def _on_done(self, future: Future[None]) -> None:
-        """The worker is done, or the executor never let it begin."""
+        """The worker has finished, or the executor has dropped the job."""
         if future.cancelled():
             self.error = ConfigurationError("the executor dropped the stream: it was shut down")
-        elif (failure := future.exception()) is not None:  # not of the stream, whose errors are kept
+        elif (failure := future.exception()) is not None:  # of the executor; _run() keeps the errors of the stream
             self.error = ConfigurationError(f"the executor cannot run the stream in a thread: {failure}")
             self.error.__cause__ = failure
         self._end()
@@ -159,13 +162,13 @@ class Pump:
         if self.stream is None and self._opened is not None:
             _close(self._opened)
         self.is_over = True
-        for forget in (self._forget, self._unqueue, self._untie):
-            forget()
-        self._tell()
+        for remove in (self._remove_on_cancel, self._remove_future_cancel, self._unbind_token):
+            remove()
+        self._wake_reader()
 
 
 def _close(stream: Iterable[StreamChunk]) -> None:
-    """What fails here, in code of somebody else's, does not change what the stream has said."""
+    """Close the stream. An error of a third party's close() is logged: the outcome of the stream is already known."""
     close = getattr(stream, "close", None)
     if close is not None:
         try:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from completion.contract.cancel import CancelToken
 from completion.contract.errors import stream_cancelled
-from completion.offload.aio import T
+
+T = TypeVar("T")
 
 
 def run_awaitable(awaitable: Awaitable[T], token: CancelToken) -> T:
-    """Run it to its end in this thread, in a loop of its own; a cancelled token cancels it.
+    """Run the awaitable in this thread, in a new event loop, and return its result. Cancelling ``token`` cancels it.
 
     Raises:
         StreamCancelledError: the token was cancelled.
@@ -21,9 +22,9 @@ def run_awaitable(awaitable: Awaitable[T], token: CancelToken) -> T:
 
     async def main() -> T:
         task, loop = asyncio.ensure_future(awaitable), asyncio.get_running_loop()
-        forget = token.on_cancel(lambda: _cancel_from_any_thread(loop, task))
+        remove_callback = token.on_cancel(lambda: cancel_from_any_thread(loop, task))
         if token.cancelled:
-            task.cancel()  # before its first step
+            task.cancel()  # directly, so that the task does not even begin
         try:
             return await task
         except asyncio.CancelledError:
@@ -31,11 +32,12 @@ def run_awaitable(awaitable: Awaitable[T], token: CancelToken) -> T:
                 raise stream_cancelled(None, None) from None
             raise
         finally:
-            forget()
+            remove_callback()
 
     return asyncio.run(main())
 
 
-def _cancel_from_any_thread(loop: asyncio.AbstractEventLoop, task: asyncio.Future[Any]) -> None:
-    with suppress(RuntimeError):  # the loop is closed
+def cancel_from_any_thread(loop: asyncio.AbstractEventLoop, task: asyncio.Future[Any]) -> None:
+    """Cancel a task of this loop. Does nothing when the loop is closed."""
+    with suppress(RuntimeError):  # raised by a closed loop
         loop.call_soon_threadsafe(task.cancel)

@@ -7,17 +7,19 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from completion.contract.errors import ConfigurationError
-from completion.offload.pump import _P, _T, _nothing
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 def start_thread(name: str, target: Callable[_P, object], /, *args: _P.args, **kwargs: _P.kwargs) -> threading.Thread:
-    """A daemon thread that runs it.
+    """Start a daemon thread that calls ``target`` with these arguments.
 
     Raises:
-        ConfigurationError: the system gives no more threads.
+        ConfigurationError: the system allows no more threads.
     """
     thread = threading.Thread(target=target, name=name, args=args, kwargs=kwargs, daemon=True)
     try:
@@ -31,22 +33,23 @@ def start_thread(name: str, target: Callable[_P, object], /, *args: _P.args, **k
 
 
 class Threads(Executor):
-    """An executor of daemon threads, one a stream, each gone with its stream: nobody waits for them at exit.
+    """An executor of daemon threads, one per job. A thread ends when no job waits.
 
-    More than ``limit`` at a time wait for their turn.
+    At most ``limit`` jobs run at the same time; others wait. The interpreter does not wait for these threads at exit,
+    as it does for those of a ThreadPoolExecutor: a silent provider must not delay the exit.
     """
 
     _numbers = itertools.count(1)
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._crew_of_process: dict[int, _Crew] = {}
+        self._workers_by_pid: dict[int, _Workers] = {}
 
     def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
         """Run it in a thread.
 
         Raises:
-            ConfigurationError: the system gives no more threads.
+            ConfigurationError: the system allows no more threads.
         """
         future: Future[_T] = Future()
 
@@ -57,55 +60,62 @@ class Threads(Executor):
                 except BaseException as error:
                     future.set_exception(error)
 
-        # In a forked child the threads of the parent are not there, and its lock may be held by one of them.
-        crew = self._crew_of_process.setdefault(os.getpid(), _Crew())
-        with crew.lock:
-            if crew.size >= self.limit:
-                crew.waiting[future] = job
-                future.add_done_callback(crew.forget)
+        # A forked child has none of its parent's threads, and a lock that was held at the fork is never released.
+        workers = self._workers_by_pid.setdefault(os.getpid(), _Workers())
+        with workers.lock:
+            if workers.count >= self.limit:
+                workers.waiting[future] = job
+                future.add_done_callback(workers.remove)
                 return future
-            crew.size += 1
+            workers.count += 1
         try:
             name = f"completion-{next(self._numbers)}"
-            start_thread(name, crew.work, job)
+            start_thread(name, workers.work, job)
         except BaseException:
-            crew.leave()
+            workers.start_failed()
             raise
         return future
 
-    def give_place(self) -> None:
-        """Somebody will not come back: one more may work."""
+    def allow_one_more(self) -> None:
+        """Raise the limit by one, because a thread is stuck and will not come back."""
         self.limit += 1
-        self.submit(_nothing)  # whose thread takes the next one that waits
+        self.submit(_nothing)  # starts a thread, which then runs the next waiting job
 
 
-class _Crew:
-    """The threads of one process that are at work, and the jobs that wait for one."""
+class _Workers:
+    """The running threads of one process, and the jobs that wait for a thread."""
 
     def __init__(self) -> None:
+        # Reentrant: cancelling a future from a finalizer calls remove() in a thread that may hold the lock already.
         self.lock = threading.RLock()
-        self.size = 0
+        self.count = 0
         self.waiting: dict[Future[Any], Callable[[], None]] = {}
 
     def work(self, job: Callable[[], None]) -> None:
+        """Run a job, then the waiting ones."""
         while True:
             job()
             with self.lock:
                 if not self.waiting:
-                    self.size -= 1
+                    self.count -= 1
                     return
-                # A finalizer may take it out in this very moment.
+                # With a default, because a finalizer in this thread may call remove() between next() and pop().
                 job = self.waiting.pop(next(iter(self.waiting)), _nothing)
 
-    def forget(self, future: Future[Any]) -> None:
-        """It was cancelled while it waited, or is done."""
+    def remove(self, future: Future[Any]) -> None:
+        """The future was cancelled while it waited, or is done."""
         with self.lock:
             self.waiting.pop(future, None)
 
-    def leave(self) -> None:
-        """A thread could not be started. Where it was the only one, nobody would come for those that wait."""
+    def start_failed(self) -> None:
+        """A thread could not be started. If no other thread runs, nothing would ever run the waiting jobs: cancel
+        them."""
         with self.lock:
-            self.size -= 1
-            left = [] if self.size else list(self.waiting)
-        for future in left:
+            self.count -= 1
+            stranded = [] if self.count else list(self.waiting)
+        for future in stranded:
             future.cancel()
+
+
+def _nothing() -> None:
+    pass

@@ -1,9 +1,9 @@
-"""Calls that may be made more than once, until the first chunk: shared by retrying and falling back.
+"""Attempts of one call, until the first chunk. Retrying and falling back share this code.
 
-    open -> failed -> open -> a stream -> fails before its first chunk -> failed -> open -> a stream -> chunks
+    call -> fails -> call -> a stream -> fails before its first chunk -> call -> a stream -> chunks
 
-What was yielded is never yielded twice. From the first chunk on the stream is the inner one's own generator: nothing
-stands between, and it costs nothing.
+After the first chunk there is no other attempt, so no chunk is ever yielded twice. From the second chunk on, the reader
+reads directly from the inner stream: the wrapper then costs nothing per chunk.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ log = logging.getLogger(__name__)
 
 
 is_retried: ContextVar[bool] = ContextVar("completion_is_retried", default=False)
-"""Somebody further out tries again: what stands further in must not do so as well, or the attempts multiply."""
+"""An outer wrapper retries; inner wrappers must not retry too. Else 3 attempts inside of 3 attempts make 9 calls."""
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
 class Attempts(ABC):
-    """One call of a wrapper's ``chat_stream``: the attempts that it takes.
+    """The attempts of one call of a wrapper's ``chat_stream``. Subclasses decide what to call and when to stop.
 
     Args:
-        provider, model: named by the errors of the wrapper's own.
-        retries: whoever stands further in leaves the retrying to somebody further out.
+        provider, model: named in the errors that this class raises.
+        retries: sets ``is_retried`` during each attempt, so that wrappers inside do not retry.
     """
 
     def __init__(self, provider: str, model: str, *, retries: bool) -> None:
@@ -54,25 +54,23 @@ class Attempts(ABC):
 
     @abstractmethod
     def call(self) -> Chunks:
-        """One attempt."""
+        """Make one attempt: call the model."""
 
     @abstractmethod
-    def goes_on(self, error: Exception, *, was_open: bool) -> bool:
-        """Whether there shall be another attempt; asked while the error is being handled.
+    def should_try_again(self, error: Exception, *, was_open: bool) -> bool:
+        """Whether to make another attempt. Called while the error is being handled.
 
-        ``was_open``: it came from an open stream, not from setting up.
+        ``was_open``: the stream raised the error; else the call did.
         """
 
-    @abstractmethod
-    def note(self, error: Exception) -> None:
-        """Add to an error what only this call knows; perhaps more than once."""
+    def add_details(self, error: Exception) -> None:  # noqa: B027  optional
+        """Add to an error what this call knows. May be called more than once for the same error."""
 
-    @abstractmethod
-    def pause(self) -> None:
-        """Wait for the next attempt."""
+    def pause(self) -> None:  # noqa: B027  optional
+        """Wait before the next attempt."""
 
     def stream(self) -> ChatStream:
-        """The first stream that opens; until its first chunk it may yet be replaced."""
+        """The first stream that opens. Until its first chunk it may be replaced by that of another attempt."""
         try:
             return _RestartableStream(self.opened(), self, self._unbind)
         except BaseException:
@@ -80,39 +78,48 @@ class Attempts(ABC):
             raise
 
     def opened(self) -> Chunks:
+        """Call until a call succeeds. Raises the last error when there is no other attempt."""
         while True:
             if self.token.cancelled:
                 raise self.cancelled()
             try:
                 return self._run(self.call)
             except Exception as exc:
-                if not self.may_go_on(exc, was_open=False):
-                    raise  # in here: later, what the caller is handling would become its context
+                if not self.check(exc, was_open=False):
+                    # Raised inside of this `except`: outside, an exception that the caller is handling would become
+                    # its __context__.
+                    raise
                 failure = exc
             without_frames(failure)
-            del failure  # contract/frames.py says why
+            del failure  # so that this frame does not keep the error, and what it refers to, alive while we wait
             self.pause()
 
     def first_chunk(self, stream: Chunks) -> StreamChunk:
-        """The stream's first chunk. A plain generator opens its connection here, and not in ``call``."""
+        """The stream's first chunk. A model that is a generator function opens its connection only here."""
         chunk = self._run(next, stream, None)
         if chunk is None:
             provider, model = self.origin
             raise TruncatedStreamError("the stream ended before its first chunk", provider=provider, model=model)
         return chunk
 
-    def may_go_on(self, error: Exception, *, was_open: bool) -> bool:
+    def check(self, error: Exception, *, was_open: bool) -> bool:
+        """Whether to make another attempt.
+
+        Raises:
+            StreamCancelledError: the call was cancelled; cancelling may have caused the error.
+        """
         if isinstance(error, StreamError):
             error.before_first_chunk = True
         if self.token.cancelled and not isinstance(error, StreamCancelledError):
             raise self.cancelled() from error
-        return self.goes_on(error, was_open=was_open)
+        return self.should_try_again(error, was_open=was_open)
 
     def cancelled(self) -> StreamCancelledError:
         return stream_cancelled(*self.origin)
 
     def _run(self, function: Callable[_P, _T], *args: _P.args, **options: _P.kwargs) -> _T:
-        """Call it in such a way that what it opens is cancelled with us, and not retried by two."""
+        """Call the function under our token, so that cancelling us cancels what it opens, and with ``is_retried``
+        set."""
         outer = is_retried.set(self._retries)
         try:
             with self.token:
@@ -122,11 +129,12 @@ class Attempts(ABC):
 
 
 class _RestartableStream(ChatStream):
-    """A stream that goes on with another one when it fails before its first chunk."""
+    """A stream that continues with that of another attempt when it fails before its first chunk."""
 
     def __init__(self, stream: Chunks, attempts: Attempts, unbind: Callable[[], None]) -> None:
         provider, model = attempts.origin
-        # The generator knows this stream weakly: who drops a stream that was never begun hangs up at once.
+        # A weak reference, because a cycle would keep a dropped stream, and its connection, until the next garbage
+        # collection.
         chunks = _beginning(weakref.ref(self), attempts, stream)
         super().__init__(chunks, token=attempts.token, release=unbind, provider=provider, model=model)
         self._attempts = attempts
@@ -134,18 +142,18 @@ class _RestartableStream(ChatStream):
 
     def _before_raise(self, error: BaseException) -> None:
         if isinstance(error, Exception) and not isinstance(error, StopIteration):
-            self._attempts.note(error)
-        super()._before_raise(error)
+            self._attempts.add_details(error)
+        super()._failed(error)
 
 
 def _beginning(owner: weakref.ref[_RestartableStream], attempts: Attempts, stream: Chunks) -> Iterator[StreamChunk]:
-    """The first chunk, whichever stream gives it. Then the owner reads on from that stream itself."""
+    """Yields the first chunk of the first attempt that has one. Then the owner reads directly from that stream."""
     while True:
         try:
             first = attempts.first_chunk(stream)
             break
         except Exception as exc:
-            if not attempts.may_go_on(exc, was_open=True):
+            if not attempts.check(exc, was_open=True):
                 raise
             failure = exc
         without_frames(failure)
@@ -160,12 +168,12 @@ def _beginning(owner: weakref.ref[_RestartableStream], attempts: Attempts, strea
 
 def _alive(owner: weakref.ref[_RestartableStream]) -> _RestartableStream:
     stream = owner()
-    assert stream is not None, "its __next__ is running"
+    assert stream is not None, "the owner's __next__ runs this code, so the owner is alive"
     return stream
 
 
 def verdict(error: Exception) -> Permanent | Transient:
-    """What the error says of itself; Permanent where it says nothing."""
+    """The error's ``retry_classification()``; Permanent if it has none, or if that fails."""
     if not isinstance(error, Retryable):
         return Permanent()
     try:
@@ -176,18 +184,19 @@ def verdict(error: Exception) -> Permanent | Transient:
 
 
 def without_frames(error: BaseException) -> None:
-    """Drop the tracebacks of an error that another attempt makes up for, and of those behind it.
+    """Drop the tracebacks of an error, and of its causes and contexts, because another attempt follows.
 
-    Their frames lead to those of the caller. Whoever kept the error would keep what stands in the variables there: a
-    stream that goes out of scope would not hang up.
+    Frames refer to the caller's frames, and so to the caller's variables. A callback or a log handler that keeps the
+    error would keep these variables alive: a stream in one of them would not close when it goes out of scope.
     """
-    theirs = sys.exc_info()[1]  # what a caller is handling at the moment
-    left: list[BaseException | None] = [error]
+    handled_by_caller = sys.exc_info()[1]  # not ours: it keeps its traceback
+    pending: list[BaseException | None] = [error]
     seen: set[int] = set()
-    while left:
-        one = left.pop()
-        if one is None or one is theirs or id(one) in seen:
+    while pending:
+        one = pending.pop()
+        if one is None or one is handled_by_caller or id(one) in seen:
             continue
         seen.add(id(one))
-        one.with_traceback(None)  # an assignment may be refused, as by a frozen dataclass
-        left += [one.__cause__, one.__context__]
+        # Not `one.__traceback__ = None`: a frozen dataclass refuses an assignment.
+        one.with_traceback(None)
+        pending += [one.__cause__, one.__context__]

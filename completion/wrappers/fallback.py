@@ -1,4 +1,4 @@
-"""Trying another: the next model, when one fails.
+"""Falling back: when a model fails, call the next one.
 
 FallbackModel([AnthropicModel("…"), OpenAIModel("…")]).chat_stream(req)
 """
@@ -15,26 +15,27 @@ from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest, as_request
 from completion.contract.stream import ChatStream, Chunks, without_our_frames
 from completion.wrappers.attempts import Attempts, is_retried, verdict
+from completion.wrappers.named_after import NamedAfter
 
 log = logging.getLogger(__name__)
 
-# What every model would say, or nobody wants another answer to.
-_THE_SAME_EVERYWHERE = (InvalidRequestError, StreamCancelledError)
+# Another model would fail with the same error, or the caller wants no answer any more.
+_NO_FALLBACK_ERRORS = (InvalidRequestError, StreamCancelledError)
 
 
-class FallbackModel:
-    """Several models as one: each is asked when those before it failed, at setting up or before their first chunk.
+class FallbackModel(NamedAfter):
+    """Several models as one: if a model fails before its first chunk, the next model is called.
 
-    Asked of another model are all errors of this library but StreamCancelledError and a Permanent InvalidRequestError
-    (the request itself is at fault), and the errors of others that are Transient. When all fail, the last error is
-    raised; ``__cause__`` leads to those before it. ``name`` and ``model`` are those of the first model;
-    ``TurnFinished.response_model`` says who answered, and the log has a line for each step.
+    Falls back on every error of this library except StreamCancelledError and a Permanent InvalidRequestError (the
+    request is wrong, so every model would refuse it), and on other exceptions if they are Transient. If all models
+    fail, the last error is raised; its ``__cause__`` chain contains the earlier ones. ``name`` and ``model`` are those
+    of the first model. ``TurnFinished.response_model`` tells which model has answered. Each fallback is logged.
 
-    To retry as well, wrap the single models: ``FallbackModel([RetryingModel(a), RetryingModel(b)])``.
+    To retry too, wrap the single models: ``FallbackModel([RetryingModel(a), RetryingModel(b)])``.
 
     Raises:
-        TypeError: they are no models.
-        ValueError: there are none.
+        TypeError: ``models`` is not a list of models.
+        ValueError: the list is empty.
     """
 
     def __init__(self, models: Sequence[CompletionModel]) -> None:
@@ -45,23 +46,14 @@ class FallbackModel:
             require_model(model, "FallbackModel")
         if not self.models:
             raise ValueError("FallbackModel needs at least one model")
-
-    @property
-    def name(self) -> str:
-        """The adapter family of the first model."""
-        return self.models[0].name
-
-    @property
-    def model(self) -> str:
-        """The id that the first model is bound to."""
-        return self.models[0].model
+        self._named_after = self.models[0]
 
     @without_our_frames
     def chat_stream(self, req: ChatRequest | str) -> ChatStream:
-        """The answer of the first model that gives one, as a stream.
+        """The answer, as a stream, of the first model that does not fail.
 
         Raises:
-            CompletionError: the last error, when none of them does.
+            CompletionError: the last error, if all models fail or another model would fail too.
         """
         return _Candidates(self, as_request(req)).stream()
 
@@ -70,51 +62,47 @@ class FallbackModel:
 
 
 class _Candidates(Attempts):
-    """The models that are left, for one call."""
+    """One call: the models that are left to try."""
 
     def __init__(self, owner: FallbackModel, req: ChatRequest) -> None:
         super().__init__(owner.name, owner.model, retries=is_retried.get())
         self._req = req
         self._left = deque(owner.models)
-        self._failure: Exception | None = None
+        self._last_error: Exception | None = None
 
     def call(self) -> Chunks:
         self._current = self._left.popleft()
         return self._current.chat_stream(self._req)
 
-    def goes_on(self, error: Exception, *, was_open: bool) -> bool:
-        if self._failure is not None:
-            _attach(self._failure, error)
-        if not self._left or not _may_be_better_elsewhere(error):
+    def should_try_again(self, error: Exception, *, was_open: bool) -> bool:
+        if self._last_error is not None:
+            _attach(self._last_error, error)
+        if not self._left or not _may_another_model_answer(error):
             return False
-        self._failure = error
-        tried, following = self._current, self._left[0]
-        names = (tried.name, tried.model, following.name, following.model)
-        log.warning("%s %s failed, now %s %s: %s", *names, in_short(error))
+        self._last_error = error
+        failed, following = self._current, self._left[0]
+        names = (failed.name, failed.model, following.name, following.model)
+        log.warning("%s %s failed, falling back to %s %s: %s", *names, in_short(error))
         return True
 
-    def note(self, error: Exception) -> None:
-        """Its cause says it."""
 
-    def pause(self) -> None:
-        """The next model has done nothing wrong yet."""
-
-
-def _may_be_better_elsewhere(error: Exception) -> bool:
-    is_ours = isinstance(error, CompletionError) and not isinstance(error, _THE_SAME_EVERYWHERE)
+def _may_another_model_answer(error: Exception) -> bool:
+    is_ours = isinstance(error, CompletionError) and not isinstance(error, _NO_FALLBACK_ERRORS)
     return is_ours or isinstance(verdict(error), Transient)
 
 
 def _attach(earlier: Exception, error: Exception) -> None:
-    """Let the error lead to the earlier one, behind the causes of its own."""
-    behind = {id(one) for one in _causes(earlier)}
-    own = list(_causes(error))
-    if behind.isdisjoint(map(id, own)):  # else one object was raised twice, and would lead to itself
-        BaseException.__setattr__(own[-1], "__cause__", earlier)  # a frozen dataclass refuses an assignment
+    """Append the earlier error to the ``__cause__`` chain of this error."""
+    earlier_chain = {id(one) for one in _causes(earlier)}
+    own_chain = list(_causes(error))
+    # If both chains share an object (the same exception was raised twice), appending would make a cycle.
+    if earlier_chain.isdisjoint(map(id, own_chain)):
+        # Not `own_chain[-1].__cause__ = earlier`: a frozen dataclass refuses an assignment.
+        BaseException.__setattr__(own_chain[-1], "__cause__", earlier)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it leads to; a circle of somebody else's making ends."""
+    """The error and its ``__cause__`` chain. Stops if the chain is a cycle, which code of others may have made."""
     seen: set[int] = set()
     one: BaseException | None = error
     while one is not None and id(one) not in seen:

@@ -1,9 +1,9 @@
-"""Trying again: the only door to backoff.
+"""Retrying a call. Only this module imports backoff.
 
-    RetryingModel(model).chat_stream(req)       a call that failed is made again, where that may help
+    RetryingModel(model).chat_stream(req)       calls again when the call fails with a transient error
 
-Of backoff the wait generator is used. Its decorators retry no generator, measure by the wall clock, and their sleep
-cannot be ended; its jitter takes turns with a random generator that programs seed (2.2.1).
+We use backoff (2.2.1) only to compute the waits. Its decorators cannot retry a generator, they measure time with the
+wall clock, and their sleep cannot be cancelled. Its jitter draws from the global random generator, which programs seed.
 """
 
 from __future__ import annotations
@@ -26,28 +26,30 @@ from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest, as_request
 from completion.contract.stream import ChatStream, Chunks, without_our_frames
 from completion.wrappers.attempts import Attempts, is_retried, verdict
+from completion.wrappers.named_after import NamedAfter
 
 log = logging.getLogger(__name__)
 
-_NO_SECONDS = 1e-9
-"""Under this there is nothing to double: backoff's own doubling would overflow before it came to a second."""
+_NO_WAIT_SECONDS = 1e-9
+"""A shorter ``base_delay`` counts as 0: backoff doubles it, and 2 ** n would overflow before it reaches a second."""
 
-# Workers that all call random.seed(0) would come back at the same moment.
+# Not the global generator: workers that all call random.seed(0) would retry at the same moment.
 _random = SystemRandom()
 
 
 @dataclass(frozen=True, slots=True)
 class RetryConfig:
-    """How often and how long. Times in seconds.
+    """How often to retry, and how long to wait. Times are in seconds.
 
-    ``max_attempts``: calls, the first included. ``base_delay``, ``max_delay``: the n-th wait is at most
-    ``base_delay * 2 ** (n - 1)``, and never over ``max_delay``; with ``jitter`` it is any time below that. A wait
-    that the server asks for is taken as it is; over ``max_retry_after`` the call is given up. ``total``: no wait
-    goes beyond so much time since the call began (``Timeout.total`` is that of one attempt). ``before_first_chunk``: a
-    stream that breaks before it yielded anything is opened anew as well.
+    ``max_attempts``: the number of calls, including the first. ``base_delay``, ``max_delay``: the n-th wait is at most
+    ``base_delay * 2 ** (n - 1)``, and at most ``max_delay``; with ``jitter`` it is a random time up to that limit. If
+    the server asks for a wait, we wait exactly that long; if it asks for more than ``max_retry_after``, we do not
+    retry. ``total``: we do not retry if the wait would end later than this after the start of the call. (It covers all
+    attempts; ``Timeout.total`` covers one.) ``before_first_chunk``: also retry a stream that fails before it has
+    yielded a chunk.
 
     Raises:
-        ValueError: a number that makes no sense.
+        ValueError: a number is out of range.
     """
 
     max_attempts: int = 3
@@ -60,22 +62,22 @@ class RetryConfig:
 
     def __post_init__(self) -> None:
         if isinstance(self.max_attempts, bool) or not isinstance(self.max_attempts, int) or self.max_attempts < 1:
-            raise ValueError(f"RetryConfig.max_attempts must be a whole number from 1 on, got {self.max_attempts!r}")
+            raise ValueError(f"RetryConfig.max_attempts must be an integer of 1 or more, got {self.max_attempts!r}")
         for name in ("base_delay", "max_delay", "max_retry_after", "total"):
             seconds = getattr(self, name)
             if seconds is None and name == "total":
                 continue
             if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
-                raise ValueError(f"RetryConfig.{name} must be a number of seconds from 0 on, got {seconds!r}")
+                raise ValueError(f"RetryConfig.{name} must be a number of seconds, 0 or more, got {seconds!r}")
 
 
 @dataclass(frozen=True, slots=True)
 class RetryEvent:
-    """A call failed and will be made again, ``delay`` seconds from now.
+    """A call has failed and will be retried in ``delay`` seconds.
 
-    ``attempt`` counts the calls so far, of at most ``max_attempts``; ``provider`` and ``model`` say whose. The
-    traceback of ``error`` is there while ``on_retry`` runs and is dropped afterwards: it would keep the variables of
-    the caller alive.
+    ``attempt`` is the number of calls so far, of at most ``max_attempts``. ``provider`` and ``model`` are those of the
+    wrapped model. ``error`` has its traceback only while ``on_retry`` runs: later it would keep the caller's variables
+    alive.
     """
 
     attempt: int
@@ -86,34 +88,35 @@ class RetryEvent:
     model: str
 
 
+# Called for each retry in this context; see watching_retries().
 _watcher: ContextVar[Callable[[RetryEvent], object] | None] = ContextVar("completion_retry_watcher", default=None)
 
 
 @contextmanager
-def watching_retries(told: Callable[[RetryEvent], object]) -> Iterator[None]:
-    """Tell ``told`` as well of what is retried inside of this block, by whichever RetryingModel."""
-    outer = _watcher.set(told)
+def watching_retries(on_retry: Callable[[RetryEvent], object]) -> Iterator[None]:
+    """Inside of this block, every RetryingModel calls ``on_retry`` too, in addition to its own."""
+    outer = _watcher.set(on_retry)
     try:
         yield
     finally:
         _watcher.reset(outer)
 
 
-class RetryingModel:
-    """A model that calls another one again where its error says that this may help.
+class RetryingModel(NamedAfter):
+    """A model that retries the calls of another model when they fail with a transient error.
 
-    Errors of setting up are retried inside of ``chat_stream``. With ``before_first_chunk`` an error of the stream
-    before its first chunk is retried inside of the first ``next()``; ``stream.response`` is then that of the last
-    response. The error that is raised in the end is the last one, unchanged, with ``attempts`` set.
+    If the call itself fails, ``chat_stream`` retries it. If the stream fails before its first chunk, the first
+    ``next()`` retries it (unless ``before_first_chunk`` is False), and ``stream.response`` is replaced by that of the
+    new attempt. If all attempts fail, the last error is raised unchanged, with ``attempts`` set.
 
     Args:
-        inner: any CompletionModel. Where another RetryingModel stands further in, as in a FallbackModel, it leaves
-            the retrying to this one.
-        config: how often and how long.
-        on_retry: called before each wait, in the calling thread; what it raises ends the call.
+        inner: any CompletionModel. A RetryingModel deeper inside, for example in a FallbackModel, does not retry: only
+            the outermost one does.
+        config: how often to retry, and how long to wait.
+        on_retry: called before each wait, in the calling thread. If it raises, the call fails with that error.
 
     Raises:
-        TypeError: ``inner`` is no model, or a RetryingModel itself.
+        TypeError: ``inner`` is not a model, or is itself a RetryingModel.
     """
 
     def __init__(
@@ -127,26 +130,16 @@ class RetryingModel:
         require_model(inner, "RetryingModel")
         if not isinstance(config, RetryConfig):
             raise TypeError(f"RetryingModel takes a RetryConfig, got {type(config).__name__}")
-        self.inner = inner
+        self.inner = self._named_after = inner
         self.config = config
         self.on_retry = on_retry
-
-    @property
-    def name(self) -> str:
-        """The adapter family of the inner model."""
-        return self.inner.name
-
-    @property
-    def model(self) -> str:
-        """The id that the inner model is bound to."""
-        return self.inner.model
 
     @without_our_frames
     def chat_stream(self, req: ChatRequest | str) -> ChatStream:
         """The answer as a stream.
 
         Raises:
-            CompletionError: the last error, where trying again did not help or could not.
+            CompletionError: the last error, if it is permanent or no attempt is left.
         """
         return _Retries(self, as_request(req)).stream()
 
@@ -165,15 +158,15 @@ class _Retries(Attempts):
         self._delay = 0.0
         self._began_at = time.monotonic()
         self._delays = _delays(owner.config)
-        # Somebody further out retries: one attempt is all that is left to us.
-        self._most = 1 if is_retried.get() else owner.config.max_attempts
+        # If an outer wrapper retries, we make one attempt only.
+        self._max_attempts = 1 if is_retried.get() else owner.config.max_attempts
 
     def call(self) -> Chunks:
         self._number += 1
         return self._owner.inner.chat_stream(self._req)
 
-    def goes_on(self, error: Exception, *, was_open: bool) -> bool:
-        self.note(error)
+    def should_try_again(self, error: Exception, *, was_open: bool) -> bool:
+        self.add_details(error)
         owner = self._owner
         if was_open and not owner.config.before_first_chunk:
             return False
@@ -181,18 +174,18 @@ class _Retries(Attempts):
         if delay is None:
             return False
         self._delay = delay
-        event = RetryEvent(self._number, self._most, delay, error, owner.name, owner.model)
+        event = RetryEvent(self._number, self._max_attempts, delay, error, owner.name, owner.model)
         log.warning(
             "%s %s: attempt %d of %d failed, the next is in %.2f s: %s",
             *(event.provider, event.model, event.attempt, event.max_attempts, delay, in_short(error)),
         )
-        for told in (owner.on_retry, _watcher.get()):
-            if told is not None:
-                told(event)
+        for on_retry in (owner.on_retry, _watcher.get()):
+            if on_retry is not None:
+                on_retry(event)
         return True
 
-    def note(self, error: Exception) -> None:
-        with suppress(Exception):  # of somebody else's making, with slots
+    def add_details(self, error: Exception) -> None:
+        with suppress(Exception):  # an exception of a third party may refuse attributes, for example with __slots__
             error.attempts = self._number  # type: ignore[attr-defined]
 
     def pause(self) -> None:
@@ -202,12 +195,12 @@ class _Retries(Attempts):
             raise self.cancelled() from None
 
     def _delay_after(self, error: Exception) -> float | None:
-        """Seconds to wait before the next attempt, None where there shall be none."""
+        """Seconds to wait before the next attempt; None for no other attempt."""
         config = self._owner.config
-        said = verdict(error)
-        if not isinstance(said, Transient) or self._number >= self._most:
+        classification = verdict(error)
+        if not isinstance(classification, Transient) or self._number >= self._max_attempts:
             return None
-        asked = _seconds(said.retry_after)
+        asked = _seconds(classification.retry_after)
         if asked is not None and asked > config.max_retry_after:
             return None
         delay = next(self._delays) if asked is None else asked
@@ -217,7 +210,8 @@ class _Retries(Attempts):
 
 
 def _seconds(given: Any) -> float | None:
-    """A server's wish, as an error has it, perhaps one of somebody else's; None where it is no number."""
+    """The ``retry_after`` of an error as a number of seconds, 0 or more. None if it is not a number, which may happen
+    with the error of a third party."""
     try:
         seconds = float(given)
     except OverflowError:
@@ -228,13 +222,15 @@ def _seconds(given: Any) -> float | None:
 
 
 def _delays(config: RetryConfig) -> Iterator[float]:
-    """Full jitter: any time up to the exponential one, so that clients that failed together come back apart.
+    """The waits: exponential, with "full jitter": a random time up to the exponential one. So clients that failed at
+    the same moment do not retry at the same moment.
 
     https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
     """
-    import backoff  # it imports asyncio, which most programs that stream never need
+    # Inside of the function, because backoff imports asyncio, which most programs that stream never need.
+    import backoff
 
     waits = backoff.expo(factor=config.base_delay, max_value=min(config.max_delay, threading.TIMEOUT_MAX))
-    waits.send(None)  # it begins with a value that is none: None in 2.2, 0 in its successor
-    for wait in waits if config.base_delay > _NO_SECONDS else repeat(0.0):
+    waits.send(None)  # the first value is not a wait: backoff 2.2 yields None
+    for wait in waits if config.base_delay > _NO_WAIT_SECONDS else repeat(0.0):
         yield _random.uniform(0, wait) if config.jitter else wait

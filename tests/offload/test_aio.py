@@ -39,7 +39,7 @@ from completion import (
     TurnFinished,
     run_chat,
 )
-from completion.offload.aio import AsyncChatStream
+from completion.offload.aio import AsyncChatStream, _State
 from completion.testing import Cut, Pause, ProviderServer, Reply, ScriptedModel, Stall, WaitFor
 from tests.loopback import END, HI, PATIENCE_S, model_at, model_of, text
 
@@ -78,6 +78,11 @@ def eventually(claim: Callable[[], bool], seconds: float = PATIENCE_S) -> bool:
             return False
         time.sleep(0.005)
     return True
+
+
+def streams() -> list[AsyncChatStream | ChatStream]:
+    """All streams of this process."""
+    return [found for found in gc.get_objects() if isinstance(found, AsyncChatStream | ChatStream)]
 
 
 async def soon(claim: Callable[[], bool]) -> None:
@@ -271,6 +276,7 @@ def test_the_error_of_collecting_has_the_turn_so_far(loop: asyncio.AbstractEvent
 def test_an_error_keeps_nothing_alive(server: ProviderServer) -> None:
     server.always(Reply(text("a"), Cut()))
     gc.collect()
+    before = set(map(id, streams()))  # streams that other tests left
     gc.disable()
     try:
 
@@ -280,7 +286,7 @@ def test_an_error_keeps_nothing_alive(server: ProviderServer) -> None:
                     await read(AsyncModel(model_of(server)).chat_stream(HI))
 
         asyncio.run(main())
-        assert not [found for found in gc.get_objects() if isinstance(found, AsyncChatStream | ChatStream)]
+        assert [stream for stream in streams() if id(stream) not in before] == []
     finally:
         gc.enable()
 
@@ -487,7 +493,7 @@ def test_a_reader_learns_that_another_task_closed_the_stream(
     async def main() -> None:
         stream = await AsyncModel(model_of(server)).chat_stream(HI)
         reader = asyncio.ensure_future(read(stream))
-        await soon(lambda: stream._is_read and stream._last is not None)
+        await soon(lambda: stream._state is _State.READING and stream._last is not None)
         await stream.aclose()
         with pytest.raises(StreamCancelledError):
             await reader
@@ -660,7 +666,7 @@ def test_an_executor_of_the_callers_own_is_used(loop: asyncio.AbstractEventLoop)
 def test_an_executor_that_was_shut_down_is_a_clear_error() -> None:
     executor = ThreadPoolExecutor(1)
     executor.shutdown()
-    with pytest.raises(ConfigurationError, match="no worker thread") as caught:
+    with pytest.raises(ConfigurationError, match="no worker thread could be started") as caught:
         asyncio.run(_collected(AsyncModel(fast(3), executor=executor)))
     assert caught.value.provider == "scripted"
 
@@ -857,7 +863,7 @@ def test_one_that_waits_for_its_turn_is_gone_when_it_is_cancelled(server: Provid
             for task in waiting:
                 task.cancel()
             await asyncio.wait(waiting)
-            assert not any(crew.waiting for crew in model._executor._crew_of_process.values())  # type: ignore[attr-defined]
+            assert not any(workers.waiting for workers in model._executor._workers_by_pid.values())  # type: ignore[attr-defined]
 
     asyncio.run(main())
     assert len(server.requests) == 1

@@ -184,7 +184,7 @@ def test_each_step_leaves_a_line_in_the_log(caplog: pytest.LogCaptureFixture) ->
     first = ScriptedModel(RateLimitError("slow down"), name="a", model="a-1")
     FallbackModel([first, ScriptedModel("Hi", name="b", model="b-1")]).chat_stream(HI).collect()
     (record,) = caplog.records
-    assert record.getMessage() == "a a-1 failed, now b b-1: RateLimitError"
+    assert record.getMessage() == "a a-1 failed, falling back to b b-1: RateLimitError"
 
 
 def test_the_failed_stream_is_hung_up_before_the_next_model_is_asked(server: ProviderServer) -> None:

@@ -452,14 +452,14 @@ def test_through_a_fallback_the_sleep_ends_as_well() -> None:
 
 @pytest.mark.parametrize("attempts", [0, -1, 1.5, True, "3", None])
 def test_a_number_of_attempts_that_makes_no_sense_is_refused(attempts: Any) -> None:
-    with pytest.raises(ValueError, match=r"RetryConfig\.max_attempts must be a whole number from 1 on, got"):
+    with pytest.raises(ValueError, match=r"RetryConfig\.max_attempts must be an integer of 1 or more, got"):
         RetryConfig(max_attempts=attempts)
 
 
 @pytest.mark.parametrize("name", ["base_delay", "max_delay", "max_retry_after", "total"])
 @pytest.mark.parametrize("seconds", [-0.1, math.nan, "1", True])
 def test_seconds_that_make_no_sense_are_refused(name: str, seconds: Any) -> None:
-    with pytest.raises(ValueError, match=rf"RetryConfig\.{name} must be a number of seconds from 0 on, got"):
+    with pytest.raises(ValueError, match=rf"RetryConfig\.{name} must be a number of seconds, 0 or more, got"):
         RetryConfig(**{name: seconds})
 
 
