@@ -1,4 +1,4 @@
-"""From a stream to the body of an HTTP response; no framework is imported.
+"""Sends a stream as the body of an HTTP response, with any web framework (none is imported).
 
     body = web.sse(partial(model.chat_stream, req), environ=request.environ)     # Flask
     return Response(body, headers=body.headers)
@@ -6,10 +6,10 @@
     body = web.sse(await async_model.chat_stream(req))                  # an async view of Django
     return StreamingHttpResponse(body, headers=body.headers)
 
-    StreamChunk -> protocols, ui: bytes -> wsgi, asgi: a body, which hangs up when its client leaves
+    StreamChunk -> protocols, ui: bytes -> wsgi, asgi: a body, which closes the stream when its client leaves
 
-What is iterable gives a body for WSGI, what is asynchronously iterable one for ASGI. No body is both: frameworks try
-the blocking way first.
+An iterable gives a body for WSGI, an asynchronous iterable a body for ASGI. A body is never both: frameworks prefer
+``__iter__``, which would block an event loop.
 """
 
 from __future__ import annotations
@@ -48,31 +48,33 @@ def sse(
     stream: AsyncIterable[StreamChunk], *, keep_alive: float | None = None, on_error: OnError = explain
 ) -> AsgiBody: ...
 def sse(stream: Any, **options: Any) -> WsgiBody | AsgiBody:
-    """Server-sent events: ``data: {"type": "text_delta", "delta": "Hi"}``, each chunk as its ``to_json()`` gives it.
+    """The chunks as server-sent events, each as its ``to_json()``: ``data: {"type": "text_delta", "delta": "Hi"}``.
 
-    A good end is ``turn_finished`` and then ``[DONE]``. A failure is ``{"type": "error", "error": {"type":
-    "RateLimitError", "message": "…", "retry_after": null}}`` and no ``[DONE]``. A body that ends without either was cut
-    off. A run (``run_chat``) ends with ``run_finished``, whose ``abort`` tells whether it was cut short, and
-    ``[DONE]``; its ``new_messages`` are left out: the history stays at the server.
+    A complete body ends with ``turn_finished`` and ``[DONE]``. After a failure it ends with ``{"type": "error",
+    "error": {"type": "RateLimitError", "message": "…", "retry_after": null}}`` and no ``[DONE]``. A body that ends
+    without either is truncated. A run (``run_chat``) ends with ``run_finished`` and ``[DONE]``; ``abort`` in
+    ``run_finished`` tells whether the run was aborted. ``new_messages`` are not sent: the history stays on the server.
 
-    The client that leaves takes the connection to the provider along, within a second, also while the model is silent:
-    an ASGI server tells; a WSGI server finds out when it writes twice, or shows the socket.
+    When the client leaves, the connection to the provider is closed within a second, even while the model sends
+    nothing. An ASGI server reports it. A WSGI server notices it at its second failed write, or we notice it at the
+    client's socket (see ``environ``).
 
     Args:
-        stream: what ``chat_stream`` gives, or any (asynchronous) iterable of chunks that ends with a TurnFinished. For
-            WSGI also a function that opens the stream, such as ``partial(model.chat_stream, req)``: it is called now,
-            its errors are raised here, and a client that leaves while it waits for the provider is noticed as well.
-        keep_alive: so many seconds of silence bring a comment. None is 0.3, so that a server notices within a second
-            that nobody is there; and 15, for the proxies on the way, where ``environ`` shows the socket. Each comment
-            costs a write and 14 bytes.
-        on_error: from an error to what the client may know of it. The default tells the kind, and none of the
-            provider's words, which may quote the prompt.
-        environ: the WSGI environment of the request. gunicorn, Werkzeug and waitress show the client's socket in it.
-        token: cancelled when the client leaves. Only for chunks that come through a generator of your own, which
+        stream: the result of ``chat_stream``, or any (asynchronous) iterable of chunks that ends with a TurnFinished.
+            For WSGI also a function that opens the stream, such as ``partial(model.chat_stream, req)``. It is called
+            at once and its errors are raised here; with ``environ``, a client that leaves meanwhile is noticed too.
+        keep_alive: after this many seconds without a chunk, send a comment. None means 0.3, so that a WSGI server
+            notices within a second that the client has left; or 15, enough for proxies, if ``environ`` contains the
+            client's socket. A comment costs one write and 14 bytes.
+        on_error: returns what the client may read about an error. The default names the kind of error and does not
+            quote the provider, whose message may contain the prompt.
+        environ: the WSGI environment of the request. gunicorn, Werkzeug and waitress put the client's socket into it.
+        token: cancelled when the client leaves. Needed only if the chunks pass through your own generator, which
             cannot be interrupted from outside: open the stream inside of ``with token:``.
 
     Raises:
-        TypeError: the stream is neither, or both; an option of the one kind for the other.
+        TypeError: the stream is neither iterable nor asynchronously iterable, or is both; or an option is for WSGI
+            only.
         ValueError: ``keep_alive`` is not a positive number.
     """
     return _body(stream, Sse(), **options)
@@ -92,9 +94,9 @@ def ndjson(
     stream: AsyncIterable[StreamChunk], *, keep_alive: float | None = None, on_error: OnError = explain
 ) -> AsgiBody: ...
 def ndjson(stream: Any, **options: Any) -> WsgiBody | AsgiBody:
-    """A line of JSON a chunk, the last one ``turn_finished`` or ``error``; else as ``sse``.
+    """One line of JSON per chunk; the last line is ``turn_finished`` or ``error``. Otherwise like ``sse``.
 
-    A keep-alive is a space, which may stand before any JSON value.
+    A keep-alive is a space: JSON allows whitespace before a value.
     """
     return _body(stream, NdJson(), **options)
 
@@ -110,11 +112,11 @@ def text(
 @overload
 def text(stream: AsyncIterable[StreamChunk], *, on_error: OnError = explain) -> AsgiBody: ...
 def text(stream: Any, **options: Any) -> WsgiBody | AsgiBody:
-    """The text of the answer as it is, in UTF-8; else as ``sse``.
+    """The plain text of the answer, in UTF-8. Otherwise like ``sse``.
 
-    A failure is a last line in brackets, and then the body raises the error: the server breaks the transfer off, which
-    a client sees as an error of the network. No keep-alive is possible in plain text: in a silence a WSGI server
-    notices that the client left only where ``environ`` shows its socket.
+    After a failure, the body ends with a line in brackets and then raises the error: the server breaks the transfer
+    off, and the client sees a network error. Plain text has no keep-alive: while the model sends nothing, a WSGI body
+    notices that the client has left only if ``environ`` contains its socket.
     """
     return _body(stream, Text(), **options)
 
@@ -138,13 +140,13 @@ def ui_messages(
     on_error: OnError = explain,
 ) -> AsgiBody: ...
 def ui_messages(stream: Any, *, message_id: str | None = None, **options: Any) -> WsgiBody | AsgiBody:
-    """The AI SDK's UI message stream, for a front end with ``useChat``; else as ``sse``.
+    """The AI SDK's UI message stream, for a front end with ``useChat``. Otherwise like ``sse``.
 
-    ``read_ui_messages`` reads what such a front end sends.
+    ``read_ui_messages`` reads the messages that such a front end sends.
 
     Args:
-        message_id: of the answer. None leaves it to the front end, and is right where that goes on with a message
-            that it has, as after a tool of its own: another id would make that message appear twice.
+        message_id: the id of the answer. None lets the front end choose. Use None if the front end continues a
+            message, which it does after it has run a client-side tool: another id would show that message twice.
 
     Wire: https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol (read November 2026)
     """
@@ -155,25 +157,25 @@ def _body(
     stream: Any, protocol: Protocol, *, keep_alive: float | None = None, on_error: OnError = explain, **options: Any
 ) -> WsgiBody | AsgiBody:
     if unknown := options.keys() - {"environ", "token"}:
-        raise TypeError(f"completion.web knows no option {', '.join(sorted(unknown))}")
+        raise TypeError(f"completion.web: unknown option {', '.join(sorted(unknown))}")
     if not callable(on_error):
         raise TypeError(f"on_error= takes a function from an exception to a text, got {type(on_error).__name__}")
     if not isinstance(options.get("token"), CancelToken | None):
         raise TypeError(f"token= takes a CancelToken, got {type(options['token']).__name__}")
-    ways = [way for way in ("__iter__", "__aiter__") if hasattr(type(stream), way)]
-    if not ways and callable(stream) and not isinstance(stream, type):
-        ways = ["__iter__"]
-    if len(ways) != 1 or isinstance(stream, str | bytes):
-        what = "is both iterable and asynchronously iterable" if ways[1:] else f"is a {type(stream).__name__}"
-        raise TypeError(f"completion.web takes what chat_stream() gives, or an iterable of chunks; this {what}")
+    methods = [method for method in ("__iter__", "__aiter__") if hasattr(type(stream), method)]
+    if not methods and callable(stream) and not isinstance(stream, type):
+        methods = ["__iter__"]  # of the stream that the function opens
+    if len(methods) != 1 or isinstance(stream, str | bytes):
+        what = "is both iterable and asynchronously iterable" if methods[1:] else f"is a {type(stream).__name__}"
+        raise TypeError(f"completion.web takes the result of chat_stream(), or an iterable of chunks; this {what}")
     require_seconds(keep_alive, "keep_alive")
     if keep_alive is not None and not protocol.keep_alive:
-        raise TypeError("keep_alive=: nothing can be sent in plain text that is no text")
+        raise TypeError("keep_alive=: plain text has no keep-alive, every byte would be part of the answer")
     rendering = Rendering(protocol, on_error)
-    if ways == ["__iter__"]:
+    if methods == ["__iter__"]:
         return WsgiBody(stream, rendering, keep_alive=keep_alive, **options)
-    from completion.web.asgi import AsgiBody
+    from completion.web.asgi import AsgiBody  # here, because it imports asyncio
 
     if options:
-        raise TypeError(f"{', '.join(options)}: for WSGI only; under ASGI the server tells that the client left")
+        raise TypeError(f"{', '.join(options)}: for WSGI only; under ASGI the server reports that the client has left")
     return AsgiBody(stream, rendering, keep_alive=keep_alive)

@@ -1,4 +1,4 @@
-"""The body of a response under ASGI: what ``aio`` reads, as bytes."""
+"""The body of a response under ASGI: the chunks of an AsyncChatStream, or of any asynchronous iterable, as bytes."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from completion.contract.errors import StreamCancelledError
 from completion.offload.aio import AsyncChatStream
 from completion.offload.paced import Paced
 from completion.web.protocols import Rendering
-from completion.web.wsgi import SOON_SECONDS
+from completion.web.wsgi import CLIENT_CHECK_SECONDS
 
-_PIECES: Final = 256
-"""Chunks that are sent at once, at most."""
+_MAX_CHUNKS: Final = 256
+"""The most chunks that are sent with one write."""
 
 
 class AsgiBody(AsyncIterator[bytes]):
-    """What an ASGI server sends, as soon as it is there. ``headers`` belong to the response.
+    """Yields bytes for an ASGI server to send, as soon as chunks arrive. ``headers`` are for the response.
 
-    It hangs up when the task that reads it is cancelled, as servers do when the client left, by ``aclose()``, by
-    ``close()`` from any thread, and when it is dropped.
+    The stream is closed when the task that reads the body is cancelled (servers do that when the client has left), by
+    ``aclose()``, by ``close()`` from any thread, and when the body is dropped.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class AsgiBody(AsyncIterator[bytes]):
         self.headers: dict[str, str] = rendering.headers
         self._chunks = stream if isinstance(stream, AsyncChatStream) else Paced(stream)
         self._rendering = rendering
-        self._keep_alive = (keep_alive or SOON_SECONDS) if rendering.keep_alive else None
+        self._keep_alive = (keep_alive or CLIENT_CHECK_SECONDS) if rendering.keep_alive else None
         self._has_begun = False
         self._error: Exception | None = None
         self._is_over = False
@@ -43,8 +43,8 @@ class AsgiBody(AsyncIterator[bytes]):
             if first := self._rendering.begin():
                 return first
         while not self._is_over:
-            if found := await self._next():
-                return found
+            if data := await self._next():
+                return data
         error, self._error = self._error, None
         if error is not None and self._rendering.breaks_off:
             raise error
@@ -53,19 +53,19 @@ class AsgiBody(AsyncIterator[bytes]):
         raise StopAsyncIteration
 
     async def _next(self) -> bytes:
-        """What comes next: all that is there, the words for a silence, or the last ones. May be empty."""
+        """The bytes of all chunks that have arrived, a keep-alive, or the end of the body. May be empty."""
         chunks = self._chunks
-        pieces: list[bytes] = []
+        parts: list[bytes] = []
         error: Exception | None = None
         try:
             chunk = await chunks.next_within(self._keep_alive)
             if chunk is None:
                 return self._rendering.keep_alive
             while chunk is not None:
-                pieces.append(self._rendering.piece(chunk))
-                is_more = chunks.has_more_now and len(pieces) < _PIECES
-                chunk = await chunks.next_within(None) if is_more else None
-            return b"".join(pieces)
+                parts.append(self._rendering.chunk(chunk))
+                has_more = chunks.has_more_now and len(parts) < _MAX_CHUNKS
+                chunk = await chunks.next_within(None) if has_more else None
+            return b"".join(parts)
         except StopAsyncIteration:
             pass
         except Exception as failure:
@@ -74,18 +74,18 @@ class AsgiBody(AsyncIterator[bytes]):
         except BaseException:
             self.close()
             raise
-        if self._is_over:  # closed meanwhile
+        if self._is_over:  # closed while we waited
             return b""
         self._is_over = True
         last, self._error = self._rendering.end(error)
-        return b"".join(pieces) + last
+        return b"".join(parts) + last
 
     async def aclose(self) -> None:
-        """Hang up. Idempotent."""
+        """Close the stream. May be called more than once."""
         self._is_over = True
         await self._chunks.aclose()
 
     def close(self) -> None:
-        """Hang up, from any thread, and without waiting."""
+        """Close the stream, from any thread, without waiting."""
         self._is_over = True
         self._chunks.cancel()

@@ -1,7 +1,8 @@
-"""The client of a WSGI request, where the server shows the socket that it is connected by.
+"""The client of a WSGI request, if the server gives access to its connection.
 
-WSGI has no word for "the client has left"; gunicorn and Werkzeug put the socket into the environment of the request,
-and waitress a function that tells. Behind a proxy the client is the proxy, which leaves with its own.
+WSGI cannot report that the client has left. But gunicorn and Werkzeug put the client's socket into the environment of
+the request, and waitress puts a function there that tells. Behind a proxy, the "client" is the proxy, which closes its
+connection when its own client leaves.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 _SOCKETS = ("gunicorn.socket", "werkzeug.socket")
-_TELLER = "waitress.client_disconnected"
+_HAS_LEFT = "waitress.client_disconnected"
 
 
 class Client(Protocol):
@@ -20,20 +21,22 @@ class Client(Protocol):
 
 
 def client_of(environ: Mapping[str, Any]) -> Client | None:
-    """The client, or None where the server does not show it.
+    """The client, or None if the server does not give access to it.
 
     Raises:
-        TypeError: this is no WSGI environment.
+        TypeError: ``environ`` is not a WSGI environment.
     """
     if not isinstance(environ, Mapping):
         raise TypeError(f"environ= takes the WSGI environment of the request, got {type(environ).__name__}")
-    if _TELLER in environ:
-        return _Told(environ[_TELLER])
-    found = next((environ[name] for name in _SOCKETS if name in environ), None)
-    return None if found is None else _Watched(found)
+    if _HAS_LEFT in environ:
+        return _ReportedClient(environ[_HAS_LEFT])
+    sock = next((environ[name] for name in _SOCKETS if name in environ), None)
+    return None if sock is None else _WatchedClient(sock)
 
 
-class _Told:
+class _ReportedClient:
+    """The server has a function that tells whether the client has left."""
+
     def __init__(self, has_left: Callable[[], bool]) -> None:
         self._has_left = has_left
 
@@ -41,28 +44,32 @@ class _Told:
         return self._has_left()
 
 
-class _Watched:
+class _WatchedClient:
+    """We look at the client's socket ourselves."""
+
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
 
     def has_left(self) -> bool:
-        """Nothing is taken from the socket: what a client sends ahead belongs to its next request."""
+        """Reads nothing from the socket: bytes that have arrived belong to the client's next request."""
         try:
             return self._socket.fileno() < 0 or _is_closed_by_peer(self._socket)
-        except OSError:  # closed on this side
+        except OSError:  # the server has closed the socket
             return True
 
 
 def _is_closed_by_peer(sock: socket.socket) -> bool:
     if hasattr(select, "poll"):
         poll = select.poll()
-        # gevent's, a class, does not know of closed halves; nor do other systems than Linux.
-        knows_halves = hasattr(select, "POLLRDHUP") and not isinstance(select.poll, type)
-        poll.register(sock, select.POLLRDHUP if knows_halves else select.POLLIN)
-        told = poll.poll(0)
-        if knows_halves or not told:
-            return bool(told)
+        # POLLRDHUP reports directly that the peer has closed its side. Only Linux has it. gevent replaces select.poll
+        # by a class of its own, which ignores POLLRDHUP; the real select.poll is a function.
+        has_rdhup = hasattr(select, "POLLRDHUP") and not isinstance(select.poll, type)
+        poll.register(sock, select.POLLRDHUP if has_rdhup else select.POLLIN)
+        events = poll.poll(0)
+        if has_rdhup or not events:
+            return bool(events)
     elif not select.select([sock], [], [], 0)[0]:
         return False
-    # Below TLS, which allows no peeking.
+    # The socket is readable: a peek returns no bytes if the peer has closed. Called on the class, because an SSLSocket
+    # refuses MSG_PEEK; this looks at the encrypted bytes below TLS.
     return not socket.socket.recv(sock, 1, socket.MSG_PEEK)

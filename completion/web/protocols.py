@@ -1,8 +1,8 @@
-"""What is sent for a chunk, for an error and for a silence: bytes, and no I/O.
+"""Encodes chunks, errors and keep-alives as bytes. No I/O.
 
-    begin -> piece -> piece -> …  -> end, or failure
+    begin -> chunk -> chunk -> …  -> end, or failure
 
-``Rendering`` drives a protocol, and sees to it that only a turn which ended well looks so.
+``Rendering`` calls a protocol, and makes sure that only a complete turn looks complete to the client.
 """
 
 from __future__ import annotations
@@ -34,19 +34,20 @@ log = logging.getLogger(__name__)
 
 HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
-    # A cache would keep it, a compressor hold it back until its buffer is full.
+    # no-cache: a cache must not store it. no-transform: a proxy must not compress it, because a compressor waits until
+    # its buffer is full.
     "Cache-Control": "no-cache, no-transform",
-    # nginx
+    # nginx buffers a response unless this is set.
     "X-Accel-Buffering": "no",
-    # The gzip middleware of Django, and its like, leave alone what has an encoding.
+    # Compressing middleware, such as Django's GZipMiddleware, skips a response that already has an encoding.
     "Content-Encoding": "identity",
-    # Without it a browser holds the first kilobyte back, to guess what it is.
+    # Without it, a browser waits for the first kilobyte to guess the type of the content.
     "X-Content-Type-Options": "nosniff",
 }
 KEEP_ALIVE = b": keep-alive\n\n"
-"""A comment, which every reader of server-sent events skips."""
+"""A comment. Every reader of server-sent events skips it."""
 
-_WORDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
+_SENTENCES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
     ((RateLimitError, OverloadedError), "The model is busy. Please try again in a moment."),
     (ContextOverflowError, "The conversation is too long for this model."),
     (ContentFilterError, "The provider's content filter stopped this."),
@@ -57,7 +58,7 @@ _WORDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = 
 
 @dataclass(frozen=True, slots=True)
 class ErrorInfo:
-    """What a client may know of an error. ``retry_after``: seconds that the provider asked for."""
+    """What the client reads about an error. ``retry_after``: the seconds that the provider asks to wait."""
 
     type: str
     message: str
@@ -65,15 +66,16 @@ class ErrorInfo:
 
 
 def explain(error: Exception) -> str:
-    """The kind of the error in a sentence, and none of the provider's words."""
-    return next((words for kind, words in _WORDS if isinstance(error, kind)), "The answer could not be completed.")
+    """A sentence that tells the kind of error, without quoting the provider."""
+    known = (sentence for kind, sentence in _SENTENCES if isinstance(error, kind))
+    return next(known, "The answer could not be completed.")
 
 
 class Protocol(typing.Protocol):
-    """How one stream is said; made anew for each.
+    """How to encode one stream. Each stream needs a new instance.
 
-    ``headers``: what differs from those of server-sent events. ``keep_alive``: what may be sent at any moment and means
-    nothing; empty where there is no such thing.
+    ``headers``: headers that differ from HEADERS. ``keep_alive``: bytes that may be sent at any time and that clients
+    skip; empty if the protocol has none.
     """
 
     headers: ClassVar[dict[str, str]]
@@ -81,7 +83,7 @@ class Protocol(typing.Protocol):
 
     def begin(self) -> bytes: ...
 
-    def piece(self, chunk: StreamChunk) -> bytes: ...
+    def chunk(self, chunk: StreamChunk) -> bytes: ...
 
     def end(self) -> bytes: ...
 
@@ -95,7 +97,7 @@ class Sse:
     def begin(self) -> bytes:
         return b""
 
-    def piece(self, chunk: StreamChunk) -> bytes:
+    def chunk(self, chunk: StreamChunk) -> bytes:
         return b"data: %b\n\n" % _as_json(chunk)
 
     def end(self) -> bytes:
@@ -112,7 +114,7 @@ class NdJson:
     def begin(self) -> bytes:
         return b""
 
-    def piece(self, chunk: StreamChunk) -> bytes:
+    def chunk(self, chunk: StreamChunk) -> bytes:
         return b"%b\n" % _as_json(chunk)
 
     def end(self) -> bytes:
@@ -127,18 +129,19 @@ class Text:
     keep_alive: ClassVar[bytes] = b""
 
     def __init__(self) -> None:
-        self._has_text = self._is_apart = False
+        self._has_text = self._needs_empty_line = False
 
     def begin(self) -> bytes:
         return b""
 
-    def piece(self, chunk: StreamChunk) -> bytes:
-        if isinstance(chunk, StepStarted):  # the turns of a run are apart
-            self._is_apart = self._has_text
+    def chunk(self, chunk: StreamChunk) -> bytes:
+        if isinstance(chunk, StepStarted):  # an empty line between the turns of a run
+            self._needs_empty_line = self._has_text
         if not isinstance(chunk, TextDelta):
             return b""
-        between, self._is_apart, self._has_text = b"\n\n" if self._is_apart else b"", False, True
-        return between + chunk.delta.encode("utf-8", "replace")
+        separator = b"\n\n" if self._needs_empty_line else b""
+        self._needs_empty_line, self._has_text = False, True
+        return separator + chunk.delta.encode("utf-8", "replace")
 
     def end(self) -> bytes:
         return b""
@@ -148,37 +151,42 @@ class Text:
 
 
 class Rendering:
-    """One stream in one protocol."""
+    """Encodes one stream with one protocol, and checks that the stream is complete."""
 
     def __init__(self, protocol: Protocol, on_error: Callable[[Exception], str]) -> None:
         self._protocol = protocol
         self._on_error = on_error
-        self._last: type[StreamChunk] = TurnFinished
+        self._final_type: type[StreamChunk] = TurnFinished
         self._is_complete = False
         self._abort: Abort | None = None
         self.has_ended = False
-        """The last bytes were said: those of a good end, or of a failure."""
+        """``end()`` was called: the last bytes, of a complete stream or of a failure, exist."""
         self.headers = {**HEADERS, **protocol.headers}
         self.keep_alive = protocol.keep_alive
         self.breaks_off = isinstance(protocol, Text)
-        """After a failure the transfer must not end well: the protocol has no word for an error."""
+        """After a failure, the body must raise, so that the server breaks the transfer off: plain text cannot mark an
+        error."""
 
     def begin(self) -> bytes:
         return self._protocol.begin()
 
-    def piece(self, chunk: StreamChunk) -> bytes:
+    def chunk(self, chunk: StreamChunk) -> bytes:
         if isinstance(chunk, RunStarted):
-            self._last = RunFinished
-        elif isinstance(chunk, self._last):
+            self._final_type = RunFinished
+        elif isinstance(chunk, self._final_type):
             self._is_complete = True
             self._abort = getattr(chunk, "abort", None)
-        return self._protocol.piece(chunk)
+        return self._protocol.chunk(chunk)
 
     def end(self, error: Exception | None) -> tuple[bytes, Exception | None]:
-        """The last bytes, and the error that they tell of: also where chunks just end."""
+        """The last bytes, and the error that they report.
+
+        ``error`` is what the stream raised. If it is None but the stream ended too early, a TruncatedStreamError is
+        reported.
+        """
         self.has_ended = True
         if error is None and not self._is_complete:
-            error = TruncatedStreamError(f"the chunks ended without a {self._last.__name__}")
+            error = TruncatedStreamError(f"the chunks ended without a {self._final_type.__name__}")
         if error is None and self._abort is not None and self.breaks_off:
             message = f"The answer was cut short: {self._abort.message}"
             error = StreamCancelledError(message)
@@ -189,8 +197,8 @@ class Rendering:
             log.warning("a stream to a client ended with %s", in_short(error))
         else:
             log.error("a stream to a client failed", exc_info=error)
-        told = ErrorInfo(type(error).__name__, self._explained(error), _seconds(getattr(error, "retry_after", None)))
-        return self._protocol.failure(told), error
+        info = ErrorInfo(type(error).__name__, self._explained(error), _seconds(getattr(error, "retry_after", None)))
+        return self._protocol.failure(info), error
 
     def _explained(self, error: Exception) -> str:
         try:
@@ -201,7 +209,7 @@ class Rendering:
 
 
 def _seconds(given: Any) -> float | None:
-    """As JSON can say them; an error may be of anybody's making."""
+    """The value if it is a number that JSON can contain, else None: a third party's error may have anything here."""
     is_number = isinstance(given, int | float) and not isinstance(given, bool)
     return given if is_number and math.isfinite(given) else None
 
@@ -211,21 +219,22 @@ _escaped = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 
 def json_bytes(value: Any) -> bytes:
-    """As compact JSON.
+    """Compact JSON.
 
     Raises:
-        ValueError: NaN or an infinity, for which JSON has no word.
+        ValueError: the value contains NaN or an infinity, which JSON cannot contain.
     """
     text = _encoded(value)
     try:
         return text.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair: only an escape can carry it
+    except UnicodeEncodeError:  # half of a surrogate pair, which needs an escape: UTF-8 cannot encode it
         return _escaped(value).encode()
 
 
 def _as_json(chunk: StreamChunk) -> bytes:
-    if type(chunk) is TextDelta:  # nearly all of them are; the codec takes ten times as long
+    if type(chunk) is TextDelta:  # nearly every chunk is one, and the codec of to_json() takes ten times as long
         return json_bytes({"type": "text_delta", "delta": chunk.delta})
-    if isinstance(chunk, StepFinished | RunFinished):  # the history is the server's: what guards have hidden is in it
+    if isinstance(chunk, StepFinished | RunFinished):
+        # The history stays on the server: it contains what guards have hidden from the client.
         chunk = replace(chunk, new_messages=())
     return chunk.to_json().encode()

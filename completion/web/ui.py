@@ -1,12 +1,12 @@
-"""The UI message stream: what front ends with ``useChat``, of the npm package ``ai``, read.
+"""The UI message stream, which front ends with ``useChat`` (npm package ``ai``) read.
 
     TextDelta("Hi") -> data: {"type":"text-delta","id":"text-1","delta":"Hi"}
 
 Wire: https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol, and uiMessageChunkSchema of ai 6.0 and 7.0 (read November 2026)
 
-Text and reasoning are parts with a beginning, deltas and an end; one part is over before anything else begins. What the
-protocol has no word for travels in ``providerMetadata`` under the name ``completion`` or as a part of type
-``data-provider-block``, and comes back with the next request: ``ui_request`` reads it.
+Text and reasoning are parts with a start, deltas and an end. We end a part before any other event starts. Content that
+the protocol does not support is sent in ``providerMetadata`` under the name ``completion``, or as a part of the type
+``data-provider-block``. The client sends it back with the next request, and ``ui_request`` reads it.
 """
 
 from __future__ import annotations
@@ -55,12 +55,13 @@ DONE = b"data: [DONE]\n\n"
 
 
 class UiMessages:
-    """One turn as one step of a UI message, or a run with its turns as steps; one instance a stream.
+    """Encodes a turn as a UI message with one step, or a run as a UI message with one step per turn.
+
+    Each stream needs a new instance.
 
     Args:
-        message_id: the id that the message is to have at the client. None lets the client choose, and is also right
-            where it goes on with a message that it has, as it does when it ran a tool: another id would make that
-            message appear twice.
+        message_id: the id of the message at the client. None lets the client choose. Use None if the client continues
+            a message, which it does after it has run a client-side tool: another id would show that message twice.
     """
 
     headers: ClassVar[dict[str, str]] = {"x-vercel-ai-ui-message-stream": "v1"}
@@ -68,81 +69,84 @@ class UiMessages:
 
     def __init__(self, message_id: str | None = None) -> None:
         self._message_id = message_id
-        self._open: Literal["text", "reasoning"] | None = None
-        self._parts = 0
+        self._open_kind: Literal["text", "reasoning"] | None = None
+        self._part_count = 0
         self._part_id = ""
-        self._delta = b""  # an event with more of the open part, up to its text
-        self._sources: set[str] = set()
-        self._ending: TurnFinished | RunFinished | None = None
+        self._delta_head = b""  # a delta event of the open part, up to its text
+        self._source_urls: set[str] = set()  # sent already
+        self._finished: TurnFinished | RunFinished | None = None
         self._is_in_step = False
 
     def begin(self) -> bytes:
-        """The beginning of the message and of its step."""
-        own = {} if self._message_id is None else {"messageId": self._message_id}
-        return _event({"type": "start", **own}) + self._start_step()
+        """The start of the message and of its first step."""
+        message_id = {} if self._message_id is None else {"messageId": self._message_id}
+        return _event({"type": "start", **message_id}) + self._start_step()
 
-    def piece(self, chunk: StreamChunk) -> bytes:
-        """The events for one chunk, perhaps none. A TurnFinished is kept for ``end()``."""
+    def chunk(self, chunk: StreamChunk) -> bytes:
+        """The events for one chunk; may be empty. A TurnFinished or RunFinished is kept for ``end()``."""
         if type(chunk) is TextDelta:
-            return self._flow("text", chunk.delta)
+            return self._delta("text", chunk.delta)
         match chunk:
             case ReasoningDelta(delta):
-                return self._flow("reasoning", delta)
+                return self._delta("reasoning", delta)
             case ReasoningFinished(signature):
-                begun = b"" if self._open == "reasoning" else self._start("reasoning")
-                return begun + self._close(_metadata("signature", signature))
+                start = b"" if self._open_kind == "reasoning" else self._start_part("reasoning")
+                return start + self._end_part(_metadata("signature", signature))
             case RedactedReasoning(data):
-                return self._start("reasoning") + self._close(_metadata("redacted", data))
+                return self._start_part("reasoning") + self._end_part(_metadata("redacted", data))
             case ToolCallArgsDelta(call_id, delta):
                 return _event({"type": "tool-input-delta", "toolCallId": call_id, "inputTextDelta": delta})
             case TurnFinished() | RunFinished():
-                self._ending = chunk
+                self._finished = chunk
                 return b""
             case StepStarted():
                 return self._start_step()
             case StepFinished():
                 return self._finish_step()
-        return self._close() + b"".join(map(_event, self._whole(chunk)))
+        return self._end_part() + b"".join(map(_event, self._events_of(chunk)))
 
     def end(self) -> bytes:
-        """The good end, after the TurnFinished."""
+        """The end of a complete stream, after its TurnFinished or RunFinished."""
         finish: dict[str, Any] = {"type": "finish"}
-        if (ending := self._ending) is not None:
-            finish |= {"finishReason": FINISH_REASONS[ending.reason], "messageMetadata": _metadata_of(ending)}
+        if (finished := self._finished) is not None:
+            finish |= {"finishReason": FINISH_REASONS[finished.reason], "messageMetadata": _metadata_of(finished)}
         return self._finish_step() + _event(finish) + DONE
 
     def failure(self, error: ErrorInfo) -> bytes:
-        """The end of a stream that broke: the client shows the error and keeps what it has."""
+        """The end of a stream that failed. The client shows the error and keeps the parts that it has received."""
         is_abort = error.type == "StreamCancelledError"
         event = {"type": "abort"} if is_abort else {"type": "error", "errorText": error.message}
-        return self._close() + _event(event) + DONE
+        return self._end_part() + _event(event) + DONE
 
     def _start_step(self) -> bytes:
-        """The first step begins with the message."""
+        """Nothing if a step is open: ``begin()`` has started the first step, and the run's StepStarted follows."""
         was_in_step, self._is_in_step = self._is_in_step, True
         return b"" if was_in_step else _event({"type": "start-step"})
 
     def _finish_step(self) -> bytes:
         was_in_step, self._is_in_step = self._is_in_step, False
-        return self._close() + (_event({"type": "finish-step"}) if was_in_step else b"")
+        return self._end_part() + (_event({"type": "finish-step"}) if was_in_step else b"")
 
-    def _flow(self, kind: Literal["text", "reasoning"], delta: str) -> bytes:
-        begun = b"" if self._open == kind else self._start(kind)
-        return b"%b%b%b}\n\n" % (begun, self._delta, json_bytes(delta))
+    def _delta(self, kind: Literal["text", "reasoning"], delta: str) -> bytes:
+        """A delta, after the start of a part if none of this kind is open."""
+        start = b"" if self._open_kind == kind else self._start_part(kind)
+        # Put together from bytes, because encoding the whole event costs more, and nearly all chunks come here.
+        return b"%b%b%b}\n\n" % (start, self._delta_head, json_bytes(delta))
 
-    def _start(self, kind: Literal["text", "reasoning"]) -> bytes:
-        closed = self._close()
-        self._parts += 1
-        self._open, self._part_id = kind, f"{kind}-{self._parts}"
-        self._delta = f'data: {{"type":"{kind}-delta","id":"{self._part_id}","delta":'.encode()
-        return closed + _event({"type": f"{kind}-start", "id": self._part_id})
+    def _start_part(self, kind: Literal["text", "reasoning"]) -> bytes:
+        end = self._end_part()
+        self._part_count += 1
+        self._open_kind, self._part_id = kind, f"{kind}-{self._part_count}"
+        self._delta_head = f'data: {{"type":"{kind}-delta","id":"{self._part_id}","delta":'.encode()
+        return end + _event({"type": f"{kind}-start", "id": self._part_id})
 
-    def _close(self, metadata: dict[str, Any] | None = None) -> bytes:
-        """The end of the open part, if there is one."""
-        kind, self._open = self._open, None
+    def _end_part(self, metadata: dict[str, Any] | None = None) -> bytes:
+        """The end of the open part; empty if no part is open."""
+        kind, self._open_kind = self._open_kind, None
         return _event({"type": f"{kind}-end", "id": self._part_id, **(metadata or {})}) if kind else b""
 
-    def _whole(self, chunk: StreamChunk) -> Iterator[dict[str, Any]]:
+    def _events_of(self, chunk: StreamChunk) -> Iterator[dict[str, Any]]:
+        """The events of a chunk that is not part of a text or a reasoning."""
         match chunk:
             case ToolCallStarted(call_id, name):
                 yield {"type": "tool-input-start", "toolCallId": call_id, "toolName": name}
@@ -153,11 +157,11 @@ class UiMessages:
                 call = {"type": "tool-input-error", "toolCallId": call_id, "toolName": name, "input": raw}
                 yield {**call, "errorText": error}
             case ProviderBlockFinished(provider, data):
-                for url, title in _cited(data):
-                    if url not in self._sources:
-                        self._sources.add(url)
+                for url, title in _cited_sources(data):
+                    if url not in self._source_urls:
+                        self._source_urls.add(url)
                         yield {"type": "source-url", "sourceId": url, "url": url, **({"title": title} if title else {})}
-                # It has no id: one that came before, in an earlier step of this message, would be overwritten.
+                # Without an id: a client replaces a data part that has the same id, also one of an earlier step.
                 yield {"type": PROVIDER_BLOCK, "data": {"provider": provider, "data": data}}
             case ToolResult(call_id=call_id, blocks=blocks, is_error=True):
                 yield {"type": "tool-output-error", "toolCallId": call_id, "errorText": _output(blocks)}
@@ -174,26 +178,29 @@ def _metadata(name: str, value: str | None) -> dict[str, Any]:
 
 
 def _output(blocks: tuple[Block, ...]) -> str:
-    """The result of a tool as text; what is none is named."""
+    """The result of a tool as text; for a block that is not text, its type in brackets."""
     return "".join(block.text if isinstance(block, TextBlock) else f"[{type(block).__name__}]" for block in blocks)
 
 
-def _metadata_of(end: TurnFinished | RunFinished) -> dict[str, Any]:
-    """What is known of a turn: {"reason": "end_turn", "usage": {"inputTokens": 9, …}, "responseId": "msg_1", …}; and of
-    a run: {"runId": "run_1", "abort": {"kind": "timeout", "message": "…"}, …}."""
-    usage = end.usage and _told(end.usage)
-    if isinstance(end, RunFinished):
-        abort = end.abort and _told(end.abort)
-        return _known({"runId": end.run_id, "reason": end.reason, "usage": usage, "abort": abort})
-    return {**_told(end), **_known({"usage": usage})}
+def _metadata_of(finished: TurnFinished | RunFinished) -> dict[str, Any]:
+    """The metadata of the message. Fields that are None are left out.
+
+    Of a turn: {"reason": "end_turn", "usage": {"inputTokens": 9, …}, "responseId": "msg_1", …}
+    Of a run: {"runId": "run_1", "reason": …, "usage": …, "abort": {"kind": "timeout", "message": "…"}}
+    """
+    usage = finished.usage and _fields_of(finished.usage)
+    if isinstance(finished, RunFinished):
+        abort = finished.abort and _fields_of(finished.abort)
+        return _without_none({"runId": finished.run_id, "reason": finished.reason, "usage": usage, "abort": abort})
+    return {**_fields_of(finished), **_without_none({"usage": usage})}
 
 
-def _known(values: dict[str, Any]) -> dict[str, Any]:
+def _without_none(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _told(record: TurnFinished | Usage | Abort) -> dict[str, Any]:
-    return _known({_camel_case(name): getattr(record, name) for name in record.__slots__})
+def _fields_of(record: TurnFinished | Usage | Abort) -> dict[str, Any]:
+    return _without_none({_camel_case(name): getattr(record, name) for name in record.__slots__})
 
 
 def _camel_case(name: str) -> str:
@@ -201,8 +208,11 @@ def _camel_case(name: str) -> str:
     return head + "".join(word.capitalize() for word in rest)
 
 
-def _cited(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """URL and title of what a block cites. Others than http ones are no links to show to anybody."""
+def _cited_sources(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """URL and title (or "") of each source that a block cites.
+
+    Only http and https URLs: a page shows them as links, and a link such as ``javascript:`` would run code.
+    """
     # Anthropic: {"type": "citations", "citations": [{"url": "…", "title": "…", "cited_text": "…"}]}
     # Chat Completions: {"type": "url_citation", "url_citation": {"url": "…", "title": "…"}}
     # Perplexity, xAI: {"search_results": [{"url": "…", "title": "…"}], "citations": ["https://…"]}

@@ -1,12 +1,13 @@
-"""What ``useChat``, of the npm package ``ai``, posts: its messages, as a history to go on with.
+"""Reads the messages that ``useChat`` (npm package ``ai``) posts, as a history for the next request.
 
     {"messages": [{"role": "user", "parts": [{"type": "text", "text": "Hi"}]}]} -> [Message.user("Hi")]
 
-A message of the assistant comes back as ``ui`` sent it out, all the steps of an answer in one, and the result of a tool
-inside of its call. It is taken apart here: a message of the assistant a step, and after it one with the results.
+An assistant's message contains all steps of the answer, as ``ui`` has sent them, and each tool call contains its
+result. This module makes a message of the assistant for each step, followed by a message with the tool results.
 
-A browser may send anything. A wrong shape is a ValueError that names the place; parts of other kinds are left out.
-Whoever has the browser writes the history, what the assistant said included: keep it at the server where that matters.
+A browser may send anything. A wrong shape raises a ValueError that names the path; parts of unknown types are skipped.
+The user of the browser can forge the whole history, including the assistant's messages: if that matters, keep the
+history on the server.
 """
 
 from __future__ import annotations
@@ -35,22 +36,22 @@ from completion.contract.messages import (
 from completion.web import ui
 
 STATES = ("input-available", "output-available", "output-error", "output-denied")
-"""Of a call that is complete. In the others its input still grows, or somebody is asked whether it may be made."""
+"""The states of a complete call. In the other states its input is not complete, or it waits for an approval."""
 
-UNANSWERED = "There is no result: nobody has run the tool."
+UNANSWERED = "There is no result: the tool was not run."
 DENIED = "The user did not allow this call."
 
 
 def read_ui_messages(messages: object, *, provider_blocks: bool = False) -> list[Message]:
-    """The history for a ChatRequest, from the ``messages`` of what useChat posted, read as JSON.
+    """The messages of a ChatRequest, from the ``messages`` in the JSON that useChat posts.
 
     Args:
         messages: a list of UI messages.
-        provider_blocks: True keeps the blocks that only one provider knows. They go to that provider as they come
-            from the browser, and may name files and containers of your account.
+        provider_blocks: True keeps the blocks that only one provider supports. They are sent to that provider exactly
+            as the browser sent them, and may refer to files and containers of your account.
 
     Raises:
-        ValueError: it has another shape, a message of the role "system", or nothing to send.
+        ValueError: a message has a wrong shape or the role "system", or there is nothing to send.
     """
     history: list[Message] = []
     for i, given in enumerate(_list(messages, "messages")):
@@ -60,21 +61,21 @@ def read_ui_messages(messages: object, *, provider_blocks: bool = False) -> list
         parts = [_Part(part, f"{path}.parts[{j}]") for j, part in enumerate(given_parts)]
         match message.get("role"):
             case "user":
-                history.append(Message.user([block for part in parts for block in _said(part)]))
+                history.append(Message.user([block for part in parts for block in _user_blocks(part)]))
             case "assistant":
-                history.extend(_steps(parts, provider_blocks))
+                history.extend(_steps(parts, keep_provider_blocks=provider_blocks))
             case "system":
                 raise ValueError(f'{path}.role must not be "system": the server writes the system prompt')
             case role:
                 raise _wrong(f"{path}.role", '"user" or "assistant"', role)
     history = [message for message in history if message.blocks]
     if not history:
-        raise ValueError("messages must hold something to send, got none that does")
+        raise ValueError("messages must contain something to send, got only empty messages")
     return history
 
 
 class _Part:
-    """A part of a message, and where it stands."""
+    """A part of a message, and its path for error messages."""
 
     def __init__(self, given: object, path: str) -> None:
         self.fields = _object(given, path)
@@ -85,7 +86,7 @@ class _Part:
         return _string(self.fields.get(name), f"{self.path}.{name}")
 
     def nested(self, *names: str) -> dict[str, Any]:
-        """The object inside of objects, each of which may be missing."""
+        """The object at these nested names; an empty one if it, or an object around it, is missing or null."""
         value, path = self.fields, self.path
         for name in names:
             path = f"{path}.{name}"
@@ -93,46 +94,47 @@ class _Part:
         return value
 
     def own(self, name: str, metadata: str = "providerMetadata") -> str | None:
-        """What we put into the metadata of the part under this name."""
+        """The value that ``ui`` has put under this name into the metadata of the part, or None."""
         value = self.nested(metadata, ui.METADATA).get(name)
         return None if value is None else _string(value, f"{self.path}.{metadata}.{ui.METADATA}.{name}")
 
 
-def _said(part: _Part) -> Iterator[Block]:
-    """What a user says."""
+def _user_blocks(part: _Part) -> Iterator[Block]:
+    """The block of a part of a user's message; none if a user cannot send parts of this type."""
     if part.kind == "text" and (text := part.string("text")):
         yield TextBlock(text)
     elif part.kind == "file":
         yield _file(part)
 
 
-def _steps(parts: list[_Part], provider_blocks: bool) -> Iterator[Message]:
-    said: list[Block] = []
-    answers: list[Block] = []
+def _steps(parts: list[_Part], *, keep_provider_blocks: bool) -> Iterator[Message]:
+    """For each step of an assistant's message: the assistant's message, and the user's message with the results."""
+    blocks: list[Block] = []
+    results: list[Block] = []
     for part in parts:
         match part.kind:
             case "step-start":
-                yield from _step(said, answers)
-                said, answers = [], []
+                yield from _step(blocks, results)
+                blocks, results = [], []
             case "text":
                 if text := part.string("text"):
-                    said.append(TextBlock(text))
+                    blocks.append(TextBlock(text))
             case "reasoning":
-                said.append(_reasoning(part))
+                blocks.append(_reasoning(part))
             case ui.PROVIDER_BLOCK:
-                if provider_blocks:
-                    said.append(_provider_block(part))
+                if keep_provider_blocks:
+                    blocks.append(_provider_block(part))
             case "dynamic-tool":
-                _call(part, part.string("toolName"), said, answers)
+                _add_call(part, part.string("toolName"), blocks, results)
             case kind if kind.startswith("tool-"):
-                _call(part, kind.removeprefix("tool-"), said, answers)
-    yield from _step(said, answers)
+                _add_call(part, kind.removeprefix("tool-"), blocks, results)
+    yield from _step(blocks, results)
 
 
-def _step(said: list[Block], answers: list[Block]) -> Iterator[Message]:
-    """The results stand first: Chat Completions takes nothing between a call and its result."""
-    yield Message.assistant(said)
-    yield Message.user(sorted(answers, key=lambda block: not isinstance(block, ToolResultBlock)))
+def _step(blocks: list[Block], results: list[Block]) -> Iterator[Message]:
+    yield Message.assistant(blocks)
+    # Tool results first: Chat Completions refuses any other message between a call and its result.
+    yield Message.user(sorted(results, key=lambda block: not isinstance(block, ToolResultBlock)))
 
 
 def _reasoning(part: _Part) -> Block:
@@ -142,27 +144,28 @@ def _reasoning(part: _Part) -> Block:
 
 def _provider_block(part: _Part) -> Block:
     path = f"{part.path}.data"
-    own = _object(part.fields.get("data"), path)
-    return ProviderBlock(_string(own.get("provider"), f"{path}.provider"), _object(own.get("data"), f"{path}.data"))
+    block = _object(part.fields.get("data"), path)
+    return ProviderBlock(_string(block.get("provider"), f"{path}.provider"), _object(block.get("data"), f"{path}.data"))
 
 
-def _call(part: _Part, name: str, said: list[Block], answers: list[Block]) -> None:
-    """The call goes to what was said, and what came of it to the answers: no provider takes a call without one."""
+def _add_call(part: _Part, name: str, blocks: list[Block], results: list[Block]) -> None:
+    """Add a tool call to the blocks, and always a result to the results: providers refuse a call without a result."""
     call_id, state = part.string("toolCallId"), part.string("state")
     if not call_id or not name:
         raise ValueError(f"{part.path} must name the tool and the id of the call, got {name!r} and {call_id!r}")
     if state not in STATES:
         return
     args = part.fields.get("input")
-    if state == "output-error" and not isinstance(args, dict):  # no history can carry it, and the model should know
-        answers.append(TextBlock(f"The call of {name} could not be read: {part.string('errorText')}"))
+    if state == "output-error" and not isinstance(args, dict):
+        # A malformed call: a ToolCallBlock needs an object, so the call is left out. A text tells the model about it.
+        results.append(TextBlock(f"The call of {name} could not be read: {part.string('errorText')}"))
         return
     args = _object(args, f"{part.path}.input")
-    said.append(ToolCallBlock(call_id, name, args, part.own("signature", "callProviderMetadata")))
-    answers.append(ToolResultBlock(call_id, _answer(part, state), is_error=state != "output-available"))
+    blocks.append(ToolCallBlock(call_id, name, args, part.own("signature", "callProviderMetadata")))
+    results.append(ToolResultBlock(call_id, _result(part, state), is_error=state != "output-available"))
 
 
-def _answer(part: _Part, state: str) -> str:
+def _result(part: _Part, state: str) -> str:
     match state:
         case "output-available":
             output = part.fields.get("output")
@@ -202,21 +205,21 @@ def _file(part: _Part) -> Block:
             name = part.fields.get("filename")
             return DocumentBlock(source, name=_string(name, f"{part.path}.filename") if name else None)
         case _:
-            raise _wrong(f"{part.path}.mediaType", "that of an image, a sound or a document", media_type)
+            raise _wrong(f"{part.path}.mediaType", "the type of an image, a sound or a document", media_type)
 
 
 def _data(url: str, media_type: str, path: str) -> tuple[Base64Source, str]:
-    """The bytes in a data: URL, and their media type: its own where the part says "image" or "image/*" only."""
+    """The bytes in a data: URL, and their media type: that of the URL if the part says only "image" or "image/*"."""
     # data:image/png;base64,iVBORw0KGgo=       data:text/plain;charset=utf-8,a%20b
     head, comma, data = url[5:].partition(",")
-    own, *parameters = (word.strip().lower() for word in head.split(";"))
+    url_media_type, *parameters = (word.strip().lower() for word in head.split(";"))
     if "/" not in media_type or media_type.endswith("*"):
-        media_type = own or "text/plain"
+        media_type = url_media_type or "text/plain"
     content = unquote_to_bytes(data)
     try:
         source = Base64Source(media_type, content.decode("ascii") if "base64" in parameters else content)
     except ValueError as exc:
-        why = str(exc) if comma else "there is no comma in it"
+        why = str(exc) if comma else "it contains no comma"
         raise ValueError(f"{path} must be a data: URL with the bytes of a file: {why}") from exc
     return source, media_type
 

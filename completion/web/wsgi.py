@@ -1,7 +1,7 @@
-"""The body of a response under WSGI: blocking, but never longer than a silence may last.
+"""The body of a response under WSGI. It blocks, but never for longer than the keep-alive time.
 
-A worker thread reads the stream (``offload``); the server's thread waits for what comes, for the time of a keep-alive,
-and for the client to leave.
+A worker thread reads the stream (``offload``). The server's thread waits until a chunk arrives, the keep-alive time is
+up, or the client leaves.
 """
 
 from __future__ import annotations
@@ -22,22 +22,24 @@ from completion.offload.threads import Threads
 from completion.web.client import client_of
 from completion.web.protocols import Rendering
 
-SOON_SECONDS: Final = 0.3
-"""Two writes that fail to arrive tell a server that its client left; so often they fit well into a second."""
+CLIENT_CHECK_SECONDS: Final = 0.3
+"""The default keep-alive. A server notices that its client has left at the second write to the closed connection (the
+first one is answered with a reset): with this interval, within a second."""
 PROXY_SECONDS: Final = 15.0
-"""What proxies take for dead waits longer."""
-_LOOK_SECONDS: Final = 0.2
+"""The default keep-alive if we watch the client's socket. Then it only has to stop proxies on the way from closing an
+idle connection, which they do later than this (nginx after 60 s)."""
+_CHECK_SOCKET_SECONDS: Final = 0.2
 _BUFFER: Final = 256
 
-# As many as the server has threads of its own.
+# In effect no limit: the server's own threads limit how many bodies are read at the same time.
 _threads = Threads(1_000_000)
 
 
 class WsgiBody(Iterator[bytes]):
-    """What a WSGI server sends, as soon as it is there. ``headers`` belong to the response.
+    """Yields bytes for a WSGI server to send, as soon as chunks arrive. ``headers`` are for the response.
 
-    ``close()``, which every server calls at the end and when the client left, hangs up; so does dropping it. A body
-    that was closed before its end never looks as if it had come to it.
+    ``close()`` closes the stream; every WSGI server calls it at the end and when the client has left. Dropping the body
+    closes the stream too. A body that is closed early never looks complete to the client.
     """
 
     def __init__(
@@ -54,10 +56,10 @@ class WsgiBody(Iterator[bytes]):
         self._rendering = rendering
         self._token = token
         self._client = client_of(environ) if environ is not None else None
-        seconds = keep_alive or (SOON_SECONDS if self._client is None else PROXY_SECONDS)
+        seconds = keep_alive or (CLIENT_CHECK_SECONDS if self._client is None else PROXY_SECONDS)
         self._keep_alive = min(seconds, threading.TIMEOUT_MAX)
         self._pump: Pump | None = None
-        self._bell: SimpleQueue[None] = SimpleQueue()
+        self._wakeups: SimpleQueue[None] = SimpleQueue()  # the pump puts one in to wake the server's thread
         self._error: Exception | None = None
         self._has_begun = False
         self._is_over = False
@@ -75,20 +77,22 @@ class WsgiBody(Iterator[bytes]):
             self._has_begun = True
             if first := self._rendering.begin():
                 return first
-        pump, speaks_at = self._pump, time.monotonic() + self._keep_alive
+        pump, keep_alive_at = self._pump, time.monotonic() + self._keep_alive
         while pump is not None and not self._is_over:
-            was_over = pump.is_over or pump.token.cancelled  # asked first: a last chunk may come between
+            # Read before `chunks`: the pump may add its last chunk and end between the two lines.
+            was_over = pump.is_over or pump.token.cancelled
             if pump.chunks:
-                found = self._taken(pump)
+                data = self._take_all(pump)
             elif was_over:
-                found = self._last(pump)
-            elif self._is_silent(pump, speaks_at):
-                found = self._rendering.keep_alive
-                speaks_at = time.monotonic() + self._keep_alive
+                data = self._end_of(pump)
+            elif time.monotonic() >= keep_alive_at:
+                data = self._rendering.keep_alive
+                keep_alive_at = time.monotonic() + self._keep_alive
             else:
+                self._wait(pump, keep_alive_at - time.monotonic(), lambda: pump.has_news)
                 continue
-            if found:
-                return found
+            if data:
+                return data
         error, self._error = self._error, None
         if error is not None and self._rendering.breaks_off:
             raise error
@@ -97,7 +101,7 @@ class WsgiBody(Iterator[bytes]):
         raise StopIteration
 
     def close(self) -> None:
-        """Hang up. Idempotent, from any thread."""
+        """Close the stream, from any thread. May be called more than once."""
         self._is_over = True
         pump = getattr(self, "_pump", None)
         if pump is None:
@@ -108,8 +112,8 @@ class WsgiBody(Iterator[bytes]):
             pump.token.cancel()
 
     def _started(self, source: Callable[[], Iterable[StreamChunk]]) -> Pump:
-        pump = Pump(source, limit=_BUFFER, wake=partial(self._bell.put, None), opened=self._stream)
-        self._pump = pump  # before it starts: close() may come from another thread
+        pump = Pump(source, limit=_BUFFER, wake=partial(self._wakeups.put, None), opened=self._stream)
+        self._pump = pump  # before it starts, because another thread may call close() at any time
         for owner in (self._stream, self._token):
             cancel = getattr(owner, "cancel", None)
             if cancel is not None:
@@ -119,52 +123,50 @@ class WsgiBody(Iterator[bytes]):
             pump.token.cancel()
         return pump
 
-    def _is_silent(self, pump: Pump, until: float) -> bool:
-        """Wait for news, for the client to leave, or for the time; True when it is over and there was neither."""
-        left = until - time.monotonic()
-        if left <= 0:
-            return True
-        self._wait(pump, left, lambda: pump.has_news)
-        return False
-
     def _wait_until_open(self, pump: Pump) -> None:
-        def is_decided() -> bool:
+        def is_open_or_over() -> bool:
             return pump.stream is not None or pump.is_over or pump.token.cancelled
 
-        while not is_decided():
-            self._wait(pump, PROXY_SECONDS, is_decided)
+        while not is_open_or_over():
+            self._wait(pump, PROXY_SECONDS, is_open_or_over)
         if pump.stream is None:
             self._is_over = True
             error, pump.error = pump.error, None
             try:
                 raise error or StreamCancelledError("the client left before the answer began")
             finally:
-                del error  # contract/frames.py says why
+                del error  # its traceback refers to this frame, and this frame must not refer back to it
 
-    def _wait(self, pump: Pump, seconds: float, is_enough: Callable[[], bool]) -> None:
-        """For what the pump has to tell, but no longer than the client stays."""
+    def _wait(self, pump: Pump, seconds: float, condition: Callable[[], bool]) -> None:
+        """Wait for a change of the pump, at most for this time. Close the body if the client has left meanwhile.
+
+        May return early: a wakeup of an earlier wait may be in the queue, and a socket is checked more often.
+        """
         pump.is_awaited = True
-        if not is_enough():  # it may have come before the pump could know that it is awaited
+        if not condition():  # look once more: a change before `is_awaited` was set has woken nobody
             with suppress(Empty):
-                self._bell.get(timeout=seconds if self._client is None else min(seconds, _LOOK_SECONDS))
+                timeout = seconds if self._client is None else min(seconds, _CHECK_SOCKET_SECONDS)
+                self._wakeups.get(timeout=max(timeout, 0.0))
         pump.is_awaited = False
         if self._client is not None and self._client.has_left():
             self.close()
 
-    def _taken(self, pump: Pump) -> bytes:
-        pieces: list[bytes] = []
+    def _take_all(self, pump: Pump) -> bytes:
+        """The bytes of all chunks that have arrived, for one write."""
+        parts: list[bytes] = []
         try:
-            pieces += (self._rendering.piece(pump.take()) for _ in range(len(pump.chunks)))
-        except Exception as error:  # a chunk of somebody else's making that cannot be said
+            parts += (self._rendering.chunk(pump.take()) for _ in range(len(pump.chunks)))
+        except Exception as error:  # a third party's chunk that cannot be encoded, for example with NaN in it
             self.close()
-            pieces.append(self._end(error))
-        return b"".join(pieces)
+            parts.append(self._end(error))
+        return b"".join(parts)
 
-    def _last(self, pump: Pump) -> bytes:
+    def _end_of(self, pump: Pump) -> bytes:
+        """The last bytes, after the pump is over or cancelled."""
         error, pump.error = pump.error, None
         if self._is_over:
             return b""
-        if pump.token.cancelled:  # with a token that the server's thread is inside of
+        if pump.token.cancelled:  # by the stream's cancel(), or by a token of the server's thread
             return self._end(stream_cancelled(None, None))
         if error is not None and not isinstance(error, Exception):
             raise error

@@ -292,7 +292,7 @@ def test_what_the_client_posts_in_the_next_rounds_is_valid_on_both_wires(chat: C
 def test_a_call_that_nobody_answered_is_no_obstacle(chat: Chat) -> None:
     done = chat([*call(), USES_TOOL], "Bye.", say=["Weather?", "Never mind"])
     assert done.messages[1]["parts"][1]["state"] == "input-available"
-    unanswered = "There is no result: nobody has run the tool."
+    unanswered = "There is no result: the tool was not run."
     assert done.histories[1] == (
         Message.user("Weather?"),
         Message.assistant([ToolCallBlock("c1", "get_weather", {"city": "Bern"})]),
@@ -332,7 +332,7 @@ def test_an_error_before_the_stream_is_an_error_of_the_chat(chat: Chat) -> None:
 
 def test_what_is_posted_wrong_is_an_error_of_the_chat(chat: Chat) -> None:
     done = chat(say=[[{"type": "file", "mediaType": "video/mp4", "url": "https://a.ch/"}]])
-    expected = 'must be that of an image, a sound or a document, got "video/mp4"'
+    expected = 'must be the type of an image, a sound or a document, got "video/mp4"'
     assert (done.status, done.error) == ("error", f"messages[0].parts[0].mediaType {expected}")
 
 

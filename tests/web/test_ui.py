@@ -68,13 +68,13 @@ def parsed(body: bytes) -> list[dict[str, Any]]:
 def told(*chunks: StreamChunk) -> list[dict[str, Any]]:
     """The events that stand for these chunks."""
     ui = UiMessages()
-    return parsed(b"".join(map(ui.piece, chunks)))
+    return parsed(b"".join(map(ui.chunk, chunks)))
 
 
 def whole(chunks: Iterable[StreamChunk]) -> list[dict[str, Any]]:
     """The events of a good stream."""
     ui = UiMessages()
-    body = ui.begin() + b"".join(map(ui.piece, chunks)) + ui.end()
+    body = ui.begin() + b"".join(map(ui.chunk, chunks)) + ui.end()
     assert body.endswith(DONE)
     return parsed(body.removesuffix(DONE))
 
@@ -270,7 +270,7 @@ def test_every_reason_has_a_word_that_old_and_new_clients_know() -> None:
 )
 def test_an_error_comes_after_what_was_open_is_closed(chunk: StreamChunk, closed: list[dict[str, Any]]) -> None:
     ui = UiMessages()
-    ui.piece(chunk)
+    ui.chunk(chunk)
     body = ui.failure(BUSY)
     assert body.endswith(DONE)
     assert parsed(body.removesuffix(DONE)) == [*closed, {"type": "error", "errorText": "the provider is busy"}]
@@ -396,9 +396,9 @@ def test_in_whatever_order_chunks_come_the_events_pass_and_nest(
 ) -> None:
     ui = UiMessages()
     chunks = [chunk for run in runs for chunk in run]
-    body = ui.begin() + b"".join(map(ui.piece, chunks))
+    body = ui.begin() + b"".join(map(ui.chunk, chunks))
     if error is None:
-        body += ui.piece(TurnFinished(FinishReason.END_TURN)) + ui.end()
+        body += ui.chunk(TurnFinished(FinishReason.END_TURN)) + ui.end()
     else:
         body += ui.failure(error)
     assert list(faults(parsed(body.removesuffix(DONE)))) == []
@@ -497,7 +497,7 @@ def test_blocks_of_the_provider_are_left_out_unless_they_are_asked_for() -> None
         ),
         (
             call("input-available"),
-            ToolResultBlock("c1", "There is no result: nobody has run the tool.", is_error=True),
+            ToolResultBlock("c1", "There is no result: the tool was not run.", is_error=True),
         ),
     ],
 )
@@ -595,8 +595,8 @@ PNG = "data:image/png;base64,"
     [
         (None, "messages must be a list, got null"),
         ({"role": "user"}, "messages must be a list, got dict"),
-        ([], "messages must hold something to send, got none that does"),
-        ([user(text(""))], "messages must hold something to send, got none that does"),
+        ([], "messages must contain something to send, got only empty messages"),
+        ([user(text(""))], "messages must contain something to send, got only empty messages"),
         (["Hi"], 'messages[0] must be an object, got "Hi"'),
         ([{"role": "user", "content": "Hi"}], "messages[0].parts must be a list, got null"),
         ([{"parts": []}], 'messages[0].role must be "user" or "assistant", got null'),
@@ -647,7 +647,7 @@ PNG = "data:image/png;base64,"
         ),
         (
             [user(file("video/mp4", "https://a.ch/"))],
-            'messages[0].parts[0].mediaType must be that of an image, a sound or a document, got "video/mp4"',
+            'messages[0].parts[0].mediaType must be the type of an image, a sound or a document, got "video/mp4"',
         ),
         (
             [user(file("text/plain", "https://a.ch/", filename=7))],
@@ -745,7 +745,7 @@ ALL_SORTS = [
 def test_what_comes_back_is_a_request_that_anthropic_takes() -> None:
     body, _ = anthropic_body(ChatRequest(read_ui_messages(ALL_SORTS, provider_blocks=True)), "claude-sonnet-4-5")
     weather = {"type": "tool_use", "name": "weather", "input": {"city": "Bern"}}
-    missing = [{"type": "text", "text": "There is no result: nobody has run the tool."}]
+    missing = [{"type": "text", "text": "There is no result: the tool was not run."}]
     assert body["messages"] == [
         {
             "role": "user",
@@ -795,7 +795,7 @@ def test_what_comes_back_is_a_request_that_openai_takes() -> None:
             ],
         },
         {"role": "tool", "tool_call_id": "c1", "content": "17 °C"},
-        {"role": "tool", "tool_call_id": "c2", "content": "Error: There is no result: nobody has run the tool."},
+        {"role": "tool", "tool_call_id": "c2", "content": "Error: There is no result: the tool was not run."},
         {"role": "user", "content": "The call of weather could not be read: it ends early"},
         {"role": "assistant", "content": "It is warm."},
         {"role": "user", "content": "Thanks."},

@@ -508,7 +508,7 @@ def test_a_client_that_never_reads_stops_the_provider(server: ProviderServer) ->
 
 @pytest.mark.parametrize("given", ["text", b"text", 7, AsyncModel(ScriptedModel()), ScriptedModel()])
 def test_what_is_no_stream_is_refused(given: Any) -> None:
-    with pytest.raises(TypeError, match="takes what chat_stream"):
+    with pytest.raises(TypeError, match="takes the result of chat_stream"):
         web.sse(given)
 
 
@@ -679,10 +679,10 @@ def test_a_run_that_was_cut_short_does_not_look_finished_as_text(side: str) -> N
 @pytest.mark.parametrize(
     ("render", "options", "words"),
     [
-        (web.sse, {"foo": 1}, "knows no option foo"),
+        (web.sse, {"foo": 1}, "unknown option foo"),
         (web.sse, {"on_error": 3}, "on_error= takes a function"),
         (web.sse, {"token": 3}, "token= takes a CancelToken"),
-        (web.text, {"keep_alive": 3}, "nothing can be sent in plain text"),
+        (web.text, {"keep_alive": 3}, "plain text has no keep-alive"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(render: Any, options: dict[str, Any], words: str) -> None:
