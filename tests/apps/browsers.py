@@ -1,4 +1,4 @@
-"""A real browser, where one is installed."""
+"""A real browser, if one is installed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
-# No sandbox: a container has none. The others keep the browser from talking with its maker.
+# No sandbox, because it does not work in a container. The other options stop requests to the maker of the browser.
 _ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
@@ -20,11 +20,11 @@ _ARGUMENTS = [
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """The Chromium of this machine, or Playwright's own. While it is open, this thread can run no other event loop."""
+    """The installed Chromium, or that of Playwright. While it is open, this thread cannot run another event loop."""
     with sync_playwright() as playwright:
         path = next(filter(None, map(shutil.which, [*_NAMES, playwright.chromium.executable_path])), None)
         if path is None:
-            pytest.skip(f"no browser is here: none of {', '.join(_NAMES)} is on PATH, and Playwright has none")
+            pytest.skip(f"no browser found: none of {', '.join(_NAMES)} is on PATH, and Playwright has installed none")
         browser = playwright.chromium.launch(executable_path=path, args=_ARGUMENTS)
         try:
             yield browser

@@ -1,4 +1,4 @@
-"""Web servers as their users start them: a process of its own, on a free port, whose log is kept."""
+"""Starts web servers the way users start them: each in its own process, on a free port, with its log in a file."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _STOP_S = 5.0
 _POLL_S = 0.02
 
 THREADS = 16
-"""Of gunicorn, where it serves by threads."""
+"""The number of threads of gunicorn's gthread worker."""
 
-# One worker, which no silence of a stream may get killed.
+# One worker. The timeout is longer than any silent stream of the tests: gunicorn kills a worker that is silent.
 _GUNICORN = "-m gunicorn --workers 1 --timeout 60 --graceful-timeout 1 --bind 127.0.0.1:{port}"
 
 _PACKAGES = ("flask", "django", "gunicorn", "gevent", "uvicorn")
@@ -41,11 +41,11 @@ COMMANDS: dict[str, tuple[Path, str]] = {
     "Django WSGI, gunicorn gthread": (DJANGO, f"{_GUNICORN} -k gthread --threads {THREADS} chat.wsgi"),
     "Django ASGI, uvicorn": (DJANGO, "-m uvicorn --port {port} chat.asgi:application"),
 }
-"""How the examples are served: the folder to start in, and what Python is given. The port is also in $PORT."""
+"""How to start the examples: the folder, and the arguments for Python. The port is also in $PORT."""
 
 
 class WebServer:
-    """A server that answers. ``log`` is what it has said so far."""
+    """A running server. ``log`` is the text that it has written so far."""
 
     def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
         self.port = port
@@ -59,7 +59,7 @@ class WebServer:
 
     @property
     def worker(self) -> int:
-        """The id of the process that runs the application: of gunicorn a child, else the server itself."""
+        """The id of the process that runs the application: a child of gunicorn, or the server itself."""
         pid = self._process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         return int(children[0]) if children else pid
@@ -73,7 +73,7 @@ class WebServer:
 
     def wait_until_up(self) -> None:
         def answers() -> bool:
-            assert self._process.poll() is None, f"the server has ended:\n{self.log}"
+            assert self._process.poll() is None, f"the server has exited:\n{self.log}"
             try:
                 with socket.create_connection(("127.0.0.1", self.port), 1) as client:
                     client.settimeout(_START_S)
@@ -95,7 +95,7 @@ class WebServer:
 
 @contextmanager
 def serving(name: str, log: Path, environment: Mapping[str, str]) -> Iterator[WebServer]:
-    """One of COMMANDS, up and answering; stopped at the end. What it says goes to the file ``log``."""
+    """Start one of COMMANDS and wait until it answers; stop it at the end. Its output goes to the file ``log``."""
     _require("markdown_it", *(package for package in _PACKAGES if package in name.lower()))
     folder, command = COMMANDS[name]
     port = free_port()
@@ -112,12 +112,12 @@ def serving(name: str, log: Path, environment: Mapping[str, str]) -> Iterator[We
 
 
 def scripted(provider: ProviderServer) -> dict[str, str]:
-    """The environment in which an example asks this provider."""
+    """The environment variables with which an example calls this provider."""
     return {"COMPLETION_MODEL": "openai:m", "OPENAI_BASE_URL": provider.url, "OPENAI_API_KEY": "sk-of-the-examples"}
 
 
 def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
-    """Whether it came true in time."""
+    """Whether the condition becomes true in this time."""
     ends_at = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > ends_at:
@@ -127,12 +127,12 @@ def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
 
 
 def faults(log: str) -> list[str]:
-    """The lines of a log that tell of something that should not have happened."""
+    """The lines of a log with warnings, errors and tracebacks."""
     return re.findall(r"^.*(?:Traceback|Warning:|Exception|\bERROR\b|CRITICAL).*$", log, re.MULTILINE)
 
 
 def _require(*packages: str) -> None:
-    """Skip the test where one is missing."""
+    """Skip the test if a package is missing."""
     if missing := [package for package in packages if find_spec(package) is None]:
         pytest.skip(f"not installed: {', '.join(missing)}")
     if "gunicorn" in packages and os.name == "nt":
@@ -146,7 +146,7 @@ def free_port() -> int:
 
 
 def visitor(server: WebServer) -> dict[str, str]:
-    """The headers of a page that was loaded before: JSON, and what Django wants against forgery."""
+    """The headers of a request from the page: JSON, and Django's CSRF token and cookie."""
     page = requests.get(server.url, timeout=_START_S)
     found = re.search(r'data-csrf-token="(.*?)"', page.text)
     assert found, page.text

@@ -1,4 +1,5 @@
-"""A hundred clients that leave whenever they like: the provider is left at once, and nothing stays in the server."""
+"""A hundred clients leave at random times. The connections to the provider are closed at once, and the server keeps
+no threads or sockets."""
 
 from __future__ import annotations
 
@@ -23,13 +24,13 @@ AT_A_TIME = 10
 SEED = 20261126
 GRACE_S = 1.0
 
-# A wait for the headers, one for the first chunk, text that flows for a while, a silence that does not end.
+# A wait for the headers, a wait for the first chunk, text for a while, then silence.
 ANSWER = Reply(Pause(0.05), Trickle(text("word "), every=0.005, times=40), Stall(60), before_headers=[Pause(0.05)])
 LONGEST_STAY_S = 0.5
 
 
 class Hangups(threading.Thread):
-    """Notes when the provider sees each request's client leave."""
+    """Notes for each request when the provider sees the connection closed."""
 
     def __init__(self, provider: ProviderServer) -> None:
         super().__init__(daemon=True)
@@ -56,7 +57,7 @@ class Hangups(threading.Thread):
 def visits(
     server: WebServer, headers: dict[str, str], names: list[str], chance: random.Random, *, at_a_time: int = AT_A_TIME
 ) -> dict[str, float]:
-    """Let each client ask for an answer and leave after a random time; when each of them left."""
+    """Let each client ask for an answer and leave after a random time. Returns when each of them has left."""
     stays = {name: chance.uniform(0, LONGEST_STAY_S) for name in names}
     with ThreadPoolExecutor(at_a_time) as clients:
         left = clients.map(lambda name: visit(server, headers, name, stays[name]), names)
@@ -86,9 +87,11 @@ def provider() -> Iterator[ProviderServer]:
         yield provider
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="what is left in the server is counted in /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/fd").exists(), reason="needs /proc to count the threads and sockets of the server"
+)
 @pytest.mark.parametrize("name", COMMANDS)
-def test_clients_that_leave_take_the_connection_to_the_provider_along(
+def test_clients_that_leave_close_the_connection_to_the_provider(
     name: str, provider: ProviderServer, tmp_path: Path
 ) -> None:
     chance = random.Random(SEED)
@@ -96,7 +99,7 @@ def test_clients_that_leave_take_the_connection_to_the_provider_along(
     hangups.start()
     with closing(hangups), serving(name, tmp_path / "log", scripted(provider)) as server:
         headers = visitor(server)
-        # What a server keeps for reuse is there after these.
+        # After these visits, the server has all the threads and sockets that it keeps for reuse.
         visits(server, headers, [f"early {number}" for number in range(2 * THREADS)], chance, at_a_time=2 * THREADS)
         assert wait_for(lambda: provider.open_connections == 0, PATIENCE_S), server.log
         threads, descriptors = server.threads(), server.descriptors()
@@ -107,7 +110,9 @@ def test_clients_that_leave_take_the_connection_to_the_provider_along(
         assert wait_for(lambda: len(hangups.seen_at) == len(provider.requests), PATIENCE_S), server.log
         waits = [seen_at - left_at[name] for name, seen_at in hangups.seen_at.items() if name in left_at]
         assert max(waits) <= GRACE_S, server.log
-        assert len(waits) > CLIENTS / 2  # the others left before the provider was asked
+        assert len(waits) > CLIENTS / 2  # the others left before the provider was called
         assert wait_for(lambda: server.threads() <= threads, PATIENCE_S), f"{server.threads()} threads, were {threads}"
-        assert wait_for(lambda: server.descriptors() <= descriptors, PATIENCE_S), "sockets are left"
+        assert wait_for(lambda: server.descriptors() <= descriptors, PATIENCE_S), (
+            "the server still has more sockets or files than before"
+        )
         assert not faults(server.log), server.log

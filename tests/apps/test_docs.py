@@ -1,4 +1,4 @@
-"""docs/ runs: every Python example that stands on a framework which is installed, and the page of a chat."""
+"""Runs docs/: every Python example that needs a framework, if it is installed, and the script of the chat page."""
 
 import shutil
 import subprocess
@@ -19,16 +19,16 @@ def test_each_example_runs(program: Program, tmp_path: Path) -> None:
     for package in sorted(program.packages):
         pytest.importorskip(package)
     if sys.version_info < program.least_python:
-        pytest.skip("it shows what newer Pythons have")
+        pytest.skip("the example needs a newer Python")
     run = program.run(tmp_path)
     assert run.returncode == 0, run.stderr
-    assert "Traceback" not in run.stderr, run.stderr  # of a thread, or of a finalizer
+    assert "Traceback" not in run.stderr, run.stderr  # also not in a thread or a finalizer
 
 
-def test_the_script_of_the_page_shows_what_the_flask_view_sends(tmp_path: Path) -> None:
+def test_the_script_of_the_page_shows_the_answer_of_the_flask_view(tmp_path: Path) -> None:
     serving = pytest.importorskip("werkzeug.serving")
     pytest.importorskip("flask")
-    node = shutil.which("node") or pytest.skip("there is no node to run it")
+    node = shutil.which("node") or pytest.skip("node is not installed")
     view, script = blocks(DOCS / "howto" / "flask.rst")[0], blocks(DOCS / "howto" / "web.rst", "javascript")[0]
     names: dict[str, Any] = {"__name__": "app"}
     exec(compile(view.source, str(view.page), "exec"), names)

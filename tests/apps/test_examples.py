@@ -1,4 +1,4 @@
-"""The example chat pages, as somebody sees them who opens them in a browser."""
+"""The example chat pages in a real browser."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from tests.loopback import END, PATIENCE_S, text
 SERVERS = ["Flask, gunicorn gthread", "Django WSGI, gunicorn gthread", "Django ASGI, uvicorn"]
 
 MODEL_PATIENCE_S = 120
-"""For the embedded model: on a busy machine it needs some time for a few sentences."""
+"""For the embedded model, which is slow on a busy machine."""
 
-of_the_page_alone = pytest.mark.parametrize("app", SERVERS[:1], indirect=True)
-"""For what does not depend on the server."""
+of_the_page_only = pytest.mark.parametrize("app", SERVERS[:1], indirect=True)
+"""For tests that do not depend on the server."""
 
 FLOW = Trickle(text(" and on"), every=0.01, times=2000)
 
@@ -38,13 +38,13 @@ expect.set_options(timeout=PATIENCE_S * 1000)
 
 @dataclass(frozen=True)
 class App:
-    """An example that is served, and the provider that it asks."""
+    """A running example, and the provider that it calls."""
 
     server: WebServer
     provider: ProviderServer
 
-    def hangs_up_within_a_second_after(self, began: float, known: int) -> None:
-        """Assert that the provider sees one more hangup than ``known``, at most a second after ``began``."""
+    def closes_the_connection_within_a_second_after(self, began: float, known: int) -> None:
+        """Assert that the provider sees one more closed connection than ``known``, at most a second after ``began``."""
         left = began + 1 - time.monotonic()
         assert self.provider.wait_hung_up(left, count=known + 1), self.server.log
 
@@ -75,7 +75,7 @@ def opened(server: WebServer, page: Page) -> Page:
 
 
 def ask(page: Page, question: str) -> Locator:
-    """Send the question; the answer as it grows."""
+    """Send the question. Returns the element of the answer, which grows."""
     answers = page.get_by_role("article", name="Answer")
     known = answers.count()
     page.get_by_role("textbox").fill(question)
@@ -83,7 +83,7 @@ def ask(page: Page, question: str) -> Locator:
     return answers.nth(known)
 
 
-def test_text_is_on_the_page_before_the_model_has_ended(app: App, page: Page) -> None:
+def test_text_is_on_the_page_before_the_answer_is_complete(app: App, page: Page) -> None:
     seen = [threading.Event(), threading.Event()]
     app.provider.reply(Reply(text("One,"), WaitFor(seen[0]), text(" two,"), WaitFor(seen[1]), text(" three."), END))
     answer = ask(page, "Count.")
@@ -96,7 +96,7 @@ def test_text_is_on_the_page_before_the_model_has_ended(app: App, page: Page) ->
     expect(answer).to_have_attribute("aria-busy", "false")
 
 
-def test_each_question_carries_the_conversation_so_far(app: App, page: Page) -> None:
+def test_each_question_sends_the_conversation_so_far(app: App, page: Page) -> None:
     app.provider.reply(Reply(text("Hello Ada."), END), Reply(text("Ada."), END))
     expect(ask(page, "I am Ada.")).to_have_attribute("aria-busy", "false")
     expect(ask(page, "Who am I?")).to_have_text("Ada.")
@@ -104,7 +104,7 @@ def test_each_question_carries_the_conversation_so_far(app: App, page: Page) -> 
     assert said[1:] == [("user", "I am Ada."), ("assistant", "Hello Ada."), ("user", "Who am I?")]
 
 
-def test_markdown_becomes_html_while_it_comes(app: App, page: Page) -> None:
+def test_markdown_becomes_html_while_it_arrives(app: App, page: Page) -> None:
     go_on = threading.Event()
     app.provider.reply(Reply(text("# Sky\n\nIt is **blue"), WaitFor(go_on), text("**."), END))
     answer = ask(page, "Why?")
@@ -113,7 +113,7 @@ def test_markdown_becomes_html_while_it_comes(app: App, page: Page) -> None:
     expect(answer.locator("strong")).to_have_text("blue")
 
 
-@of_the_page_alone
+@of_the_page_only
 def test_shift_enter_starts_a_new_line(page: Page) -> None:
     box = page.get_by_role("textbox")
     box.press_sequentially("one")
@@ -123,29 +123,29 @@ def test_shift_enter_starts_a_new_line(page: Page) -> None:
     expect(page.get_by_role("article")).to_have_count(0)
 
 
-@pytest.mark.parametrize("then", [Stall(), FLOW], ids=["in a silence", "while text flows"])
-def test_the_stop_button_hangs_up_within_a_second(app: App, page: Page, then: Stall | Trickle) -> None:
+@pytest.mark.parametrize("then", [Stall(), FLOW], ids=["in a silence", "while text arrives"])
+def test_the_stop_button_closes_the_connection_within_a_second(app: App, page: Page, then: Stall | Trickle) -> None:
     known = len(app.provider.hangups)
     app.provider.reply(Reply(text("Once"), then))
     answer = ask(page, "Tell a story.")
     expect(answer).to_contain_text("Once")
     began = time.monotonic()
     page.get_by_role("button", name="Stop").click()
-    app.hangs_up_within_a_second_after(began, known)
+    app.closes_the_connection_within_a_second_after(began, known)
     expect(answer).to_contain_text("Stopped.")
 
 
-@pytest.mark.parametrize("then", [Stall(), FLOW], ids=["in a silence", "while text flows"])
-def test_closing_the_tab_hangs_up_within_a_second(app: App, page: Page, then: Stall | Trickle) -> None:
+@pytest.mark.parametrize("then", [Stall(), FLOW], ids=["in a silence", "while text arrives"])
+def test_closing_the_tab_closes_the_connection_within_a_second(app: App, page: Page, then: Stall | Trickle) -> None:
     known = len(app.provider.hangups)
     app.provider.reply(Reply(text("Once"), then))
     expect(ask(page, "Tell a story.")).to_contain_text("Once")
     began = time.monotonic()
     page.close()
-    app.hangs_up_within_a_second_after(began, known)
+    app.closes_the_connection_within_a_second_after(began, known)
 
 
-@of_the_page_alone
+@of_the_page_only
 def test_a_stopped_answer_stays_in_the_conversation(app: App, page: Page) -> None:
     app.provider.reply(Reply(text("Once"), Stall()), Reply(text("upon"), END))
     answer = ask(page, "Tell a story.")
@@ -165,7 +165,7 @@ def test_a_stopped_answer_stays_in_the_conversation(app: App, page: Page) -> Non
     ],
     ids=["an error event", "a cut", "an early end"],
 )
-def test_an_answer_that_breaks_in_the_middle_shows_an_error(app: App, page: Page, broken: Reply, kind: str) -> None:
+def test_an_answer_that_breaks_off_shows_an_error(app: App, page: Page, broken: Reply, kind: str) -> None:
     app.provider.reply(broken)
     answer = ask(page, "Why?")
     expect(answer.get_by_role("alert")).to_contain_text(kind)
@@ -182,7 +182,7 @@ def test_an_answer_that_breaks_in_the_middle_shows_an_error(app: App, page: Page
     ],
     ids=["401", "429"],
 )
-def test_a_refusal_of_the_provider_is_an_http_error_and_shown(
+def test_a_refusal_of_the_provider_is_an_http_error_and_is_shown(
     app: App, page: Page, refused: Reply, status: int, shown: str
 ) -> None:
     app.provider.reply(refused)
@@ -190,7 +190,7 @@ def test_a_refusal_of_the_provider_is_an_http_error_and_shown(
         answer = ask(page, "Why?")
     assert response.value.status == status
     expect(answer.get_by_role("alert")).to_contain_text(shown)
-    expect(page.get_by_role("textbox")).to_have_value("Why?")  # to be asked once more
+    expect(page.get_by_role("textbox")).to_have_value("Why?")  # so that the user can send it again
 
 
 HOSTILE = """
@@ -219,17 +219,17 @@ FOUND = """answers => answers.flatMap(answer => [...answer.querySelectorAll("*")
 
 def test_hostile_markdown_does_nothing(app: App, page: Page) -> None:
     dialogs: list[str] = []
-    asked: list[str] = []
+    requested: list[str] = []
     rendering = threading.Event()
 
     def hold(route: Route) -> None:
-        """Let the rest of the answer come while HTML is made of its beginning."""
+        """Let the rest of the answer arrive while the server makes HTML of its beginning."""
         rendering.set()
         expect(answer).to_contain_text("The end.")
         route.continue_()
 
     page.on("dialog", lambda dialog: dialogs.append(dialog.message))
-    page.on("request", lambda request: asked.append(request.url))
+    page.on("request", lambda request: requested.append(request.url))
     page.route("**/markdown", hold, times=1)
     app.provider.reply(Reply(text("I say:\n\n"), WaitFor(rendering), text(HOSTILE), END))
     answer = ask(page, HOSTILE)
@@ -241,10 +241,10 @@ def test_hostile_markdown_does_nothing(app: App, page: Page) -> None:
     assert {attribute for _, attributes, _ in found for attribute in attributes} <= {"class", "href"}
     assert page.evaluate("window.taken") is None
     assert not dialogs
-    assert {url.removeprefix(app.server.url) for url in asked} == {"/chat", "/markdown"}
+    assert {url.removeprefix(app.server.url) for url in requested} == {"/chat", "/markdown"}
 
 
-def test_the_browser_would_run_no_html_of_the_model_either(page: Page) -> None:
+def test_the_content_security_policy_stops_html_of_the_model(page: Page) -> None:
     violated = page.evaluate(
         """() => new Promise(resolve => {
              document.addEventListener("securitypolicyviolation", event => resolve(event.effectiveDirective));
@@ -257,7 +257,7 @@ def test_the_browser_would_run_no_html_of_the_model_either(page: Page) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "message"),
     [
         (b"", "Expecting value"),
         (b"[]", "expected an object"),
@@ -266,14 +266,14 @@ def test_the_browser_would_run_no_html_of_the_model_either(page: Page) -> None:
         (b'{"messages": [{"role": "user", "blocks": [{"type": "text"}]}]}', "messages[0].blocks[0].text is missing"),
         (b"[" * 100_000, "nested too deeply"),
     ],
-    ids=["nothing", "a list", "no message", "a strange role", "a block without text", "very deep"],
+    ids=["nothing", "a list", "no message", "a wrong role", "a block without text", "very deep"],
 )
-def test_bad_input_is_a_400_that_names_the_place(app: App, body: bytes, told: str) -> None:
-    asked = len(app.provider.requests)
+def test_wrong_input_is_a_400_that_names_the_path(app: App, body: bytes, message: str) -> None:
+    known = len(app.provider.requests)
     response = requests.post(app.server.url + "/chat", data=body, headers=visitor(app.server), timeout=PATIENCE_S)
     assert response.status_code == 400
-    assert told in response.json()["error"]["message"]
-    assert len(app.provider.requests) == asked
+    assert message in response.json()["error"]["message"]
+    assert len(app.provider.requests) == known
 
 
 def test_a_form_of_another_site_is_refused(app: App) -> None:
@@ -281,7 +281,7 @@ def test_a_form_of_another_site_is_refused(app: App) -> None:
     assert response.status_code in (403, 415)
 
 
-def test_a_server_that_dies_in_the_middle_shows_an_error(browser: Browser, tmp_path: Path) -> None:
+def test_a_server_that_dies_during_an_answer_shows_an_error(browser: Browser, tmp_path: Path) -> None:
     with (
         ProviderServer() as provider,
         serving(SERVERS[0], tmp_path / "log", scripted(provider)) as server,
@@ -296,9 +296,9 @@ def test_a_server_that_dies_in_the_middle_shows_an_error(browser: Browser, tmp_p
         expect(page.get_by_role("status")).to_have_text("The answer failed.")
 
 
-@of_the_page_alone
-def test_a_response_that_ends_before_the_turn_does_shows_an_error(app: App, page: Page) -> None:
-    with ProviderServer() as proxy:  # one that ends properly what broke off behind it
+@of_the_page_only
+def test_a_response_that_ends_before_the_turn_shows_an_error(app: App, page: Page) -> None:
+    with ProviderServer() as proxy:  # it ends the response regularly although the server behind it broke off
         proxy.reply(Reply(event({"type": "text_delta", "delta": "Half an ans"})))
         page.route("**/chat", lambda route: route.continue_(url=proxy.url + "/chat"))
         answer = ask(page, "Why?")
@@ -307,14 +307,14 @@ def test_a_response_that_ends_before_the_turn_does_shows_an_error(app: App, page
 
 
 @pytest.mark.parametrize("name", SERVERS)
-def test_the_embedded_model_talks_and_knows_what_was_said(name: str, browser: Browser, tmp_path: Path) -> None:
+def test_the_embedded_model_answers_and_gets_the_conversation(name: str, browser: Browser, tmp_path: Path) -> None:
     with (
         serving(name, tmp_path / "log", {"COMPLETION_MODEL": "local", "MAX_TOKENS": "120"}) as server,
         browser.new_context() as context,
     ):
         page = opened(server, context.new_page())
         answer = ask(page, "Tell me the story of a lighthouse.")
-        lengths = [grown(page, longer_than=length) for length in (0, 100)]
+        lengths = [length_once(page, longer_than=length) for length in (0, 100)]
         expect(answer).to_have_attribute("aria-busy", "true")
         expect(answer).to_have_attribute("aria-busy", "false", timeout=MODEL_PATIENCE_S * 1000)
         with page.expect_response("**/chat", timeout=MODEL_PATIENCE_S * 1000) as response:
@@ -326,8 +326,8 @@ def test_the_embedded_model_talks_and_knows_what_was_said(name: str, browser: Br
         assert not faults(server.log), server.log
 
 
-def grown(page: Page, *, longer_than: int) -> int:
-    """The length of the last answer, once it is longer."""
+def length_once(page: Page, *, longer_than: int) -> int:
+    """Wait until the last answer is longer than this; returns its length."""
     script = """least => {
       const length = [...document.querySelectorAll(".answer")].at(-1).innerText.length;
       return length > least && length;

@@ -1,4 +1,4 @@
-"""A model that was made, and used, before the fork, and is used after it: gunicorn's preload, Celery's prefork."""
+"""A model is made and used before a fork, and used again after it: gunicorn's preload, Celery's prefork."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def said():
 
 @contextmanager
 def running(folder: Path, arguments: list[str], environment: Mapping[str, str]) -> Iterator[Path]:
-    """The module ``made`` in this folder, run by a server; gives the file of its log."""
+    """Run a server in this folder, which imports the module ``made``. Yields the path of its log."""
     log = folder / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -64,20 +64,20 @@ def running(folder: Path, arguments: list[str], environment: Mapping[str, str]) 
 
 @pytest.fixture
 def provider() -> Iterator[ProviderServer]:
-    """It has answered once before the fork."""
+    """A provider with a first answer, for the call before the fork."""
     with ProviderServer() as server:
         server.reply(Reply(text("before"), END))
         yield server
 
 
 def mixed_answers(provider: ProviderServer, count: int) -> list[str]:
-    """Has the provider answer so often, each time something else."""
+    """Give the provider this many different answers. Returns their texts."""
     for number in range(count):
         provider.reply(Reply(*[text(f"{number} ")] * 5, END))
     return [f"{number} " * 5 for number in range(count)]
 
 
-def test_a_preloaded_model_serves_in_every_worker(provider: ProviderServer, tmp_path: Path) -> None:
+def test_a_preloaded_model_works_in_every_worker(provider: ProviderServer, tmp_path: Path) -> None:
     pytest.importorskip("gunicorn")
     pytest.importorskip("flask")
     (tmp_path / "made.py").write_text(MODEL + WEB)
@@ -98,7 +98,7 @@ def test_a_preloaded_model_serves_in_every_worker(provider: ProviderServer, tmp_
     assert "Traceback" not in log.read_text()
 
 
-def test_a_model_of_celerys_parent_works_in_its_children(provider: ProviderServer, tmp_path: Path) -> None:
+def test_a_model_of_the_celery_parent_works_in_its_children(provider: ProviderServer, tmp_path: Path) -> None:
     Celery = pytest.importorskip("celery").Celery
     (tmp_path / "made.py").write_text(MODEL + TASKS)
     environment = {"PROVIDER": provider.url, "FOLDER": str(tmp_path)}

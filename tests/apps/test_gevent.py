@@ -1,4 +1,4 @@
-"""A program that gevent has patched: its greenlets stream side by side, and leave nothing."""
+"""A program patched by gevent: its greenlets read streams at the same time, and their connections are closed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def said():
 
 @contextmanager
 def patched(server: ProviderServer, code: str) -> Iterator[subprocess.Popen[str]]:
-    """The program with this code at its end, running."""
+    """Run PROGRAM, with this code added at its end."""
     command = [sys.executable, "-c", PROGRAM + code, server.url]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -47,7 +47,7 @@ def test_ten_greenlets_stream_at_the_same_time(server: ProviderServer) -> None:
         assert process.communicate(timeout=20)[0] == f"{['ab'] * 10}\n"
 
 
-def test_a_killed_greenlet_hangs_up(server: ProviderServer) -> None:
+def test_killing_a_greenlet_closes_the_connection(server: ProviderServer) -> None:
     server.always(Reply(text("a"), Stall()))
     code = """
 stream = model.chat_stream(req)
@@ -60,10 +60,10 @@ sys.stdin.readline()
 """
     with patched(server, code) as process:
         assert server.wait_hung_up(timeout=20)
-        assert process.communicate("\n", timeout=20)[0] == "True\n"  # GreenletExit is no failure
+        assert process.communicate("\n", timeout=20)[0] == "True\n"  # GreenletExit does not count as a failure
 
 
-def test_another_greenlet_may_cancel(server: ProviderServer) -> None:
+def test_another_greenlet_may_cancel_the_stream(server: ProviderServer) -> None:
     server.reply(Reply(text("a"), Stall()))
     code = """
 stream = model.chat_stream(req)
@@ -79,7 +79,7 @@ except StreamCancelledError:
     assert server.wait_hung_up()
 
 
-def test_the_wait_between_two_attempts_lets_others_run(server: ProviderServer) -> None:
+def test_other_greenlets_run_while_a_retry_waits(server: ProviderServer) -> None:
     server.reply(Reply.json({}, status=429, headers={"Retry-After": "1"}), Reply(text("a"), END))
     code = """
 retrying = gevent.spawn(lambda: RetryingModel(model).chat_stream(req).collect().text)

@@ -1,4 +1,4 @@
-"""``show()`` where it is used: in real kernels, which are told and read as a notebook's page does it."""
+"""``show()`` in real Jupyter kernels, through the messages that a notebook's page sends and receives."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ BROKE_OFF = "*The answer broke off here.*"
 
 
 @pytest.fixture(autouse=True)
-def folders_of_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No kernel reads or writes what belongs to whoever runs the tests."""
+def empty_jupyter_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No kernel reads or writes the files of the person who runs the tests."""
     for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
 
 
 class Cell:
-    """An execution, and what it has put on the page so far.
+    """An executed cell, and what it has put on the page so far.
 
-    ``shown`` are the texts of its output, in the order they came: the first displays it, the others update it.
+    ``shown`` are the texts of its output, in order: the first one displays it, the others update it.
     """
 
     def __init__(self, client: Any, code: str) -> None:
@@ -62,10 +62,10 @@ class Cell:
         self._client = client
         self._id = client.execute(code)
 
-    def until(self, holds: Callable[[Cell], bool]) -> Cell:
-        """Read what the kernel says until it is so."""
+    def until(self, condition: Callable[[Cell], bool]) -> Cell:
+        """Read the kernel's messages until the condition is true."""
         deadline = time.monotonic() + PATIENCE_S
-        while not holds(self):
+        while not condition(self):
             assert not self.is_over, f"the cell ended with {self.shown}, {self.printed!r}, {self.error}"
             message = self._client.get_iopub_msg(timeout=max(0.0, deadline - time.monotonic()))
             if message["parent_header"].get("msg_id") == self._id:
@@ -91,7 +91,7 @@ class Cell:
 
 
 class Kernel:
-    """A Python kernel in a process of its own, in which ``model`` asks the server."""
+    """A Python kernel in its own process. In it, ``model`` calls the server."""
 
     def __init__(self, manager: Any, server: ProviderServer) -> None:
         self._manager = manager
@@ -108,7 +108,7 @@ class Kernel:
         return Cell(self._client, code)
 
     def interrupt(self) -> None:
-        """What the button with the square does."""
+        """Like the notebook's stop button (the square)."""
         self._manager.interrupt_kernel()
 
     def stop(self) -> None:
@@ -129,7 +129,7 @@ def kernel(server: ProviderServer) -> Iterator[Kernel]:
 SHOW = "turn = show(model.chat_stream(ChatRequest('Hi')))"
 
 
-def test_what_came_is_on_the_page_while_the_model_is_silent(kernel: Kernel, server: ProviderServer) -> None:
+def test_the_text_so_far_is_on_the_page_while_the_model_is_silent(kernel: Kernel, server: ProviderServer) -> None:
     more = threading.Event()
     server.reply(Reply(text("Hel"), text("lo, "), WaitFor(more), text("world"), END))
     cell = kernel.run(SHOW).until(lambda cell: cell.shown[-1:] == ["Hello, "])
@@ -137,7 +137,7 @@ def test_what_came_is_on_the_page_while_the_model_is_silent(kernel: Kernel, serv
     assert cell.until_over().shown[-1] == "Hello, world"
 
 
-def test_the_answer_has_one_place_on_the_page(kernel: Kernel, server: ProviderServer) -> None:
+def test_an_answer_updates_one_output_on_the_page(kernel: Kernel, server: ProviderServer) -> None:
     more = threading.Event()
     server.reply(Reply(text("one"), WaitFor(more), text(" two"), END))
     cell = kernel.run(SHOW).until(lambda cell: cell.shown == ["one"])
@@ -147,7 +147,9 @@ def test_the_answer_has_one_place_on_the_page(kernel: Kernel, server: ProviderSe
     assert cell.mime_types == {"text/markdown", "text/plain"}
 
 
-def test_a_fast_answer_is_drawn_ten_times_a_second_and_then_exactly(kernel: Kernel, server: ProviderServer) -> None:
+def test_a_fast_answer_is_drawn_ten_times_a_second_and_completely_at_the_end(
+    kernel: Kernel, server: ProviderServer
+) -> None:
     words = [f"word{number} " for number in range(2000)]
     pieces = [piece for word in words for piece in (text(word), Pause(0.0005))]
     server.reply(Reply(*pieces, END))
@@ -163,7 +165,7 @@ def test_show_returns_the_turn(kernel: Kernel, server: ProviderServer) -> None:
     assert cell.printed == "Message(role='assistant', blocks=(TextBlock(text='Hello'),)) end_turn\n"
 
 
-def test_interrupting_the_kernel_hangs_up_at_once(kernel: Kernel, server: ProviderServer) -> None:
+def test_interrupting_the_kernel_closes_the_connection_at_once(kernel: Kernel, server: ProviderServer) -> None:
     server.reply(Reply(text("Once upon"), Stall()))
     cell = kernel.run(SHOW).until(lambda cell: cell.shown == ["Once upon"])
     kernel.interrupt()
@@ -171,7 +173,7 @@ def test_interrupting_the_kernel_hangs_up_at_once(kernel: Kernel, server: Provid
     assert cell.until_over().error == "KeyboardInterrupt"
 
 
-def test_what_came_before_an_interrupt_stays_and_the_kernel_goes_on(kernel: Kernel, server: ProviderServer) -> None:
+def test_text_before_an_interrupt_stays_and_the_kernel_keeps_working(kernel: Kernel, server: ProviderServer) -> None:
     server.reply(Reply(text("Once upon"), Stall()), Reply(text("Hello"), END))
     cell = kernel.run(SHOW).until(lambda cell: cell.shown == ["Once upon"])
     kernel.interrupt()
@@ -179,7 +181,7 @@ def test_what_came_before_an_interrupt_stays_and_the_kernel_goes_on(kernel: Kern
     assert kernel.run(SHOW).until_over().shown[-1] == "Hello"
 
 
-def test_a_generator_is_interrupted_in_the_silence_of_its_model(kernel: Kernel, server: ProviderServer) -> None:
+def test_a_generator_can_be_interrupted_while_the_model_is_silent(kernel: Kernel, server: ProviderServer) -> None:
     server.reply(Reply(text("Once upon"), Stall()))
     code = "def shouted(chunks):\n    for chunk in chunks:\n        yield TextDelta(chunk.delta.upper())\n"
     cell = kernel.run(code + "show(shouted(model.chat_stream(ChatRequest('Hi'))))")
@@ -200,7 +202,7 @@ def test_an_answer_that_breaks_off_says_so_and_raises(
     assert (cell.printed, cell.error) == ("```py\nhalf\n", error)
 
 
-def test_an_asynchronous_stream_runs_in_the_loop_of_the_kernel(kernel: Kernel, server: ProviderServer) -> None:
+def test_an_async_stream_runs_in_the_loop_of_the_kernel(kernel: Kernel, server: ProviderServer) -> None:
     server.reply(Reply(text("Hel"), text("lo"), END))
     cell = kernel.run(
         "async with AsyncModel(model).chat_stream(ChatRequest('Hi')) as stream:\n"
@@ -210,7 +212,7 @@ def test_an_asynchronous_stream_runs_in_the_loop_of_the_kernel(kernel: Kernel, s
     assert cell.until_over().printed == "text_delta\ntext_delta\nturn_finished\n"
 
 
-def test_an_answer_neither_scripts_on_the_page_nor_steers_a_console(kernel: Kernel, server: ProviderServer) -> None:
+def test_an_answer_cannot_run_scripts_on_the_page_or_control_a_console(kernel: Kernel, server: ProviderServer) -> None:
     server.reply(Reply(text("<script>x</script>\x1b[2J\u202e"), END))
     cell = kernel.run(SHOW).until_over()
     assert "<script" not in cell.shown[-1]
@@ -222,7 +224,7 @@ def test_a_turn_is_markdown_on_the_page(kernel: Kernel) -> None:
     assert cell.until_over().shown == ["*Hi*"]
 
 
-def test_the_tutorial_runs() -> None:
+def test_the_notebook_runs() -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
     outputs = {cell["id"]: cell["outputs"] for cell in notebook.cells if cell["cell_type"] == "code"}
@@ -235,7 +237,7 @@ def test_the_tutorial_runs() -> None:
     assert "words, reason: None" in outputs["partial"][0]["text"]
 
 
-def test_the_tutorial_is_kept_without_outputs_and_without_traces_of_a_machine() -> None:
+def test_the_notebook_is_stored_without_outputs_and_machine_details() -> None:
     notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
     nbformat.validate(notebook)
     assert set(notebook["metadata"]) == {"kernelspec", "language_info"}
@@ -246,7 +248,7 @@ def test_the_tutorial_is_kept_without_outputs_and_without_traces_of_a_machine() 
     )
 
 
-# Where there is no page: a terminal.
+# Without a page: in a terminal
 
 
 THOUGHTFUL: list[StreamChunk] = [
@@ -259,14 +261,14 @@ THOUGHTFUL: list[StreamChunk] = [
 ]
 
 
-def test_without_a_shell_the_text_is_printed_and_nothing_twice(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_shell_the_text_is_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
     steps = [step for chunk in THOUGHTFUL for step in (chunk, Pause(0.12))][:-1]
     turn = show(ScriptedModel(steps).chat_stream(ChatRequest("Hi")))
     assert capsys.readouterr().out == "> *Reasoning*\n>\n> Hm.\n> Well.\n\nHello[31m\n"
     assert turn.text == "Hello\x1b[31m"
 
 
-def test_in_a_terminal_the_text_is_printed_and_nothing_twice() -> None:
+def test_in_a_terminal_the_text_is_printed_once() -> None:
     code = (
         "from completion import *\n"
         "from completion.notebook import show\n"
@@ -279,7 +281,7 @@ def test_in_a_terminal_the_text_is_printed_and_nothing_twice() -> None:
     assert (run.stdout, run.stderr) == ("Hello\n", "")
 
 
-def test_an_output_that_cannot_show_a_character_shows_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_output_that_cannot_encode_a_character_shows_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", out)
     steps: list[StreamChunk | Exception | Pause | WaitFor] = [
@@ -294,7 +296,7 @@ def test_an_output_that_cannot_show_a_character_shows_the_rest(monkeypatch: pyte
 
 
 class Interrupted:
-    """Chunks that nobody closes but who reads them: Ctrl-C comes after the first one."""
+    """Chunks with a ``close()``. After the first chunk, Ctrl-C is pressed."""
 
     def __init__(self) -> None:
         self.is_closed = False
@@ -312,7 +314,7 @@ class Interrupted:
         self.is_closed = True
 
 
-def test_any_iterator_that_can_be_closed_is_closed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_any_iterator_with_a_close_method_is_closed(capsys: pytest.CaptureFixture[str]) -> None:
     chunks = Interrupted()
     with pytest.raises(KeyboardInterrupt):
         show(chunks)
@@ -320,7 +322,7 @@ def test_any_iterator_that_can_be_closed_is_closed(capsys: pytest.CaptureFixture
     assert capsys.readouterr().out == f"Hi\n\n{BROKE_OFF}\n"
 
 
-def test_chunks_that_end_without_the_end_of_the_turn_raise(capsys: pytest.CaptureFixture[str]) -> None:
+def test_chunks_without_an_end_of_turn_raise_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(TruncatedStreamError) as caught:
         show([TextDelta("Hi")])
     assert caught.value.partial is not None

@@ -1,6 +1,6 @@
 """The npm package ``ai`` reads our UI message stream from the views of ``docs/howto/usechat.rst``, and posts back.
 
-``ui_client/read.mjs`` is a chat as ``useChat`` has it, without React.
+``ui_client/read.mjs`` does what ``useChat`` does, without React.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from tests.wire_pieces import anthropic_body, openai_body
 
 CLIENT = Path(__file__).parent / "ui_client"
 PACKAGES = {"ai": 18, "ai-7": 20}
-"""As package.json has them, and the oldest node that each runs on: version 7 asks for 22, and runs on 20."""
+"""The names in package.json, and the oldest node that each runs on. (Version 7 asks for node 22, but runs on 20.)"""
 INSTALL_S, RUN_S = 120, 60
 
 END = TurnFinished(FinishReason.END_TURN)
@@ -61,10 +61,10 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         pytest.skip("needs node and npm")
-    told = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout
-    version = int(told.lstrip("v").partition(".")[0])
+    output = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout
+    version = int(output.lstrip("v").partition(".")[0])
     if version < min(PACKAGES.values()):
-        pytest.skip(f"needs node {min(PACKAGES.values())} or newer, this is {told.strip()}")
+        pytest.skip(f"needs node {min(PACKAGES.values())} or newer, this is {output.strip()}")
     folder = tmp_path_factory.mktemp("ui_client")
     for name in ("package.json", "read.mjs"):
         shutil.copy(CLIENT / name, folder)
@@ -112,7 +112,7 @@ APPS: dict[str, Callable[[ScriptedModel], Any]] = {"Flask": flask_app, "Django":
 
 @contextmanager
 def served(app: Any) -> Iterator[str]:
-    """The address of the view, behind the server that comes with Flask."""
+    """Serve the view with werkzeug. Yields its URL."""
     serving = pytest.importorskip("werkzeug.serving")
     server = serving.make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever)
@@ -126,19 +126,19 @@ def served(app: Any) -> Iterator[str]:
 
 
 class Chats:
-    """What came of a chat: the ``messages`` that the client has, its ``status`` and ``error``, how each answer
-    ended (``ends``), and what the model was asked (``histories``)."""
+    """The result of a chat: the client's ``messages``, ``status`` and ``error``, how each answer ended (``ends``), and
+    the messages that the model got in each request (``histories``)."""
 
-    def __init__(self, told: dict[str, Any], model: ScriptedModel) -> None:
-        self.status: str = told["status"]
-        self.error: str | None = told.get("error")
-        self.ends: list[dict[str, Any]] = told["ends"]
-        self.messages: list[dict[str, Any]] = told["messages"]
+    def __init__(self, output: dict[str, Any], model: ScriptedModel) -> None:
+        self.status: str = output["status"]
+        self.error: str | None = output.get("error")
+        self.ends: list[dict[str, Any]] = output["ends"]
+        self.messages: list[dict[str, Any]] = output["messages"]
         self.histories = [request.messages for request in model.requests]
 
     @property
     def parts(self) -> list[dict[str, Any]]:
-        """Of the last message."""
+        """The parts of the last message."""
         found: list[dict[str, Any]] = self.messages[-1]["parts"]
         return found
 
@@ -148,7 +148,7 @@ Chat = Callable[..., Chats]
 
 @pytest.fixture
 def chat(client: tuple[Path, int]) -> Chat:
-    """Have the client say something to a model that answers from a script, through a view of the page."""
+    """Let the client talk to a scripted model, through a view of the documentation page."""
 
     folder, version = client
 
@@ -191,7 +191,7 @@ def test_the_client_reads_the_text_and_how_the_turn_ended(chat: Chat, framework:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_what_only_the_provider_understands_goes_to_the_client_and_comes_back(chat: Chat, package: str) -> None:
+def test_provider_specific_content_goes_to_the_client_and_comes_back(chat: Chat, package: str) -> None:
     cited = {"type": "citations", "citations": [{"url": "https://a.ch/", "title": "A"}], "length": 3}
     turn: Script = [
         ReasoningDelta("h"),
@@ -220,7 +220,7 @@ def test_what_only_the_provider_understands_goes_to_the_client_and_comes_back(ch
                 ReasoningBlock("hm", "s1g"),
                 RedactedReasoningBlock("x9"),
                 TextBlock("Yes"),
-                TextBlock("."),  # between the two a block of the provider's, which a view must ask for
+                TextBlock("."),  # the provider block between them is skipped by default
             ]
         ),
         Message.user("Thanks"),
@@ -241,7 +241,7 @@ WARM = {"celsius": 17}
 
 
 @pytest.mark.parametrize("framework", APPS)
-def test_a_tool_that_the_client_ran_is_answered_in_the_next_round(chat: Chat, framework: str) -> None:
+def test_the_result_of_a_client_side_tool_is_in_the_next_request(chat: Chat, framework: str) -> None:
     turn = [TextDelta("Let me see."), *call(signature="s1g"), USES_TOOL]
     done = chat(turn, "It is warm.", say=["Weather?"], tools={"get_weather": WARM}, framework=framework)
     assert done.histories[1] == (
@@ -264,7 +264,7 @@ def test_the_answer_after_a_tool_is_a_step_of_the_same_message(chat: Chat, packa
     )
 
 
-def test_what_the_client_posts_in_the_next_rounds_is_valid_on_both_wires(chat: Chat) -> None:
+def test_the_clients_next_messages_are_valid_on_both_wires(chat: Chat) -> None:
     turn = [ReasoningDelta("hm"), ReasoningFinished("s1g"), *call("c1"), *call("c2"), USES_TOOL]
     failure = {"error": "no such city"}
     done = chat(turn, "Sorry.", "Bye.", say=["Weather?", "Never mind"], tools={"get_weather": failure})
@@ -289,7 +289,7 @@ def test_what_the_client_posts_in_the_next_rounds_is_valid_on_both_wires(chat: C
     assert roles == ["user", "assistant", "tool", "tool", "assistant", "user"]
 
 
-def test_a_call_that_nobody_answered_is_no_obstacle(chat: Chat) -> None:
+def test_a_call_without_a_result_does_not_stop_the_chat(chat: Chat) -> None:
     done = chat([*call(), USES_TOOL], "Bye.", say=["Weather?", "Never mind"])
     assert done.messages[1]["parts"][1]["state"] == "input-available"
     unanswered = "There is no result: the tool was not run."
@@ -302,7 +302,7 @@ def test_a_call_that_nobody_answered_is_no_obstacle(chat: Chat) -> None:
 
 
 @pytest.mark.parametrize(("package", "raw"), [("ai", "rawInput"), ("ai-7", "input")])
-def test_a_malformed_call_is_an_error_of_that_call(chat: Chat, package: str, raw: str) -> None:
+def test_a_malformed_call_is_shown_as_an_error_of_that_call(chat: Chat, package: str, raw: str) -> None:
     turn = [
         ToolCallStarted("c1", "get_weather"),
         ToolCallArgsDelta("c1", '{"city": '),
@@ -319,7 +319,7 @@ def test_a_malformed_call_is_an_error_of_that_call(chat: Chat, package: str, raw
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_an_error_in_mid_stream_is_an_error_of_the_chat_and_the_text_stays(chat: Chat, package: str) -> None:
+def test_an_error_during_the_stream_is_an_error_of_the_chat_and_the_text_stays(chat: Chat, package: str) -> None:
     done = chat([TextDelta("Half an ans"), OverloadedError("secret words")], say=["Hi"], package=package)
     assert (done.status, done.error, done.parts) == ("error", BUSY, [STEP, text("Half an ans")])
     assert done.ends == [{"isAbort": False, "isError": True, "isDisconnect": False}]
@@ -330,18 +330,18 @@ def test_an_error_before_the_stream_is_an_error_of_the_chat(chat: Chat) -> None:
     assert (done.status, done.error, done.messages[1:]) == ("error", BUSY, [])
 
 
-def test_what_is_posted_wrong_is_an_error_of_the_chat(chat: Chat) -> None:
+def test_a_wrong_post_is_an_error_of_the_chat(chat: Chat) -> None:
     done = chat(say=[[{"type": "file", "mediaType": "video/mp4", "url": "https://a.ch/"}]])
     expected = 'must be the type of an image, a sound or a document, got "video/mp4"'
     assert (done.status, done.error) == ("error", f"messages[0].parts[0].mediaType {expected}")
 
 
-def test_a_stream_that_the_server_cancelled_is_no_error(chat: Chat) -> None:
+def test_a_stream_cancelled_by_the_server_is_not_an_error(chat: Chat) -> None:
     done = chat([TextDelta("Half an ans"), StreamCancelledError("enough")], say=["Hi"])
     assert (done.status, done.error, done.parts) == ("ready", None, [STEP, text("Half an ans")])
 
 
-def test_after_the_client_stopped_an_answer_the_chat_goes_on(chat: Chat) -> None:
+def test_the_chat_continues_after_the_client_has_stopped_an_answer(chat: Chat) -> None:
     never = threading.Event()
     turn: Script = [TextDelta("Half an ans"), WaitFor(never, RUN_S), TextDelta("wer"), END]
     done = chat(turn, "Yes?", say=["Hi", "Stop"], stopAt="Half")

@@ -1,4 +1,4 @@
-"""AsyncModel: the same stream under an event loop, and nothing left over, however it ends."""
+"""AsyncModel: the blocking stream read with asyncio. However a stream ends, its connection and its worker end too."""
 
 from __future__ import annotations
 
@@ -46,13 +46,16 @@ from tests.loopback import END, HI, PATIENCE_S, model_at, model_of, text
 T = TypeVar("T")
 Run = Callable[[Awaitable[T]], T]
 
-LOOPS = ["asyncio", pytest.param("uvloop", marks=pytest.mark.skipif(sys.platform == "win32", reason="not there"))]
+LOOPS = [
+    "asyncio",
+    pytest.param("uvloop", marks=pytest.mark.skipif(sys.platform == "win32", reason="uvloop does not run on Windows")),
+]
 SOON_S = 0.1
 
 
 @pytest.fixture(params=LOOPS)
 def loop(request: pytest.FixtureRequest) -> Iterator[asyncio.AbstractEventLoop]:
-    """A loop of each kind; a test may close it."""
+    """An event loop of asyncio and one of uvloop. A test may close it."""
     loop = asyncio.new_event_loop() if request.param == "asyncio" else pytest.importorskip("uvloop").new_event_loop()
     yield loop
     if not loop.is_closed():
@@ -60,8 +63,8 @@ def loop(request: pytest.FixtureRequest) -> Iterator[asyncio.AbstractEventLoop]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
-    """No worker outlives its stream by more than a second."""
+def no_worker_is_left() -> Iterator[None]:
+    """Each worker ends within a second after its stream."""
     yield
     gc.collect()
     assert eventually(lambda: not workers(), 1.0), workers()
@@ -72,6 +75,7 @@ def workers() -> list[str]:
 
 
 def eventually(claim: Callable[[], bool], seconds: float = PATIENCE_S) -> bool:
+    """Whether the claim becomes true in this time."""
     ends_at = time.monotonic() + seconds
     while not claim():
         if time.monotonic() > ends_at:
@@ -88,7 +92,7 @@ def streams() -> list[AsyncChatStream | ChatStream]:
 async def soon(claim: Callable[[], bool]) -> None:
     ends_at = time.monotonic() + PATIENCE_S
     while not claim():
-        assert time.monotonic() < ends_at, "it did not happen"
+        assert time.monotonic() < ends_at, "the claim did not become true"
         await asyncio.sleep(0.005)
 
 
@@ -104,23 +108,27 @@ def fast(count: int, times: int = 1) -> ScriptedModel:
     return ScriptedModel(*[words(count)] * times)
 
 
-# What is read
+# Reading
 
 
-def test_the_chunks_are_those_of_the_blocking_stream(loop: asyncio.AbstractEventLoop, server: ProviderServer) -> None:
+def test_async_chunks_equal_the_chunks_of_the_blocking_stream(
+    loop: asyncio.AbstractEventLoop, server: ProviderServer
+) -> None:
     server.always(Reply(text("Hel"), text("lo"), END))
     model = model_of(server)
     assert loop.run_until_complete(read(AsyncModel(model).chat_stream(HI))) == list(model.chat_stream(HI))
 
 
 @pytest.mark.parametrize("buffer", [1, 2, 63, 64, 256])
-def test_every_chunk_comes_once_and_in_order(loop: asyncio.AbstractEventLoop, buffer: int) -> None:
+def test_every_chunk_is_yielded_once_and_in_order(loop: asyncio.AbstractEventLoop, buffer: int) -> None:
     count = 2000
     found = loop.run_until_complete(read(AsyncModel(fast(count), buffer=buffer).chat_stream(HI)))
     assert found == words(count)
 
 
-def test_a_chunk_is_there_before_the_next_one_was_sent(loop: asyncio.AbstractEventLoop, server: ProviderServer) -> None:
+def test_a_chunk_is_yielded_before_the_next_one_is_sent(
+    loop: asyncio.AbstractEventLoop, server: ProviderServer
+) -> None:
     goes_on = threading.Event()
     server.reply(Reply(text("a"), WaitFor(goes_on), text("b"), END))
 
@@ -133,13 +141,13 @@ def test_a_chunk_is_there_before_the_next_one_was_sent(loop: asyncio.AbstractEve
     assert loop.run_until_complete(main()) == "ab"
 
 
-def test_it_can_be_collected(loop: asyncio.AbstractEventLoop, server: ProviderServer) -> None:
+def test_an_async_stream_can_be_collected(loop: asyncio.AbstractEventLoop, server: ProviderServer) -> None:
     server.reply(Reply(text("Hello"), END))
     turn = loop.run_until_complete(AsyncModel(model_of(server)).chat_stream(HI).collect())
     assert (turn.text, turn.reason) == ("Hello", FinishReason.END_TURN)
 
 
-def test_what_was_read_from_cannot_be_collected() -> None:
+def test_a_stream_with_chunks_already_read_cannot_be_collected() -> None:
     async def main() -> None:
         async with AsyncModel(fast(3)).chat_stream(HI) as stream:
             await stream.__anext__()
@@ -149,12 +157,12 @@ def test_what_was_read_from_cannot_be_collected() -> None:
         asyncio.run(main())
 
 
-def test_name_and_model_are_those_of_the_inner_one() -> None:
+def test_name_and_model_are_those_of_the_inner_model() -> None:
     model = AsyncModel(ScriptedModel(name="family", model="id"))
     assert (model.name, model.model) == ("family", "id")
 
 
-def test_the_response_is_known_once_it_is_open(loop: asyncio.AbstractEventLoop, server: ProviderServer) -> None:
+def test_the_response_is_known_once_the_stream_is_open(loop: asyncio.AbstractEventLoop, server: ProviderServer) -> None:
     server.reply(Reply(text("a"), END, headers={"x-request-id": "r1"}))
 
     async def main() -> None:
@@ -179,11 +187,11 @@ def test_the_response_of_a_retried_stream_is_that_of_the_last_attempt(server: Pr
     assert asyncio.run(main()) == "r2"
 
 
-def test_a_plain_generator_of_a_third_party_will_do(loop: asyncio.AbstractEventLoop) -> None:
+def test_a_model_may_return_a_plain_generator(loop: asyncio.AbstractEventLoop) -> None:
     closed = threading.Event()
 
-    class Parrot:
-        name, model = "parrot", "grey"
+    class PlainModel:
+        name, model = "plain", "1"
 
         def chat_stream(self, req: ChatRequest) -> Generator[StreamChunk, None, None]:
             try:
@@ -193,7 +201,7 @@ def test_a_plain_generator_of_a_third_party_will_do(loop: asyncio.AbstractEventL
                 closed.set()
 
     async def main() -> list[StreamChunk]:
-        async with AsyncModel(Parrot()).chat_stream(HI) as stream:
+        async with AsyncModel(PlainModel()).chat_stream(HI) as stream:
             return [await stream.__anext__(), await stream.__anext__()]
 
     assert loop.run_until_complete(main()) == [TextDelta("0"), TextDelta("1")]
@@ -206,11 +214,11 @@ def test_wrappers_go_inside(loop: asyncio.AbstractEventLoop) -> None:
     assert loop.run_until_complete(model.chat_stream(HI).collect()).text == "Hello there"
 
 
-def test_the_callers_context_variables_are_there_in_the_worker(loop: asyncio.AbstractEventLoop) -> None:
+def test_the_worker_has_the_callers_context_variables(loop: asyncio.AbstractEventLoop) -> None:
     user: contextvars.ContextVar[str] = contextvars.ContextVar("user")
 
-    class Asks:
-        name, model = "asks", "1"
+    class ReadsContext:
+        name, model = "reads-context", "1"
 
         def chat_stream(self, req: ChatRequest) -> Generator[StreamChunk, None, None]:
             yield TextDelta(user.get())
@@ -219,16 +227,16 @@ def test_the_callers_context_variables_are_there_in_the_worker(loop: asyncio.Abs
 
     async def main() -> str:
         user.set("ada ")
-        return (await AsyncModel(Asks()).chat_stream(HI).collect()).text
+        return (await AsyncModel(ReadsContext()).chat_stream(HI).collect()).text
 
     assert loop.run_until_complete(main()) == "ada completion"
 
 
-# What goes wrong
+# Errors
 
 
 @pytest.mark.parametrize("way", ["enter", "await", "read", "collect"])
-def test_an_error_of_setting_up_is_raised_where_the_stream_opens(
+def test_an_error_of_opening_is_raised_where_the_stream_is_opened(
     loop: asyncio.AbstractEventLoop, server: ProviderServer, way: str
 ) -> None:
     server.reply(Reply.json({"error": {"message": "no"}}, status=401))
@@ -249,7 +257,7 @@ def test_an_error_of_setting_up_is_raised_where_the_stream_opens(
     assert (caught.value.provider, caught.value.model, caught.value.status) == ("openai", "m", 401)
 
 
-def test_an_error_of_the_stream_comes_after_its_chunks_and_once(
+def test_an_error_of_the_stream_is_raised_once_and_after_its_chunks(
     loop: asyncio.AbstractEventLoop, server: ProviderServer
 ) -> None:
     server.reply(Reply(text("Hel"), text("lo")))
@@ -265,7 +273,7 @@ def test_an_error_of_the_stream_comes_after_its_chunks_and_once(
     assert loop.run_until_complete(main()) == [TextDelta("Hel"), TextDelta("lo")]
 
 
-def test_the_error_of_collecting_has_the_turn_so_far(loop: asyncio.AbstractEventLoop, server: ProviderServer) -> None:
+def test_an_error_of_collect_has_the_turn_so_far(loop: asyncio.AbstractEventLoop, server: ProviderServer) -> None:
     server.reply(Reply(text("Hel"), text("lo")))
     with pytest.raises(TruncatedStreamError) as caught:
         loop.run_until_complete(AsyncModel(model_of(server)).chat_stream(HI).collect())
@@ -273,7 +281,7 @@ def test_the_error_of_collecting_has_the_turn_so_far(loop: asyncio.AbstractEvent
     assert caught.value.partial.text == "Hello"
 
 
-def test_an_error_keeps_nothing_alive(server: ProviderServer) -> None:
+def test_an_error_keeps_no_stream_alive(server: ProviderServer) -> None:
     server.always(Reply(text("a"), Cut()))
     gc.collect()
     before = set(map(id, streams()))  # streams that other tests left
@@ -340,12 +348,12 @@ def test_a_closed_stream_cannot_be_opened() -> None:
         ({"max_streams": -1}, ValueError),
     ],
 )
-def test_what_makes_no_sense_is_refused(arguments: dict[str, Any], error: type[Exception]) -> None:
+def test_wrong_arguments_raise_an_error(arguments: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         AsyncModel(**{"model": ScriptedModel(), **arguments})
 
 
-# Ends before the end
+# Closing early
 
 
 def hung_up_soon(server: ProviderServer, began: float, count: int = 1) -> bool:
@@ -353,7 +361,7 @@ def hung_up_soon(server: ProviderServer, began: float, count: int = 1) -> bool:
 
 
 @pytest.mark.parametrize("when", ["headers", "first chunk", "between"])
-def test_a_cancelled_task_takes_the_connection_along(
+def test_cancelling_the_task_closes_the_connection(
     loop: asyncio.AbstractEventLoop, any_server: ProviderServer, when: str
 ) -> None:
     replies = {
@@ -382,7 +390,7 @@ def test_a_cancelled_task_takes_the_connection_along(
     loop.run_until_complete(main())
 
 
-def test_a_full_buffer_stops_the_worker_and_cancelling_frees_it(
+def test_a_full_buffer_stops_the_worker_and_cancelling_releases_it(
     loop: asyncio.AbstractEventLoop, server: ProviderServer
 ) -> None:
     model = fast(100_000)
@@ -404,7 +412,7 @@ def test_a_full_buffer_stops_the_worker_and_cancelling_frees_it(
 
 
 def test_back_pressure_reaches_the_socket(loop: asyncio.AbstractEventLoop, server: ProviderServer) -> None:
-    """Nobody reads: of 20 MB the kernel's buffers take a part, and we keep 16 chunks."""
+    """Nobody reads: the kernel's buffers take a part of the 20 MB, and we keep 16 chunks."""
     server.reply(Reply(*[text("x" * 10_000)] * 2000, END))
 
     async def main() -> None:
@@ -418,7 +426,7 @@ def test_back_pressure_reaches_the_socket(loop: asyncio.AbstractEventLoop, serve
     assert server.hangups[0].bytes_sent < 15_000_000
 
 
-def test_wait_for_ends_the_stream_and_nothing_looks_finished(
+def test_after_a_timeout_of_wait_for_the_stream_raises_an_error(
     loop: asyncio.AbstractEventLoop, server: ProviderServer
 ) -> None:
     server.reply(Reply(text("a"), Stall()))
@@ -436,8 +444,10 @@ def test_wait_for_ends_the_stream_and_nothing_looks_finished(
     assert server.wait_hung_up()
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.timeout and TaskGroup are of Python 3.11")
-def test_a_timeout_and_a_task_group_leave_nothing(loop: asyncio.AbstractEventLoop, server: ProviderServer) -> None:
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.timeout and TaskGroup need Python 3.11")
+def test_a_timeout_or_a_failing_task_group_closes_all_connections(
+    loop: asyncio.AbstractEventLoop, server: ProviderServer
+) -> None:
     server.always(Reply(text("a"), Stall()))
     model = AsyncModel(model_of(server))
 
@@ -460,7 +470,9 @@ def test_a_timeout_and_a_task_group_leave_nothing(loop: asyncio.AbstractEventLoo
 
 
 @pytest.mark.parametrize("way", ["break", "aclose", "drop", "cancel", "token"])
-def test_every_way_of_leaving_hangs_up(loop: asyncio.AbstractEventLoop, server: ProviderServer, way: str) -> None:
+def test_every_way_to_leave_a_stream_closes_the_connection(
+    loop: asyncio.AbstractEventLoop, server: ProviderServer, way: str
+) -> None:
     server.reply(Reply(text("a"), Stall()))
 
     async def main() -> None:
@@ -485,7 +497,7 @@ def test_every_way_of_leaving_hangs_up(loop: asyncio.AbstractEventLoop, server: 
     loop.run_until_complete(main())
 
 
-def test_a_reader_learns_that_another_task_closed_the_stream(
+def test_a_reader_gets_an_error_when_another_task_closes_the_stream(
     loop: asyncio.AbstractEventLoop, server: ProviderServer
 ) -> None:
     server.reply(Reply(text("a"), Stall()))
@@ -502,7 +514,7 @@ def test_a_reader_learns_that_another_task_closed_the_stream(
 
 
 @pytest.mark.parametrize("is_awaited", [True, False])
-def test_a_closed_loop_takes_its_streams_along(
+def test_closing_the_loop_closes_its_streams(
     loop: asyncio.AbstractEventLoop, server: ProviderServer, is_awaited: bool
 ) -> None:
     server.reply(Reply(text("a"), Stall()))
@@ -522,7 +534,7 @@ def test_a_closed_loop_takes_its_streams_along(
     assert eventually(lambda: not workers(), 1.0)
 
 
-def test_running_to_the_end_of_the_loop_takes_its_streams_along(server: ProviderServer) -> None:
+def test_the_end_of_asyncio_run_closes_open_streams(server: ProviderServer) -> None:
     server.always(Reply(text("a"), Stall()))
     model = AsyncModel(model_of(server))
     kept: list[AsyncChatStream] = []
@@ -537,7 +549,7 @@ def test_running_to_the_end_of_the_loop_takes_its_streams_along(server: Provider
 
 
 @pytest.mark.parametrize("executor", ["None", "ThreadPoolExecutor()"])
-def test_the_interpreter_ends_with_streams_still_open(server: ProviderServer, executor: str) -> None:
+def test_the_interpreter_exits_while_streams_are_open(server: ProviderServer, executor: str) -> None:
     server.always(Reply(text("a"), Stall(60)))
     code = f"""
 import asyncio
@@ -559,7 +571,9 @@ asyncio.run(main())
     assert server.wait_hung_up(count=3)
 
 
-def test_a_finished_stream_gives_its_connection_back(loop: asyncio.AbstractEventLoop, server: ProviderServer) -> None:
+def test_a_finished_stream_returns_its_connection_to_the_pool(
+    loop: asyncio.AbstractEventLoop, server: ProviderServer
+) -> None:
     server.always(Reply(text("a"), END))
     model = AsyncModel(model_of(server))
 
@@ -575,10 +589,12 @@ def test_a_finished_stream_gives_its_connection_back(loop: asyncio.AbstractEvent
     assert server.connections == 1
 
 
-# Many at once
+# Many streams at the same time
 
 
-def test_two_hundred_streams_at_once_are_all_right(loop: asyncio.AbstractEventLoop, server: ProviderServer) -> None:
+def test_two_hundred_streams_at_once_all_get_their_own_text(
+    loop: asyncio.AbstractEventLoop, server: ProviderServer
+) -> None:
     count = 200
     for number in range(count):
         pieces = [piece for k in range(5) for piece in (text(f"{number}.{k} "), Pause(0.01))]
@@ -593,7 +609,7 @@ def test_two_hundred_streams_at_once_are_all_right(loop: asyncio.AbstractEventLo
     assert sorted(found) == sorted("".join(f"{number}.{k} " for k in range(5)) for number in range(count))
 
 
-def test_more_than_max_streams_wait_for_their_turn(loop: asyncio.AbstractEventLoop, server: ProviderServer) -> None:
+def test_streams_over_max_streams_wait(loop: asyncio.AbstractEventLoop, server: ProviderServer) -> None:
     goes_on = threading.Event()
     server.always(Reply(text("a"), WaitFor(goes_on), END))
     model = AsyncModel(model_of(server), max_streams=2)
@@ -612,7 +628,7 @@ def test_more_than_max_streams_wait_for_their_turn(loop: asyncio.AbstractEventLo
     assert len(server.requests) == 3
 
 
-def test_other_tasks_have_their_turn_while_chunks_pour_in(loop: asyncio.AbstractEventLoop) -> None:
+def test_other_tasks_run_while_chunks_arrive_fast(loop: asyncio.AbstractEventLoop) -> None:
     count, turns = 20_000, 0
 
     async def others() -> None:
@@ -631,7 +647,7 @@ def test_other_tasks_have_their_turn_while_chunks_pour_in(loop: asyncio.Abstract
     assert turns >= count // 100
 
 
-def test_the_loop_is_woken_for_a_batch_and_not_for_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loop_is_woken_once_per_batch_of_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     count, wakes = 20_000, 0
     loop = asyncio.new_event_loop()
     wake = loop.call_soon_threadsafe
@@ -650,7 +666,7 @@ def test_the_loop_is_woken_for_a_batch_and_not_for_a_chunk(monkeypatch: pytest.M
 # Executors
 
 
-def test_an_executor_of_the_callers_own_is_used(loop: asyncio.AbstractEventLoop) -> None:
+def test_a_given_executor_is_used(loop: asyncio.AbstractEventLoop) -> None:
     with ThreadPoolExecutor(1, thread_name_prefix="mine") as executor:
         model = AsyncModel(fast(3, times=3), executor=executor)
 
@@ -663,7 +679,7 @@ def test_an_executor_of_the_callers_own_is_used(loop: asyncio.AbstractEventLoop)
         loop.run_until_complete(main())
 
 
-def test_an_executor_that_was_shut_down_is_a_clear_error() -> None:
+def test_an_executor_that_was_shut_down_raises_a_configuration_error() -> None:
     executor = ThreadPoolExecutor(1)
     executor.shutdown()
     with pytest.raises(ConfigurationError, match="no worker thread could be started") as caught:
@@ -672,7 +688,7 @@ def test_an_executor_that_was_shut_down_is_a_clear_error() -> None:
 
 
 @pytest.mark.parametrize("has_executor", [False, True])
-def test_without_threads_a_stream_is_a_clear_error_and_its_place_is_free_again(
+def test_a_thread_that_cannot_start_is_a_configuration_error_and_frees_its_place(
     server: ProviderServer, has_executor: bool
 ) -> None:
     server.always(Reply(text("a"), END))
@@ -680,7 +696,7 @@ def test_without_threads_a_stream_is_a_clear_error_and_its_place_is_free_again(
         model = AsyncModel(model_of(server), executor=executor if has_executor else None, max_streams=1)
 
         async def main() -> None:
-            usual = threading.stack_size(1 << 46)  # more than there are addresses
+            usual = threading.stack_size(1 << 46)  # larger than the address space, so that no thread can start
             try:
                 for _ in range(2):
                     with pytest.raises(ConfigurationError, match=r"can't start new thread"):
@@ -690,10 +706,10 @@ def test_without_threads_a_stream_is_a_clear_error_and_its_place_is_free_again(
             await asyncio.wait_for(_collected(model), PATIENCE_S)
 
         asyncio.run(main())
-    assert len(server.requests) == 1  # an executor keeps what it could not start
+    assert len(server.requests) == 1  # the executor keeps jobs that could not start; they must not run later
 
 
-def test_an_executor_that_drops_its_queue_leaves_nobody_waiting(server: ProviderServer) -> None:
+def test_an_executor_that_drops_its_queue_ends_the_waiting_streams(server: ProviderServer) -> None:
     server.always(Reply(text("a"), Stall()))
     executor = ThreadPoolExecutor(1)
     model = AsyncModel(model_of(server), executor=executor)
@@ -716,15 +732,15 @@ async def _collected(model: AsyncModel) -> str:
 # Processes
 
 
-def test_it_pickles(server: ProviderServer) -> None:
+def test_an_async_model_pickles(server: ProviderServer) -> None:
     server.reply(Reply(text("a"), END))
     model = pickle.loads(pickle.dumps(AsyncModel(model_of(server), buffer=7, max_streams=3)))
     assert asyncio.run(_collected(model)) == "a"
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
-def test_it_survives_a_fork(server: ProviderServer, tmp_path: Path) -> None:
-    """The parent's worker holds the only place; the child has places of its own."""
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_an_async_model_works_in_a_forked_child(server: ProviderServer, tmp_path: Path) -> None:
+    """max_streams=1: the parent's stream takes the only place, but the child has its own limit."""
     server.reply(Reply(text("a"), Stall()), Reply(text("b"), END))
     code = f"""
 import asyncio, os, sys
@@ -751,22 +767,22 @@ os._exit(0)
     assert (run.returncode, run.stderr) == (0, "")
 
 
-def test_asyncio_is_imported_when_it_is_asked_for() -> None:
+def test_asyncio_is_imported_only_with_async_model() -> None:
     code = "import sys, completion; before = set(sys.modules); completion.AsyncModel; print('asyncio' in before)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=20)
     assert run.stdout == "False\n"
 
 
-def test_an_event_source_that_nobody_listens_to_is_not_opened(server: ProviderServer) -> None:
+def test_a_stream_that_nobody_reads_is_not_opened(server: ProviderServer) -> None:
     AsyncModel(model_at(server.url)).chat_stream(HI)
     assert server.requests == []
 
 
-# What seldom happens
+# Rare cases
 
 
 @pytest.mark.parametrize("way", ["open", "collect", "read"])
-def test_a_stream_that_is_closed_while_it_opens_says_so(
+def test_closing_a_stream_while_it_opens_cancels_the_opening(
     loop: asyncio.AbstractEventLoop, server: ProviderServer, way: str
 ) -> None:
     server.reply(Reply(before_headers=[Stall()]))
@@ -785,7 +801,7 @@ def test_a_stream_that_is_closed_while_it_opens_says_so(
 
 @pytest.mark.parametrize("kind", [StopIteration, StopAsyncIteration])
 @pytest.mark.parametrize("when", ["call", "next"])
-def test_an_iterators_word_for_its_end_is_no_end_of_a_turn(kind: type[Exception], when: str) -> None:
+def test_a_stop_iteration_from_a_third_party_does_not_look_like_the_end(kind: type[Exception], when: str) -> None:
     class Broken:
         name, model = "broken", "1"
 
@@ -804,13 +820,13 @@ def test_an_iterators_word_for_its_end_is_no_end_of_a_turn(kind: type[Exception]
         await read(AsyncModel(Broken()).chat_stream(HI))
 
     if (kind, when) == (StopIteration, "next"):
-        asyncio.run(main())  # the end of an iterator, without a TurnFinished: collect() says so
+        asyncio.run(main())  # the regular end of an iterator; without a TurnFinished, collect() raises
     else:
         with pytest.raises(RuntimeError, match=kind.__name__):
             asyncio.run(main())
 
 
-def test_a_stream_in_a_circle_leaves_no_timer(server: ProviderServer) -> None:
+def test_a_stream_in_a_reference_cycle_leaves_no_timer(server: ProviderServer) -> None:
     server.always(Reply(text("a"), Stall()))
 
     async def main() -> list[Any]:
@@ -828,7 +844,7 @@ def test_a_stream_in_a_circle_leaves_no_timer(server: ProviderServer) -> None:
     assert server.wait_hung_up(count=5)
 
 
-def test_another_loop_may_close_a_stream_and_does_not_wait(server: ProviderServer) -> None:
+def test_another_loop_may_close_a_stream_without_waiting(server: ProviderServer) -> None:
     server.reply(Reply(text("a"), Stall()))
     stream = AsyncModel(model_of(server)).chat_stream(HI)
     first = asyncio.new_event_loop()
@@ -840,7 +856,7 @@ def test_another_loop_may_close_a_stream_and_does_not_wait(server: ProviderServe
     first.close()
 
 
-def test_a_stream_that_was_cancelled_before_it_opened_does_not_open(server: ProviderServer) -> None:
+def test_a_stream_cancelled_before_opening_is_not_opened(server: ProviderServer) -> None:
     async def main() -> None:
         stream = AsyncModel(model_of(server)).chat_stream(HI)
         stream.cancel()
@@ -851,7 +867,7 @@ def test_a_stream_that_was_cancelled_before_it_opened_does_not_open(server: Prov
     assert server.requests == []
 
 
-def test_one_that_waits_for_its_turn_is_gone_when_it_is_cancelled(server: ProviderServer) -> None:
+def test_a_cancelled_stream_leaves_the_queue(server: ProviderServer) -> None:
     server.always(Reply(text("a"), Stall()))
     model = AsyncModel(model_of(server), max_streams=1)
 
@@ -869,14 +885,14 @@ def test_one_that_waits_for_its_turn_is_gone_when_it_is_cancelled(server: Provid
     assert len(server.requests) == 1
 
 
-def test_it_goes_around_a_model_and_never_inside() -> None:
+def test_an_async_model_cannot_be_wrapped() -> None:
     inner: Any = AsyncModel(ScriptedModel("a"))
     for owner in (AsyncModel, RetryingModel, lambda model: FallbackModel([model]), lambda model: run_chat(model, HI)):
         with pytest.raises(TypeError, match="takes a blocking model, got AsyncModel; pass the model that"):
             owner(inner)
 
 
-def test_any_blocking_stream_can_be_read_in_a_loop(loop: asyncio.AbstractEventLoop) -> None:
+def test_any_blocking_stream_can_be_read_with_asyncio(loop: asyncio.AbstractEventLoop) -> None:
     model = ScriptedModel("Hello there")
     chunks = loop.run_until_complete(read(AsyncModel(model).stream(partial(run_chat, model, HI))))
     assert [chunks[0].type, chunks[-1].type] == ["run_started", "run_finished"]
@@ -884,7 +900,7 @@ def test_any_blocking_stream_can_be_read_in_a_loop(loop: asyncio.AbstractEventLo
         AsyncModel(model).stream(iter([]))  # type: ignore[arg-type]
 
 
-def test_a_run_is_no_turn_to_collect() -> None:
+def test_a_run_cannot_be_collected_as_a_turn() -> None:
     async def main() -> None:
         model = ScriptedModel("Hello there")
         await AsyncModel(model).stream(partial(run_chat, model, HI)).collect()

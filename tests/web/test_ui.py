@@ -1,4 +1,4 @@
-"""The UI message stream: chunks to events, and what a front end posts back to a history."""
+"""The UI message stream: chunks to events, and the messages that a front end posts to a history."""
 
 from __future__ import annotations
 
@@ -58,21 +58,21 @@ CANCELLED = ErrorInfo("StreamCancelledError", "the stream was cancelled", None)
 
 
 def parsed(body: bytes) -> list[dict[str, Any]]:
-    """The JSON of each event; every one is a single line of data."""
+    """The JSON of each event. Checks that each event is one ``data:`` line."""
     *events, rest = body.split(b"\n\n")
     assert rest == b""
     assert all(event.startswith(b"data: ") and b"\n" not in event and b"\r" not in event for event in events)
     return [json.loads(event[6:]) for event in events]
 
 
-def told(*chunks: StreamChunk) -> list[dict[str, Any]]:
-    """The events that stand for these chunks."""
+def events_of(*chunks: StreamChunk) -> list[dict[str, Any]]:
+    """The events of these chunks."""
     ui = UiMessages()
     return parsed(b"".join(map(ui.chunk, chunks)))
 
 
-def whole(chunks: Iterable[StreamChunk]) -> list[dict[str, Any]]:
-    """The events of a good stream."""
+def complete(chunks: Iterable[StreamChunk]) -> list[dict[str, Any]]:
+    """The events of a complete stream, from its start to its end."""
     ui = UiMessages()
     body = ui.begin() + b"".join(map(ui.chunk, chunks)) + ui.end()
     assert body.endswith(DONE)
@@ -164,7 +164,7 @@ EVENTS: list[tuple[str, list[StreamChunk], list[dict[str, Any]]]] = [
 
 @pytest.mark.parametrize(("chunks", "events"), [row[1:] for row in EVENTS], ids=[row[0] for row in EVENTS])
 def test_chunks_become_events(chunks: list[StreamChunk], events: list[dict[str, Any]]) -> None:
-    assert told(*chunks) == events
+    assert events_of(*chunks) == events
 
 
 @pytest.mark.parametrize(
@@ -184,23 +184,23 @@ def test_chunks_become_events(chunks: list[StreamChunk], events: list[dict[str, 
     ],
     ids=["Anthropic", "Chat Completions", "Perplexity", "no links", "no list"],
 )
-def test_what_is_cited_by_url_is_a_source_and_still_a_block(
+def test_a_cited_url_is_sent_as_a_source_and_as_a_block(
     block: dict[str, Any], sources: list[tuple[str, str | None]]
 ) -> None:
-    *found, last = told(ProviderBlockFinished("w", block))
+    *found, last = events_of(ProviderBlockFinished("w", block))
     assert [(event["type"], event["sourceId"]) for event in found] == [("source-url", url) for url, _ in sources]
     assert [(event["url"], event.get("title")) for event in found] == sources
     assert last == {"type": "data-provider-block", "data": {"provider": "w", "data": block}}
 
 
-def test_a_source_that_is_cited_twice_is_told_once() -> None:
+def test_a_source_that_is_cited_twice_is_sent_once() -> None:
     block = ProviderBlockFinished("w", {"citations": [{"url": "https://a.ch/"}]})
-    assert [event["type"] for event in told(block, block)] == ["source-url", *["data-provider-block"] * 2]
+    assert [event["type"] for event in events_of(block, block)] == ["source-url", *["data-provider-block"] * 2]
 
 
-def test_text_after_something_else_is_a_new_part() -> None:
+def test_text_after_another_chunk_is_a_new_part() -> None:
     between: list[StreamChunk] = [RedactedReasoning("x"), ProviderBlockFinished("w", {})]
-    events = told(TextDelta("a"), between[0], TextDelta("b"), between[1], TextDelta("c"))
+    events = events_of(TextDelta("a"), between[0], TextDelta("b"), between[1], TextDelta("c"))
     assert [event["id"] for event in events if event["type"] == "text-delta"] == ["text-1", "text-3", "text-4"]
     assert [event["type"] for event in events][:5] == [
         "text-start",
@@ -211,22 +211,22 @@ def test_text_after_something_else_is_a_new_part() -> None:
     ]
 
 
-def test_the_stream_begins_with_the_message_and_its_step() -> None:
+def test_the_stream_starts_with_the_message_and_its_step() -> None:
     assert parsed(UiMessages("m1").begin()) == [{"type": "start", "messageId": "m1"}, {"type": "start-step"}]
 
 
-def test_without_an_id_the_client_chooses_that_of_the_message() -> None:
+def test_without_an_id_the_client_chooses_the_message_id() -> None:
     assert parsed(UiMessages().begin()) == [{"type": "start"}, {"type": "start-step"}]
 
 
-def test_the_end_closes_the_text_and_tells_all_that_is_known_of_the_turn() -> None:
+def test_the_end_closes_the_text_and_sends_the_metadata_of_the_turn() -> None:
     end = TurnFinished(
         FinishReason.MAX_TOKENS,
         usage=Usage(input_tokens=9, output_tokens=3, cache_creation_5m_tokens=1),
         provider_reason="length",
         response_id="r1",
     )
-    assert whole([TextDelta("a"), end])[-3:] == [
+    assert complete([TextDelta("a"), end])[-3:] == [
         {"type": "text-end", "id": "text-1"},
         {"type": "finish-step"},
         {
@@ -250,12 +250,12 @@ def test_the_end_closes_the_text_and_tells_all_that_is_known_of_the_turn() -> No
     ]
 
 
-def test_what_is_not_known_of_the_turn_is_not_told() -> None:
-    finish = whole([TurnFinished(FinishReason.END_TURN)])[-1]
+def test_unknown_facts_of_the_turn_are_not_sent() -> None:
+    finish = complete([TurnFinished(FinishReason.END_TURN)])[-1]
     assert finish == {"type": "finish", "finishReason": "stop", "messageMetadata": {"reason": "end_turn"}}
 
 
-def test_every_reason_has_a_word_that_old_and_new_clients_know() -> None:
+def test_every_finish_reason_is_one_that_old_and_new_clients_support() -> None:
     assert FINISH_REASONS.keys() == set(FinishReason)
     assert set(FINISH_REASONS.values()) <= {"stop", "length", "content-filter", "tool-calls", "error", "other"}
 
@@ -268,7 +268,7 @@ def test_every_reason_has_a_word_that_old_and_new_clients_know() -> None:
         (ToolCallStarted("c1", "f"), []),
     ],
 )
-def test_an_error_comes_after_what_was_open_is_closed(chunk: StreamChunk, closed: list[dict[str, Any]]) -> None:
+def test_an_error_follows_the_end_of_the_open_part(chunk: StreamChunk, closed: list[dict[str, Any]]) -> None:
     ui = UiMessages()
     ui.chunk(chunk)
     body = ui.failure(BUSY)
@@ -276,13 +276,13 @@ def test_an_error_comes_after_what_was_open_is_closed(chunk: StreamChunk, closed
     assert parsed(body.removesuffix(DONE)) == [*closed, {"type": "error", "errorText": "the provider is busy"}]
 
 
-def test_a_cancelled_stream_is_no_error_but_an_abort() -> None:
+def test_a_cancelled_stream_is_sent_as_an_abort() -> None:
     assert UiMessages().failure(CANCELLED) == b'data: {"type":"abort"}\n\n' + DONE
 
 
-def test_text_of_any_kind_is_one_line_that_says_the_same() -> None:
+def test_any_text_is_one_line_and_decodes_to_the_same_text() -> None:
     text = 'a\n\r\n\x85\u2028 "\\ \x00 😀 \ud83d é'
-    assert told(TextDelta(text))[1]["delta"] == text
+    assert events_of(TextDelta(text))[1]["delta"] == text
 
 
 TURNS: list[str | list[StreamChunk]] = [
@@ -295,14 +295,14 @@ TURNS: list[str | list[StreamChunk]] = [
 
 
 @pytest.mark.parametrize("turn", TURNS)
-def test_the_parts_are_the_blocks_of_the_turn(turn: str | list[StreamChunk]) -> None:
+def test_the_parts_equal_the_blocks_of_the_turn(turn: str | list[StreamChunk]) -> None:
     script = turn if isinstance(turn, str) else [*turn, TurnFinished(FinishReason.END_TURN)]
     chunks = list(ScriptedModel(script).chat_stream(ChatRequest("Hi")))
-    assert list(posted(whole(chunks))) == list(collect(chunks).message.blocks)
+    assert list(posted(complete(chunks))) == list(collect(chunks).message.blocks)
 
 
 def posted(events: list[dict[str, Any]]) -> Iterator[Block]:
-    """The blocks that come back from a client which assembled these events."""
+    """The blocks of the message that a client assembles from these events and posts back."""
     parts: list[dict[str, Any]] = []
     for event in events:
         match event:
@@ -320,7 +320,7 @@ def posted(events: list[dict[str, Any]]) -> Iterator[Block]:
             if not isinstance(block, ToolResultBlock))  # fmt: skip
 
 
-# What the schema of the client asks for: the fields that must be there, and those that may.
+# The client's schema: for each event, the required and the optional fields.
 _METADATA: dict[str, type] = {"providerMetadata": dict}
 SCHEMA: dict[str, tuple[dict[str, type], dict[str, type]]] = {
     "start": ({}, {"messageId": str}),
@@ -345,7 +345,7 @@ SCHEMA: dict[str, tuple[dict[str, type], dict[str, type]]] = {
 
 
 def faults(events: list[dict[str, Any]]) -> Iterator[str]:
-    """What a client would stumble over."""
+    """What a client would refuse."""
     is_open: str | None = None
     used: set[str] = set()
     calls: set[str] = set()
@@ -361,15 +361,15 @@ def faults(events: list[dict[str, Any]]) -> Iterator[str]:
             if (step == "start") != (is_open is None) or (step == "start" and event["id"] in used):
                 yield f"{event} is not nested"
             if step != "start" and event["id"] != is_open:
-                yield f"{event} belongs to no open part"
+                yield f"{event} does not belong to the open part"
             used.add(event["id"])
             is_open = None if step == "end" else event["id"]
         elif is_open is not None:
-            yield f"{event} inside of a part"
+            yield f"{event} is inside of a part"
         if event["type"] == "tool-input-start":
             calls.add(event["toolCallId"])
         if event["type"] == "tool-input-delta" and event["toolCallId"] not in calls:
-            yield f"{event} belongs to no call"
+            yield f"{event} belongs to an unknown call"
     if is_open is not None:
         yield "a part is left open"
 
@@ -391,7 +391,7 @@ _runs: st.SearchStrategy[list[StreamChunk]] = st.one_of(
 
 
 @given(st.lists(_runs, max_size=12), st.sampled_from([None, BUSY, CANCELLED]))
-def test_in_whatever_order_chunks_come_the_events_pass_and_nest(
+def test_chunks_in_any_order_give_valid_and_nested_events(
     runs: list[list[StreamChunk]], error: ErrorInfo | None
 ) -> None:
     ui = UiMessages()
@@ -405,12 +405,12 @@ def test_in_whatever_order_chunks_come_the_events_pass_and_nest(
 
 
 @given(st.lists(_texts, max_size=5))
-def test_text_arrives_as_it_was_given(texts: list[str]) -> None:
-    events = told(*map(TextDelta, texts))
+def test_text_arrives_unchanged(texts: list[str]) -> None:
+    events = events_of(*map(TextDelta, texts))
     assert "".join(event["delta"] for event in events if event["type"] == "text-delta") == "".join(texts)
 
 
-# --- what is posted -> a history ---------------------------------------------------------------------------------
+# --- posted messages -> a history --------------------------------------------------------------------------------
 
 Part = dict[str, Any]
 
@@ -440,7 +440,7 @@ HI = user(text("Hi"))
 BERN = ToolCallBlock("c1", "weather", {"city": "Bern"})
 
 
-def test_text_of_both_sides_becomes_a_history() -> None:
+def test_texts_of_user_and_assistant_become_a_history() -> None:
     given = [HI, assistant(STEP, {**text("Hello."), "state": "done"}), user(text("And"), text("now?"))]
     assert read_ui_messages(given) == [
         Message.user("Hi"),
@@ -471,11 +471,11 @@ def test_text_of_both_sides_becomes_a_history() -> None:
         ),
     ],
 )
-def test_what_only_the_provider_understands_comes_back(part: Part, block: Block) -> None:
+def test_provider_specific_content_comes_back(part: Part, block: Block) -> None:
     assert read_ui_messages([assistant(part)], provider_blocks=True) == [Message.assistant([block])]
 
 
-def test_blocks_of_the_provider_are_left_out_unless_they_are_asked_for() -> None:
+def test_provider_blocks_are_skipped_by_default() -> None:
     part = {"type": "data-provider-block", "data": {"provider": "anthropic", "data": {"type": "x"}}}
     assert read_ui_messages([HI, assistant(text("a"), part)]) == [Message.user("Hi"), Message.assistant("a")]
 
@@ -488,8 +488,8 @@ def test_blocks_of_the_provider_are_left_out_unless_they_are_asked_for() -> None
         (call("output-available"), ToolResultBlock("c1", "null")),
         (call("output-error", errorText="no such city"), ToolResultBlock("c1", "no such city", is_error=True)),
         (
-            call("output-denied", approval={"id": "1", "approved": False, "reason": "too dear"}),
-            ToolResultBlock("c1", "too dear", is_error=True),
+            call("output-denied", approval={"id": "1", "approved": False, "reason": "too expensive"}),
+            ToolResultBlock("c1", "too expensive", is_error=True),
         ),
         (
             call("output-denied", approval={"id": "1", "approved": False}),
@@ -501,14 +501,14 @@ def test_blocks_of_the_provider_are_left_out_unless_they_are_asked_for() -> None
         ),
     ],
 )
-def test_a_call_is_followed_by_what_came_of_it(part: Part, answer: Block) -> None:
+def test_a_call_is_followed_by_its_result(part: Part, answer: Block) -> None:
     assert read_ui_messages([assistant(text("Let me see."), part)]) == [
         Message.assistant([TextBlock("Let me see."), BERN]),
         Message.user([answer]),
     ]
 
 
-def test_a_dynamic_tool_is_a_call_like_any_other() -> None:
+def test_a_dynamic_tool_part_is_a_tool_call() -> None:
     part = {**call("output-available", output="17 °C"), "type": "dynamic-tool", "toolName": "weather"}
     assert read_ui_messages([assistant(part)])[0] == Message.assistant([BERN])
 
@@ -521,7 +521,7 @@ def test_the_signature_of_a_call_comes_back() -> None:
 
 
 @pytest.mark.parametrize("raw", [{"input": '{"city":'}, {"rawInput": '{"city":', "input": None}], ids=["ai 7", "ai 6"])
-def test_a_call_that_was_malformed_is_in_no_history_and_the_model_is_told(raw: dict[str, Any]) -> None:
+def test_a_malformed_call_becomes_a_text_for_the_model(raw: dict[str, Any]) -> None:
     part = {**call("output-error", errorText="it ends early"), **raw}
     assert read_ui_messages([HI, assistant(part)]) == [
         Message.user("Hi"),
@@ -529,7 +529,7 @@ def test_a_call_that_was_malformed_is_in_no_history_and_the_model_is_told(raw: d
     ]
 
 
-def test_each_step_is_a_message_of_its_own_and_results_stand_between() -> None:
+def test_each_step_is_a_message_followed_by_its_results() -> None:
     first, second = call("output-available", output="17 °C"), call("output-available", output="wet", toolCallId="c2")
     assert read_ui_messages([HI, assistant(STEP, first, STEP, second, STEP, text("Rain."))]) == [
         Message.user("Hi"),
@@ -561,7 +561,7 @@ def test_each_step_is_a_message_of_its_own_and_results_stand_between() -> None:
         (file("", "data:,a"), DocumentBlock(Base64Source("text/plain", b"a"))),
     ],
 )
-def test_a_file_is_a_block_by_its_media_type(part: Part, block: Block) -> None:
+def test_the_media_type_of_a_file_decides_its_block(part: Part, block: Block) -> None:
     assert read_ui_messages([user(part)]) == [Message.user([block])]
 
 
@@ -577,11 +577,11 @@ def test_a_file_is_a_block_by_its_media_type(part: Part, block: Block) -> None:
         text(""),
     ],
 )
-def test_what_is_unfinished_or_of_another_kind_is_left_out(part: Part) -> None:
+def test_unfinished_and_unknown_parts_are_skipped(part: Part) -> None:
     assert read_ui_messages([HI, assistant(text("a"), part)]) == [Message.user("Hi"), Message.assistant("a")]
 
 
-def test_a_user_cannot_say_what_only_a_model_says() -> None:
+def test_a_user_message_cannot_contain_parts_of_the_assistant() -> None:
     block = {"type": "data-provider-block", "data": {"provider": "anthropic", "data": {"type": "x"}}}
     given = user(text("Hi"), {"type": "reasoning", "text": "hm"}, call("output-available", output=""), block)
     assert read_ui_messages([given]) == [Message.user("Hi")]
@@ -655,19 +655,19 @@ PNG = "data:image/png;base64,"
         ),
     ],
 )
-def test_a_wrong_shape_is_named_with_its_place(messages: object, complaint: str) -> None:
+def test_an_error_names_the_path_of_the_wrong_value(messages: object, complaint: str) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011  the whole text is compared
         read_ui_messages(messages, provider_blocks=True)
     assert str(caught.value) == complaint
 
 
 @pytest.mark.parametrize("url", ["data:", PNG, PNG + "a", PNG + "aGk=!", PNG + "%ff", "data:png;base64,aGk="])
-def test_a_data_url_without_the_bytes_of_a_file_is_refused(url: str) -> None:
+def test_a_data_url_without_the_bytes_of_a_file_raises_an_error(url: str) -> None:
     with pytest.raises(ValueError, match=r"^messages\[0\]\.parts\[0\]\.url must be a data: URL with the bytes"):
         read_ui_messages([user(file("", url))])
 
 
-def test_an_output_of_any_depth_is_refused_or_read() -> None:
+def test_an_output_nested_too_deeply_raises_a_value_error() -> None:
     deep: Any = []
     for _ in range(100_000):
         deep = [deep]
@@ -707,7 +707,7 @@ _wild = st.lists(
 
 
 @given(_wild)
-def test_whatever_a_browser_posts_is_a_history_or_a_value_error(messages: object) -> None:
+def test_any_posted_json_gives_a_history_or_a_value_error(messages: object) -> None:
     try:
         history = read_ui_messages(messages, provider_blocks=True)
     except ValueError:
@@ -715,9 +715,9 @@ def test_whatever_a_browser_posts_is_a_history_or_a_value_error(messages: object
     assert ChatRequest(history).messages == tuple(history)
 
 
-# --- and on the wires --------------------------------------------------------------------------------------------
+# --- requests and runs -------------------------------------------------------------------------------------------
 
-ALL_SORTS = [
+HISTORY = [
     user(text("Weather?"), file("image/png", PNG + base64.b64encode(b"x").decode())),
     assistant(
         STEP,
@@ -742,8 +742,8 @@ ALL_SORTS = [
 ]
 
 
-def test_what_comes_back_is_a_request_that_anthropic_takes() -> None:
-    body, _ = anthropic_body(ChatRequest(read_ui_messages(ALL_SORTS, provider_blocks=True)), "claude-sonnet-4-5")
+def test_the_history_is_a_valid_request_for_anthropic() -> None:
+    body, _ = anthropic_body(ChatRequest(read_ui_messages(HISTORY, provider_blocks=True)), "claude-sonnet-4-5")
     weather = {"type": "tool_use", "name": "weather", "input": {"city": "Bern"}}
     missing = [{"type": "text", "text": "There is no result: the tool was not run."}]
     assert body["messages"] == [
@@ -782,8 +782,8 @@ def test_what_comes_back_is_a_request_that_anthropic_takes() -> None:
     ]
 
 
-def test_what_comes_back_is_a_request_that_openai_takes() -> None:
-    body, _ = openai_body(ChatRequest(read_ui_messages(ALL_SORTS, provider_blocks=True)), "gpt-5.2")
+def test_the_history_is_a_valid_request_for_openai() -> None:
+    body, _ = openai_body(ChatRequest(read_ui_messages(HISTORY, provider_blocks=True)), "gpt-5.2")
     function = {"name": "weather", "arguments": '{"city":"Bern"}'}
     assert body["messages"][1:] == [
         {
@@ -802,7 +802,7 @@ def test_what_comes_back_is_a_request_that_openai_takes() -> None:
     ]
 
 
-def test_a_run_is_one_message_and_each_of_its_turns_a_step() -> None:
+def test_a_run_is_one_message_with_a_step_per_turn() -> None:
     model = ScriptedModel(
         [
             ToolCallStarted("c1", "get"),
@@ -839,7 +839,7 @@ def test_a_run_is_one_message_and_each_of_its_turns_a_step() -> None:
 
 
 @pytest.mark.parametrize("render", [web.sse, web.ndjson, web.ui_messages])
-def test_a_run_that_is_cut_after_a_turn_does_not_look_finished(render: Any) -> None:
+def test_a_run_truncated_after_a_turn_does_not_look_complete(render: Any) -> None:
     started = RunStarted("run_1", "scripted", "m")
     chunks = [started, TextDelta("Hi"), TurnFinished(FinishReason.TOOL_USE)]
     assert b"The answer is not complete" in b"".join(render(iter(chunks)))

@@ -1,4 +1,4 @@
-"""completion.web: bodies that are read as a server reads them; the servers themselves are in tests/apps."""
+"""completion.web: bodies, read the way a server reads them. tests/apps runs real servers."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ TURN: list[StreamChunk] = [
     ToolCallArgsDelta("c1", '{"a": 1}'),
     ToolCallFinished("c1", "f", {"a": 1}),
     ToolCallStarted("c2", "f"),
-    ToolCallMalformed("c2", "f", "{", "no JSON"),
+    ToolCallMalformed("c2", "f", "{", "not JSON"),
     TurnFinished(FinishReason.TOOL_USE, Usage(1, 2)),
 ]
 GOOD = [TextDelta("Hi"), TurnFinished(FinishReason.END_TURN)]
@@ -72,7 +72,7 @@ ALL = [web.sse, web.ndjson, web.text, web.ui_messages]
 
 
 def body_of(render: Callable[..., Any], side: str, *chunks: StreamChunk | Exception, **options: Any) -> list[bytes]:
-    """What a server sends: each piece of the body."""
+    """What a server sends: each piece of bytes that the body yields."""
     model = ScriptedModel(list(chunks))
     if side == "wsgi":
         return list(render(model.chat_stream(HI), **options))
@@ -95,30 +95,30 @@ def documents(sent: bytes, end: bytes) -> list[Any]:
     return [json.loads(line.removeprefix(b"data: ")) for line in sent.removesuffix(end).split(b"\n") if line]
 
 
-# What is sent
+# Encoding
 
 
 @pytest.mark.parametrize("side", SIDES)
-def test_sse_says_each_chunk_as_its_json(side: str) -> None:
+def test_sse_sends_each_chunk_as_its_json(side: str) -> None:
     sent = b"".join(body_of(web.sse, side, *TURN))
     assert [StreamChunk.from_dict(found) for found in documents(sent, b"data: [DONE]\n\n")] == TURN
     assert sent.count(b"\n\n") == len(TURN) + 1
 
 
 @pytest.mark.parametrize("side", SIDES)
-def test_ndjson_is_a_line_a_chunk(side: str) -> None:
+def test_ndjson_sends_one_line_per_chunk(side: str) -> None:
     sent = b"".join(body_of(web.ndjson, side, *TURN))
     assert [StreamChunk.from_json(line) for line in sent.split(b"\n") if line] == TURN
 
 
 @pytest.mark.parametrize("side", SIDES)
-def test_text_is_the_text(side: str) -> None:
+def test_text_sends_only_the_text(side: str) -> None:
     sent = b"".join(body_of(web.text, side, *TURN))
     assert sent.decode() == 'Grüße\u2028 🙂 "q"\nhalf ?'
 
 
 @pytest.mark.parametrize("render", ALL)
-def test_the_headers_keep_everybody_on_the_way_from_holding_it_back(render: Callable[..., Any]) -> None:
+def test_the_headers_prevent_buffering_on_the_way(render: Callable[..., Any]) -> None:
     body = render(ScriptedModel(GOOD).chat_stream(HI))
     types = {web.ndjson: "application/x-ndjson", web.text: "text/plain"}
     own = {"x-vercel-ai-ui-message-stream": "v1"} if render is web.ui_messages else {}
@@ -134,7 +134,7 @@ def test_the_headers_keep_everybody_on_the_way_from_holding_it_back(render: Call
 
 
 @pytest.mark.parametrize("side", SIDES)
-def test_what_came_together_is_sent_together(side: str) -> None:
+def test_chunks_that_arrive_together_are_sent_together(side: str) -> None:
     chunks = [TextDelta(str(number)) for number in range(1000)]
     pieces = body_of(web.sse, side, *chunks, *GOOD)
     assert len(pieces) < 500
@@ -142,7 +142,7 @@ def test_what_came_together_is_sent_together(side: str) -> None:
 
 
 @pytest.mark.parametrize("render", ALL)
-def test_no_body_is_both(render: Callable[..., Any]) -> None:
+def test_no_body_is_both_sync_and_async(render: Callable[..., Any]) -> None:
     def has(body: Any) -> list[str]:
         return [name for name in ("__iter__", "__next__", "__aiter__", "__anext__") if hasattr(body, name)]
 
@@ -150,7 +150,7 @@ def test_no_body_is_both(render: Callable[..., Any]) -> None:
     assert has(render(AsyncModel(ScriptedModel(GOOD)).chat_stream(HI))) == ["__aiter__", "__anext__"]
 
 
-def test_the_history_of_a_run_stays_at_the_server_and_its_turns_are_apart() -> None:
+def test_the_history_of_a_run_is_not_sent_and_its_turns_are_separated() -> None:
     def chunks() -> Iterator[StreamChunk]:
         said = (Message.assistant("sk-hidden"),)
         yield RunStarted("r", "p", "m")
@@ -166,12 +166,12 @@ def test_the_history_of_a_run_stays_at_the_server_and_its_turns_are_apart() -> N
     assert b"".join(web.text(chunks())) == b"turn 1\n\nturn 2"
 
 
-# What went wrong
+# Errors
 
 
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("render", [web.sse, web.ndjson])
-def test_an_error_is_an_event_and_then_the_end(render: Callable[..., Any], side: str) -> None:
+def test_an_error_is_the_last_event(render: Callable[..., Any], side: str) -> None:
     failure = RateLimitError("key sk-1 of ada: slow down", retry_after=7)
     sent = b"".join(body_of(render, side, TextDelta("Hi"), failure))
     assert documents(sent, b"")[-1] == {
@@ -187,7 +187,7 @@ def test_an_error_is_an_event_and_then_the_end(render: Callable[..., Any], side:
 
 
 @pytest.mark.parametrize("side", SIDES)
-def test_text_says_it_and_breaks_the_transfer_off(side: str) -> None:
+def test_text_sends_the_error_and_breaks_the_transfer_off(side: str) -> None:
     found: list[bytes] = []
 
     def blocking() -> None:
@@ -196,7 +196,7 @@ def test_text_says_it_and_breaks_the_transfer_off(side: str) -> None:
     async def waiting() -> None:
         stream = AsyncModel(ScriptedModel([TextDelta("Hi"), TruncatedStreamError("cut")])).chat_stream(HI)
         async for piece in web.text(stream):
-            found.append(piece)  # noqa: PERF401  what came before the error counts
+            found.append(piece)  # noqa: PERF401  keeps what arrived before the error
 
     with pytest.raises(TruncatedStreamError):
         blocking() if side == "wsgi" else asyncio.run(waiting())
@@ -205,7 +205,7 @@ def test_text_says_it_and_breaks_the_transfer_off(side: str) -> None:
 
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("render", [web.sse, web.ndjson, web.ui_messages])
-def test_chunks_that_just_end_do_not_look_finished(render: Callable[..., Any], side: str) -> None:
+def test_chunks_without_an_end_of_turn_do_not_look_complete(render: Callable[..., Any], side: str) -> None:
     chunks = [TextDelta("Hi")]
 
     async def waiting() -> AsyncIterator[StreamChunk]:
@@ -220,7 +220,7 @@ def test_chunks_that_just_end_do_not_look_finished(render: Callable[..., Any], s
 
 
 @pytest.mark.parametrize("side", SIDES)
-def test_an_error_of_setting_up_that_comes_late_is_an_event_too(side: str, server: ProviderServer) -> None:
+def test_an_error_of_opening_after_the_headers_is_an_event(side: str, server: ProviderServer) -> None:
     server.reply(Reply.json({"error": {"message": "no"}}, status=401))
 
     async def main() -> bytes:
@@ -233,12 +233,12 @@ def test_an_error_of_setting_up_that_comes_late_is_an_event_too(side: str, serve
     assert b'"AuthenticationError"' in sent
 
 
-def test_what_the_client_may_know_can_be_chosen() -> None:
+def test_on_error_chooses_what_the_client_reads() -> None:
     sent = b"".join(body_of(web.sse, "wsgi", ContextOverflowError("8,192 tokens at most"), on_error=str))
     assert b"8,192 tokens at most" in sent
 
 
-def test_an_on_error_that_fails_is_logged_and_the_client_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_on_error_is_logged_and_the_default_is_sent(caplog: pytest.LogCaptureFixture) -> None:
     def broken(error: Exception) -> str:
         raise ZeroDivisionError
 
@@ -247,14 +247,14 @@ def test_an_on_error_that_fails_is_logged_and_the_client_told(caplog: pytest.Log
     assert "on_error failed" in caplog.text
 
 
-def test_a_fault_of_the_program_is_logged_whole_and_told_in_general(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_bug_of_the_program_is_logged_in_full_and_sent_without_details(caplog: pytest.LogCaptureFixture) -> None:
     sent = b"".join(body_of(web.sse, "wsgi", TextDelta("Hi"), ZeroDivisionError("secret")))
     assert b"secret" not in sent
     assert b"The answer could not be completed." in sent
     assert "ZeroDivisionError: secret" in caplog.text
 
 
-def test_an_error_is_logged_without_the_providers_words(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_is_logged_without_quoting_the_provider(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         body_of(web.sse, "wsgi", RateLimitError("you said: hello", status=429))
     assert "RateLimitError 429" in caplog.text
@@ -266,9 +266,7 @@ def test_an_error_is_logged_without_the_providers_words(caplog: pytest.LogCaptur
 
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("render", KEEP_ALIVES)
-def test_a_silence_is_filled_and_the_answer_goes_on(
-    render: Callable[..., Any], side: str, server: ProviderServer
-) -> None:
+def test_a_silence_is_filled_with_keep_alives(render: Callable[..., Any], side: str, server: ProviderServer) -> None:
     goes_on = threading.Event()
     server.reply(Reply(text("a"), WaitFor(goes_on), text("b"), END))
     pieces: list[bytes] = []
@@ -292,7 +290,7 @@ def test_a_silence_is_filled_and_the_answer_goes_on(
     assert sent.index(b'"a"') < sent.index(KEEP_ALIVES[render] * 2) < sent.index(b'"b"')
 
 
-def test_lines_after_a_keep_alive_are_still_json(server: ProviderServer) -> None:
+def test_lines_after_a_keep_alive_are_valid_json(server: ProviderServer) -> None:
     goes_on = threading.Event()
     server.reply(Reply(text("a"), WaitFor(goes_on), text("b"), END))
     sent = b""
@@ -303,7 +301,7 @@ def test_lines_after_a_keep_alive_are_still_json(server: ProviderServer) -> None
     assert [json.loads(line)["type"] for line in sent.splitlines()] == ["text_delta", "text_delta", "turn_finished"]
 
 
-def test_a_silence_does_not_end_an_asynchronous_iterator_of_ones_own() -> None:
+def test_a_silence_does_not_end_a_custom_asynchronous_iterator() -> None:
     async def slow() -> AsyncIterator[StreamChunk]:
         for chunk in GOOD:
             await asyncio.sleep(0.1)
@@ -320,7 +318,7 @@ def test_a_silence_does_not_end_an_asynchronous_iterator_of_ones_own() -> None:
 # The client leaves
 
 
-def test_closing_a_body_hangs_up_also_in_a_silence(server: ProviderServer) -> None:
+def test_closing_a_body_during_a_silence_closes_the_connection(server: ProviderServer) -> None:
     server.reply(Reply(text("a"), Stall()))
     body = web.sse(model_of(server).chat_stream(HI), keep_alive=60)
     assert b'"a"' in next(body)
@@ -330,7 +328,7 @@ def test_closing_a_body_hangs_up_also_in_a_silence(server: ProviderServer) -> No
     assert isinstance(reading.within(PATIENCE_S).error, StopIteration)
 
 
-def test_a_body_that_nobody_read_hangs_up(server: ProviderServer) -> None:
+def test_a_body_that_nobody_read_closes_the_connection(server: ProviderServer) -> None:
     server.always(Reply(text("a"), Stall()))
     web.sse(model_of(server).chat_stream(HI)).close()
     assert server.wait_hung_up(count=1)
@@ -338,7 +336,7 @@ def test_a_body_that_nobody_read_hangs_up(server: ProviderServer) -> None:
     assert server.wait_hung_up(count=2)
 
 
-def test_a_dropped_body_hangs_up(server: ProviderServer) -> None:
+def test_a_dropped_body_closes_the_connection(server: ProviderServer) -> None:
     server.reply(Reply(text("a"), Stall()))
     body = web.sse(model_of(server).chat_stream(HI))
     next(body)
@@ -347,7 +345,7 @@ def test_a_dropped_body_hangs_up(server: ProviderServer) -> None:
 
 
 @pytest.mark.parametrize("way", ["cancel", "aclose", "close", "drop"])
-def test_an_asgi_body_hangs_up_whichever_way_it_is_left(server: ProviderServer, way: str) -> None:
+def test_every_way_to_leave_an_asgi_body_closes_the_connection(server: ProviderServer, way: str) -> None:
     server.reply(Reply(text("a"), Stall()))
 
     async def main() -> None:
@@ -370,7 +368,7 @@ def test_an_asgi_body_hangs_up_whichever_way_it_is_left(server: ProviderServer, 
 
 @pytest.fixture
 def client() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """A client's end of a connection, and the server's."""
+    """The two sockets of a connection: the client's and the server's."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         theirs = socket.create_connection(listener.getsockname())
         ours, _ = listener.accept()
@@ -380,7 +378,7 @@ def client() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 @pytest.mark.parametrize("name", ["gunicorn.socket", "werkzeug.socket", "waitress.client_disconnected"])
 @pytest.mark.parametrize("render", ALL)
-def test_a_client_that_is_seen_to_leave_is_not_written_to(
+def test_nothing_is_sent_to_a_client_that_was_seen_to_leave(
     render: Callable[..., Any], name: str, server: ProviderServer, client: tuple[socket.socket, socket.socket]
 ) -> None:
     server.reply(Reply(text("Hello"), Stall()))
@@ -390,7 +388,7 @@ def test_a_client_that_is_seen_to_leave_is_not_written_to(
     body = render(model_of(server).chat_stream(HI), environ=environ)
     while b"Hello" not in next(body):
         pass
-    theirs.sendall(b"GET / HTTP/1.1\r\n")  # what is sent ahead is no leaving
+    theirs.sendall(b"GET / HTTP/1.1\r\n")  # bytes of a next request do not mean that the client has left
     reading = Caught(lambda: list(body))
     time.sleep(0.3)
     assert not server.hung_up
@@ -405,7 +403,7 @@ def test_a_client_that_is_seen_to_leave_is_not_written_to(
         assert reading.within(PATIENCE_S).result == []
 
 
-def test_a_client_that_leaves_before_the_headers_is_seen_too(
+def test_a_client_that_leaves_before_the_headers_is_noticed(
     server: ProviderServer, client: tuple[socket.socket, socket.socket]
 ) -> None:
     server.reply(Reply(before_headers=[Stall()]))
@@ -429,7 +427,7 @@ def test_a_function_that_opens_the_stream_is_called_at_once_and_its_errors_are_r
     assert [found["type"] for found in sent] == ["text_delta", "turn_finished"]
 
 
-def test_a_body_of_a_function_that_nobody_read_hangs_up(server: ProviderServer) -> None:
+def test_an_unread_body_of_a_function_closes_the_connection(server: ProviderServer) -> None:
     server.always(Reply(text("a"), Stall()))
     web.sse(partial(model_of(server).chat_stream, HI)).close()
     assert server.wait_hung_up(count=1)
@@ -437,8 +435,8 @@ def test_a_body_of_a_function_that_nobody_read_hangs_up(server: ProviderServer) 
     assert server.wait_hung_up(count=2)
 
 
-def test_a_client_is_seen_to_leave_where_sockets_are_polled_by_gevent(server: ProviderServer) -> None:
-    """Its poll() knows of no closed halves."""
+def test_a_leaving_client_is_noticed_under_gevent(server: ProviderServer) -> None:
+    """gevent's poll() does not support POLLRDHUP."""
     code = f"""
 from gevent import monkey; monkey.patch_all()
 import socket
@@ -457,7 +455,7 @@ print(list(body))
     assert server.wait_hung_up()
 
 
-def test_chunks_of_a_generator_of_ones_own_are_ended_by_a_token(server: ProviderServer) -> None:
+def test_the_token_ends_the_chunks_of_a_custom_generator(server: ProviderServer) -> None:
     server.reply(Reply(text("a"), Stall()))
     with CancelToken() as token:
         stream = model_of(server).chat_stream(HI)
@@ -469,7 +467,7 @@ def test_chunks_of_a_generator_of_ones_own_are_ended_by_a_token(server: Provider
     assert reading.within(PATIENCE_S).result == []
 
 
-def test_a_stream_that_the_server_side_cancels_says_so(server: ProviderServer) -> None:
+def test_cancelling_the_stream_on_the_server_sends_an_error(server: ProviderServer) -> None:
     server.reply(Reply(text("a"), Stall()))
     stream = model_of(server).chat_stream(HI)
     body = web.sse(stream)
@@ -478,7 +476,7 @@ def test_a_stream_that_the_server_side_cancels_says_so(server: ProviderServer) -
     assert b'"StreamCancelledError"' in b"".join(piece for piece in body if b"keep" not in piece)
 
 
-def test_a_body_that_was_read_gives_the_connection_back(server: ProviderServer) -> None:
+def test_a_body_read_to_its_end_returns_the_connection_to_the_pool(server: ProviderServer) -> None:
     server.always(Reply(text("a"), END))
     model = model_of(server)
     for _ in range(3):
@@ -503,16 +501,16 @@ def test_a_client_that_never_reads_stops_the_provider(server: ProviderServer) ->
     assert server.hangups[0].bytes_sent < 25_000_000
 
 
-# What makes no sense
+# Wrong arguments
 
 
 @pytest.mark.parametrize("given", ["text", b"text", 7, AsyncModel(ScriptedModel()), ScriptedModel()])
-def test_what_is_no_stream_is_refused(given: Any) -> None:
+def test_an_argument_that_is_not_a_stream_raises_a_type_error(given: Any) -> None:
     with pytest.raises(TypeError, match="takes the result of chat_stream"):
         web.sse(given)
 
 
-def test_what_is_both_is_refused() -> None:
+def test_a_stream_that_is_both_sync_and_async_raises_a_type_error() -> None:
     class Both:
         def __iter__(self) -> Iterator[StreamChunk]: ...  # type: ignore[empty-body]
 
@@ -522,36 +520,38 @@ def test_what_is_both_is_refused() -> None:
         web.sse(Both())
 
 
-def test_options_of_the_other_kind_are_refused() -> None:
+def test_wsgi_options_for_an_async_stream_raise_a_type_error() -> None:
     with pytest.raises(TypeError, match="environ: for WSGI only"):
         web.sse(AsyncModel(ScriptedModel()).chat_stream(HI), environ={})  # type: ignore[call-overload]
 
 
-def test_an_environ_that_is_none_is_refused() -> None:
+def test_a_wrong_environ_raises_a_type_error() -> None:
     with pytest.raises(TypeError, match="WSGI environment"):
         web.sse(ScriptedModel("a").chat_stream(HI), environ=7)  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan")])
-def test_a_keep_alive_is_a_positive_number(seconds: float) -> None:
+def test_a_keep_alive_must_be_a_positive_number(seconds: float) -> None:
     with pytest.raises(ValueError, match="keep_alive"):
         web.sse(ScriptedModel("a").chat_stream(HI), keep_alive=seconds)
 
 
-def test_a_blocking_body_needs_no_asyncio() -> None:
+def test_a_wsgi_body_does_not_import_asyncio() -> None:
     code = "import sys; from completion import web; print('asyncio' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=20)
     assert run.stdout == "False\n"
 
 
-def test_a_cancelled_stream_is_told_as_stopped() -> None:
+def test_a_cancelled_stream_is_reported_as_stopped() -> None:
     sent = b"".join(body_of(web.sse, "wsgi", TextDelta("a"), StreamCancelledError("no")))
     assert b"The answer was stopped." in sent
 
 
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("render", [web.sse, web.ui_messages])
-def test_a_chunk_that_cannot_be_said_is_a_failure_after_what_could(render: Callable[..., Any], side: str) -> None:
+def test_a_chunk_that_cannot_be_encoded_is_a_failure_after_the_earlier_chunks(
+    render: Callable[..., Any], side: str
+) -> None:
     sent = b"".join(body_of(render, side, TextDelta("Hi"), ProviderBlockFinished("x", {"a": float("nan")}), *GOOD))
     assert b'"Hi"' in sent
     assert b"The answer could not be completed." in sent
@@ -559,7 +559,7 @@ def test_a_chunk_that_cannot_be_said_is_a_failure_after_what_could(render: Calla
 
 
 @pytest.mark.parametrize("render", ALL)
-def test_a_token_of_the_servers_thread_ends_a_body_and_it_does_not_look_finished(
+def test_cancelling_a_token_of_the_servers_thread_ends_the_body_with_an_error(
     render: Callable[..., Any], server: ProviderServer
 ) -> None:
     server.reply(Reply(text("half"), Stall()))
@@ -581,15 +581,15 @@ def test_a_token_of_the_servers_thread_ends_a_body_and_it_does_not_look_finished
 
 @pytest.mark.parametrize("retry_after", [float("nan"), float("inf"), "soon", True, [1]])
 @pytest.mark.parametrize("side", SIDES)
-def test_a_retry_after_that_json_cannot_say_is_left_out(side: str, retry_after: Any) -> None:
+def test_a_retry_after_that_json_cannot_contain_is_null(side: str, retry_after: Any) -> None:
     error = RateLimitError("no")
     error.retry_after = retry_after
     sent = b"".join(body_of(web.sse, side, TextDelta("Hi"), error))
     assert documents(sent, b"")[-1]["error"]["retry_after"] is None
 
 
-def test_what_an_asynchronous_generator_has_set_up_is_still_there_at_its_next_chunk() -> None:
-    """A context variable to reset, as tracing does it, and a timeout around the chunks."""
+def test_an_async_generator_keeps_its_context_variables_between_chunks() -> None:
+    """Tracing resets a context variable at the end, which needs the context in which it was set."""
     span: contextvars.ContextVar[str] = contextvars.ContextVar("span")
     found: list[str] = []
 
@@ -608,7 +608,7 @@ def test_what_an_asynchronous_generator_has_set_up_is_still_there_at_its_next_ch
 
 
 @pytest.mark.parametrize("way", ["aclose", "close", "drop", "cancel"])
-def test_a_generator_of_ones_own_is_closed_whichever_way_its_body_is_left(way: str) -> None:
+def test_every_way_to_leave_a_body_closes_a_custom_generator(way: str) -> None:
     async def main() -> None:
         closed = asyncio.Event()
 
@@ -638,7 +638,7 @@ def test_a_generator_of_ones_own_is_closed_whichever_way_its_body_is_left(way: s
     asyncio.run(main())
 
 
-def test_a_stream_that_was_begun_is_closed_also_when_its_body_is_closed_at_once(server: ProviderServer) -> None:
+def test_a_stream_already_begun_is_closed_if_its_body_ends_at_once(server: ProviderServer) -> None:
     closed = threading.Event()
 
     def chunks() -> Iterator[StreamChunk]:
@@ -657,7 +657,7 @@ def test_a_stream_that_was_begun_is_closed_also_when_its_body_is_closed_at_once(
 
 
 @pytest.mark.parametrize("side", SIDES)
-def test_a_run_that_was_cut_short_does_not_look_finished_as_text(side: str) -> None:
+def test_an_aborted_run_does_not_look_complete_as_text(side: str) -> None:
     end = RunFinished("r", FinishReason.ABORTED, Usage(), (), Abort("timeout", "it took too long"))
     chunks = [RunStarted("r", "p", "m"), StepStarted("r", "s", 1), TextDelta("half an ans"), end]
     pieces: list[bytes] = []
@@ -668,7 +668,7 @@ def test_a_run_that_was_cut_short_does_not_look_finished_as_text(side: str) -> N
 
     async def read() -> None:
         async for piece in web.text(waiting()):
-            pieces.append(piece)  # noqa: PERF401  what came before the error counts
+            pieces.append(piece)  # noqa: PERF401  keeps what arrived before the error
 
     with pytest.raises(StreamCancelledError):
         pieces.extend(web.text(iter(chunks))) if side == "wsgi" else asyncio.run(read())
@@ -685,6 +685,6 @@ def test_a_run_that_was_cut_short_does_not_look_finished_as_text(side: str) -> N
         (web.text, {"keep_alive": 3}, "plain text has no keep-alive"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(render: Any, options: dict[str, Any], words: str) -> None:
+def test_wrong_options_raise_a_type_error(render: Any, options: dict[str, Any], words: str) -> None:
     with pytest.raises(TypeError, match=words):
         render(ScriptedModel("a").chat_stream(HI), **options)

@@ -1,4 +1,4 @@
-"""What RetryingModel and FallbackModel share: another attempt until the first chunk, and the end of all of them."""
+"""What RetryingModel and FallbackModel share: attempts until the first chunk, and how their streams end."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ Wrap = Callable[[CompletionModel], Wrapped]
 A, B = TextDelta("a"), TextDelta("b")
 FINISHED = TurnFinished(FinishReason.END_TURN)
 AT_ONCE_S: Final = 1.0
-"""On a quiet machine it is 2 ms."""
+"""On an idle machine it takes 2 ms."""
 
 BUSY = Reply.json({"error": {"message": "busy"}}, status=503)
 OVERLOADED = Reply(event({"error": {"message": "busy", "type": "overloaded_error"}}))
@@ -76,7 +76,7 @@ def wrap(request: pytest.FixtureRequest) -> Wrap:
 
 @pytest.fixture
 def no_gc() -> Iterator[None]:
-    """Whatever goes, goes by its count of references."""
+    """Objects are freed by reference counting only."""
     gc.collect()
     gc.disable()
     yield
@@ -84,7 +84,7 @@ def no_gc() -> Iterator[None]:
 
 
 class PlainModel:
-    """Somebody else's: each call gives the next of some generators, and an error is raised by the call."""
+    """A third party's model. Each call runs the next script, which returns a stream or raises."""
 
     name = "plain"
     model = "plain-1"
@@ -102,7 +102,7 @@ class PlainModel:
 
 
 class LazyModel:
-    """Somebody else's, written as a generator function: it opens the connection when it is first read from."""
+    """A third party's model, a generator function: it opens the connection only at the first ``next()``."""
 
     name = "lazy"
     model = "lazy-1"
@@ -155,13 +155,13 @@ def texts(stream: Any) -> list[str]:
         "no headers",
         "an error as the first event",
         "an empty body",
-        "a ping and the end",
-        "a body that is cut",
-        "a connection that is closed",
+        "a ping only",
+        "a cut body",
+        "a closed connection",
         "a reset after the headers",
     ],
 )
-def test_what_fails_before_its_first_chunk_gets_another_attempt(
+def test_a_failure_before_the_first_chunk_gets_another_attempt(
     server: ProviderServer, wrap: Wrap, failure: Reply
 ) -> None:
     server.reply(failure, ANSWER)
@@ -174,7 +174,7 @@ def test_what_fails_before_its_first_chunk_gets_another_attempt(
 @pytest.mark.parametrize(
     ("cut", "kind"), [(Reply(text("a"), Cut()), TransportError), (Reply(text("a")), TruncatedStreamError)]
 )
-def test_after_the_first_chunk_there_is_no_other_attempt(
+def test_a_failure_after_the_first_chunk_gets_no_other_attempt(
     server: ProviderServer, wrap: Wrap, cut: Reply, kind: type[Exception]
 ) -> None:
     server.reply(cut, ANSWER)
@@ -217,7 +217,7 @@ def test_each_failed_connection_is_back_in_the_pool_before_the_next_attempt(serv
     assert server.connections == 1
 
 
-def test_each_failed_stream_is_hung_up_before_the_next_attempt(server: ProviderServer, wrap: Wrap) -> None:
+def test_each_failed_stream_is_closed_before_the_next_attempt(server: ProviderServer, wrap: Wrap) -> None:
     hung_up: list[bool] = []
     model = model_of(server)
 
@@ -231,14 +231,14 @@ def test_each_failed_stream_is_hung_up_before_the_next_attempt(server: ProviderS
     assert hung_up == [True]
 
 
-class Gate:
-    """An iterator that is no generator, with a connection of its own."""
+class PlainIterator:
+    """An iterator that is not a generator, and has a ``close()``."""
 
     def __init__(self, *steps: Any) -> None:
         self._steps = list(steps)
         self.is_closed = False
 
-    def __iter__(self) -> Gate:
+    def __iter__(self) -> PlainIterator:
         return self
 
     def __next__(self) -> StreamChunk:
@@ -254,8 +254,8 @@ class Gate:
         self.is_closed = True
 
 
-def test_a_failed_stream_that_is_no_generator_is_closed_before_the_next_attempt(wrap: Wrap) -> None:
-    failed = Gate(OverloadedError("busy"))
+def test_a_failed_iterator_is_closed_before_the_next_attempt(wrap: Wrap) -> None:
+    failed = PlainIterator(OverloadedError("busy"))
     closed: list[bool] = []
 
     def second() -> Chunks:
@@ -266,18 +266,18 @@ def test_a_failed_stream_that_is_no_generator_is_closed_before_the_next_attempt(
     assert closed == [True]
 
 
-def test_a_stream_that_is_no_generator_is_closed_with_its_wrapper(wrap: Wrap) -> None:
-    gate = Gate(A, B)
-    with wrap(PlainModel(lambda: gate)).chat_stream(HI) as stream:
+def test_an_iterator_is_closed_with_its_wrapper(wrap: Wrap) -> None:
+    inner = PlainIterator(A, B)
+    with wrap(PlainModel(lambda: inner)).chat_stream(HI) as stream:
         assert next(stream) == A
-    assert gate.is_closed
+    assert inner.is_closed
 
 
-def test_a_stream_that_just_stops_is_truncated_and_gets_another_attempt(wrap: Wrap) -> None:
+def test_a_stream_without_chunks_gets_another_attempt(wrap: Wrap) -> None:
     assert texts(wrap(PlainModel(lambda: iter(()), answer)).chat_stream(HI)) == ["a", "b"]
 
 
-def test_a_stream_that_just_stops_is_truncated_in_the_end(wrap: Wrap) -> None:
+def test_a_stream_without_chunks_is_truncated_after_the_last_attempt(wrap: Wrap) -> None:
     inner = PlainModel(*[lambda: iter(())] * 6)
     stream = wrap(inner).chat_stream(HI)
     with pytest.raises(TruncatedStreamError, match="ended before its first chunk") as caught:
@@ -294,17 +294,17 @@ def test_a_truncated_stream_of_a_plain_generator_gets_another_attempt(wrap: Wrap
     assert texts(wrap(PlainModel(truncated, answer)).chat_stream(HI)) == ["a", "b"]
 
 
-# --- what the stream is ----------------------------------------------------------------------------------------------
+# --- the stream ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("failures", [[], [refuses], [fails]], ids=["at once", "after the call", "after the stream"])
 @pytest.mark.parametrize("is_plain", [True, False], ids=["generator", "ChatStream"])
-def test_later_chunks_are_made_with_no_wrapper_on_the_stack(
+def test_only_the_first_chunk_passes_through_the_wrapper(
     wrap: Wrap, is_plain: bool, failures: list[Callable[[], Any]]
 ) -> None:
     found: list[list[str]] = []
 
-    def looking() -> Chunks:
+    def noting_the_stack() -> Chunks:
         for chunk in (A, B, FINISHED):
             frame, files = sys._getframe(1), list[str]()
             while frame is not None and "test_attempts" not in frame.f_code.co_filename:
@@ -313,13 +313,13 @@ def test_later_chunks_are_made_with_no_wrapper_on_the_stack(
             found.append(files)
             yield chunk
 
-    inner = PlainModel(*failures, looking if is_plain else lambda: ChatStream(looking()))
+    inner = PlainModel(*failures, noting_the_stack if is_plain else lambda: ChatStream(noting_the_stack()))
     assert len(list(wrap(inner).chat_stream(HI))) == 3
     assert "attempts.py" in found[0]
     assert found[1:] == [["stream.py"]] * 2
 
 
-def test_a_subclass_that_does_more_is_read_through(wrap: Wrap) -> None:
+def test_a_stream_of_a_subclass_is_read_through_its_own_next(wrap: Wrap) -> None:
     class Counting(ChatStream):
         read = 0
 
@@ -333,12 +333,12 @@ def test_a_subclass_that_does_more_is_read_through(wrap: Wrap) -> None:
     assert inner.read == 3
 
 
-def test_collecting_gives_the_turn(server: ProviderServer, wrap: Wrap) -> None:
+def test_collect_returns_the_turn(server: ProviderServer, wrap: Wrap) -> None:
     server.reply(OVERLOADED, ANSWER)
     assert wrap(model_of(server)).chat_stream(HI).collect().text == "a"
 
 
-def test_collecting_a_broken_stream_tells_what_there_was(server: ProviderServer, wrap: Wrap) -> None:
+def test_an_error_of_collect_has_the_partial_turn(server: ProviderServer, wrap: Wrap) -> None:
     server.reply(OVERLOADED, Reply(text("a"), Cut()))
     with pytest.raises(TransportError) as caught:
         wrap(model_of(server)).chat_stream(HI).collect()
@@ -346,7 +346,7 @@ def test_collecting_a_broken_stream_tells_what_there_was(server: ProviderServer,
     assert caught.value.partial.text == "a"
 
 
-class WithResponse(Gate):
+class WithResponse(PlainIterator):
     def __init__(self, response: object) -> None:
         super().__init__(A, FINISHED)
         self.response = response
@@ -366,7 +366,7 @@ INFO = ResponseInfo(200, {"a": "b"}, "r-1")
     ids=["none", "ours", "None", "another type"],
 )
 @pytest.mark.parametrize("failures", [[], [fails]], ids=["at once", "after a failure"])
-def test_a_stream_of_somebody_elses_has_a_response(
+def test_a_stream_of_a_third_party_has_a_response(
     wrap: Wrap, opened: Callable[[], Any], response: ResponseInfo, failures: list[Callable[[], Any]]
 ) -> None:
     stream = wrap(PlainModel(*failures, opened)).chat_stream(HI)
@@ -374,7 +374,7 @@ def test_a_stream_of_somebody_elses_has_a_response(
     assert stream.response == response
 
 
-def test_the_response_is_that_of_the_stream_which_answers_through_two_wrappers(server: ProviderServer) -> None:
+def test_the_response_is_that_of_the_answering_stream_through_two_wrappers(server: ProviderServer) -> None:
     server.reply(Reply(Cut(), headers={"X-Request-Id": "first"}), ANSWER)
     stream = RetryingModel(FallbackModel([model_of(server), model_of(server)])).chat_stream(HI)
     assert stream.response.request_id == "first"
@@ -382,7 +382,7 @@ def test_the_response_is_that_of_the_stream_which_answers_through_two_wrappers(s
     assert stream.response.request_id == "answered"
 
 
-def test_a_stream_is_its_own_iterator_and_takes_what_generators_take(wrap: Wrap) -> None:
+def test_a_stream_supports_the_methods_of_a_generator(wrap: Wrap) -> None:
     stream = wrap(PlainModel(fails, answer)).chat_stream(HI)
     assert iter(stream) is stream
     assert stream.send(None) == A
@@ -391,7 +391,7 @@ def test_a_stream_is_its_own_iterator_and_takes_what_generators_take(wrap: Wrap)
     assert next(stream, None) is None
 
 
-def test_an_error_thrown_in_before_the_first_chunk_asks_for_no_other_attempt(wrap: Wrap) -> None:
+def test_throw_before_the_first_chunk_makes_no_other_attempt(wrap: Wrap) -> None:
     inner = PlainModel(answer, answer)
     stream = wrap(inner).chat_stream(HI)
     with pytest.raises(OverloadedError):
@@ -432,7 +432,7 @@ def drop(stream: ChatStream) -> None:
     [([], 0), ([], 1), ([], 2), ([BUSY], 0), ([BUSY], 1), ([BUSY], 2), ([OVERLOADED], 1), ([OVERLOADED], 2)],
     ids=["unread", "one", "two", "503, unread", "503, one", "503, two", "error event, one", "error event, two"],
 )
-def test_every_end_hangs_up_and_unties_the_token(
+def test_every_end_closes_the_connection_and_unbinds_the_token(
     server: ProviderServer,
     wrap: Wrap,
     no_gc: None,
@@ -447,7 +447,7 @@ def test_every_end_hangs_up_and_unties_the_token(
         stream = model.chat_stream(HI)
         for _ in range(chunks_read):
             next(stream)
-        end(stream)  # ``drop`` leaves it to the end of this function
+        end(stream)  # after ``drop``, the end of this function drops the stream
 
     with CancelToken() as token:
         read_and_end()
@@ -475,7 +475,7 @@ def test_a_plain_generator_is_closed_when_the_stream_is_dropped(
     assert closed.is_set()
 
 
-def test_a_good_end_unties_the_token_and_keeps_the_connection(server: ProviderServer, wrap: Wrap) -> None:
+def test_a_complete_turn_unbinds_the_token_and_keeps_the_connection(server: ProviderServer, wrap: Wrap) -> None:
     server.reply(BUSY, ANSWER, OVERLOADED, ANSWER)
     model = wrap(model_of(server))
     with CancelToken() as token:
@@ -486,7 +486,7 @@ def test_a_good_end_unties_the_token_and_keeps_the_connection(server: ProviderSe
 
 
 @pytest.mark.parametrize("is_open", [False, True], ids=["the call", "the stream"])
-def test_the_last_failure_unties_the_token(wrap: Wrap, is_open: bool) -> None:
+def test_the_last_failure_unbinds_the_token(wrap: Wrap, is_open: bool) -> None:
     inner = PlainModel(*[fails if is_open else refuses] * 6)
     with CancelToken() as token:
         with suppress(RateLimitError, OverloadedError):
@@ -497,7 +497,9 @@ def test_the_last_failure_unties_the_token(wrap: Wrap, is_open: bool) -> None:
 # --- cancelling ------------------------------------------------------------------------------------------------------
 
 
-def test_a_token_ends_the_wait_for_headers_of_a_second_attempt(server: ProviderServer, wrap: Wrap) -> None:
+def test_cancelling_the_token_ends_the_wait_for_the_headers_of_a_second_attempt(
+    server: ProviderServer, wrap: Wrap
+) -> None:
     server.reply(BUSY, Reply(before_headers=[Stall()]))
     token = CancelToken()
 
@@ -515,7 +517,7 @@ def test_a_token_ends_the_wait_for_headers_of_a_second_attempt(server: ProviderS
 
 @pytest.mark.parametrize("end", [ChatStream.cancel, ChatStream.close])
 @pytest.mark.parametrize("make", [lambda model: model, LazyModel], ids=["ChatStream", "generator"])
-def test_the_first_next_ends_while_a_second_attempt_waits_for_headers(
+def test_the_first_next_can_be_ended_while_a_second_attempt_waits_for_headers(
     server: ProviderServer, wrap: Wrap, end: Callable[[ChatStream], None], make: Callable[[Any], CompletionModel]
 ) -> None:
     server.reply(OVERLOADED, Reply(before_headers=[Stall()]))
@@ -529,7 +531,7 @@ def test_the_first_next_ends_while_a_second_attempt_waits_for_headers(
 
 
 @pytest.mark.parametrize("make", [lambda model: model, LazyModel], ids=["ChatStream", "generator"])
-def test_a_blocked_read_after_the_first_chunk_ends(
+def test_a_blocked_read_after_the_first_chunk_can_be_cancelled(
     server: ProviderServer, wrap: Wrap, make: Callable[[Any], CompletionModel]
 ) -> None:
     server.reply(OVERLOADED, Reply(text("a"), Stall()))
@@ -541,7 +543,7 @@ def test_a_blocked_read_after_the_first_chunk_ends(
     assert server.wait_hung_up()
 
 
-def test_under_a_cancelled_token_nothing_is_called(wrap: Wrap) -> None:
+def test_no_call_is_made_under_a_cancelled_token(wrap: Wrap) -> None:
     inner = PlainModel(answer)
     with CancelToken() as token:
         token.cancel()
@@ -551,7 +553,7 @@ def test_under_a_cancelled_token_nothing_is_called(wrap: Wrap) -> None:
 
 
 @pytest.mark.parametrize("is_open", [False, True], ids=["the call", "the stream"])
-def test_an_error_that_comes_of_cancelling_is_the_cancelling(wrap: Wrap, is_open: bool) -> None:
+def test_an_error_caused_by_cancelling_is_raised_as_a_cancellation(wrap: Wrap, is_open: bool) -> None:
     token, error = CancelToken(), TransportError("the socket is gone")
 
     def gone() -> None:
@@ -580,7 +582,7 @@ def test_a_stream_that_was_cancelled_before_its_first_chunk_names_its_model(wrap
 # --- errors ----------------------------------------------------------------------------------------------------------
 
 
-def plainly(call: Callable[[], object]) -> None:
+def directly(call: Callable[[], object]) -> None:
     call()
 
 
@@ -592,8 +594,8 @@ def while_handling(call: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize("is_open", [False, True], ids=["the call", "the stream"])
-@pytest.mark.parametrize("around", [plainly, while_handling])
-def test_the_error_of_the_only_attempt_is_raised_as_it_is(
+@pytest.mark.parametrize("around", [directly, while_handling])
+def test_the_error_of_the_only_attempt_is_raised_unchanged(
     is_open: bool, around: Callable[[Callable[[], object]], None]
 ) -> None:
     error, cause, context = AuthenticationError("no"), KeyError("cause"), KeyError("context")
@@ -616,15 +618,15 @@ def test_the_error_of_the_only_attempt_is_raised_as_it_is(
 
 
 class Canary:
-    """Something in a variable of the caller."""
+    """An object in a variable of the caller."""
 
 
 @pytest.mark.parametrize("is_open", [False, True], ids=["the call", "the stream"])
-@pytest.mark.parametrize("fails_for_good", [False, True])
-def test_a_failure_leaves_no_circle_that_keeps_the_callers_variables(
-    wrap: Wrap, no_gc: None, is_open: bool, fails_for_good: bool
+@pytest.mark.parametrize("fails_always", [False, True])
+def test_a_failure_leaves_no_reference_cycle_with_the_callers_variables(
+    wrap: Wrap, no_gc: None, is_open: bool, fails_always: bool
 ) -> None:
-    inner = PlainModel(*[fails if is_open else refuses] * (6 if fails_for_good else 1), answer)
+    inner = PlainModel(*[fails if is_open else refuses] * (6 if fails_always else 1), answer)
 
     def call() -> weakref.ref[Canary]:
         canary = Canary()
@@ -636,7 +638,7 @@ def test_a_failure_leaves_no_circle_that_keeps_the_callers_variables(
 
 
 @pytest.mark.parametrize("failure", [BUSY, OVERLOADED], ids=["503", "an error event"])
-def test_a_kept_error_of_an_earlier_attempt_keeps_no_stream(
+def test_a_kept_error_of_an_earlier_attempt_keeps_no_stream_alive(
     server: ProviderServer, no_gc: None, failure: Reply
 ) -> None:
     server.reply(failure, Reply(text("a"), Stall()))
@@ -652,7 +654,7 @@ def test_a_kept_error_of_an_earlier_attempt_keeps_no_stream(
     assert kept[0].error.__traceback__ is None
 
 
-def test_a_kept_error_of_the_last_attempt_keeps_no_connection(server: ProviderServer, wrap: Wrap) -> None:
+def test_a_kept_error_of_the_last_attempt_keeps_no_connection_open(server: ProviderServer, wrap: Wrap) -> None:
     server.always(BUSY)
     model = wrap(model_of(server))
     kept: list[Exception] = []
@@ -706,7 +708,7 @@ def test_attempts_do_not_multiply(
     assert 30 - inner.calls_left == calls
 
 
-def test_a_call_beside_is_retried_after_one_that_was_nested() -> None:
+def test_a_later_call_is_retried_after_a_nested_one() -> None:
     three(FallbackModel([three(PlainModel(answer))])).chat_stream(HI)
     assert texts(three(PlainModel(refuses, refuses, answer)).chat_stream(HI)) == ["a", "b"]
 
@@ -724,9 +726,9 @@ def test_threads_share_a_model(server: ProviderServer) -> None:
     assert len(server.requests) == 40
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_a_forked_child_goes_on_with_its_own_connection(server: ProviderServer, wrap: Wrap) -> None:
+def test_a_forked_child_opens_its_own_connection(server: ProviderServer, wrap: Wrap) -> None:
     server.reply(BUSY, ANSWER, BUSY, ANSWER, BUSY, ANSWER)
     model = wrap(model_of(server))
     assert texts(model.chat_stream(HI)) == ["a"]
@@ -740,26 +742,26 @@ def test_a_forked_child_goes_on_with_its_own_connection(server: ProviderServer, 
     assert [request.connection for request in server.requests] == [1, 1, 2, 2, 1, 1]
 
 
-def test_a_wrapped_model_travels(server: ProviderServer, wrap: Wrap) -> None:
+def test_a_wrapped_model_pickles(server: ProviderServer, wrap: Wrap) -> None:
     server.reply(BUSY, ANSWER)
     model = pickle.loads(pickle.dumps(wrap(model_of(server))))
     assert texts(model.chat_stream(HI)) == ["a"]
 
 
-def test_a_repr_shows_what_is_wrapped_and_no_key(wrap: Wrap) -> None:
+def test_a_repr_shows_the_wrapped_model_and_no_key(wrap: Wrap) -> None:
     shown = repr(wrap(OpenAIModel("m", base_url="http://127.0.0.1:9", api_key=KEY)))
     assert "OpenAIModel('m', base_url='http://127.0.0.1:9')" in shown
     assert KEY not in shown
 
 
-def test_name_and_model_are_the_inner_ones(wrap: Wrap) -> None:
+def test_name_and_model_are_those_of_the_wrapped_model(wrap: Wrap) -> None:
     model = wrap(ScriptedModel(name="acme", model="m-7"))
     assert (model.name, model.model) == ("acme", "m-7")
     assert isinstance(model, CompletionModel)
 
 
-class EntersATokenOfItsOwn:
-    """A third party's model: a generator that is inside of a token while it is asked for chunks."""
+class EntersItsOwnToken:
+    """A third party's model: a generator that yields its chunks inside of ``with CancelToken()``."""
 
     name = model = "lazy"
 
@@ -771,8 +773,8 @@ class EntersATokenOfItsOwn:
             yield from self.inner.chat_stream(req)
 
 
-def test_a_token_that_a_generator_entered_does_not_stay() -> None:
-    stream = RetryingModel(EntersATokenOfItsOwn(ScriptedModel("a b c"))).chat_stream(HI)
+def test_a_token_entered_by_a_generator_does_not_stay_current() -> None:
+    stream = RetryingModel(EntersItsOwnToken(ScriptedModel("a b c"))).chat_stream(HI)
     next(stream)
     stream.cancel()
     with pytest.raises(StreamCancelledError):
@@ -794,12 +796,12 @@ def test_a_token_that_a_generator_entered_does_not_stay() -> None:
     ],
     ids=["none", "a class", "a dict", "a string", "one model", "a list of none"],
 )
-def test_what_is_no_model_is_refused_at_once(wrapper: Any, given: Any) -> None:
+def test_an_argument_that_is_not_a_model_raises_a_type_error(wrapper: Any, given: Any) -> None:
     with pytest.raises(TypeError, match=wrapper.__name__):
         wrapper(*given)
 
 
-def test_somebody_elses_error_leaves_no_prompt_in_our_frames() -> None:
+def test_a_foreign_error_leaves_no_prompt_in_our_frames() -> None:
     class Broken:
         name = model = "broken"
 
@@ -809,9 +811,9 @@ def test_somebody_elses_error_leaves_no_prompt_in_our_frames() -> None:
     with pytest.raises(KeyError) as caught:
         FallbackModel([RetryingModel(Broken())]).chat_stream(ChatRequest("my prompt"))
     trace = caught.value.__traceback__
-    held = []
+    found = []
     while trace is not None:
         if trace.tb_frame.f_code.co_filename != __file__:
-            held += [value for value in trace.tb_frame.f_locals.values() if "my prompt" in repr(value)]
+            found += [value for value in trace.tb_frame.f_locals.values() if "my prompt" in repr(value)]
         trace = trace.tb_next
-    assert held == []
+    assert found == []

@@ -1,4 +1,4 @@
-"""RetryingModel: how often, how long it waits, what it tells, and that its waits can be ended."""
+"""RetryingModel: how often it retries, how long it waits, what it reports, and that its waits can be cancelled."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from completion.wrappers.retry import _delays
 from tests.loopback import END, HI, PATIENCE_S, Caught, model_of, text
 
 AT_ONCE_S: Final = 0.5
-"""The promise is 0.1 s; a busy machine may add to it."""
+"""We promise 0.1 s; a busy machine may need longer."""
 
 LONG: Final = RetryConfig(base_delay=60, max_delay=60, jitter=False)
 NO_WAIT: Final = RetryConfig(base_delay=0)
@@ -50,7 +50,7 @@ def slow_down(seconds: Any = None) -> RateLimitError:
 
 
 class Foreign(Exception):
-    """Somebody else's error, which knows what it is."""
+    """A third party's error with a retry_classification()."""
 
     def __init__(self, verdict: Any) -> None:
         super().__init__("foreign")
@@ -63,19 +63,19 @@ class Foreign(Exception):
 
 
 class Slotted(Exception):
-    """Takes no further attribute."""
+    """An error that refuses new attributes."""
 
     __slots__ = ()
 
     def __setattr__(self, name: str, value: object) -> None:
-        raise TypeError("this error does not change")
+        raise TypeError("this error has no such attribute")
 
     def retry_classification(self) -> Transient:
         return Transient()
 
 
 def events_of(config: RetryConfig, *scripts: Any) -> list[RetryEvent]:
-    """What is told while the scripts are played to their last."""
+    """The events that on_retry gets while the scripts run to the end."""
     events: list[RetryEvent] = []
     with ScriptedModel(*scripts) as inner:
         RetryingModel(inner, config, events.append).chat_stream(HI).collect()
@@ -87,7 +87,7 @@ def events_of(config: RetryConfig, *scripts: Any) -> list[RetryEvent]:
 
 @pytest.mark.parametrize("attempts", [1, 2, 3, 7])
 @pytest.mark.parametrize("is_open", [False, True], ids=["the call", "the stream"])
-def test_the_calls_are_counted_with_the_first_one(attempts: int, is_open: bool) -> None:
+def test_max_attempts_includes_the_first_call(attempts: int, is_open: bool) -> None:
     errors = [slow_down() for _ in range(attempts)]
     inner = ScriptedModel(*([[error] for error in errors] if is_open else errors))
     with inner, pytest.raises(RateLimitError) as caught:
@@ -96,7 +96,7 @@ def test_the_calls_are_counted_with_the_first_one(attempts: int, is_open: bool) 
     assert caught.value.attempts == attempts
 
 
-def test_failures_of_the_call_and_of_the_stream_count_together() -> None:
+def test_failed_calls_and_failed_streams_count_together() -> None:
     inner = ScriptedModel(slow_down(), [OverloadedError("a")], OverloadedError("b"))
     with inner, pytest.raises(OverloadedError, match="b") as caught:
         next(RetryingModel(inner, NO_WAIT).chat_stream(HI))
@@ -114,7 +114,7 @@ def test_the_request_is_the_same_each_time() -> None:
     assert [one is request for one in inner.requests] == [True] * 3
 
 
-def test_ten_thousand_attempts_are_a_loop() -> None:
+def test_ten_thousand_attempts_need_no_recursion() -> None:
     many = [slow_down() if n % 2 else [slow_down()] for n in range(9_999)]
     config = RetryConfig(max_attempts=10_000, base_delay=0)
     logging.getLogger("completion.wrappers.retry").disabled = True
@@ -140,7 +140,7 @@ def test_the_same_object_may_be_raised_twice() -> None:
         RateLimitError("no", should_retry=False),
         KeyError("x"),
     ],
-    ids=["401", "no money", "x-should-retry", "foreign"],
+    ids=["401", "quota", "x-should-retry", "foreign"],
 )
 def test_a_permanent_error_is_raised_at_once(error: Exception) -> None:
     with ScriptedModel(error) as inner, pytest.raises(type(error)) as caught:
@@ -160,7 +160,7 @@ def test_a_permanent_error_is_raised_at_once(error: Exception) -> None:
     ],
     ids=["transient", "permanent", "neither", "its own error", "without attributes"],
 )
-def test_an_error_of_somebody_elses_has_its_say(error: Exception, calls: int) -> None:
+def test_a_foreign_error_may_classify_itself(error: Exception, calls: int) -> None:
     inner = ScriptedModel(error, error, error, error)
     with pytest.raises(type(error)) as caught:
         RetryingModel(inner, NO_WAIT).chat_stream(HI)
@@ -168,7 +168,7 @@ def test_an_error_of_somebody_elses_has_its_say(error: Exception, calls: int) ->
     assert len(inner.requests) == calls
 
 
-def test_without_before_first_chunk_a_stream_is_not_opened_anew() -> None:
+def test_without_before_first_chunk_a_failed_stream_is_not_retried() -> None:
     error = OverloadedError("busy")
     inner = ScriptedModel(slow_down(), [error], "Hi")
     stream = RetryingModel(inner, RetryConfig(base_delay=0, before_first_chunk=False)).chat_stream(HI)
@@ -178,7 +178,7 @@ def test_without_before_first_chunk_a_stream_is_not_opened_anew() -> None:
     assert (error.attempts, len(inner.requests)) == (2, 2)
 
 
-def test_a_retrying_model_in_another_one_is_refused() -> None:
+def test_a_retrying_model_around_a_retrying_model_raises_a_type_error() -> None:
     with pytest.raises(TypeError, match="a RetryingModel already"):
         RetryingModel(RetryingModel(ScriptedModel()))
 
@@ -204,30 +204,30 @@ def first_waits(config: RetryConfig, count: int) -> list[float]:
     ],
     ids=["defaults", "small", "max below base", "no base", "no base, jitter", "no max", "endless base", "denormal"],
 )
-def test_waits_double_up_to_the_longest(config: RetryConfig, waits: list[float]) -> None:
+def test_waits_double_up_to_max_delay(config: RetryConfig, waits: list[float]) -> None:
     assert first_waits(config, len(waits)) == waits
 
 
 @pytest.mark.parametrize("config", [RetryConfig(max_delay=math.inf), RetryConfig(base_delay=1e-8, max_delay=math.inf)])
-def test_ten_thousand_waits_overflow_nothing(config: RetryConfig) -> None:
+def test_ten_thousand_waits_do_not_overflow(config: RetryConfig) -> None:
     assert all(0 <= wait <= threading.TIMEOUT_MAX for wait in first_waits(config, 10_000))
 
 
-def test_jitter_spreads_over_the_whole_range() -> None:
+def test_jitter_uses_the_whole_range() -> None:
     waits = first_waits(RetryConfig(base_delay=8, max_delay=8), 2_000)
     assert all(0 <= wait <= 8 for wait in waits)
-    # The standard error of the mean is 0.05: ten of them.
+    # The standard error of the mean is 0.05; we allow ten times that.
     assert sum(waits) / len(waits) == pytest.approx(4, abs=0.5)
     assert [sum(n <= wait < n + 2 for wait in waits) > 350 for n in (0, 2, 4, 6)] == [True] * 4
 
 
-def test_clients_that_seed_random_alike_wait_differently() -> None:
+def test_clients_with_the_same_random_seed_wait_differently() -> None:
     before, found = random.getstate(), list[list[float]]()
     try:
         for _ in range(20):
             random.seed(0)
             found.append(first_waits(RetryConfig(), 3))
-            assert random.random() == random.Random(0).random()  # their sequence goes on undisturbed
+            assert random.random() == random.Random(0).random()  # the program's sequence is not disturbed
     finally:
         random.setstate(before)
     assert len({wait for waits in found for wait in waits}) == 60
@@ -239,7 +239,7 @@ def test_clients_that_seed_random_alike_wait_differently() -> None:
     [(0, 0), (0.01, 0.01), (-5, 0), ("0.01", 0.01), (math.nan, 0.02), (None, 0.02), ("soon", 0.02)],
     ids=["0", "0.01", "negative", "text", "NaN", "None", "words"],
 )
-def test_the_wait_that_the_server_asks_for_is_taken_as_it_is(
+def test_the_wait_is_exactly_what_the_server_asks_for(
     error: Callable[[Any], Exception], asked: Any, delay: float
 ) -> None:
     config = RetryConfig(base_delay=0.02, jitter=False)
@@ -247,7 +247,7 @@ def test_the_wait_that_the_server_asks_for_is_taken_as_it_is(
 
 
 @pytest.mark.parametrize("asked", [60.001, 1e300, math.inf, 10**400], ids=["60.001", "1e300", "inf", "10**400"])
-def test_a_server_that_asks_for_too_long_is_given_up(asked: float) -> None:
+def test_a_wait_over_max_retry_after_is_not_retried(asked: float) -> None:
     error = slow_down(asked)
     with ScriptedModel(error) as inner, pytest.raises(RateLimitError) as caught:
         RetryingModel(inner).chat_stream(HI)
@@ -255,18 +255,18 @@ def test_a_server_that_asks_for_too_long_is_given_up(asked: float) -> None:
     assert error.attempts == 1
 
 
-def test_the_servers_wish_may_be_over_the_longest_wait() -> None:
+def test_a_retry_after_may_be_longer_than_max_delay() -> None:
     config = RetryConfig(base_delay=0.001, max_delay=0.001, max_retry_after=0.02)
     assert [event.delay for event in events_of(config, slow_down(0.02), "Hi")] == [0.02]
 
 
-def test_a_wait_that_the_server_sets_does_not_double_the_next_one() -> None:
+def test_a_retry_after_does_not_double_the_next_wait() -> None:
     config = RetryConfig(max_attempts=4, base_delay=0.01, jitter=False)
     events = events_of(config, slow_down(), slow_down(0), slow_down(), "Hi")
     assert [event.delay for event in events] == [0.01, 0, 0.02]
 
 
-def test_it_waits_as_long_as_it_says() -> None:
+def test_the_wait_is_as_long_as_the_event_says() -> None:
     began = time.monotonic()
     assert events_of(RetryConfig(), slow_down(0.05), "Hi")[0].delay == 0.05
     assert time.monotonic() - began >= 0.05
@@ -277,19 +277,19 @@ def test_it_waits_as_long_as_it_says() -> None:
     [(60.0, [0.01, 0.01], 3), (0.03, [0.01, 0.025], 2), (1.0, [5], 1), (0, [0, 0], 1)],
     ids=["enough", "the sum", "the first", "none"],
 )
-def test_no_wait_goes_beyond_the_total(total: float, asked: list[float], calls: int) -> None:
+def test_no_wait_ends_after_the_total_time(total: float, asked: list[float], calls: int) -> None:
     inner = ScriptedModel(*map(slow_down, asked), slow_down(0))
     with pytest.raises(RateLimitError) as caught:
         RetryingModel(inner, RetryConfig(total=total)).chat_stream(HI)
     assert caught.value.attempts == len(inner.requests) == calls
 
 
-def test_the_wall_clock_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retrying_does_not_read_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     def stepped() -> float:
         raise AssertionError("the wall clock was read")
 
     monkeypatch.setattr("time.time", stepped)
-    logging.getLogger("completion.wrappers.retry").disabled = True  # a log record has the time of day
+    logging.getLogger("completion.wrappers.retry").disabled = True  # a log record reads the wall clock
     try:
         config = RetryConfig(base_delay=0.001, total=60)
         assert RetryingModel(ScriptedModel(slow_down(), [slow_down()], "Hi"), config).chat_stream(HI).collect()
@@ -297,7 +297,7 @@ def test_the_wall_clock_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
         logging.getLogger("completion.wrappers.retry").disabled = False
 
 
-def test_retry_after_comes_off_the_wire(server: ProviderServer) -> None:
+def test_retry_after_is_read_from_the_response(server: ProviderServer) -> None:
     busy = {"error": {"message": "slow down"}}
     server.reply(Reply.json(busy, status=429, headers={"retry-after-ms": "20"}), Reply(text("a"), END))
     events: list[RetryEvent] = []
@@ -305,10 +305,10 @@ def test_retry_after_comes_off_the_wire(server: ProviderServer) -> None:
     assert [event.delay for event in events] == [0.02]
 
 
-# --- what is told ----------------------------------------------------------------------------------------------------
+# --- events and the log ----------------------------------------------------------------------------------------------
 
 
-def test_each_retry_is_told() -> None:
+def test_on_retry_is_called_for_each_retry() -> None:
     errors = [slow_down(), ServerError("no", status=500)]
     config = RetryConfig(base_delay=0.001, jitter=False)
     assert events_of(config, errors[0], [errors[1]], "Hi") == [
@@ -317,14 +317,14 @@ def test_each_retry_is_told() -> None:
     ]
 
 
-def test_each_retry_leaves_a_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_each_retry_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     events_of(RetryConfig(base_delay=0), slow_down(), "Hi")
     (record,) = caplog.records
     assert (record.name, record.levelname) == ("completion.wrappers.retry", "WARNING")
     assert record.getMessage() == "scripted scripted-1: attempt 1 of 3 failed, the next is in 0.00 s: RateLimitError"
 
 
-def test_the_log_names_status_code_and_request_and_repeats_none_of_the_providers_words(
+def test_the_log_names_status_code_and_request_id_but_does_not_quote_the_provider(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     error = ServerError("the prompt was: Hello", status=500, code="internal", request_id="r-1", body="Hello")
@@ -333,13 +333,13 @@ def test_the_log_names_status_code_and_request_and_repeats_none_of_the_providers
     assert "Hello" not in f"{vars(caplog.records[0])}"
 
 
-def test_success_is_silent(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_success_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
     assert events_of(RetryConfig(), "Hi") == []
     assert caplog.records == []
 
 
 @pytest.mark.parametrize("script", [slow_down(), [slow_down()]], ids=["the call", "the stream"])
-def test_what_on_retry_raises_ends_the_call(script: Any) -> None:
+def test_an_error_of_on_retry_ends_the_call(script: Any) -> None:
     def stop(event: RetryEvent) -> None:
         raise KeyError("enough")
 
@@ -376,10 +376,10 @@ def test_on_retry_may_call_a_model_that_retries() -> None:
     assert model.chat_stream(HI).collect().text == "Ho"
 
 
-# --- ending a wait ---------------------------------------------------------------------------------------------------
+# --- cancelling a wait -----------------------------------------------------------------------------------------------
 
 
-def test_a_token_ends_the_sleep_inside_of_the_call() -> None:
+def test_cancelling_the_token_ends_the_sleep_inside_of_the_call() -> None:
     token, sleeps, inner = CancelToken(), threading.Event(), ScriptedModel(slow_down(), "Hi")
 
     def call() -> ChatStream:
@@ -395,7 +395,7 @@ def test_a_token_ends_the_sleep_inside_of_the_call() -> None:
 
 
 @pytest.mark.parametrize("end", ["cancel", "close", "throw", "token"])
-def test_the_sleep_inside_of_the_first_next_ends(end: str) -> None:
+def test_the_sleep_inside_of_the_first_next_can_be_ended(end: str) -> None:
     token, sleeps, inner = CancelToken(), threading.Event(), ScriptedModel([OverloadedError("busy")], "Hi")
     with token:
         stream = RetryingModel(inner, LONG, lambda _: sleeps.set()).chat_stream(HI)
@@ -413,7 +413,7 @@ def test_the_sleep_inside_of_the_first_next_ends(end: str) -> None:
     assert (inner.remaining, token._wakers) == (1, {})
 
 
-def test_the_sleep_ends_under_a_token_that_is_only_current_when_it_is_read() -> None:
+def test_cancelling_the_stream_ends_the_sleep_under_a_token_entered_only_for_reading() -> None:
     token, sleeps = CancelToken(), threading.Event()
     inner = ScriptedModel([OverloadedError("busy")], slow_down(0), "Hi")
     stream = RetryingModel(inner, LONG, lambda _: sleeps.set()).chat_stream(HI)
@@ -429,7 +429,7 @@ def test_the_sleep_ends_under_a_token_that_is_only_current_when_it_is_read() -> 
     assert token._wakers == {}
 
 
-def test_on_retry_may_cancel() -> None:
+def test_on_retry_may_cancel_the_token() -> None:
     with CancelToken() as token:
         inner = ScriptedModel(slow_down(), "Hi")
         with pytest.raises(StreamCancelledError):
@@ -437,7 +437,7 @@ def test_on_retry_may_cancel() -> None:
     assert inner.remaining == 1
 
 
-def test_through_a_fallback_the_sleep_ends_as_well() -> None:
+def test_cancelling_a_fallback_stream_ends_the_sleep() -> None:
     sleeps = threading.Event()
     first = RetryingModel(ScriptedModel([OverloadedError("busy")], "Hi"), LONG, lambda _: sleeps.set())
     stream = FallbackModel([first, ScriptedModel("Ho")]).chat_stream(HI)
@@ -451,32 +451,32 @@ def test_through_a_fallback_the_sleep_ends_as_well() -> None:
 
 
 @pytest.mark.parametrize("attempts", [0, -1, 1.5, True, "3", None])
-def test_a_number_of_attempts_that_makes_no_sense_is_refused(attempts: Any) -> None:
+def test_a_wrong_number_of_attempts_raises_a_value_error(attempts: Any) -> None:
     with pytest.raises(ValueError, match=r"RetryConfig\.max_attempts must be an integer of 1 or more, got"):
         RetryConfig(max_attempts=attempts)
 
 
 @pytest.mark.parametrize("name", ["base_delay", "max_delay", "max_retry_after", "total"])
 @pytest.mark.parametrize("seconds", [-0.1, math.nan, "1", True])
-def test_seconds_that_make_no_sense_are_refused(name: str, seconds: Any) -> None:
+def test_wrong_seconds_raise_a_value_error(name: str, seconds: Any) -> None:
     with pytest.raises(ValueError, match=rf"RetryConfig\.{name} must be a number of seconds, 0 or more, got"):
         RetryConfig(**{name: seconds})
 
 
 @pytest.mark.parametrize("copied", [lambda it: pickle.loads(pickle.dumps(it)), copy.deepcopy], ids=["pickle", "copy"])
-def test_config_and_event_travel(copied: Callable[[Any], Any]) -> None:
+def test_config_and_event_can_be_pickled_and_copied(copied: Callable[[Any], Any]) -> None:
     assert copied(RetryConfig(max_attempts=5, total=9)) == RetryConfig(max_attempts=5, total=9)
     event = copied(RetryEvent(1, 3, 0.5, TransportError("gone", provider="acme"), "acme", "m"))
     assert (event.attempt, event.delay, str(event.error)) == (1, 0.5, "acme: gone")
 
 
-def test_the_attempts_of_an_error_travel() -> None:
+def test_the_attempts_of_an_error_are_pickled() -> None:
     with pytest.raises(CompletionError) as caught:
         RetryingModel(ScriptedModel(slow_down(), slow_down(), slow_down()), NO_WAIT).chat_stream(HI)
     assert pickle.loads(pickle.dumps(caught.value)).attempts == 3
 
 
-def test_an_error_after_the_first_chunk_tells_the_attempts_too() -> None:
+def test_an_error_after_the_first_chunk_has_the_attempts_too() -> None:
     inner = ScriptedModel(RateLimitError("busy"), [TextDelta("a"), OverloadedError("down")])
     stream = RetryingModel(inner, NO_WAIT).chat_stream(HI)
     assert next(stream) == TextDelta("a")

@@ -1,10 +1,10 @@
-// What useChat does, without React: a chat of the package that argv names, driven by a scenario on stdin.
+// Does what useChat does, without React: a chat with the package named in argv, driven by a scenario on stdin.
 //
 //   {"api": "http://…", "say": [[…parts]], "tools": {"name": output}, "stopAt": "text"}
 //
-// Each entry of `say` is sent as a message of the user. Tools are answered as they are called, an output of
-// {"error": "…"} as a failure, and the chat then goes on by itself, at most `rounds` times. With `stopAt` it is
-// stopped as soon as the text of the answer holds that. What came of it is printed as JSON.
+// Each entry of `say` is sent as a user's message. A call of one of the `tools` gets its output at once; the output
+// {"error": "…"} is a failure. Then the chat continues without a new message, at most `rounds` times. With `stopAt`,
+// the chat is stopped as soon as the answer contains this text. The result is printed as JSON.
 
 const { AbstractChat, DefaultChatTransport, lastAssistantMessageIsCompleteWithToolCalls } = await import(
   process.argv[2]
