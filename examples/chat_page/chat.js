@@ -1,22 +1,22 @@
-// The page keeps the conversation, sends all of it with each question, and shows the answer as it is written.
+// The page keeps the conversation, sends all of it with each question, and shows the answer while it is written.
 //
 //   POST chat      {"messages": [{"role": "user", "blocks": [{"type": "text", "text": "Hi"}]}]}
 //                  -> server-sent events: the chunks of the answer, then [DONE]
-//   POST markdown  *Hi* -> HTML in which nothing of the text is HTML
+//   POST markdown  *Hi* -> HTML; any HTML in the text is escaped
 
 const RENDER_EVERY_MS = 250;
-const GOOD_ENDS = ["end_turn", "stop_sequence"];
+const COMPLETE_REASONS = ["end_turn", "stop_sequence"];
 
 const [form, question, log, send, stop, status] = ["form", "question", "log", "send", "stop", "status"].map((id) =>
   document.getElementById(id),
 );
 const messages = [];
-let writing = null; // aborts the answer that is being written
+let aborter = null; // the AbortController of the answer that is being written
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   const text = question.value.trim();
-  if (text && !writing) ask(text);
+  if (text && !aborter) ask(text);
 });
 question.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
@@ -24,36 +24,36 @@ question.addEventListener("keydown", (event) => {
     form.requestSubmit();
   }
 });
-stop.addEventListener("click", () => writing?.abort());
-document.addEventListener("keydown", (event) => event.key === "Escape" && writing?.abort());
+stop.addEventListener("click", () => aborter?.abort());
+document.addEventListener("keydown", (event) => event.key === "Escape" && aborter?.abort());
 
 async function ask(text) {
-  const asked = message("user", text);
+  const userMessage = message("user", text);
   const answer = new Answer();
   log.append(labelled("You", element("article", "user", text)), answer.element);
   question.value = "";
   begin();
   try {
-    const reason = await receive([...messages, asked], answer, writing.signal);
-    await answer.end(GOOD_ENDS.includes(reason) ? "" : `The model stopped early: ${reason}.`);
+    const reason = await receive([...messages, userMessage], answer, aborter.signal);
+    await answer.end(COMPLETE_REASONS.includes(reason) ? "" : `The model stopped early: ${reason}.`);
     finish("The answer is complete.");
   } catch (error) {
     const stopped = error.name === "AbortError";
-    if (!answer.text && !question.value) question.value = text; // to be asked once more
+    if (!answer.text && !question.value) question.value = text; // so that the user can send it again
     await (stopped ? answer.end("Stopped.") : answer.fail(explain(error)));
     finish(stopped ? "Stopped." : "The answer failed.");
   }
-  if (answer.text) messages.push(asked, message("assistant", answer.text));
+  if (answer.text) messages.push(userMessage, message("assistant", answer.text));
 }
 
 function begin() {
-  writing = new AbortController();
+  aborter = new AbortController();
   swap(send, stop);
   status.textContent = "The model answers. Escape stops it.";
 }
 
 function finish(words) {
-  writing = null;
+  aborter = null;
   swap(stop, send);
   status.textContent = words;
 }
@@ -64,7 +64,7 @@ function swap(shown, hidden) {
   if (hadFocus) hidden.focus();
 }
 
-// Fills the answer and returns why the model stopped; an answer that did not come to its end throws.
+// Fills the answer. Returns the finish reason; throws if the answer is not complete.
 async function receive(conversation, answer, signal) {
   const response = await post("chat", "application/json", JSON.stringify({ messages: conversation }), signal);
   if (!response.ok) throw await refusal(response);
@@ -72,15 +72,15 @@ async function receive(conversation, answer, signal) {
   for await (const data of events(response)) {
     if (data === "[DONE]") return reason;
     const chunk = JSON.parse(data);
-    if (chunk.type === "text_delta") answer.say(chunk.delta);
-    else if (chunk.type === "reasoning_delta") answer.think(chunk.delta);
+    if (chunk.type === "text_delta") answer.addText(chunk.delta);
+    else if (chunk.type === "reasoning_delta") answer.addReasoning(chunk.delta);
     else if (chunk.type === "turn_finished") reason = chunk.reason;
     else if (chunk.type === "error") throw new Failure(chunk.error);
   }
   throw new Failure({ message: "The connection ended in the middle of the answer." });
 }
 
-// The data of each server-sent event; comments, which keep the connection alive, are passed over.
+// Yields the data of each server-sent event. Skips comments, which only keep the connection alive.
 async function* events(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
@@ -91,7 +91,7 @@ async function* events(response) {
   }
 }
 
-// What the server, or the model's provider, said instead of an answer.
+// An error that the server has sent, before or during the answer.
 class Failure extends Error {
   constructor({ type, message, retry_after }) {
     const wait = retry_after ? ` Wait for ${Math.ceil(retry_after)} s.` : "";
@@ -100,9 +100,9 @@ class Failure extends Error {
 }
 
 async function refusal(response) {
-  const words = { message: `The server refused: ${response.status} ${response.statusText}` };
-  const said = await response.json().catch(() => ({})); // a proxy, for example, answers with a page
-  return new Failure(said.error ?? words);
+  const unknown = { message: `The server refused: ${response.status} ${response.statusText}` };
+  const body = await response.json().catch(() => ({})); // not JSON, for example an error page of a proxy
+  return new Failure(body.error ?? unknown);
 }
 
 function explain(error) {
@@ -130,30 +130,30 @@ function labelled(label, made) {
   return made;
 }
 
-// One answer on the page. The server makes HTML of the text so far, a few times a second; what came since then stands
-// in the tail as plain text. Nothing else is ever put in as HTML.
+// One answer on the page. A few times a second, the server makes HTML of the text so far; newer text is in the tail, as
+// plain text. Only this HTML of the server is ever inserted as HTML.
 class Answer {
   text = "";
   #body = element("div", "answer");
   #tail = element("span", "tail");
-  #thoughts = element("details", "", element("summary", "", "Thoughts"));
+  #reasoning = element("details", "", element("summary", "", "Thoughts"));
   #rendering = null;
 
   constructor() {
     this.element = labelled("Answer", element("article", "assistant", this.#body));
-    this.element.ariaBusy = "true"; // read aloud when it is whole, not piece by piece
+    this.element.ariaBusy = "true"; // screen readers read the complete answer, not every chunk
     this.#body.append(this.#tail);
   }
 
-  say(delta) {
+  addText(delta) {
     this.text += delta;
     this.#tail.append(delta);
     this.#rendering ??= this.#render();
   }
 
-  think(delta) {
-    if (!this.#thoughts.isConnected) this.element.prepend(this.#thoughts);
-    this.#thoughts.append(delta);
+  addReasoning(delta) {
+    if (!this.#reasoning.isConnected) this.element.prepend(this.#reasoning);
+    this.#reasoning.append(delta);
   }
 
   async end(note) {
@@ -175,7 +175,7 @@ class Answer {
       await new Promise((resolve) => setTimeout(resolve, RENDER_EVERY_MS));
       text = this.text;
       const html = await rendered(text);
-      if (html === null) continue; // the text stays as it is
+      if (html === null) continue; // the text stays plain
       this.#body.innerHTML = html;
       this.#tail.textContent = this.text.slice(text.length);
       lastBlock(this.#body).append(this.#tail);
@@ -193,7 +193,7 @@ async function rendered(text) {
   }
 }
 
-// Where the text goes on: in the last paragraph, item or code.
+// The element where the text continues: the last paragraph, list item or code.
 function lastBlock(body) {
   let last = body;
   while (last.lastElementChild?.matches("p, ul, ol, li, blockquote, pre, pre > code")) last = last.lastElementChild;

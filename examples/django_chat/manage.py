@@ -1,4 +1,4 @@
-"""Django's own commands, such as ``runserver``."""
+"""Runs the commands of Django, such as ``runserver``."""
 
 import os
 import sys

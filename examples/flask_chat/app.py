@@ -1,4 +1,4 @@
-"""A chat page whose answers arrive while the model writes them. README.rst tells how to start it."""
+"""A chat page that shows answers while the model writes them. README.rst explains how to start it."""
 
 import os
 from functools import partial
@@ -20,7 +20,7 @@ STATUS: dict[type[CompletionError], int] = {RateLimitError: 429, OverloadedError
 app = Flask(__name__, template_folder=str(PAGE), static_folder=str(PAGE), static_url_path="/static")
 app.config["MAX_CONTENT_LENGTH"] = 2**20
 model = completion.model(os.environ.get("COMPLETION_MODEL", "local"))
-# HTML in the text is shown as it is written; a picture would tell a stranger's server what was read here, and when.
+# HTML in the text is shown as text. No images: the browser would request them from the server that the model names.
 commonmark = MarkdownIt("commonmark", {"html": False}).disable("image")
 
 
@@ -32,14 +32,14 @@ def page() -> str:
 
 @app.post("/chat")
 def chat() -> ResponseReturnValue:
-    if not request.is_json:  # a page of another site can send a form here, but no JSON
+    if not request.is_json:  # a page of another site can send a form to this server, but not JSON
         return {"error": {"message": "the Content-Type must be application/json"}}, 415
     try:
-        asked = ChatRequest.from_json(request.get_data())
+        sent = ChatRequest.from_json(request.get_data())
     except ValueError as error:
         return {"error": {"message": str(error)}}, 400
-    # The messages are the visitor's to choose, and nothing else is.
-    req = ChatRequest(asked.messages, system_prompt=SYSTEM_PROMPT, max_tokens=MAX_TOKENS)
+    # Only the messages come from the visitor.
+    req = ChatRequest(sent.messages, system_prompt=SYSTEM_PROMPT, max_tokens=MAX_TOKENS)
     body = web.sse(partial(model.chat_stream, req), environ=request.environ)
     return Response(body, headers=body.headers)
 
@@ -51,16 +51,16 @@ def markdown() -> str:
 
 
 @app.errorhandler(CompletionError)
-def no_answer(error: CompletionError) -> ResponseReturnValue:
-    """The page learns what kind of error it is; the provider's own words may quote the prompt, and go to the log."""
+def provider_failed(error: CompletionError) -> ResponseReturnValue:
+    """Send the kind of error to the page. The provider's message may quote the prompt, so it goes only to the log."""
     app.logger.warning("no answer: %s", error)
-    said = {"type": type(error).__name__, "message": web.explain(error), "retry_after": error.retry_after}
-    return {"error": said}, STATUS.get(type(error), 502)
+    info = {"type": type(error).__name__, "message": web.explain(error), "retry_after": error.retry_after}
+    return {"error": info}, STATUS.get(type(error), 502)
 
 
 @app.after_request
-def second_wall(response: Response) -> Response:
-    """Even if HTML of the model's found a way into the page, no browser would run it."""
+def add_security_headers(response: Response) -> Response:
+    """A second defence: even if HTML of the model reached the page, the browser would not run its scripts."""
     response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
     response.headers["X-Content-Type-Options"] = "nosniff"
     return response

@@ -1,1 +1,1 @@
-"""A chat page whose answers arrive while the model writes them, under WSGI and under ASGI."""
+"""A chat page that shows answers while the model writes them, under WSGI and under ASGI."""

@@ -1,4 +1,4 @@
-"""All that this project needs to know: no database, no sessions, no static files application."""
+"""The settings of this project. No database, no sessions, no static files application."""
 
 import os
 import secrets

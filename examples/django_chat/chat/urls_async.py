@@ -1,4 +1,4 @@
-"""The views under ASGI: the same, but for the one that streams."""
+"""The views under ASGI: the same, except the streaming view."""
 
 from django.urls import path
 

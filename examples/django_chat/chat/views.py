@@ -1,4 +1,4 @@
-"""The page, the answer as a stream (once for WSGI, once for ASGI), and Markdown as HTML."""
+"""The page, the streamed answer (a view for WSGI, one for ASGI), and Markdown to HTML."""
 
 import logging
 import os
@@ -30,13 +30,13 @@ STATUS: dict[type[CompletionError], int] = {RateLimitError: 429, OverloadedError
 log = logging.getLogger(__name__)
 model = completion.model(os.environ.get("COMPLETION_MODEL", "local"))
 async_model = AsyncModel(model)
-# HTML in the text is shown as it is written; a picture would tell a stranger's server what was read here, and when.
+# HTML in the text is shown as text. No images: the browser would request them from the server that the model names.
 commonmark = MarkdownIt("commonmark", {"html": False}).disable("image")
 
 
 def page(request: HttpRequest) -> HttpResponse:
     response = render(request, "chat.html", {"model": f"{model.name}:{model.model}"})
-    # A second wall: even if HTML of the model's found a way into the page, no browser would run it.
+    # A second defence: even if HTML of the model reached the page, the browser would not run its scripts.
     response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
     return response
 
@@ -45,9 +45,9 @@ def page(request: HttpRequest) -> HttpResponse:
 def chat(request: HttpRequest) -> HttpResponseBase:
     """Under WSGI."""
     try:
-        body = web.sse(partial(model.chat_stream, asked(request)), environ=request.META)
+        body = web.sse(partial(model.chat_stream, request_for_model(request)), environ=request.META)
     except (ValueError, CompletionError) as error:
-        return no_answer(error)
+        return error_response(error)
     return StreamingHttpResponse(body, headers=body.headers)
 
 
@@ -55,25 +55,25 @@ def chat(request: HttpRequest) -> HttpResponseBase:
 async def chat_async(request: HttpRequest) -> HttpResponseBase:
     """Under ASGI."""
     try:
-        body = web.sse(await async_model.chat_stream(asked(request)))
+        body = web.sse(await async_model.chat_stream(request_for_model(request)))
     except (ValueError, CompletionError) as error:
-        return no_answer(error)
+        return error_response(error)
     return StreamingHttpResponse(body, headers=body.headers)
 
 
-def asked(request: HttpRequest) -> ChatRequest:
-    """What is sent to the model: the messages are the visitor's to choose, and nothing else is."""
+def request_for_model(request: HttpRequest) -> ChatRequest:
+    """The request that is sent to the model. Only the messages come from the visitor."""
     messages = ChatRequest.from_json(request.body).messages
     return ChatRequest(messages, system_prompt=SYSTEM_PROMPT, max_tokens=MAX_TOKENS)
 
 
-def no_answer(error: ValueError | CompletionError) -> JsonResponse:
-    """The page learns what kind of error it is; the provider's own words may quote the prompt, and go to the log."""
+def error_response(error: ValueError | CompletionError) -> JsonResponse:
+    """Send the kind of error to the page. The provider's message may quote the prompt, so it goes only to the log."""
     if isinstance(error, ValueError):
         return JsonResponse({"error": {"message": str(error)}}, status=400)
     log.warning("no answer: %s", error)
-    said = {"type": type(error).__name__, "message": web.explain(error), "retry_after": error.retry_after}
-    return JsonResponse({"error": said}, status=STATUS.get(type(error), 502))
+    info = {"type": type(error).__name__, "message": web.explain(error), "retry_after": error.retry_after}
+    return JsonResponse({"error": info}, status=STATUS.get(type(error), 502))
 
 
 @require_POST
