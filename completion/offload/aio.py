@@ -71,7 +71,7 @@ class AsyncModel(NamedAfter):
             raise TypeError(f"executor= takes a concurrent.futures.Executor, got {type(executor).__name__}")
         for name, number in (("buffer", buffer), ("max_streams", max_streams)):
             if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise ValueError(f"AsyncModel: {name} must be an integer of 1 or more, got {number!r}")
+                raise ValueError(f"AsyncModel: {name} must be a whole number of 1 or more, got {number!r}")
         self.inner = self._named_after = model
         self._arguments = (model, executor, buffer, max_streams)
         self._executor = executor or Threads(max_streams)

@@ -62,7 +62,7 @@ class RetryConfig:
 
     def __post_init__(self) -> None:
         if isinstance(self.max_attempts, bool) or not isinstance(self.max_attempts, int) or self.max_attempts < 1:
-            raise ValueError(f"RetryConfig.max_attempts must be an integer of 1 or more, got {self.max_attempts!r}")
+            raise ValueError(f"RetryConfig.max_attempts must be a whole number of 1 or more, got {self.max_attempts!r}")
         for name in ("base_delay", "max_delay", "max_retry_after", "total"):
             seconds = getattr(self, name)
             if seconds is None and name == "total":

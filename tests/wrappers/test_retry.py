@@ -452,7 +452,7 @@ def test_cancelling_a_fallback_stream_ends_the_sleep() -> None:
 
 @pytest.mark.parametrize("attempts", [0, -1, 1.5, True, "3", None])
 def test_a_wrong_number_of_attempts_raises_a_value_error(attempts: Any) -> None:
-    with pytest.raises(ValueError, match=r"RetryConfig\.max_attempts must be an integer of 1 or more, got"):
+    with pytest.raises(ValueError, match=r"RetryConfig\.max_attempts must be a whole number of 1 or more, got"):
         RetryConfig(max_attempts=attempts)
 
 
