@@ -244,4 +244,4 @@ def _wait(tasks: Sequence[_Task], wakeups: SimpleQueue[None], threads: Threads) 
     assert first.tool is not None
     first.fail(f"{first.call.name} took longer than {first.tool.timeout:g} s and was cancelled.")
     first.context.token.cancel()
-    threads.give_place()  # the tool may ignore its token and keep its thread
+    threads.allow_one_more()  # the tool may ignore its token and keep its thread

@@ -200,16 +200,10 @@ class _TurnAttempts(Attempts):
         self._compactor.note_request(self._request)
         return self._model.chat_stream(self._request)
 
-    def goes_on(self, error: Exception, *, was_open: bool) -> bool:
+    def should_try_again(self, error: Exception, *, was_open: bool) -> bool:
         if self._has_shortened or not isinstance(error, ContextOverflowError):
             return False
         self._has_shortened = True
         shorter = self._compactor.cut_in_half(self._request)
         self._request = shorter or self._request
         return shorter is not None
-
-    def note(self, error: Exception) -> None:
-        pass
-
-    def pause(self) -> None:
-        pass

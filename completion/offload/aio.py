@@ -317,7 +317,7 @@ class AsyncChatStream:
             try:
                 raise error
             finally:
-                del error  # its traceback refers to this frame, and this frame must not refer back to it
+                del error  # contract/frames.py says why
         raise StopAsyncIteration
 
     def _cancel_and_drop_buffer(self, pump: Pump) -> None:

@@ -135,7 +135,7 @@ class WsgiBody(Iterator[bytes]):
             try:
                 raise error or StreamCancelledError("the client left before the answer began")
             finally:
-                del error  # its traceback refers to this frame, and this frame must not refer back to it
+                del error  # contract/frames.py says why
 
     def _wait(self, pump: Pump, seconds: float, condition: Callable[[], bool]) -> None:
         """Wait for a change of the pump, at most for this time. Close the body if the client has left meanwhile.

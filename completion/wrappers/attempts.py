@@ -91,7 +91,7 @@ class Attempts(ABC):
                     raise
                 failure = exc
             without_frames(failure)
-            del failure  # so that this frame does not keep the error, and what it refers to, alive while we wait
+            del failure  # contract/frames.py says why
             self.pause()
 
     def first_chunk(self, stream: Chunks) -> StreamChunk:
@@ -143,7 +143,7 @@ class _RestartableStream(ChatStream):
     def _before_raise(self, error: BaseException) -> None:
         if isinstance(error, Exception) and not isinstance(error, StopIteration):
             self._attempts.add_details(error)
-        super()._failed(error)
+        super()._before_raise(error)
 
 
 def _beginning(owner: weakref.ref[_RestartableStream], attempts: Attempts, stream: Chunks) -> Iterator[StreamChunk]:
