@@ -1,4 +1,7 @@
-"""The distribution ``completion``."""
+"""The distribution ``completion-stream``, which installs the package ``completion``.
+
+The name ``completion`` belongs to another project on the package index.
+"""
 
 import re
 from pathlib import Path
@@ -15,7 +18,7 @@ SPEED = ["msgspec>=0.19"]
 REDACTION = ["regex>=2024.9.11"]
 OTEL = ["opentelemetry-api>=1.30"]
 NOTEBOOK = ["ipykernel>=6.29"]
-# What the programs in examples/ are made of and served by.
+# The programs in examples/, and the servers for them.
 EXAMPLES = ["flask>=3", "django>=4.2", "gunicorn>=23", "uvicorn>=0.30", "markdown-it-py>=3"]
 UVLOOP = ["uvloop>=0.21; sys_platform != 'win32'"]
 TEST = [
@@ -24,7 +27,7 @@ TEST = [
 ]
 
 setup(
-    name="completion",
+    name="completion-stream",
     version=found.group(1),
     description="A language model's answer as a stream: one synchronous, provider-agnostic contract",
     long_description=(HERE / "README.rst").read_text(encoding="utf-8"),
@@ -35,7 +38,7 @@ setup(
     package_data={"completion": ["py.typed"]},
     python_requires=">=3.10",
     install_requires=[
-        # Both without the holes that are known; requests itself asks for less of urllib3.
+        # Older versions have known security holes. requests itself allows older versions of urllib3.
         "requests>=2.32.4",
         "urllib3>=2.6.3",
         "sseclient-py>=1.8",
@@ -51,9 +54,9 @@ setup(
         "notebook": NOTEBOOK,
         "examples": [*LOCAL, *EXAMPLES],
         "test": [*LOCAL, *TOOLS, *REDACTION, *SPEED, *OTEL, *UVLOOP, *TEST],
-        # For tests/apps: real servers, a browser, kernels.
+        # For tests/apps: real web servers, a browser, Jupyter kernels.
         "apps": [*EXAMPLES, *NOTEBOOK, "nbclient>=0.10", "playwright>=1.48", "gevent>=24.10", "celery>=5.4"],
-        "bench": [*LOCAL, "anthropic>=0.80", "openai>=2", "matplotlib>=3.9"],
+        "bench": [*SPEED, "anthropic>=0.80", "openai>=2", "matplotlib>=3.9"],
     },
     entry_points={
         "console_scripts": ["completion = completion.cli:main"],

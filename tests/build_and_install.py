@@ -13,7 +13,7 @@ from pathlib import Path
 USE = """
 import completion, importlib.metadata
 assert "site-packages" in completion.__file__, completion.__file__
-assert importlib.metadata.version("completion") == completion.__version__
+assert importlib.metadata.version("completion-stream") == completion.__version__
 assert completion.ChatRequest.from_json(completion.ChatRequest("Hi").to_json()) == completion.ChatRequest("Hi")
 print("installed and imported:", completion.__version__)
 """
