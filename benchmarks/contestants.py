@@ -100,6 +100,7 @@ def sdks(urls: Urls) -> dict[str, Contestant]:
         async with await async_client.chat.completions.create(model="m", messages=history, stream=True) as stream:
             async for _ in stream:
                 count += 1
+        await asyncio.sleep(0)  # openai 3.57 leaves generators to asyncio, which closes them in the next step
         return count
 
     def anthropic_sdk() -> int:
