@@ -34,7 +34,7 @@ def chat_completions(chunks: int) -> list[bytes]:
         "id": "chatcmpl-B9MBs8CjcvOU2jLn4n570S5qMJKcT",
         "object": "chat.completion.chunk",
         "created": 1741569952,
-        "model": "gpt-5.6-2026-08-07",
+        "model": "gpt-5.6",
         "service_tier": "default",
         "system_fingerprint": "fp_44709d6fcb",
     }
