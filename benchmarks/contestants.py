@@ -28,7 +28,7 @@ Contestant = Callable[[], int]
 
 
 def floor(session: requests.Session, url: str) -> int:
-    """What anybody would write in a few lines, and nothing else.
+    """What you would write yourself in a few lines.
 
     ``SSEClient(response)`` would read 128 bytes at a time, which costs more than all the rest. ``raw.stream(None)`` is
     the fastest way that requests offers: it yields each HTTP chunk as it arrives.

@@ -1,4 +1,4 @@
-"""How Sphinx makes a book of this folder: sphinx-build -W --keep-going -n -b html docs build/docs"""
+"""Sphinx settings for this folder: sphinx-build -W --keep-going -n -b html docs build/docs"""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ exclude_patterns = ["build"]
 
 nitpicky = True
 nitpick_ignore_regex = [
-    # Names of other projects: to link them, Sphinx would fetch their inventories, and the build shall need no network.
+    # Names of other projects. To link them, Sphinx would download their inventories; this build needs no network.
     ("py:.*", r"(collections|concurrent|dataclasses|os|pathlib|requests|ssl|threading|types)\..+"),
-    # Variables of types, which stand for a class of ours.
+    # Type variables of ours.
     ("py:class", r"completion\..+T|(completion\..+\.)?(P|R_co)"),
 ]
 
 autodoc_member_order = "bysource"
-autodoc_preserve_defaults = True  # as they are written: timeout=Timeout()
-napoleon_use_param = False  # "timeout, session: as for OpenAIClient" stands for several parameters
+autodoc_preserve_defaults = True  # as in the source: timeout=Timeout()
+napoleon_use_param = False  # some lines describe several parameters: "timeout, session: as for OpenAIClient"
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 100
 
 html_theme = "alabaster"
 html_theme_options = {
-    "description": "A language model's answer as a stream, the same from every provider",
+    "description": "Streams a language model's answer, in the same way from every provider",
     "fixed_sidebar": True,
     "page_width": "1120px",
     "code_font_size": "0.8em",
@@ -46,14 +46,14 @@ html_show_sourcelink = False
 def as_restructuredtext(
     app: Sphinx, what: str, name: str, obj: object, options: dict[str, Any], lines: list[str]
 ) -> None:
-    """Docstrings are written for the eye: what is indented under a paragraph is code, or a drawing."""
+    """Make literal blocks of indented code and drawings, which our docstrings have without the ``::``."""
     for number in reversed(range(1, len(lines))):
         if lines[number].startswith("    ") and not lines[number - 1].strip():
             before = next((line for line in reversed(lines[:number]) if line.strip()), " ")
             if not before.startswith(" "):
                 lines[number:number] = ["::", ""]
     if what in ("attribute", "property"):
-        lines[0:0] = ["..", ""]  # napoleon (Sphinx 9.0) takes the words before a colon in a first line for the type
+        lines[0:0] = ["..", ""]  # napoleon (Sphinx 9.0) reads words before a colon in the first line as a type
 
 
 def setup(app: Sphinx) -> None:

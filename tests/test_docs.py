@@ -1,4 +1,4 @@
-"""docs/ runs: every Python example that needs no framework; ``tests/apps/test_docs.py`` has the others."""
+"""Every Python example in docs/ runs that needs no framework; ``tests/apps/test_docs.py`` runs the others."""
 
 import ast
 import sys
@@ -18,12 +18,12 @@ def test_there_are_examples() -> None:
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
 def test_each_example_runs(program: Program, tmp_path: Path) -> None:
     if sys.version_info < program.least_python:
-        pytest.skip("it shows what newer Pythons have")
+        pytest.skip("the example needs a newer Python")
     run = program.run(tmp_path)
     assert run.returncode == 0, run.stderr
-    assert "Traceback" not in run.stderr, run.stderr  # of a thread, or of a finalizer
+    assert "Traceback" not in run.stderr, run.stderr  # in a thread or a finalizer
 
 
 @pytest.mark.parametrize("block", blocks_not_run(), ids=lambda block: f"{block.page.name}:{block.line}")
-def test_what_is_not_run_is_python_all_the_same(block: Block) -> None:
+def test_a_block_that_is_not_run_compiles(block: Block) -> None:
     compile(block.source, str(block.page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)

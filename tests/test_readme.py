@@ -1,4 +1,4 @@
-"""README.rst runs: every Python example in it, against the embedded model."""
+"""Every Python example in README.rst runs, with the embedded model."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from tests.documents import README, Program, programs_of_readme
 PROGRAMS = programs_of_readme()
 
 
-def test_it_is_restructuredtext_that_a_package_index_shows() -> None:
+def test_a_package_index_can_render_it() -> None:
     publish_doctree(README.read_text(encoding="utf-8"), settings_overrides={"report_level": 2, "halt_level": 2})
 
 
@@ -25,7 +25,7 @@ def test_each_example_runs(program: Program, tmp_path: Path) -> None:
     assert run.stderr == ""
 
 
-def test_it_opens_with_two_commands_that_make_a_virtual_environment() -> None:
+def test_it_starts_with_two_commands_that_create_a_virtual_environment() -> None:
     commands = [
         line for line in README.read_text(encoding="utf-8").splitlines() if line.startswith("    python3 -m venv")
     ]

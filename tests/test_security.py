@@ -1,4 +1,4 @@
-"""SECURITY.rst names a test for each promise, and each test that it names exists."""
+"""SECURITY.rst names a test for each promise, and each named test exists."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def names_in(path: str) -> set[str]:
 
 
 @pytest.mark.parametrize(("path", "name"), NAMED, ids=[name for _, name in NAMED])
-def test_a_test_that_is_named_exists(path: str, name: str) -> None:
+def test_a_named_test_exists(path: str, name: str) -> None:
     assert name in names_in(path)
 
 
@@ -30,5 +30,5 @@ def test_every_promise_names_a_test() -> None:
     assert [bullet for bullet in bullets if not re.search(r"``tests/[\w/]+\.py::test_\w+``", bullet)] == []
 
 
-def test_nothing_looks_like_a_test_and_is_none() -> None:
+def test_every_name_of_a_test_has_its_path() -> None:
     assert len(NAMED) == PAGE.count("::test_")
