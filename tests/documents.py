@@ -77,7 +77,7 @@ class Program:
 
     @property
     def packages(self) -> set[str]:
-        """The packages that it imports, without the standard library and this one."""
+        """The top-level names of what it imports, beside the standard library and this one."""
         names = set()
         for node in ast.walk(ast.parse(self.source)):
             if isinstance(node, ast.Import):
