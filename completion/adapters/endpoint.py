@@ -101,7 +101,7 @@ class Endpoint:
             raise body.attributed(refusals.refusal(body.status, body.headers, text, request_id=body.request_id))
         content_type = body.headers.get("content-type", "")
         # Some proxies change the type of a true stream, so how the body begins decides.
-        if not wire.names_its_stream(content_type) and not wire.can_begin_with(body.beginning()):
+        if not wire.matches_content_type(content_type) and not wire.can_begin_with(body.beginning()):
             raise body.attributed(refusals.not_a_stream(body.error_text(), content_type))
 
     def close(self) -> None:

@@ -1,9 +1,9 @@
-"""The event loop of every wire: it reads a turn to its end, and never takes a cut answer for a finished one.
+"""The event loop of every wire. It reads a turn to its end, and raises if the answer is truncated.
 
     events -> TurnReader.take(name, data) -> chunks ... end of turn -> TurnReader.finish() -> the last chunks
 
-What differs between wires is in their TurnReader. What is the same for all is here: ``[DONE]``, events that are not
-JSON objects, errors inside a 200 body, bodies that end too early, and the wait for what follows the end of the turn.
+Each wire has its own TurnReader. The rest is the same for all wires: ``[DONE]``, events that are not JSON objects,
+errors inside a 200 body, bodies that end too early, and the wait for trailing events.
 """
 
 from __future__ import annotations
@@ -24,21 +24,17 @@ from completion.wires.wire import OnEndOfTurn
 log = logging.getLogger(__name__)
 
 WAIT_FOR_USAGE_S: Final = 5.0
-"""How long to wait for the rest of the body after a finish reason: usage and late errors follow it."""
+"""How long to wait for the rest of the body after a finish reason. Usage and late errors follow it."""
 
 WAIT_FOR_EOF_S: Final = 0.5
-"""How long to wait for the end of the body after the last event of a turn: some servers leave the connection open."""
+"""How long to wait for the end of the body after the last event of a turn. Some servers never end it."""
 
 
 class TurnReader(ABC):
-    """Reads the events of one turn. Each wire has its own subclass, and each turn its own object.
+    """Reads the events of one turn. Each wire has a subclass."""
 
-    Args:
-        end: collects what TurnFinished says. None: a TurnEnd that knows no finish reasons.
-    """
-
-    truncated: ClassVar[str] = "the body ended before the end of the turn: the answer is not complete"
-    """The message of the error for a body that ends before the end of the turn."""
+    truncated: ClassVar[str]
+    """The error message for a body that ends before the end of the turn."""
 
     is_over = False
     """True once the provider's own end of turn was read."""
@@ -59,18 +55,17 @@ class TurnReader(ABC):
 
     @abstractmethod
     def take(self, name: str, data: dict[str, Any]) -> Iterable[StreamChunk]:
-        """The chunks that one event brings.
+        """The chunks of one event.
 
         Raises:
-            CompletionError: the event is an error, or it cannot follow what came before.
+            CompletionError: the event is an error, or it cannot follow the events before it.
         """
 
     def done(self) -> None:  # noqa: B027  most wires have nothing to do here
-        """``[DONE]`` was read. It ends the turn only on wires that say so."""
+        """``[DONE]`` was read. A wire on which it ends the turn sets ``is_over``."""
 
     def expect_nothing(self) -> None:
-        """The last event of the turn was read: the turn is over, and only the end of the body is still to come."""
-        self.is_over = True
+        """The last event of the turn was read: only the end of the body is missing."""
         self.wait_s = WAIT_FOR_EOF_S
 
     def unfinished(self) -> CompletionError:
@@ -78,20 +73,18 @@ class TurnReader(ABC):
         return TruncatedStreamError(self.truncated)
 
     def finish(self) -> Iterable[StreamChunk]:
-        """The turn is over: close what is still open, and end with TurnFinished."""
-        yield from self.order.end()
-        yield self.end.turn_finished(self.order.calls_finished)
+        """The last chunks: the ends of what is still open, and TurnFinished."""
 
 
 def assembled(events: Events, turn: TurnReader, on_end_of_turn: OnEndOfTurn) -> Iterator[StreamChunk]:
     """The chunks of one turn.
 
-    After the end of the turn the body is still read, for usage and late errors. A connection that breaks there
-    changes nothing: the turn is complete.
+    After the end of the turn it still reads the body, for usage and late errors. A connection that breaks there is
+    ignored: the turn is complete.
 
     Raises:
         TruncatedStreamError: the body ended before the end of the turn.
-        CompletionError: an error event, or an event that makes no sense here.
+        CompletionError: an error event, or an event that cannot follow the events before it.
     """
     take = turn.take
     try:
@@ -107,13 +100,13 @@ def assembled(events: Events, turn: TurnReader, on_end_of_turn: OnEndOfTurn) -> 
                 else:
                     log.debug("skipped an event that is not a JSON object")
                     continue
-            goes_on = False
+            has_chunks = False
             for chunk in take(name, data):
-                goes_on = True
+                has_chunks = True
                 yield chunk
             if turn.is_over:
-                # Some servers say "stop" in every chunk: as long as text comes, the answer goes on.
-                on_end_of_turn(None if goes_on else turn.wait_s)
+                # Some servers send a finish reason in every chunk. As long as chunks come, the answer goes on.
+                on_end_of_turn(None if has_chunks else turn.wait_s)
     except TransportError:
         if not turn.is_over:
             raise

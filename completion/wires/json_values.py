@@ -1,4 +1,4 @@
-"""Reading single JSON values of an event: strings, counters, finish reasons, halves of characters."""
+"""Reading single JSON values of an event: strings, numbers, lists of objects, cut surrogate pairs."""
 
 from __future__ import annotations
 
@@ -11,74 +11,77 @@ from completion.contract.chunks import ProviderBlockFinished
 from completion.contract.errors import MalformedStreamError
 
 MAX_DEPTH = 100
-"""How many objects and lists may stand inside each other in what a model sends. What is nested deeper can be read, and
-then not be copied, pickled or sent back: Python's recursion limit ends that, the sooner the deeper the caller is."""
+"""How many levels of objects and lists a model may send inside each other. Deeper JSON can be parsed, but not always be
+copied, pickled or sent back: those recurse, and reach Python's recursion limit sooner the deeper the caller is."""
 
 
 def provider_block(wire: str, data: dict[str, Any]) -> ProviderBlockFinished:
-    """The chunk for a block of a kind that the contract does not model. NaN and infinities in it become null: a history
-    with them could not be sent.
+    """The chunk for a block of a kind that the contract does not model.
+
+    NaN and infinities become null: they are not JSON, so a history with them could not be sent.
 
     Raises:
         MalformedStreamError: it is nested deeper than MAX_DEPTH.
     """
     if is_too_deep(data):
-        raise MalformedStreamError(f"a block of the answer is nested too deep: {MAX_DEPTH} levels are allowed")
-    return ProviderBlockFinished(wire, {key: _with_null(value) for key, value in data.items()})
+        raise MalformedStreamError(f"a block of the answer is nested too deeply: {MAX_DEPTH} levels are allowed")
+    return ProviderBlockFinished(wire, {key: _nan_to_none(value) for key, value in data.items()})
 
 
-def _with_null(value: Any) -> Any:
+def _nan_to_none(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _with_null(item) for key, item in value.items()}
+        return {key: _nan_to_none(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_with_null(item) for item in value]
+        return [_nan_to_none(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def is_too_deep(value: Any) -> bool:
-    """It is nested deeper than MAX_DEPTH. Looks at one level after the other: this must not recurse."""
+    """The value is nested deeper than MAX_DEPTH. Goes level by level: a recursive check would fail where it matters."""
     level = [value]
     for _ in range(MAX_DEPTH):
-        held = [item for one in level for item in (one.values() if isinstance(one, dict) else one)]
-        level = [item for item in held if isinstance(item, dict | list)]
+        children = [item for parent in level for item in (parent.values() if isinstance(parent, dict) else parent)]
+        level = [item for item in children if isinstance(item, dict | list)]
         if not level:
             return False
     return True
 
 
-def string(value: Any) -> str:
-    """The value where it is a string, else an empty one."""
+def str_or_empty(value: Any) -> str:
+    """The value if it is a string, else an empty string."""
     return value if isinstance(value, str) else ""
 
 
-_MOST_TOKENS = 10**4000  # Python writes no number of more than 4300 digits, and counters are added
+_MAX_INT = 10**4000  # Python cannot print an int of more than 4300 digits, and our sums may be longer than their parts
 
 
-def count(given: Any, name: str) -> int:
-    """The number of tokens that ``given`` has under this name; 0 where there is none, or nonsense."""
-    value = given.get(name) if isinstance(given, dict) else None
+def positive_int(fields: Any, name: str) -> int:
+    """The number in the field of this name; 0 if there is none, or it is not a positive number."""
+    value = fields.get(name) if isinstance(fields, dict) else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return 0
-    return int(value) if 0 < value < _MOST_TOKENS else 0  # NaN is neither
+    return int(value) if 0 < value < _MAX_INT else 0  # False for NaN too
 
 
-has_halves = re.compile("[\ud800-\udfff]").search
-"""Whether there is half of a surrogate pair in a text."""
+has_surrogates = re.compile("[\ud800-\udfff]").search
+"""Whether a text contains half of a surrogate pair."""
 
 
-def joined_halves(text: str) -> tuple[str, str]:
-    """The text with its surrogate pairs joined, and the half of one at its end, which waits for the other half.
+def join_surrogates(text: str) -> tuple[str, str]:
+    """The text with its surrogate pairs joined, and the first half of a pair at its end, if there is one.
 
-    Gateways that count in UTF-16 cut a character in two. Any other half becomes U+FFFD: nobody could encode it.
+    Gateways that cut text by UTF-16 units send the two halves in two pieces. A half without its partner becomes U+FFFD,
+    because it cannot be encoded as UTF-8.
     """
     half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
-    whole = text[: len(text) - len(half)]
-    return whole.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"), half
+    rest = text[: len(text) - len(half)]
+    return rest.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"), half
 
 
 def without_none(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def objects(given: Any) -> list[dict[str, Any]]:
-    return [item for item in given if isinstance(item, dict)] if isinstance(given, list) else []
+def objects_in(value: Any) -> list[dict[str, Any]]:
+    """The JSON objects of a list; empty if the value is not a list."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

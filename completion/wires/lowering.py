@@ -1,4 +1,4 @@
-"""What adapters share on the way out, from the request to the wire."""
+"""Helpers of the ``lower`` functions: from the request to the JSON body."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ def with_additional(body: dict[str, Any], request: ChatRequest) -> dict[str, Any
     """The body with the request's ``additional_params`` merged into it.
 
     Raises:
-        UnsupportedContentError: they are nested too deep, or contain themselves.
+        UnsupportedContentError: they are nested too deeply, or contain themselves.
     """
     try:
         patched: dict[str, Any] = merged(body, request.additional_params or {})
     except RecursionError:
-        raise unsupported("additional_params", "they are nested too deep") from None
+        raise unsupported("additional_params", "they are nested too deeply") from None
     return patched
 
 
 def unsupported(field: str, why: str) -> UnsupportedContentError:
-    """The error for a part of a request that the API does not support. Whoever lowers it adds the provider."""
+    """The error for a part of a request that the API does not support. The adapter adds the provider."""
     return UnsupportedContentError(f"{field} cannot be sent: {why}")
 
 
@@ -109,16 +109,16 @@ def result_text(block: ToolResultBlock) -> str:
 
 
 def effort_word(budget: int) -> str:
-    """The word that comes nearest to a budget in tokens, for wires that take words only."""
+    """The effort nearest to a budget in tokens, for APIs that take a word."""
     return "low" if budget < 2048 else "medium" if budget < 8192 else "high"
 
 
-def cache_wishes(req: ChatRequest) -> int:
-    """How many parts of the request carry a CacheControl."""
-    system = req.system_prompt if isinstance(req.system_prompt, tuple) else ()
-    blocks = [block for message in req.messages for block in message.blocks]
+def cache_wishes(request: ChatRequest) -> int:
+    """How many parts of the request have a CacheControl."""
+    system = request.system_prompt if isinstance(request.system_prompt, tuple) else ()
+    blocks = [block for message in request.messages for block in message.blocks]
     inner = [block for result in blocks if isinstance(result, ToolResultBlock) for block in result.blocks]
-    return sum(part.cache_control is not None for parts in (system, req.tools, blocks, inner) for part in parts)
+    return sum(part.cache_control is not None for parts in (system, request.tools, blocks, inner) for part in parts)
 
 
 def data_uri(source: Base64Source) -> str:
@@ -129,10 +129,10 @@ def json_text(value: Any, field: str) -> str:
     """Compact JSON, as models write it themselves.
 
     Raises:
-        UnsupportedContentError: JSON has no words for it, as for NaN.
+        UnsupportedContentError: the value is not JSON: it contains NaN, an unknown type or itself.
     """
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as exc:
-        # The frames of json hold the whole of it.
+        # Without the traceback: the frames of json refer to the whole value, which may be large or private.
         raise unsupported(field, f"it is not JSON ({exc})") from exc.with_traceback(None)

@@ -1,4 +1,4 @@
-"""The words with which providers refuse, and the error that each stands for."""
+"""The status codes, error codes and phrases of providers, and our error for each."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ from completion.contract.errors import (
 
 Kind = type[ProviderError]
 
-
-# Not listed: 4xx is InvalidRequestError, 5xx ServerError.
-_BY_STATUS: dict[int, Kind] = {
+# Not listed: other 4xx are InvalidRequestError, other 5xx are ServerError.
+KIND_BY_STATUS: dict[int, Kind] = {
     401: AuthenticationError,
     402: QuotaExceededError,
     403: PermissionDeniedError,
@@ -37,8 +36,9 @@ _BY_STATUS: dict[int, Kind] = {
 }
 
 
-# Codes and types that say more than a status does. Letter case, "_", and "Error" or "Exception" at the end are ignored.
-_REFINING: dict[Kind, tuple[str, ...]] = {
+# Codes and types that are more specific than a status. Letter case, "_", and "Error" or "Exception" at the end are
+# ignored.
+WORDS: dict[Kind, tuple[str, ...]] = {
     ContextOverflowError: (
         "context_length_exceeded",  # OpenAI
         "context_window_exceeded",
@@ -96,7 +96,7 @@ _REFINING: dict[Kind, tuple[str, ...]] = {
 }
 
 
-# Codes and types that say no more than a status would, or contradict it: they count where there is none.
+# Codes and types that are not more specific than a status, or contradict it. They count only if there is no status.
 WORDS_WITHOUT_STATUS: dict[Kind, tuple[str, ...]] = {
     RateLimitError: (
         "rate_limit_exceeded",  # OpenAI, with the types "tokens" and "requests"
@@ -139,8 +139,9 @@ WORDS_WITHOUT_STATUS: dict[Kind, tuple[str, ...]] = {
 }
 
 
-# Some providers have no code for it, only words: kind, the statuses that these may refine, phrases in lower case.
-_PHRASES: tuple[tuple[Kind, tuple[int | None, ...], tuple[str, ...]], ...] = (
+# For providers that send a message and no code. A row: our error, the statuses that it may replace, and the phrases, in
+# lower case.
+PHRASES: tuple[tuple[Kind, tuple[int | None, ...], tuple[str, ...]], ...] = (
     (
         ContextOverflowError,
         (None, 400, 413, 422),
@@ -185,12 +186,12 @@ _PHRASES: tuple[tuple[Kind, tuple[int | None, ...], tuple[str, ...]], ...] = (
 )
 
 
-# What a 5xx may be refined to: the rest would contradict it.
-_OF_A_SERVER = (OverloadedError, QuotaExceededError, ContextOverflowError)
+# What a word may make of a 5xx. Any other word contradicts the status.
+KINDS_OF_5XX = (OverloadedError, QuotaExceededError, ContextOverflowError)
 
 
-# What to do, where waiting does not help and it can be said.
-_ADVICE: dict[Kind, str] = {
+# What to do about an error that waiting does not help against.
+ADVICE: dict[Kind, str] = {
     AuthenticationError: "check the API key or token",
     PermissionDeniedError: "check what this key may do, and whether it may use this model",
     NotFoundError: "check the model id or deployment name, and base_url",
@@ -201,15 +202,15 @@ _ADVICE: dict[Kind, str] = {
 }
 
 
-def _folded(code: str) -> str:
+def normalized(code: str) -> str:
     return code.lower().replace("_", "").removesuffix("error").removesuffix("exception")
 
 
 def _by_word(table: Mapping[Kind, tuple[str, ...]]) -> dict[str, Kind]:
-    return {_folded(word): kind for kind, words in table.items() for word in words}
+    return {normalized(word): kind for kind, words in table.items() for word in words}
 
 
-_REFINING_BY_WORD = _by_word(_REFINING)
+KIND_BY_CODE = _by_word(WORDS)
 
 
-_ALONE_BY_WORD = _by_word(WORDS_WITHOUT_STATUS)
+KIND_BY_CODE_WITHOUT_STATUS = _by_word(WORDS_WITHOUT_STATUS)

@@ -1,11 +1,11 @@
-"""From a provider's refusal to our error: one table from status and body, for all adapters.
+"""From a provider's error response to our error: one table from status and body, for all adapters.
 
-    HTTP status decides first, the body's code or type refines:  400 + context_length_exceeded -> ContextOverflowError
+    the HTTP status, then the body's code or type:  400 + context_length_exceeded -> ContextOverflowError
 
-The same table reads an error object inside a 200 body, where the status is the provider's own number, or none.
+An error object inside a 200 body is read with the same table. Its status is the number in the body, or none.
 
-It is one table, and not a part of each adapter: gateways and compatible servers pass on the codes of whoever stands
-behind them, and no code means one thing here and another there.
+There is one table for all adapters, because gateways and compatible servers pass on the codes of the provider behind
+them, and no code has two meanings.
 """
 
 from __future__ import annotations
@@ -30,34 +30,35 @@ from completion.contract.errors import (
     Transient,
 )
 from completion.wires.refusal_words import (
-    _ADVICE,
-    _ALONE_BY_WORD,
-    _BY_STATUS,
-    _OF_A_SERVER,
-    _PHRASES,
-    _REFINING_BY_WORD,
+    ADVICE,
+    KIND_BY_CODE,
+    KIND_BY_CODE_WITHOUT_STATUS,
+    KIND_BY_STATUS,
+    KINDS_OF_5XX,
+    PHRASES,
     Kind,
-    _folded,
+    normalized,
 )
 
 # --- the table -------------------------------------------------------------------------------------------------------
 
 
 def _kind(status: int | None, codes: list[str], message: str) -> Kind:
-    refined = _first(codes, _REFINING_BY_WORD) or _of_phrase(status, message.lower())
+    by_word = _first(codes, KIND_BY_CODE) or _kind_by_phrase(status, message.lower())
     if status is None:
-        return refined or _first(codes, _ALONE_BY_WORD) or ProviderError
-    if status == 401 or (status >= 500 and refined not in _OF_A_SERVER):
-        refined = None
-    return refined or _BY_STATUS.get(status, ServerError if status >= 500 else InvalidRequestError)
+        return by_word or _first(codes, KIND_BY_CODE_WITHOUT_STATUS) or ProviderError
+    # With 401 and 5xx the status counts: most words would contradict it.
+    if status == 401 or (status >= 500 and by_word not in KINDS_OF_5XX):
+        by_word = None
+    return by_word or KIND_BY_STATUS.get(status, ServerError if status >= 500 else InvalidRequestError)
 
 
 def _first(codes: list[str], table: Mapping[str, Kind]) -> Kind | None:
-    return next((table[word] for word in map(_folded, codes) if word in table), None)
+    return next((table[word] for word in map(normalized, codes) if word in table), None)
 
 
-def _of_phrase(status: int | None, message: str) -> Kind | None:
-    for kind, statuses, phrases in _PHRASES:
+def _kind_by_phrase(status: int | None, message: str) -> Kind | None:
+    for kind, statuses, phrases in PHRASES:
         if status in statuses and any(phrase in message for phrase in phrases):
             return kind
     return None
@@ -76,31 +77,33 @@ def refusal(status: int, headers: Mapping[str, str], text: str, *, request_id: s
             request_id=request_id,
             body=text,
         )
-    said = _said(_parsed(text))
+    parsed = _parse_error(_parse_body(text))
     if headers.get("x-amzn-errortype"):  # Bedrock
-        said.codes.insert(0, _name(headers["x-amzn-errortype"]))
+        parsed.codes.insert(0, _code_name(headers["x-amzn-errortype"]))
     return _error(
         status,
-        said,
-        said.message or _plain(text) or f"HTTP status {status}",
+        parsed,
+        parsed.message or _excerpt(text) or f"HTTP status {status}",
         body=text,
-        request_id=request_id or said.request_id,
-        retry_after=_first_known(retry_after(headers), said.retry_after),
-        should_retry=_flag(headers.get("x-should-retry")),
+        request_id=request_id or parsed.request_id,
+        retry_after=_first_not_none(retry_after(headers), parsed.retry_after),
+        should_retry=_bool(headers.get("x-should-retry")),
     )
 
 
 def in_band(value: Any) -> ProviderError:
     """The error for an error object inside a 200 body."""
-    said = _said(value)
+    parsed = _parse_error(value)
     text = json.dumps(value, ensure_ascii=False)
-    message = said.message or _plain(text)
-    return _error(said.number, said, message, body=text, request_id=said.request_id, retry_after=said.retry_after)
+    message = parsed.message or _excerpt(text)
+    return _error(
+        parsed.status, parsed, message, body=text, request_id=parsed.request_id, retry_after=parsed.retry_after
+    )
 
 
 def not_a_stream(text: str, content_type: str) -> CompletionError:
-    """The error for a 200 whose body is not the stream that it should be."""
-    value = _parsed(text)
+    """The error for a 200 response whose body is not a stream."""
+    value = _parse_body(text)
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if isinstance(value, dict) and (value.get("error") or "error" in (value.get("object"), value.get("type"))):
@@ -108,15 +111,15 @@ def not_a_stream(text: str, content_type: str) -> CompletionError:
     what = "one JSON object" if isinstance(value, dict) else content_type or "text"
     return MalformedStreamError(
         f"the server answered 200 with {what} instead of an event stream; does base_url point at the API, and does"
-        f" the server stream? It begins: {_plain(text)[:200]!r}",
+        f" the server stream? It begins: {_excerpt(text)[:200]!r}",
         body=text,
     )
 
 
-def _error(status: int | None, said: _Said, message: str, **facts: Any) -> ProviderError:
-    kind = _kind(status, said.codes, message)
-    message = _on_one_line(message)[:_MOST_LETTERS] or "the provider gave no reason"
-    error = kind(message, status=status, code=said.codes[0] if said.codes else None, **facts)
+def _error(status: int | None, parsed: _ParsedError, message: str, **facts: Any) -> ProviderError:
+    kind = _kind(status, parsed.codes, message)
+    message = _on_one_line(message)[:_MAX_MESSAGE] or "the provider gave no reason"
+    error = kind(message, status=status, code=parsed.codes[0] if parsed.codes else None, **facts)
     advice = _advice(error)
     if advice:
         error.message = f"{message.removesuffix('.')}; {advice}"
@@ -125,27 +128,28 @@ def _error(status: int | None, said: _Said, message: str, **facts: Any) -> Provi
 
 
 def _advice(error: ProviderError) -> str | None:
-    verdict = error.retry_classification()
-    if not isinstance(verdict, Transient):
-        return _ADVICE.get(type(error))
-    if verdict.retry_after is None or re.search(r"\b(try again|retry) (in|after)\b", error.message, re.IGNORECASE):
-        return None  # nobody knows when, or the provider says so itself
-    return f"try again in {verdict.retry_after:g} s"
+    classification = error.retry_classification()
+    if not isinstance(classification, Transient):
+        return ADVICE.get(type(error))
+    says_when = re.search(r"\b(try again|retry) (in|after)\b", error.message, re.IGNORECASE)
+    if classification.retry_after is None or says_when:
+        return None
+    return f"try again in {classification.retry_after:g} s"
 
 
-# --- what a body says ------------------------------------------------------------------------------------------------
+# --- reading the body ------------------------------------------------------------------------------------------------
 
-_MOST_LETTERS = 4000
-_MOST_LETTERS_OF_A_NAME = 200
+_MAX_MESSAGE = 4000  # characters
+_MAX_NAME = 200
 
-_MESSAGES = ("message", "detail", "details", "msg")
-_CODES = ("code", "type", "status", "__type", "error_type", "error_code")
-_NUMBERS = ("status_code", "statusCode", "http_status_code")
+_MESSAGE_FIELDS = ("message", "detail", "details", "msg")
+_CODE_FIELDS = ("code", "type", "status", "__type", "error_type", "error_code")
+_STATUS_FIELDS = ("status_code", "statusCode", "http_status_code")
 
 
 @dataclass(slots=True)
-class _Said:
-    """What an error body says, whichever of the shapes in use it has.
+class _ParsedError:
+    """What an error body says, in any of the known shapes.
 
     ``{"error": {"message", "type", "code"}}``, ``{"error": "text"}``, ``{"message"}``, ``{"detail"}``,
     ``{"statusCode", "message"}``, ``{"type": "error", "error": …, "request_id"}``, or a list of one of these.
@@ -153,37 +157,39 @@ class _Said:
 
     message: str = ""
     codes: list[str] = field(default_factory=list)
-    number: int | None = None
-    """The status that the body names."""
+    status: int | None = None
+    """The HTTP status in the body."""
     request_id: str | None = None
     retry_after: float | None = None
 
 
-def _said(value: Any) -> _Said:
-    said = _Said()
+def _parse_error(value: Any) -> _ParsedError:
+    parsed = _ParsedError()
     if isinstance(value, list) and value:
         value = value[0]
     for level in _levels(value):
-        said.message = said.message or next(filter(None, (_text(level.get(key)).strip() for key in _MESSAGES)), "")
-        said.request_id = said.request_id or _name(_text(level.get("request_id"))) or None
-        for key in (*_CODES, *_NUMBERS):
+        messages = (_text(level.get(key)).strip() for key in _MESSAGE_FIELDS)
+        parsed.message = parsed.message or next(filter(None, messages), "")
+        parsed.request_id = parsed.request_id or _code_name(_text(level.get("request_id"))) or None
+        for key in (*_CODE_FIELDS, *_STATUS_FIELDS):
             code = level.get(key)
-            number = _status_number(code)
-            if number is not None:
-                said.number = said.number or number
+            status = _status_number(code)
+            if status is not None:
+                parsed.status = parsed.status or status
             elif isinstance(code, str | int) and not isinstance(code, bool) and code not in ("", "error"):
-                said.codes += filter(None, [_name(str(code))])
+                parsed.codes += filter(None, [_code_name(str(code))])
         # Google: [{"@type": "…ErrorInfo", "reason": "API_KEY_INVALID"}, {"@type": "…RetryInfo", "retryDelay": "7.5s"}]
         details = level.get("details")
         for detail in details if isinstance(details, list) else ():
             if isinstance(detail, Mapping):
-                said.codes += filter(None, [_text(detail.get("reason"))])
-                said.retry_after = _first_known(said.retry_after, _number(_text(detail.get("retryDelay")).rstrip("s")))
-    return said
+                parsed.codes += filter(None, [_text(detail.get("reason"))])
+                seconds = _number(_text(detail.get("retryDelay")).rstrip("s"))
+                parsed.retry_after = _first_not_none(parsed.retry_after, seconds)
+    return parsed
 
 
 def _levels(value: Any) -> Iterator[Mapping[str, Any]]:
-    """The object's error, what is inside of that, and the object itself: the most telling first."""
+    """The objects that may contain message and code, the most specific first: ``error``, inside it, and the body."""
     if isinstance(value, str):
         yield {"message": value}
     if not isinstance(value, Mapping):
@@ -203,27 +209,29 @@ def _levels(value: Any) -> Iterator[Mapping[str, Any]]:
         yield {"message": inner}
 
 
-def _text(said: Any) -> str:
-    """A text; of FastAPI's complaints the first: [{"loc": ["body", "model"], "msg": "Field required", "input": …}]"""
-    if isinstance(said, list) and said and isinstance(said[0], Mapping) and isinstance(said[0].get("msg"), str):
-        place = said[0].get("loc")
-        return ".".join(map(str, place)) + f": {said[0]['msg']}" if isinstance(place, list) else said[0]["msg"]
-    return said if isinstance(said, str) else ""
+def _text(value: Any) -> str:
+    """The value if it is a string, the first error of a list of FastAPI's, else an empty string."""
+    # FastAPI: [{"loc": ["body", "model"], "msg": "Field required", "input": …}]
+    first = value[0] if isinstance(value, list) and value else None
+    if isinstance(first, Mapping) and isinstance(first.get("msg"), str):
+        path = first.get("loc")
+        return ".".join(map(str, path)) + f": {first['msg']}" if isinstance(path, list) else first["msg"]
+    return value if isinstance(value, str) else ""
 
 
-def _name(code: str) -> str:
-    """The code without what Amazon adds: com.amazonaws.bedrock#ThrottlingException, or …Exception:http://…"""
-    return _on_one_line(code.rpartition("#")[2].partition(":http")[0])[:_MOST_LETTERS_OF_A_NAME]
+def _code_name(code: str) -> str:
+    """The code without Amazon's additions: com.amazonaws.bedrock#ThrottlingException, …Exception:http://…"""
+    return _on_one_line(code.rpartition("#")[2].partition(":http")[0])[:_MAX_NAME]
 
 
-def _status_number(word: Any) -> int | None:
-    if isinstance(word, str) and word.isdecimal() and len(word) == 3:
-        word = int(word)
-    return word if isinstance(word, int) and 400 <= word <= 599 else None
+def _status_number(value: Any) -> int | None:
+    if isinstance(value, str) and value.isdecimal() and len(value) == 3:
+        value = int(value)
+    return value if isinstance(value, int) and 400 <= value <= 599 else None
 
 
-def _parsed(text: str) -> Any:
-    """The JSON of a body, or of the first event where it is a stream."""
+def _parse_body(text: str) -> Any:
+    """The JSON of a body, or of its first event if it is a stream; None if it is not JSON."""
     data = re.match(r"(?:event:.*\n)?data:(.*)", text)
     try:
         return json.loads(data[1] if data else text)
@@ -231,34 +239,34 @@ def _parsed(text: str) -> Any:
         return None
 
 
-def _plain(text: str) -> str:
+def _excerpt(text: str) -> str:
     """The beginning of a body, on one line."""
     return _on_one_line(text[:1000])[:300]
 
 
 def _on_one_line(text: str) -> str:
-    """The text without what would break a log's line or move a terminal's cursor."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    """The text without line breaks and control characters, which could forge log lines or steer a terminal."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 # --- headers ---------------------------------------------------------------------------------------------------------
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """The seconds that the server wants to wait: ``retry-after-ms``, else ``retry-after`` as seconds or HTTP date.
+    """How many seconds to wait, by the header ``retry-after-ms`` or else ``retry-after`` (seconds or an HTTP date).
 
-    None where neither is there or makes sense.
+    None if neither is there, or the value makes no sense.
     """
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return milliseconds / 1000
-    given = headers.get("retry-after")
-    seconds = _number(given)
-    if seconds is not None or not given:
+    header = headers.get("retry-after")
+    seconds = _number(header)
+    if seconds is not None or not header:
         return seconds
     try:
-        date = parsedate_to_datetime(given)
-        if date.tzinfo is None:  # an HTTP date is always of Greenwich, also in the old form that does not say so
+        date = parsedate_to_datetime(header)
+        if date.tzinfo is None:  # HTTP dates are GMT, also in the obsolete form without a time zone
             date = date.replace(tzinfo=timezone.utc)
         left = date.timestamp() - time.time()
     except (ValueError, TypeError, OverflowError, OSError):
@@ -267,7 +275,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _number(text: str | None) -> float | None:
-    """A number of seconds that one could wait, or None."""
+    """The text as a number that is finite and not negative, else None."""
     try:
         number = float(text) if text else -1.0
     except ValueError:
@@ -275,9 +283,9 @@ def _number(text: str | None) -> float | None:
     return number if math.isfinite(number) and number >= 0 else None
 
 
-def _first_known(*seconds: float | None) -> float | None:
-    return next((one for one in seconds if one is not None), None)
+def _first_not_none(*values: float | None) -> float | None:
+    return next((value for value in values if value is not None), None)
 
 
-def _flag(text: str | None) -> bool | None:
+def _bool(text: str | None) -> bool | None:
     return {"true": True, "false": False}.get((text or "").strip().lower())

@@ -50,11 +50,12 @@ from completion.transport.body import READ_SIZE
 from completion.transport.credentials import ApiKey
 from completion.wires.anthropic.assemble import assemble as assemble_anthropic
 from completion.wires.anthropic.lower import lower as lower_anthropic
+from completion.wires.arguments import parse_args
 from completion.wires.json_values import MAX_DEPTH
 from completion.wires.lowering import merged
 from completion.wires.openai_chat.assemble import assemble as assemble_openai
 from completion.wires.openai_chat.lower import lower as lower_openai
-from completion.wires.tool_call import ToolCall, parse_args
+from completion.wires.tool_call import COMPLETE, ToolCall
 from completion.wires.turn_order import TurnOrder
 from tests.loopback import HI, KEY, PATIENCE_S, Caught, model_at
 from tests.wire_pieces import calls, delta, events, piece
@@ -127,13 +128,13 @@ def test_pieces_that_each_look_whole_are_not_parsed_again_and_again_on_messages(
 def test_what_is_known_of_the_arguments_is_the_same_after_the_reader_has_changed_them() -> None:
     order, call = TurnOrder(), ToolCall("c", "f")
     call.add('{"a":1}')
-    assert call.is_whole
+    assert call.state is COMPLETE
     order.call(call)
     (*_, finished) = order.end()
     assert isinstance(finished, ToolCallFinished)
     finished.args["a"] = 2
-    assert call.says_again('{"a": 1}')
-    assert not call.says_again('{"a": 2}')
+    assert call.arguments.is_repeated_by('{"a": 1}')
+    assert not call.arguments.is_repeated_by('{"a": 2}')
 
 
 def test_the_parts_of_a_compaction_are_not_copied_with_each_delta() -> None:
@@ -174,7 +175,7 @@ def test_arguments_that_are_nested_deeper_are_malformed_and_told_raw(depth: int,
     found = end_of_call(raw)
     assert isinstance(found, ToolCallMalformed)
     assert found.raw == raw
-    assert "nested too deep: 100 levels are allowed" in found.error
+    assert "nested too deeply: 100 levels are allowed" in found.error
 
 
 def test_brackets_in_strings_are_no_depth() -> None:
@@ -240,7 +241,7 @@ def test_a_block_of_the_provider_that_is_nested_too_deep_is_a_malformed_stream(
     assemble: Any, wire: Callable[[Any], list[dict[str, Any]]]
 ) -> None:
     assert blocks(assemble, wire(nested(MAX_DEPTH - 5)))
-    with pytest.raises(MalformedStreamError, match="nested too deep: 100 levels are allowed"):
+    with pytest.raises(MalformedStreamError, match="nested too deeply: 100 levels are allowed"):
         blocks(assemble, wire(nested(MAX_DEPTH)))
 
 
@@ -276,10 +277,10 @@ RESULTS: dict[str, tuple[Callable[[], Any], str]] = {
     "too deep": (lambda: nested(100_000), "is nested too deeply, or contains itself"),
     "a circle": (contains_itself, "is nested too deeply, or contains itself"),
     "too long a number": (lambda: 10**5000, "is no JSON: Exceeds the limit"),
-    "a block that is too deep": (lambda: ProviderBlock("p", nested(2000)), "nested too deep: 100 levels are allowed"),
+    "a block that is too deep": (lambda: ProviderBlock("p", nested(2000)), "100 levels are allowed"),
     "a call that is too deep": (
         lambda: ToolCallBlock("x", "y", nested(101)),
-        "nested too deep: 100 levels are allowed",
+        "100 levels are allowed",
     ),
 }
 

@@ -21,7 +21,8 @@ from completion import (
     ToolCallMalformed,
     ToolCallStarted,
 )
-from completion.wires.tool_call import ToolCall, made_up_call_id, parse_args
+from completion.wires.arguments import Arguments, parse_args
+from completion.wires.tool_call import COMPLETE, ENDED, ToolCall, made_up_call_id
 from completion.wires.turn_order import TurnOrder
 from tests.wire_pieces import interleaved, order_faults
 
@@ -75,7 +76,7 @@ def test_arguments_are_the_object_that_the_pieces_add_up_to(arguments: tuple[str
         (("{'a': 1}",), "not JSON"),
         (('{"a": NaN}',), "NaN is not JSON"),
         (('{"a": -Infinity}',), "-Infinity is not JSON"),
-        (('{"a":' + "[" * 100_000,), "nested too deep"),
+        (('{"a":' + "[" * 100_000,), "nested too deeply"),
         (('{"a":' + "9" * 5000 + "}",), "not JSON"),
         (("[1]",), "not a JSON object but list"),
         (("12",), "not a JSON object but int"),
@@ -135,7 +136,7 @@ def test_a_call_waits_for_its_id_and_its_name() -> None:
     assert order.call(call) == []
     call.name = "f"
     assert order.release() == []
-    call.call_id = "c"
+    call.provider_id = "c"
     assert order.release() == [ToolCallStarted("c", "f"), ToolCallArgsDelta("c", "{")]
 
 
@@ -160,14 +161,14 @@ def test_an_id_that_was_given_before_is_replaced_by_a_made_up_one() -> None:
     assert finished == ToolCallFinished(second.call_id, "g", {})
 
 
-def test_whether_a_text_is_the_whole_arguments_again_is_known() -> None:
-    call = ToolCall("c", "f")
-    assert not call.says_again("")
-    call.add('{"a":')
-    assert not call.says_again('{"a":')
-    call.add("1}")
-    assert call.says_again('{"a":1}')
-    assert not call.says_again('{"a":2}')
+def test_repeated_arguments_are_recognized() -> None:
+    arguments = Arguments()
+    assert not arguments.is_repeated_by("")
+    arguments.add('{"a":')
+    assert not arguments.is_repeated_by('{"a":')
+    arguments.add("1}")
+    assert arguments.is_repeated_by('{"a":1}')
+    assert not arguments.is_repeated_by('{"a":2}')
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1", "nul", "{}{}", "NaN"])
@@ -235,7 +236,7 @@ def test_what_follows_a_call_that_is_whole_closes_it() -> None:
     assert not order.can_yield_text_directly
     assert order.text("hi") == [ToolCallFinished("c", "f", {"a": 1}), TEXT]
     assert order.can_yield_text_directly
-    assert call.is_over
+    assert call.state is ENDED
 
 
 def test_a_blank_piece_leaves_a_call_whole() -> None:
@@ -271,11 +272,11 @@ TRICKY = r'{"a":"\"}{","b":{"c":"\\"},"d":["}"],"\u00e9\\\"":{}}'
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
 def test_a_call_is_settled_with_its_last_brace_and_not_before(size: int) -> None:
     call = ToolCall("c", "f")
-    settled = []
+    complete = []
     for start in range(0, len(TRICKY), size):
         call.add(TRICKY[start : start + size])
-        settled.append(call.is_settled)
-    assert settled == [False] * (len(settled) - 1) + [True]
+        complete.append(call.state is COMPLETE)
+    assert complete == [False] * (len(complete) - 1) + [True]
 
 
 def test_calls_that_are_finished_are_counted_and_malformed_ones_are_not() -> None:
@@ -361,7 +362,7 @@ def test_halves_of_a_character_are_joined_in_thoughts_and_arguments() -> None:
     call = ToolCall("x", "f")
     for piece in ('{"a":"\ud83d', '\ude00"', "}"):
         call.add(piece)
-    assert list(call.finished())[-1] == ToolCallFinished("x", "f", {"a": "\U0001f600"})
+    assert list(call.last_chunks())[-1] == ToolCallFinished("x", "f", {"a": "\U0001f600"})
 
 
 def test_a_thought_that_ends_in_half_a_character_is_closed() -> None:

@@ -1,6 +1,6 @@
 """Anthropic Messages.
 
-    lower (thinking, history) -> POST …/v1/messages -> assemble (content, ending)
+    lower (thinking, history) -> POST …/v1/messages -> assemble (content, summary)
 
 Wire: https://platform.claude.com/docs/en/build-with-claude/streaming and /docs/en/api/messages (read November 2026)
 """

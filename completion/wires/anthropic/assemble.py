@@ -10,10 +10,10 @@ from completion.contract.chunks import StreamChunk, TextDelta
 from completion.contract.errors import CompletionError, MalformedStreamError
 from completion.events import Events
 from completion.wires import refusals
-from completion.wires.anthropic.content import Content
-from completion.wires.anthropic.ending import MessageEnd
+from completion.wires.anthropic.content import ContentBlocks
+from completion.wires.anthropic.summary import MessageSummary
 from completion.wires.assembly import TurnReader, assembled
-from completion.wires.json_values import has_halves, objects
+from completion.wires.json_values import has_surrogates, objects_in
 from completion.wires.wire import OnEndOfTurn
 
 log = logging.getLogger(__name__)
@@ -22,59 +22,60 @@ log = logging.getLogger(__name__)
 class MessageTurn(TurnReader):
     """A turn of Anthropic Messages.
 
-    It ends with a ``stop_reason`` or with ``message_stop``: compatible servers leave out either. ``[DONE]``, which
-    gateways add, does not end it.
+    It ends with a ``stop_reason`` or with ``message_stop``: some compatible servers omit one of the two. ``[DONE]``,
+    which gateways add, does not end it.
     """
 
     truncated = "the body ended without stop_reason and message_stop: the answer is not complete"
 
     def __init__(self) -> None:
         super().__init__()
-        self._content = Content(self.order)
-        self._end = MessageEnd()
+        self._content = ContentBlocks(self.order)
+        self._summary = MessageSummary()
         self._has_known_events = self._has_unknown_events = False
 
     def take(self, name: str, data: dict[str, Any]) -> Iterable[StreamChunk]:
         kind = data.get("type") or name
         if kind == "content_block_delta":
+            # The fast path: most events are a piece of text.
             # {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hi"}}
             delta = data.get("delta")
             order = self.order
             if type(delta) is dict and delta.get("type") == "text_delta" and order.can_yield_text_directly:
                 text = delta.get("text")
-                if type(text) is str and text and not self.is_over and (text.isascii() or not has_halves(text)):
+                if type(text) is str and text and not self.is_over and (text.isascii() or not has_surrogates(text)):
                     order.text_length += len(text)
                     return (TextDelta(text),)
         read = _EVENTS.get(kind) if type(kind) is str else None
         if read is not None:
             self._has_known_events = True
             return read(self, data)
-        if "error" in (kind, name) or data.get("error") or ("type" not in data and _is_complaint(data)):
+        if "error" in (kind, name) or data.get("error") or ("type" not in data and _is_gateway_error(data)):
             raise refusals.in_band(data)
         if kind != "ping":
-            log.debug("skipped an event of unknown type")  # the type may be an echo of the key
+            log.debug("skipped an event of unknown type")  # do not log the type: it may be an echo of the key
             self._has_unknown_events = True
         return ()
 
     def unfinished(self) -> CompletionError:
         if self._has_unknown_events and not (self._has_known_events or self.order.text_length):
             return MalformedStreamError(
-                "no event is one of Anthropic Messages: does base_url point at a server of this wire?"
+                "no event is an event of Anthropic Messages: does base_url point at a server of this wire?"
             )
         return super().unfinished()
 
     def finish(self) -> Iterator[StreamChunk]:
         yield from self._content.end()
-        yield from self._end.chunks(self.order.calls_finished)
+        yield from self._summary.chunks(self.order.calls_finished)
 
     def _message_start(self, data: dict[str, Any]) -> Iterator[StreamChunk]:
         # {"type": "message_start", "message": {"id": "msg_1", "content": [], "usage": {…}, …}}
         message = data.get("message")
-        if type(message) is dict and self._end.start(message):
-            for index, block in enumerate(objects(message.get("content"))):
+        if type(message) is dict and self._summary.read_message_start(message):
+            for index, block in enumerate(objects_in(message.get("content"))):
                 yield from self._content.start(index, block)
                 yield from self._content.stop(index)
-        self._note_end()
+        self._update_end()
 
     def _block_start(self, data: dict[str, Any]) -> Iterator[StreamChunk]:
         # {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
@@ -82,9 +83,9 @@ class MessageTurn(TurnReader):
         if type(block) is not dict:
             log.debug("skipped a block that is not an object")
             return
-        self._end.note_model(block)
+        self._summary.read_fallback_model(block)
         for chunk in self._content.start(data.get("index"), block):
-            self._end.check_goes_on()
+            self._summary.check_not_stopped()
             yield chunk
 
     def _block_delta(self, data: dict[str, Any]) -> Iterator[StreamChunk]:
@@ -93,7 +94,7 @@ class MessageTurn(TurnReader):
             log.debug("skipped a delta that is not an object")
             return
         for chunk in self._content.delta(data.get("index"), delta):
-            self._end.check_goes_on()
+            self._summary.check_not_stopped()
             yield chunk
 
     def _block_stop(self, data: dict[str, Any]) -> Iterator[StreamChunk]:
@@ -102,21 +103,21 @@ class MessageTurn(TurnReader):
 
     def _message_delta(self, data: dict[str, Any]) -> tuple[()]:
         # {"type": "message_delta", "delta": {"stop_reason": "end_turn", …}, "usage": {"output_tokens": 9}}
-        self._end.note(data)
-        self._end.note(data.get("delta"))
-        self._end.count(data.get("usage"))
-        self._note_end()
+        self._summary.read_stop(data)
+        self._summary.read_stop(data.get("delta"))
+        self._summary.update_usage(data.get("usage"))
+        self._update_end()
         return ()
 
     def _message_stop(self, data: dict[str, Any]) -> tuple[()]:
         # {"type": "message_stop"}
-        self._end.is_stopped = True
-        self._note_end()
+        self._summary.has_stopped = True
+        self._update_end()
         return ()
 
-    def _note_end(self) -> None:
-        self.is_over = self._end.is_over
-        if self._end.is_stopped:
+    def _update_end(self) -> None:
+        self.is_over = self._summary.is_over
+        if self._summary.has_stopped:
             self.expect_nothing()
 
 
@@ -135,6 +136,6 @@ def assemble(events: Events, on_end_of_turn: OnEndOfTurn = lambda seconds: None)
     return assembled(events, MessageTurn(), on_end_of_turn)
 
 
-def _is_complaint(data: dict[str, Any]) -> bool:
-    """{"message": "…"} and its like, from something between us and the provider."""
+def _is_gateway_error(data: dict[str, Any]) -> bool:
+    """The event is an error of a gateway: {"message": "…"}, {"detail": "…"} or {"error_code": "…"}."""
     return any(data.get(key) for key in ("message", "detail", "error_code"))

@@ -1,4 +1,4 @@
-"""What the API is known to refuse, a row each: said before anything is sent."""
+"""What the API is known to refuse: one rule for each, checked before anything is sent."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 from completion.wires.anthropic.dialect import DEFAULT, MessagesDialect
-from completion.wires.anthropic.names import LEAST_WHILE_THINKING, MAX_BREAKPOINTS, NO_SAMPLING_SINCE, SAMPLING
-from completion.wires.json_values import objects
+from completion.wires.anthropic.names import MAX_BREAKPOINTS, MIN_SAMPLING_WHILE_THINKING, NO_SAMPLING_SINCE, SAMPLING
+from completion.wires.json_values import objects_in
 from completion.wires.lowering import unsupported
 
 Refusal = tuple[str, str] | None
-"""The field that is refused, and why; None where all is well."""
+"""The field that the API refuses, and why; None if the rule does not apply."""
 
 
 def check(body: dict[str, Any], dialect: MessagesDialect = DEFAULT) -> None:
@@ -26,39 +26,41 @@ def check(body: dict[str, Any], dialect: MessagesDialect = DEFAULT) -> None:
 
 def _sampling(body: dict[str, Any], dialect: MessagesDialect) -> Refusal:
     given = _sampling_fields(body)
-    is_date = re.fullmatch(r"\d{4}-\d{2}-\d{2}", dialect.version)  # Bedrock and Vertex name theirs otherwise
+    is_date = re.fullmatch(r"\d{4}-\d{2}-\d{2}", dialect.version)  # on Bedrock and Vertex a version is not a date
     if given and is_date and dialect.version >= NO_SAMPLING_SINCE:
-        return given[0], f"version {dialect.version} of the API takes no {', '.join(SAMPLING)}"
+        return given[0], f"version {dialect.version} of the API does not support {', '.join(SAMPLING)}"
     return None
 
 
 def _forced_call_while_thinking(body: dict[str, Any], dialect: MessagesDialect) -> Refusal:
     choice = body.get("tool_choice")
     is_forced = isinstance(choice, dict) and choice.get("type") in ("any", "tool")
-    return ("tool_choice", "no call can be forced while the model thinks") if is_forced and _thinks(body) else None
+    return (
+        ("tool_choice", "a tool call cannot be forced while the model thinks") if is_forced and _thinks(body) else None
+    )
 
 
 def _sampling_while_thinking(body: dict[str, Any], dialect: MessagesDialect) -> Refusal:
     if _thinks(body):
         for name in _sampling_fields(body):
             value = body[name]
-            if isinstance(value, int | float) and not LEAST_WHILE_THINKING.get(name, math.inf) <= value <= 1:
+            if isinstance(value, int | float) and not MIN_SAMPLING_WHILE_THINKING.get(name, math.inf) <= value <= 1:
                 return name, "it cannot be set while the model thinks"
     return None
 
 
 def _budget(body: dict[str, Any], dialect: MessagesDialect) -> Refusal:
     budget, cap = body["thinking"].get("budget_tokens") if _thinks(body) else None, body.get("max_tokens")
-    # With interleaved thinking, several answers share one budget.
+    # With interleaved thinking, the budget is for several answers, so it may be larger than max_tokens.
     is_shared = any(beta.startswith("interleaved-thinking") for beta in dialect.betas)
     if isinstance(budget, int) and isinstance(cap, int) and budget >= cap and not is_shared:
-        return "thinking.budget_tokens", f"{budget} is not below max_tokens, {cap}"
+        return "thinking.budget_tokens", f"it must be below max_tokens, {cap}, got {budget}"
     return None
 
 
 def _breakpoints(body: dict[str, Any], dialect: MessagesDialect) -> Refusal:
     count = count_breakpoints(body)
-    too_many = f"{count} are set, the API takes {MAX_BREAKPOINTS}"
+    too_many = f"the API accepts {MAX_BREAKPOINTS} of them, got {count}"
     return ("cache_control", too_many) if count > MAX_BREAKPOINTS else None
 
 
@@ -77,11 +79,11 @@ def _sampling_fields(body: dict[str, Any]) -> list[str]:
 
 
 def count_breakpoints(body: dict[str, Any]) -> int:
-    """How many places ask for the prompt up to there to be cached."""
-    blocks = [body, *objects(body.get("tools")), *objects(body.get("system"))]
-    for message in objects(body.get("messages")):
-        content = objects(message.get("content"))
+    """How many ``cache_control`` the body contains."""
+    blocks = [body, *objects_in(body.get("tools")), *objects_in(body.get("system"))]
+    for message in objects_in(body.get("messages")):
+        content = objects_in(message.get("content"))
         blocks += content
         for block in content:
-            blocks += objects(block.get("content"))
+            blocks += objects_in(block.get("content"))
     return sum(block.get("cache_control") is not None for block in blocks)

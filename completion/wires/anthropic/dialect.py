@@ -1,16 +1,16 @@
-"""Which version of the API a body is made for."""
+"""The version of the API that a body is made for."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 VERSION = "2023-06-01"
-"""The version that is sent unless the caller names another."""
+"""The default version."""
 
 
 @dataclass(frozen=True, slots=True)
 class MessagesDialect:
-    """The version of the API, and the features in beta that are asked for."""
+    """The version of the API, and the beta features in use."""
 
     version: str = VERSION
     betas: tuple[str, ...] = ()

@@ -25,13 +25,13 @@ from completion.contract.messages import (
     UrlSource,
 )
 from completion.contract.request import ChatRequest
-from completion.wires.anthropic.names import CALLER, CITATIONS, FAILED, IMAGE_TYPES, MESSAGE, WIRE
-from completion.wires.json_values import count, objects, string, without_none
+from completion.wires.anthropic.names import CALLER, CITATIONS, EMPTY_ERROR, IMAGE_TYPES, MESSAGE, WIRE
+from completion.wires.json_values import objects_in, positive_int, str_or_empty, without_none
 from completion.wires.lowering import unsupported
 
 
 def cached(block: dict[str, Any], wish: CacheControl | None) -> dict[str, Any]:
-    """The block with the wish that the prompt up to it be cached."""
+    """The block, with ``cache_control`` if there is a wish to cache the prompt up to it."""
     if wish is None:
         return block
     ttl = {} if wish.ttl == "5m" else {"ttl": wish.ttl}
@@ -40,35 +40,36 @@ def cached(block: dict[str, Any], wish: CacheControl | None) -> dict[str, Any]:
 
 def messages(request: ChatRequest) -> list[dict[str, Any]]:
     lowered: list[dict[str, Any]] = []
-    for sent in request.messages:
-        content = _assistant(sent) if sent.role == "assistant" else _parts(sent.blocks)
+    for message in request.messages:
+        content = _assistant(message) if message.role == "assistant" else _parts(message.blocks)
         if not content:
             continue
-        if lowered and lowered[-1]["role"] == sent.role:  # nothing was left of what stood between them
+        if lowered and lowered[-1]["role"] == message.role:  # the message between them had nothing to send
             lowered[-1]["content"] += content
         else:
-            lowered.append({"role": sent.role, "content": content})
+            lowered.append({"role": message.role, "content": content})
     if not lowered:
-        raise unsupported("messages", "there is nothing in them to send")
-    for message in lowered:
-        if message["role"] == "user":  # the API wants the results of tools before anything else
-            message["content"].sort(key=lambda block: block.get("type") != "tool_result")
+        raise unsupported("messages", "they contain nothing to send")
+    for lowered_message in lowered:
+        if lowered_message["role"] == "user":  # the API requires tool results before other blocks
+            lowered_message["content"].sort(key=lambda block: block.get("type") != "tool_result")
     last = lowered[-1]["content"][-1]
-    if lowered[-1]["role"] == "assistant" and last.get("type") == "text":  # to be continued; it refuses a space there
-        lowered[-1]["content"][-1] = {**last, "text": string(last.get("text")).rstrip()}
+    # The model continues a last message of its own. The API refuses white space at its end.
+    if lowered[-1]["role"] == "assistant" and last.get("type") == "text":
+        lowered[-1]["content"][-1] = {**last, "text": str_or_empty(last.get("text")).rstrip()}
     return lowered
 
 
 def _assistant(message: Message) -> list[dict[str, Any]]:
-    """Content blocks as the API gave them out, thinking and signatures included, in the same order."""
+    """The content blocks as the API sent them, with thinking and signatures, in the same order."""
     content: list[dict[str, Any]] = []
     for block in message.blocks:
         match block:
             case TextBlock(text=text):
-                if text.strip():  # the API refuses white space alone
+                if text.strip():  # the API refuses blank texts
                     content.append(cached({"type": "text", "text": text}, block.cache_control))
             case ReasoningBlock(text=text, signature=signature):
-                if signature:  # it takes none back that it did not sign
+                if signature:  # the API refuses thinking that it did not sign
                     content.append({"type": "thinking", "thinking": text, "signature": signature})
             case RedactedReasoningBlock(data=data):
                 content.append({"type": "redacted_thinking", "data": data})
@@ -79,55 +80,56 @@ def _assistant(message: Message) -> list[dict[str, Any]]:
                 if provider == WIRE:
                     _put_back(own, content, block.cache_control)
             case _:
-                raise unsupported(type(block).__name__, "it cannot stand in an assistant message")
+                raise unsupported(type(block).__name__, "an assistant message cannot contain it")
     return content
 
 
 def _put_back(own: dict[str, Any], content: list[dict[str, Any]], wish: CacheControl | None) -> None:
-    """A block of this wire, verbatim; what we made of a part of one goes back to its place."""
+    """Add a provider block of this wire unchanged. One that we made ourselves is merged into the block it came from."""
     kind = own.get("type")
     if kind == CITATIONS:
         if content and content[-1].get("type") == "text":
             content[-1:] = _cited(content[-1], own)
     elif kind == CALLER:
-        beside = {name: value for name, value in own.items() if name not in ("type", "tool_use_id")}
+        extra_fields = {name: value for name, value in own.items() if name not in ("type", "tool_use_id")}
         for n, block in enumerate(content):
-            if block.get("type") == "tool_use" and block.get("id") == _call_id(string(own.get("tool_use_id"))):
-                content[n] = {**block, **beside}
-    elif kind != MESSAGE and isinstance(own.get("input", {}), dict):  # a server's call that was cut off has a text
+            if block.get("type") == "tool_use" and block.get("id") == _call_id(str_or_empty(own.get("tool_use_id"))):
+                content[n] = {**block, **extra_fields}
+    # The input of a server-side tool call that was cut off is a text. The API refuses that.
+    elif kind != MESSAGE and isinstance(own.get("input", {}), dict):
         content.append(cached(own, wish))
 
 
 def _cited(block: dict[str, Any], own: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The end of the text with its citations, and before it the rest, which has none."""
-    text, length = string(block.get("text")), count(own, "length")
-    if not length:  # they came with no text at all
+    """The text block with its citations. If they belong to the end of it only, the rest is a block before it."""
+    text, length = str_or_empty(block.get("text")), positive_int(own, "length")
+    if not length:  # citations without text
         yield block
         return
     before = text[:-length]
     if before.strip() and "citations" not in block:
         yield {"type": "text", "text": before}
         block = {**block, "text": text[-length:]}
-    yield {**block, "citations": [*block.get("citations", ()), *objects(own.get("citations"))]}
+    yield {**block, "citations": [*block.get("citations", ()), *objects_in(own.get("citations"))]}
 
 
 def container_id(messages: Sequence[Message]) -> str | None:
-    """The container that the last answer ran code in: its calls cannot be answered without."""
+    """The container in which the last answer ran code. Its tool calls cannot be answered without it."""
     last = next((message for message in reversed(messages) if message.role == "assistant"), None)
     for block in last.blocks if last else ():
         if isinstance(block, ProviderBlock) and block.provider == WIRE and block.data.get("type") == MESSAGE:
             container = block.data.get("container")
-            return string(container.get("id")) or None if isinstance(container, dict) else None
+            return str_or_empty(container.get("id")) or None if isinstance(container, dict) else None
     return None
 
 
 def _tool_result(result: ToolResultBlock) -> dict[str, Any]:
     if any(isinstance(block, ToolResultBlock) for block in result.blocks):
-        raise unsupported("ToolResultBlock", "it cannot stand in another")
+        raise unsupported("ToolResultBlock", "a ToolResultBlock cannot contain it")
     fields: dict[str, Any] = {
         "type": "tool_result",
         "tool_use_id": _call_id(result.call_id),
-        "content": _parts(result.blocks) or ([{"type": "text", "text": FAILED}] if result.is_error else None),
+        "content": _parts(result.blocks) or ([{"type": "text", "text": EMPTY_ERROR}] if result.is_error else None),
         "is_error": result.is_error or None,
     }
     return without_none(fields)
@@ -147,22 +149,22 @@ def _part(block: Block) -> dict[str, Any] | None:
             return {"type": "text", "text": text} if text.strip() else None
         case ImageBlock(source=Base64Source(media_type=media_type, data=data)):
             if media_type not in IMAGE_TYPES:
-                raise unsupported("ImageBlock", f"{media_type} is none of {', '.join(IMAGE_TYPES)}")
+                raise unsupported("ImageBlock", f"{media_type} is not one of {', '.join(IMAGE_TYPES)}")
             return {"type": "image", "source": {"type": "base64", "media_type": media_type, "data": data}}
         case ImageBlock(source=UrlSource() | FileSource() as source):
-            return {"type": "image", "source": _elsewhere(source)}
+            return {"type": "image", "source": _url_or_file(source)}
         case DocumentBlock(source=source, name=name):
-            lowered = _text_or_pdf(source) if isinstance(source, Base64Source) else _elsewhere(source)
+            lowered = _text_or_pdf(source) if isinstance(source, Base64Source) else _url_or_file(source)
             return {"type": "document", "source": lowered, **({"title": name} if name else {})}
         case ProviderBlock(provider=provider, data=own):
             return own if provider == WIRE else None
         case ToolResultBlock():
             return _tool_result(block)
         case _:
-            raise unsupported(type(block).__name__, "it cannot stand in a user message of this wire")
+            raise unsupported(type(block).__name__, "a user message cannot contain it")
 
 
-def _elsewhere(source: Any) -> dict[str, Any]:
+def _url_or_file(source: Any) -> dict[str, Any]:
     if isinstance(source, UrlSource):
         return {"type": "url", "url": source.url}
     return {"type": "file", "file_id": source.file_id}
@@ -181,6 +183,6 @@ def _text_or_pdf(source: Base64Source) -> dict[str, Any]:
 
 
 def _call_id(call_id: str) -> str:
-    """The id in the characters that the API takes; other providers use more."""
+    """The id in the characters that the API accepts. Other providers use more; a checksum keeps such ids unique."""
     legal = re.sub(r"[^a-zA-Z0-9_-]", "_", call_id)
     return legal if legal == call_id and legal else f"{legal}_{zlib.crc32(call_id.encode('utf-8', 'replace')):08x}"

@@ -22,10 +22,10 @@ from completion.wires.wire import Lowered
 
 
 def lower(request: ChatRequest, model: str, dialect: MessagesDialect = DEFAULT) -> Lowered:
-    """The JSON body, and the names of the fields that it leaves out because this wire has no place for them.
+    """The JSON body, and the names of the request fields that were dropped because the API does not support them.
 
     Raises:
-        UnsupportedContentError: a part of the request that would change the answer cannot be sent.
+        UnsupportedContentError: the API does not support a part of the request that would change the answer.
     """
     thinking, effort = thinking_and_effort(request.reasoning_effort, model)
     output_config = {"effort": effort, "format": _format(request.response_format)}
@@ -41,7 +41,7 @@ def lower(request: ChatRequest, model: str, dialect: MessagesDialect = DEFAULT) 
     }
     body = {
         "model": model,
-        # Thinking counts as output: the budget comes on top of the cap on the answer.
+        # Thinking counts as output, so its budget is added: max_tokens is meant for the answer.
         "max_tokens": request.max_tokens + (thinking or {}).get("budget_tokens", 0),
         "messages": messages(request),
         "stream": True,
@@ -58,23 +58,23 @@ def _format(wanted: JsonSchema | str | None) -> dict[str, Any] | None:
         return None
     if isinstance(wanted, JsonSchema):
         return {"type": "json_schema", "schema": wanted.schema}
-    raise unsupported("response_format='json'", "this wire takes a schema: give a JsonSchema")
+    raise unsupported("response_format='json'", "Anthropic Messages supports schemas only: give a JsonSchema")
 
 
 def _system(request: ChatRequest) -> Any:
-    """A string, or blocks when one of them is to be cached."""
+    """A string, or blocks if one of them has a CacheControl."""
     if not isinstance(request.system_prompt, tuple) or not any(block.cache_control for block in request.system_prompt):
         text = system_text(request)
         return text if text.strip() else None
-    said = [block for block in request.system_prompt if block.text.strip()]
-    return [cached({"type": "text", "text": block.text}, block.cache_control) for block in said] or None
+    blocks = [block for block in request.system_prompt if block.text.strip()]
+    return [cached({"type": "text", "text": block.text}, block.cache_control) for block in blocks] or None
 
 
 def _tool(tool: ToolDefinition) -> dict[str, Any]:
     fields = {
         "name": tool.name,
         "description": tool.description or None,
-        "input_schema": {"type": "object", **tool.input_schema},  # it has to be said, also of a tool without input
+        "input_schema": {"type": "object", **tool.input_schema},  # required, also for a tool without input
         "strict": tool.strict,
     }
     return cached(without_none(fields), tool.cache_control)
@@ -82,7 +82,7 @@ def _tool(tool: ToolDefinition) -> dict[str, Any]:
 
 def _tool_choice(request: ChatRequest) -> dict[str, Any] | None:
     choice = request.tool_choice
-    has_tools = request.tools or (request.additional_params or {}).get("tools")  # those that the server runs
+    has_tools = request.tools or (request.additional_params or {}).get("tools")  # server-side tools
     if not has_tools or (choice is None and request.parallel_tool_use is None):
         return None
     choice = choice or ToolChoice.auto()

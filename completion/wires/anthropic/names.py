@@ -1,4 +1,4 @@
-"""The words of Anthropic Messages."""
+"""The words and limits of Anthropic Messages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ WIRE = "anthropic"
 
 
 NO_SAMPLING_SINCE = "2026-10-21"
-"""The API version from which on temperature, top_p and top_k are refused, whatever their value."""
+"""The first API version that refuses temperature, top_p and top_k, whatever their value."""
 
 
 FINISH_REASONS = {
@@ -29,18 +29,21 @@ IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 
 
 MAX_BREAKPOINTS = 4
+"""How many cache_control the API accepts in one request."""
 
 
-FAILED = "Error"  # what a failure says that came without words, which the API refuses
+EMPTY_ERROR = "Error"
+"""The text of a failed tool result without content, which the API refuses."""
 
 
-LEAST_WHILE_THINKING = {"temperature": 1, "top_p": 0.95}
+MIN_SAMPLING_WHILE_THINKING = {"temperature": 1, "top_p": 0.95}
+"""The smallest values that the API accepts while the model thinks. The largest is 1. top_k is always refused."""
 
 
-# Blocks of our own making in a history: what belongs to a block or a message of the wire, and has no place in ours.
-#   {"type": "citations", "citations": […], "length": 17}     of the last 17 characters of the text before it
-#   {"type": "caller", "tool_use_id": "toolu_1", "caller": {…}}      and what else stands in a call
-#   {"type": "message", "container": {…}, "stop_details": {…}, "context_management": {…}}
+# The types of provider blocks that we make ourselves. They keep fields that our blocks and messages do not have.
+#   {"type": "citations", "citations": […], "length": 17}     citations of the last 17 characters of the text before it
+#   {"type": "caller", "tool_use_id": "toolu_1", "caller": {…}}       other fields of a tool call
+#   {"type": "message", "container": {…}, "stop_details": {…}, "context_management": {…}}     other fields of a message
 CITATIONS, CALLER, MESSAGE = "citations", "caller", "message"
 
 

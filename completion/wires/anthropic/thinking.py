@@ -1,4 +1,4 @@
-"""reasoning_effort -> what the API takes for it, by the version of the model."""
+"""reasoning_effort -> ``thinking`` and ``output_config.effort``, depending on the version of the model."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from typing import Any
 
 from completion.wires.lowering import effort_word
 
-# Tokens to think with, for models that take a budget: up to 4.6. From 4.6 on they take an effort, too, and from 4.7
-# on nothing else.
+# Models before 4.6 take a budget of tokens. 4.6 takes a budget or an effort. Later models take an effort only.
 BUDGETS = {"minimal": 0, "low": 1024, "medium": 4096, "high": 16384}
 
 
-LEAST_BUDGET = 1024
+MIN_BUDGET = 1024
 
 
 ADAPTIVE_SINCE = (4, 6)
@@ -25,8 +24,8 @@ NEWEST = (99, 0)
 
 
 def _version_of(model: str) -> tuple[int, int] | None:
-    """The version in a model id: (4, 6) of claude-opus-4-6-20260205. Of a Claude that names none the newest there is,
-    of another's model None."""
+    """The version in a model id: (4, 6) in claude-opus-4-6-20260205. NEWEST for a Claude without a version; None for
+    the model of another maker."""
     # claude-3-7-sonnet-20250219, claude-sonnet-4-20250514, anthropic.claude-opus-4-6-v1, claude-opus-4.7, claude-opus-5
     found = re.search(r"claude-(?:[a-z]+-)*(\d{1,2})(?:[-.](\d{1,2}))?(?!\d)", model.lower())
     if found:
@@ -35,7 +34,7 @@ def _version_of(model: str) -> tuple[int, int] | None:
 
 
 def thinking_and_effort(effort: str | int | None, model: str) -> tuple[dict[str, Any] | None, str | None]:
-    """What to send as ``thinking`` and as ``output_config.effort``; None for what is not to be sent."""
+    """What to send as ``thinking`` and as ``output_config.effort``; None for a field that is not sent."""
     if effort is None:
         return None, None
     version = _version_of(model)
@@ -46,8 +45,8 @@ def thinking_and_effort(effort: str | int | None, model: str) -> tuple[dict[str,
         budget = BUDGETS[effort] if isinstance(effort, str) else effort
         if not budget:
             return {"type": "disabled"}, None
-        return {"type": "enabled", "budget_tokens": max(budget, LEAST_BUDGET)}, None
-    if effort == "minimal":  # without being asked to it does not think, and some cannot be told not to
+        return {"type": "enabled", "budget_tokens": max(budget, MIN_BUDGET)}, None
+    if effort == "minimal":  # without ``thinking`` these models do not think, and some refuse "disabled"
         return None, "low"
     if isinstance(effort, int):
         effort = effort_word(effort)

@@ -1,9 +1,9 @@
-"""OpenAI Chat Completions, as OpenAI and every server compatible with it speak it.
+"""OpenAI Chat Completions, as OpenAI and all compatible servers send it.
 
-    lower (dialect) -> POST …/chat/completions -> assemble (calls, ending)
+    lower (dialect) -> POST …/chat/completions -> assemble (calls, summary)
 
-Wire: https://platform.openai.com/docs/api-reference/chat-streaming (read November 2026). What other servers do
-differently is in comments beside the code that reads it.
+Wire: https://platform.openai.com/docs/api-reference/chat-streaming (read November 2026). Where another
+server differs, a comment beside the code names it.
 """
 
 from completion.wires.openai_chat.assemble import assemble

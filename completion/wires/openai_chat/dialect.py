@@ -1,4 +1,4 @@
-"""How servers depart from OpenAI's own Chat Completions: a row for each."""
+"""How servers differ from OpenAI's own Chat Completions."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ChatDialect:
-    """What a server takes.
+    """What a server supports.
 
     Args:
-        token_field: the name of the cap on the answer's tokens.
-        takes_top_k: it has a ``top_k``; elsewhere ``top_k`` is dropped.
-        takes_stream_options: it takes ``stream_options``, which ask for the usage.
+        token_field: the field for ``max_tokens``.
+        takes_top_k: it supports ``top_k``; otherwise ``top_k`` is dropped.
+        takes_stream_options: it supports ``stream_options``, which ask for the usage.
     """
 
     token_field: str = "max_completion_tokens"
@@ -21,7 +21,7 @@ class ChatDialect:
 
 
 OPENAI = ChatDialect()
-"""OpenAI's and Azure's own: ``max_tokens`` is refused by their reasoning models."""
+"""OpenAI and Azure. Their reasoning models refuse ``max_tokens``."""
 
 COMPATIBLE = ChatDialect(token_field="max_tokens", takes_top_k=True)
-"""What most servers of other makers take."""
+"""Most other servers."""

@@ -36,10 +36,10 @@ from completion.wires.wire import Lowered
 
 
 def lower(request: ChatRequest, model: str, dialect: ChatDialect = OPENAI) -> Lowered:
-    """The JSON body, and the names of the fields that it leaves out because this wire has no place for them.
+    """The JSON body, and the names of the request fields that were dropped because the API does not support them.
 
     Raises:
-        UnsupportedContentError: a part of the request that would change the answer cannot be sent.
+        UnsupportedContentError: the API does not support a part of the request that would change the answer.
     """
     dropped = ["cache_control"] if cache_wishes(request) else []
     body: dict[str, Any] = {
@@ -59,7 +59,7 @@ def lower(request: ChatRequest, model: str, dialect: ChatDialect = OPENAI) -> Lo
         "tools": [_tool(tool) for tool in request.tools] or None,
         "tool_choice": _tool_choice(request.tool_choice, has_tools),
         "parallel_tool_calls": request.parallel_tool_use if has_tools else None,
-        "reasoning_effort": _effort(request.reasoning_effort),
+        "reasoning_effort": _reasoning_effort(request.reasoning_effort),
         "response_format": _response_format(request.response_format),
     }
     if request.top_k is not None:
@@ -79,12 +79,12 @@ def _messages(request: ChatRequest) -> list[dict[str, Any]]:
         else:
             lowered.extend(_user(message))
     if not any(message["role"] != "system" for message in lowered):
-        raise unsupported("messages", "there is nothing in them to send")
+        raise unsupported("messages", "they contain nothing to send")
     return lowered
 
 
 def _assistant(message: Message) -> Iterator[dict[str, Any]]:
-    """One message, or none when it held nothing but reasoning, which this wire does not take back."""
+    """One message, or none if the message has only reasoning, which the API does not accept back."""
     texts: list[str] = []
     lists: dict[str, list[Any]] = {"tool_calls": [], "annotations": [], "images": []}
     for block in message.blocks:
@@ -94,20 +94,20 @@ def _assistant(message: Message) -> Iterator[dict[str, Any]]:
             case ToolCallBlock():
                 lists["tool_calls"].append(_tool_call(block))
             case ProviderBlock(provider=provider, data=own):
-                place = _place(own) if provider == WIRE else None
-                if place is not None:
-                    lists[place].append(own)
+                field = _field_of(own) if provider == WIRE else None
+                if field is not None:
+                    lists[field].append(own)
             case ReasoningBlock() | RedactedReasoningBlock():
                 pass
             case _:
-                raise unsupported(type(block).__name__, "it cannot stand in an assistant message")
+                raise unsupported(type(block).__name__, "an assistant message cannot contain it")
     filled = {name: items for name, items in lists.items() if items}
     if texts or "tool_calls" in filled or "images" in filled:
         yield {"role": "assistant", "content": "".join(texts) if texts else None, **filled}
 
 
-def _place(own: dict[str, Any]) -> str | None:
-    """Where in a message a block of this wire came from; None for what belongs to no message."""
+def _field_of(own: dict[str, Any]) -> str | None:
+    """The field of a message that a provider block of this wire came from; None for blocks that are not sent back."""
     kind = str(own.get("type", ""))
     if "custom" in own:
         return "tool_calls"
@@ -119,13 +119,13 @@ def _place(own: dict[str, Any]) -> str | None:
 def _tool_call(block: ToolCallBlock) -> dict[str, Any]:
     function = {"name": block.name, "arguments": json_text(block.args, "ToolCallBlock.args")}
     call: dict[str, Any] = {"id": block.call_id, "type": "function", "function": function}
-    if block.signature is not None:  # only Gemini's compatible endpoint signs calls, and wants them back
+    if block.signature is not None:  # Gemini's compatible endpoint signs calls and requires it back
         call["extra_content"] = {"google": {"thought_signature": block.signature}}
     return call
 
 
 def _user(message: Message) -> Iterator[dict[str, Any]]:
-    """Tool results are messages of their own; what stands between them becomes user messages, in order."""
+    """A message for each tool result, and user messages for the other blocks, in the same order."""
     between: list[Block] = []
     for block in message.blocks:
         if isinstance(block, ToolResultBlock):
@@ -159,20 +159,24 @@ def _part(block: Block) -> Iterator[dict[str, Any]]:
             yield {"type": "file", "file": {"file_id": file_id}}
         case AudioBlock(source=Base64Source(media_type=media_type, data=data)):
             if media_type not in AUDIO_FORMATS:
-                raise unsupported("AudioBlock", f"{media_type} is none of {', '.join(sorted(AUDIO_FORMATS))}")
+                raise unsupported("AudioBlock", f"{media_type} is not one of {', '.join(sorted(AUDIO_FORMATS))}")
             yield {"type": "input_audio", "input_audio": {"data": data, "format": AUDIO_FORMATS[media_type]}}
         case ProviderBlock(provider=provider, data=own):
             if provider == WIRE:
                 yield own
         case ImageBlock() | DocumentBlock() | AudioBlock():
             kind, source_kind = type(block).__name__, type(block.source).__name__
-            raise unsupported(kind, f"Chat Completions takes no {source_kind} for it")
+            raise unsupported(kind, f"Chat Completions does not support {source_kind} for it")
         case _:
-            raise unsupported(type(block).__name__, "it cannot stand in a user message")
+            raise unsupported(type(block).__name__, "a user message cannot contain it")
 
 
 def _result_text(block: ToolResultBlock) -> str:
-    text = result_text(block)
+    for inner in block.blocks:
+        if not isinstance(inner, TextBlock):
+            kind = type(inner).__name__
+            raise unsupported(f"{kind} in a ToolResultBlock", "a tool message can only contain text")
+    text = "".join(inner.text for inner in block.blocks if isinstance(inner, TextBlock))
     return f"Error: {text}" if block.is_error else text
 
 
@@ -191,7 +195,7 @@ def _tool_choice(choice: ToolChoice | None, has_tools: bool) -> Any:
     return TOOL_CHOICES[choice.kind]
 
 
-def _effort(effort: str | int | None) -> str | None:
+def _reasoning_effort(effort: str | int | None) -> str | None:
     if effort is None or isinstance(effort, str):
         return effort
     return effort_word(effort)

@@ -1,4 +1,4 @@
-"""The words of Chat Completions."""
+"""The words of Chat Completions: finish reasons, fields, media types."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ FINISH_REASONS = {
 }
 
 
+# A usage without any of these is not a usage. The last two are the names of the Responses API.
 USAGE_TOTALS = ("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens")
 
 
 TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 
-# Where a delta says something of the answer, and where it brings whole blocks of kinds that only this wire knows:
-# Groq's compound runs tools on its side, Azure cites its data in the context.
+# Fields of a delta that contain whole blocks. The contract does not model them, so they become provider blocks.
+# executed_tools: Groq's compound models run tools on the server. context: Azure cites its data there.
 PROVIDER_BLOCK_FIELDS = ("annotations", "images", "executed_tools", "context")
 
 

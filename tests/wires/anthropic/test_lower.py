@@ -307,7 +307,7 @@ def test_what_goes_with_thinking_is_sent(given: dict[str, Any]) -> None:
 
 def test_a_budget_over_max_tokens_is_refused() -> None:
     thinking = {"thinking": {"type": "enabled", "budget_tokens": 4096}}
-    with pytest.raises(UnsupportedContentError, match=r"budget_tokens.*4096 is not below max_tokens, 4096"):
+    with pytest.raises(UnsupportedContentError, match=r"budget_tokens.*must be below max_tokens, 4096, got 4096"):
         payload(ChatRequest("hi", additional_params=thinking))
     req = ChatRequest("hi", reasoning_effort="high", additional_params={"max_tokens": 100})
     with pytest.raises(UnsupportedContentError, match="budget_tokens"):
@@ -390,27 +390,30 @@ def test_a_block_of_a_user_or_of_a_tool_is_a_part(block: Block, part: dict[str, 
     ]
 
 
-PLACES = "cannot stand in a user message of this wire"
+NOT_IN_A_USER_MESSAGE = "a user message cannot contain it"
 
 
 @pytest.mark.parametrize(
     ("message", "words"),
     [
-        (Message.user([AudioBlock(Base64Source("audio/wav", "UklG"))]), "AudioBlock.*" + PLACES),
-        (Message.user([ToolCallBlock("c", "f", {})]), "ToolCallBlock.*" + PLACES),
-        (Message.user([ReasoningBlock("hm", "s")]), "ReasoningBlock.*" + PLACES),
-        (Message.user([RedactedReasoningBlock("x")]), "RedactedReasoningBlock.*" + PLACES),
-        (Message.tool_result("c", [ToolCallBlock("c", "f", {})]), "ToolCallBlock.*" + PLACES),
-        (Message.tool_result("c", [ToolResultBlock("c", "r")]), "ToolResultBlock.*another"),
-        (Message.user([ImageBlock(Base64Source("image/bmp", "Qk0="))]), "ImageBlock.*image/bmp is none of image/jpeg"),
+        (Message.user([AudioBlock(Base64Source("audio/wav", "UklG"))]), "AudioBlock.*" + NOT_IN_A_USER_MESSAGE),
+        (Message.user([ToolCallBlock("c", "f", {})]), "ToolCallBlock.*" + NOT_IN_A_USER_MESSAGE),
+        (Message.user([ReasoningBlock("hm", "s")]), "ReasoningBlock.*" + NOT_IN_A_USER_MESSAGE),
+        (Message.user([RedactedReasoningBlock("x")]), "RedactedReasoningBlock.*" + NOT_IN_A_USER_MESSAGE),
+        (Message.tool_result("c", [ToolCallBlock("c", "f", {})]), "ToolCallBlock.*" + NOT_IN_A_USER_MESSAGE),
+        (Message.tool_result("c", [ToolResultBlock("c", "r")]), "a ToolResultBlock cannot contain it"),
+        (
+            Message.user([ImageBlock(Base64Source("image/bmp", "Qk0="))]),
+            "image/bmp is not one of image/jpeg",
+        ),
         (Message.user([DocumentBlock(Base64Source("application/zip", "UEs="))]), "DocumentBlock.*application/zip"),
         (Message.user([DocumentBlock(Base64Source("text/plain", b"\xff"))]), "DocumentBlock.*not UTF-8"),
         (Message.assistant([ImageBlock(PNG)]), "ImageBlock.*assistant message"),
         (Message.assistant([DocumentBlock(PDF)]), "DocumentBlock.*assistant message"),
         (Message.assistant([AudioBlock(Base64Source("audio/wav", "UklG"))]), "AudioBlock.*assistant message"),
         (Message.assistant([ToolResultBlock("c", "ok")]), "ToolResultBlock.*assistant message"),
-        (Message.assistant([ReasoningBlock("hm")]), "nothing in them to send"),
-        (Message.user(" \n"), "nothing in them to send"),
+        (Message.assistant([ReasoningBlock("hm")]), "they contain nothing to send"),
+        (Message.user(" \n"), "they contain nothing to send"),
     ],
 )
 def test_what_the_wire_has_no_words_for_is_refused(message: Message, words: str) -> None:
@@ -733,7 +736,7 @@ def cached(times: int) -> Message:
     ids=["blocks", "system", "tools", "the whole", "inside a tool result", "own block"],
 )
 def test_more_than_four_breakpoints_are_refused(given: dict[str, Any]) -> None:
-    with pytest.raises(UnsupportedContentError, match=r"cache_control.*5 are set, the API takes 4"):
+    with pytest.raises(UnsupportedContentError, match=r"cache_control.*the API accepts 4 of them, got 5"):
         anthropic_body(ChatRequest(**given), OLD)
 
 

@@ -44,9 +44,9 @@ from completion import (
     collect,
 )
 from completion.events import DONE
+from completion.wires.arguments import parse_args
 from completion.wires.assembly import WAIT_FOR_EOF_S, WAIT_FOR_USAGE_S
 from completion.wires.openai_chat.assemble import assemble
-from completion.wires.tool_call import parse_args
 from tests.wire_pieces import calls, calls_in, delta, events, interleaved, order_faults, piece
 
 STOP = delta("stop")

@@ -235,7 +235,7 @@ def test_a_block_of_a_user_is_a_part(block: Block, part: dict[str, Any]) -> None
         (Message.user([ImageBlock(FileSource("f"))]), "ImageBlock.*FileSource"),
         (Message.user([DocumentBlock(UrlSource("https://x"))]), "DocumentBlock.*UrlSource"),
         (Message.user([AudioBlock(UrlSource("https://x"))]), "AudioBlock.*UrlSource"),
-        (Message.user([AudioBlock(Base64Source("audio/flac", "UklG"))]), "AudioBlock.*audio/flac is none of"),
+        (Message.user([AudioBlock(Base64Source("audio/flac", "UklG"))]), "AudioBlock.*audio/flac is not one of"),
         (Message.user([ToolCallBlock("c", "f", {})]), "ToolCallBlock.*user message"),
         (Message.user([ReasoningBlock("hm")]), "ReasoningBlock.*user message"),
         (Message.user([RedactedReasoningBlock("x")]), "RedactedReasoningBlock.*user message"),
@@ -248,8 +248,8 @@ def test_a_block_of_a_user_is_a_part(block: Block, part: dict[str, Any]) -> None
         (Message.assistant([ToolResultBlock("c", "ok")]), "ToolResultBlock.*assistant message"),
         (Message.assistant([ToolCallBlock("c", "f", {"a": float("nan")})]), "ToolCallBlock.args.*not JSON"),
         (Message.assistant([ToolCallBlock("c", "f", {"a": {1}})]), "ToolCallBlock.args.*not JSON"),
-        (Message.assistant([ReasoningBlock("hm", "s")]), "nothing in them to send"),
-        (Message.user(""), "nothing in them to send"),
+        (Message.assistant([ReasoningBlock("hm", "s")]), "they contain nothing to send"),
+        (Message.user(""), "they contain nothing to send"),
     ],
 )
 def test_what_the_wire_has_no_words_for_is_refused(message: Message, words: str) -> None:

@@ -1,0 +1,53 @@
+"""What the events say about the turn as a whole: id, model, service tier, finish reason, usage -> TurnFinished."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from completion.contract.chunks import FinishReason, TurnFinished, Usage
+from completion.wires.json_values import str_or_empty
+
+
+class TurnSummary:
+    """Collects what TurnFinished carries. Each wire reads it from other fields, in a subclass.
+
+    Args:
+        finish_reasons: the finish reason for each of the provider's words; any other word is ``other``.
+    """
+
+    def __init__(self, finish_reasons: Mapping[str, FinishReason]) -> None:
+        self._finish_reasons = finish_reasons
+        self.provider_reason: str | None = None
+        self.stop_sequence: str | None = None
+        # As the provider sent them, perhaps not strings.
+        self.response_id: Any = None
+        self.model: Any = None
+        self.service_tier: Any = None
+
+    def finish_reason(self, calls_finished: int) -> FinishReason:
+        """Why the model stopped.
+
+        After a finished tool call it is never ``end_turn``: many servers say "stop" there, and a run has to go on.
+        """
+        word = self.provider_reason
+        reason = FinishReason.OTHER if word is None else self._finish_reasons.get(word, FinishReason.OTHER)
+        if calls_finished and (word is None or reason is FinishReason.END_TURN):
+            return FinishReason.TOOL_USE
+        return reason
+
+    def usage(self) -> Usage | None:
+        """The tokens of the turn; None if the provider did not say."""
+        return None
+
+    def turn_finished(self, calls_finished: int) -> TurnFinished:
+        """The last chunk of the turn."""
+        return TurnFinished(
+            reason=self.finish_reason(calls_finished),
+            usage=self.usage(),
+            service_tier=str_or_empty(self.service_tier) or None,
+            provider_reason=self.provider_reason,
+            stop_sequence=self.stop_sequence,
+            response_id=str_or_empty(self.response_id) or None,
+            response_model=str_or_empty(self.model) or None,
+        )
