@@ -1,11 +1,16 @@
-"""Pieces of wire and of turns that several test files share."""
+"""Helpers of the wires' tests: events, readers of events, and checks of the chunks."""
 
 from __future__ import annotations
 
+import copy
 import itertools
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import FrameType
 from typing import Any
+
+from hypothesis import strategies as st
 
 from completion import (
     ChatRequest,
@@ -18,28 +23,32 @@ from completion import (
     ToolCallFinished,
     ToolCallMalformed,
     ToolCallStarted,
+    Turn,
     TurnFinished,
+    collect,
 )
+from completion.events import DONE as END_OF_EVENTS
 from completion.testing import event
 from completion.wires.anthropic import MESSAGES
 from completion.wires.anthropic.dialect import VERSION, MessagesDialect
+from completion.wires.arguments import parse_args
 from completion.wires.openai_chat import CHAT_COMPLETIONS
 from completion.wires.openai_chat.dialect import COMPATIBLE, OPENAI
-from completion.wires.wire import Lowered
+from completion.wires.wire import Assemble, Lowered
 
 DONE = b"data: [DONE]\n\n"
 IS_SAMPLED = bool(os.environ.get("SAMPLED"))
-"""Whether long tables are sampled: tox says so to all Pythons but one, which takes them whole."""
+"""Whether long tables are sampled. tox sets it on all Pythons but one."""
 
 
 def chunks_of(body: bytes, split: int | None = None) -> list[bytes]:
-    """The body in pieces of ``split`` bytes, or in one."""
+    """The body in pieces of ``split`` bytes, or as one piece."""
     step = split or max(len(body), 1)
     return [body[start : start + step] for start in range(0, len(body), step)]
 
 
 def cuts_of(body: bytes) -> range:
-    """The offsets at which an answer may be cut: every byte of it, or a sample of them."""
+    """The offsets at which a test cuts an answer: every byte, or a sample."""
     return range(0, len(body), 7 if IS_SAMPLED else 1)
 
 
@@ -52,7 +61,7 @@ def delta(_reason: str | None = None, **fields: Any) -> dict[str, Any]:
 def piece(
     index: int | None = 0, arguments: Any = None, *, id: str | None = None, name: str | None = None
 ) -> dict[str, Any]:
-    """A piece of a tool call, with the keys that are given only."""
+    """A piece of a tool call, with only the keys that are given."""
     function = {key: value for key, value in (("name", name), ("arguments", arguments)) if value is not None}
     own = {key: value for key, value in (("index", index), ("id", id)) if value is not None}
     return {**own, "type": "function", "function": function}
@@ -64,12 +73,12 @@ def calls(*pieces: dict[str, Any]) -> dict[str, Any]:
 
 
 def events(*data: Any) -> Iterator[tuple[str, Any]]:
-    """What assemble gets: each with the name that events have when nobody names them."""
+    """The events for ``assemble``, with the default event name."""
     return (("message", value) for value in data)
 
 
 def calls_in(chunks: Iterable[StreamChunk]) -> list[tuple[str, str, Any]]:
-    """The calls of a turn: id, name, and their arguments or the text that is none."""
+    """The calls of a turn: id, name, and the arguments, or their text if they are malformed."""
     found: list[tuple[str, str, Any]] = []
     for chunk in chunks:
         if isinstance(chunk, ToolCallFinished):
@@ -79,27 +88,124 @@ def calls_in(chunks: Iterable[StreamChunk]) -> list[tuple[str, str, Any]]:
     return found
 
 
-def read_to_the_end(
-    chat_stream: Callable[[ChatRequest], ChatStream], req: ChatRequest
-) -> tuple[list[StreamChunk], CompletionError | None]:
-    """The chunks of a stream, and the error that ended it."""
+def until_error(chunks: Iterable[StreamChunk]) -> tuple[list[StreamChunk], CompletionError | None]:
+    """The chunks, and the error that ended them."""
     found: list[StreamChunk] = []
     try:
-        with chat_stream(req) as stream:
-            for chunk in stream:
-                found.append(chunk)  # noqa: PERF402  what came before an error counts
+        for chunk in chunks:
+            found.append(chunk)  # noqa: PERF402  the chunks before an error count
     except CompletionError as error:
         return found, error
     return found, None
 
 
+class Reading:
+    """Reads events with the ``assemble`` of one wire."""
+
+    def __init__(self, assemble: Assemble) -> None:
+        self._assemble = assemble
+
+    def chunks(self, *data: Any) -> list[StreamChunk]:
+        """The chunks of a turn. Fails if their order is wrong, or if the events were changed."""
+        before = copy.deepcopy(data)
+        found = list(self._assemble(events(*data), ignore_end))
+        assert list(order_faults(found)) == []
+        # A copy of END_OF_EVENTS, and NaN, are not equal to themselves.
+        assert END_OF_EVENTS in data or repr(data) == repr(before)
+        return found
+
+    def content(self, *data: Any) -> list[StreamChunk]:
+        """The chunks of a turn without TurnFinished."""
+        return self.chunks(*data)[:-1]
+
+    def turn(self, *data: Any) -> Turn:
+        return collect(self.chunks(*data))
+
+    def calls(self, *data: Any) -> list[tuple[str, str, Any]]:
+        return calls_in(self.chunks(*data))
+
+    def until_error(self, *data: Any) -> tuple[list[StreamChunk], CompletionError | None]:
+        return until_error(self._assemble(events(*data), ignore_end))
+
+
+def ignore_end(seconds: float | None) -> None:
+    """For tests that do not look at the end of the turn."""
+
+
+def broken_after(error: CompletionError, *data: Any) -> Iterator[tuple[str, Any]]:
+    """Events, then the error."""
+    yield from events(*data)
+    raise error
+
+
+def anything(keys: Sequence[str], texts: st.SearchStrategy[str]) -> st.SearchStrategy[Any]:
+    """Any JSON value with these keys and texts."""
+    return st.recursive(
+        st.none() | st.booleans() | st.integers(-1, 2) | st.floats() | texts,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(keys), inner, max_size=4),
+        max_leaves=8,
+    )
+
+
+def objects_with(other: st.SearchStrategy[Any], **values: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    """Objects with these keys. Each key may be missing, and its value may be any ``other`` value."""
+    return st.fixed_dictionaries({}, optional={key: value | other for key, value in values.items()})
+
+
+def texts_parsed(work: Callable[[], object]) -> list[str]:
+    """The texts of arguments that are parsed while the work is done."""
+    texts: list[str] = []
+
+    def note(frame: FrameType, what: str, _: Any) -> None:
+        if what == "call" and frame.f_code is parse_args.__code__:
+            texts.append(frame.f_locals["text"])
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(before)
+    return texts
+
+
+def lines_run(work: Callable[[], object]) -> int:
+    """How many lines of ours run while the work is done."""
+    lines = 0
+
+    def count(frame: FrameType, what: str, _: Any) -> Any:
+        nonlocal lines
+        lines += what == "line"
+        return count if "completion" in frame.f_code.co_filename else None
+
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return lines
+
+
+def read_to_the_end(
+    chat_stream: Callable[[ChatRequest], ChatStream], req: ChatRequest
+) -> tuple[list[StreamChunk], CompletionError | None]:
+    """The chunks of a stream, and the error that ended it."""
+    try:
+        stream = chat_stream(req)
+    except CompletionError as error:
+        return [], error
+    with stream:
+        return until_error(stream)
+
+
 def body(*events: Any, done: bool = True) -> bytes:
-    """A body of events, with ``[DONE]`` at its end."""
+    """A body with these events and ``[DONE]``."""
     return b"".join(event(data) for data in events) + (DONE if done else b"")
 
 
 def order_faults(chunks: Iterable[StreamChunk], *, ended: bool = True) -> Iterator[str]:
-    """What is wrong with the order of a turn, by the rules of the contract."""
+    """Where the chunks break the contract's rules for the order of a turn."""
     opened: ToolCallStarted | None = None
     arguments, ids, in_reasoning, is_over = "", set[str](), False, False
     for chunk in chunks:
@@ -134,11 +240,11 @@ def order_faults(chunks: Iterable[StreamChunk], *, ended: bool = True) -> Iterat
         if getattr(chunk, "delta", "-") == "":
             yield f"{chunk} is empty"
     if ended and (opened or in_reasoning or not is_over):
-        yield "something was left open"
+        yield "something is still open at the end"
 
 
 def interleaved(lengths: list[int], order: Iterable[int]) -> Iterator[int]:
-    """Which of several sequences gives its next item: ``order`` as far as it goes, then one after the other."""
+    """From which of several sequences to take the next item: by ``order`` first, then one sequence after the other."""
     left = list(lengths)
     for which in itertools.chain(order, *([n] * length for n, length in enumerate(lengths))):
         which %= len(left)
@@ -148,12 +254,12 @@ def interleaved(lengths: list[int], order: Iterable[int]) -> Iterator[int]:
 
 
 def openai_body(request: ChatRequest, model: str = "m", *, compatible: bool = False) -> Lowered:
-    """What goes to Chat Completions, and what was left out."""
+    """The body for Chat Completions, and the dropped fields."""
     return CHAT_COMPLETIONS.body(request, model, COMPATIBLE if compatible else OPENAI)
 
 
 def anthropic_body(
     request: ChatRequest, model: str = "m", *, version: str = VERSION, betas: Sequence[str] = ()
 ) -> Lowered:
-    """What goes to Anthropic Messages, and what was left out."""
+    """The body for Anthropic Messages, and the dropped fields."""
     return MESSAGES.body(request, model, MessagesDialect(version, tuple(betas)))

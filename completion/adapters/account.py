@@ -1,7 +1,7 @@
-"""What the clients and models of all HTTP adapters have in common.
+"""The base classes of the clients and models of all HTTP adapters.
 
-A client is an account at an endpoint: base URL, key, connections. A model is an id at a client, and the wire that is
-spoken there:
+A client is an account at an endpoint: base URL, key, connections. A model is a model id at a client, and the wire of
+the endpoint:
 
     ChatRequest -> wire.body (lower) -> endpoint: POST -> wire.events -> wire.assemble -> ChatStream
 """
@@ -23,10 +23,10 @@ from completion.wires.wire import Lowered, Wire
 
 
 class HttpOptions(TypedDict, total=False):
-    """What every HTTP adapter takes besides its credentials.
+    """The options that every HTTP adapter has.
 
-    ``timeout``: a Timeout, or what ``requests`` takes. ``session``: a ``requests.Session`` to use instead of one of our
-    own. ``headers``: sent with every request. ``max_event_bytes``: a larger event raises MalformedStreamError.
+    ``timeout``: a Timeout, or a timeout of ``requests``. ``session``: a ``requests.Session`` to use instead of our own.
+    ``headers``: sent with every request. ``max_event_bytes``: a larger event raises MalformedStreamError.
     """
 
     timeout: TimeoutLike
@@ -42,21 +42,21 @@ class Options(HttpOptions, total=False):
     base_url: str | None
 
 
-class _KeepsKeys:
-    """No exception leaves a constructor with the key in the local variables of a frame."""
+class _KeepsKeySecret:
+    """Exceptions of a constructor do not keep the key alive in the local variables of their frames."""
 
     def __init_subclass__(cls) -> None:
         if "__init__" in cls.__dict__:
             cls.__init__ = secretive(cls.__init__)  # type: ignore[method-assign]
 
 
-class HttpClient(_KeepsKeys):
-    """An account at an endpoint. A subclass sets the class attributes, and gives the base URL and the key.
+class HttpClient(_KeepsKeySecret):
+    """An account at an endpoint. A subclass sets the class attributes, the base URL and the key.
 
     Args:
-        base_url: a request goes to this URL and the ``path`` of the model.
-        key: what authorizes the requests.
-        dialect: how this endpoint departs from the usual form of its wire; the wire's ``lower`` gets it.
+        base_url: requests go to this URL plus the ``path`` of the model.
+        key: authorizes the requests.
+        dialect: how this endpoint differs from others of its wire; passed to the wire's ``lower``.
         timeout, headers, session, max_event_bytes: see HttpOptions.
     """
 
@@ -65,7 +65,7 @@ class HttpClient(_KeepsKeys):
     key_variable: str
     """The environment variable of the key."""
     request_id_headers: ClassVar[tuple[str, ...]] = ("x-request-id",)
-    """The headers of a response that may carry its request id, the best first."""
+    """The response headers that may contain the request id, the best first."""
 
     def __init__(
         self,
@@ -95,36 +95,36 @@ class HttpClient(_KeepsKeys):
         return self.endpoint.base_url
 
     def close(self) -> None:
-        """Close the pooled connections; the client can still be used, and opens new ones."""
+        """Close the pooled connections. The client can still be used: it opens new ones."""
         self.endpoint.close()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(base_url={self.base_url!r})"
 
 
-class HttpModel(_KeepsKeys):
+class HttpModel(_KeepsKeySecret):
     """A model id at a client. A subclass sets the class attributes; ``chat_stream`` is the same for all.
 
     Args:
         model: the model id.
-        client: the client to share; None makes one of ``client_class`` with the options.
-        options: those of the client.
+        client: the client to share; None makes a ``client_class`` with the options.
+        options: the options of the client.
 
     Raises:
-        TypeError: the id is not a string, or there are options besides a client.
-        ConfigurationError: the id is empty, or the client cannot be made.
+        TypeError: the id is not a string, or both a client and options are given.
+        ConfigurationError: the id is empty, or an option of the client is wrong.
     """
 
     name: str
     """The family, for telemetry and errors."""
     key_variable: str | None
-    """The environment variable of the key; None where there is no key."""
+    """The environment variable of the key; None if there is no key."""
     client_class: ClassVar[Any]
-    """Makes the client where none is given: a subclass of HttpClient."""
+    """The class of the client, a subclass of HttpClient."""
     wire: ClassVar[Wire]
-    """What is spoken at the endpoint."""
+    """The wire of the endpoint."""
     path: ClassVar[str]
-    """Where requests go, below the base URL."""
+    """The path of requests, after the base URL."""
 
     def __init__(self, model: str, client: HttpClient | None, options: Mapping[str, Any]) -> None:
         if not isinstance(model, str):
@@ -132,7 +132,7 @@ class HttpModel(_KeepsKeys):
         if not model:
             raise ConfigurationError("the model id is empty", provider=self.name)
         if client is not None and options:
-            raise TypeError(f"give options to the client, not to a model that shares it: {', '.join(options)}")
+            raise TypeError(f"give options to the client, not to the model that shares it: {', '.join(options)}")
         self.model = model
         self.client: HttpClient = client or self.client_class(**options)
 
@@ -141,20 +141,20 @@ class HttpModel(_KeepsKeys):
         """Send the request and return the open stream; a plain string is one user message.
 
         Raises:
-            CompletionError: what keeps the stream from opening. No connection is left open.
+            CompletionError: the stream could not be opened. No connection is left open.
         """
         body, dropped = self.lowered(as_request(req))
         return self._endpoint().stream(self.request_path(), body, self.wire, model=self.model, dropped=dropped)
 
     def lowered(self, request: ChatRequest) -> Lowered:
-        """The JSON body of the request, and the names of the fields that it leaves out."""
+        """The JSON body of the request, and the names of the request fields that were dropped."""
         return self.wire.body(request, self.model, self.client.dialect)
 
     def _endpoint(self) -> Endpoint:
         return self.client.endpoint
 
     def request_path(self) -> str:
-        """The path of a request, with the query where there is one."""
+        """The path of requests, with a query if there is one."""
         return self.path
 
     @property
@@ -162,7 +162,7 @@ class HttpModel(_KeepsKeys):
         return self.client.base_url
 
     def close(self) -> None:
-        """Close the pooled connections of the client; both can still be used, and open new ones."""
+        """Close the pooled connections of the client. Both can still be used: they open new ones."""
         self.client.close()
 
     def __repr__(self) -> str:

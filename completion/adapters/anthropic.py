@@ -29,10 +29,10 @@ class AnthropicClient(HttpClient):
     """An account at Anthropic, or at a compatible server through ``base_url``.
 
     Args:
-        api_key: a key, or a function asked before each request; None reads ``ANTHROPIC_API_KEY``.
-        base_url: None reads ``ANTHROPIC_BASE_URL``, else Anthropic's own.
-        version: of the API. From ``2026-10-21`` on it takes no temperature, top_p and top_k.
-        betas: names of features in beta, such as ``files-api-2025-04-14``.
+        api_key: a key, or a function that is called before each request; None reads ``ANTHROPIC_API_KEY``.
+        base_url: None reads ``ANTHROPIC_BASE_URL``; without that it is Anthropic's.
+        version: the version of the API. Since ``2026-10-21`` it does not support temperature, top_p and top_k.
+        betas: beta features, such as ``files-api-2025-04-14``.
         timeout, session, headers, max_event_bytes: see HttpOptions.
     """
 
@@ -50,8 +50,9 @@ class AnthropicClient(HttpClient):
         **options: Unpack[HttpOptions],
     ) -> None:
         if isinstance(betas, str):
-            raise TypeError(f"betas takes a list of strings; write [{betas!r}]")
+            raise TypeError(f"betas must be a list of strings, got a string: write [{betas!r}]")
         base_url = base_url or os.environ.get("ANTHROPIC_BASE_URL") or BASE_URL
+        # The caller's own headers may contain version and betas too.
         given = {name.lower(): value for name, value in (options.get("headers") or {}).items()}
         version = given.pop("anthropic-version", version)
         betas = (*(betas or ()), *filter(None, re.split(r"\s*,\s*", given.pop("anthropic-beta", ""))))
@@ -69,7 +70,7 @@ class AnthropicClient(HttpClient):
         )
 
     def completion_model(self, model_id: str) -> AnthropicModel:
-        """A handle on one model; all handles of this client share its connections."""
+        """A model of this account. All models of a client share its connections."""
         return AnthropicModel(model_id, client=self)
 
 
@@ -79,7 +80,7 @@ class AnthropicOptions(Options, total=False):
 
 
 class AnthropicModel(HttpModel):
-    """A model behind Anthropic Messages. Takes the options of AnthropicClient, or a ``client`` to share."""
+    """A model behind Anthropic Messages. Give the options of AnthropicClient, or a ``client`` to share."""
 
     name = AnthropicClient.name
     key_variable = AnthropicClient.key_variable

@@ -1,9 +1,9 @@
-"""Azure OpenAI: OpenAI's two functions at another endpoint.
+"""Azure OpenAI: Chat Completions at another endpoint.
 
-    ChatRequest -> OpenAI's lower -> POST to the resource -> OpenAI's assemble
+ChatRequest -> wires.openai_chat.lower -> POST to the resource -> wires.openai_chat.assemble
 
-Two routes: the v1 route, ``{base_url}/openai/v1/chat/completions`` with the deployment as ``model``, and with an
-``api_version`` the dated one, ``{base_url}/openai/deployments/{deployment}/chat/completions?api-version=…``.
+There are two routes. The v1 route is ``{base_url}/openai/v1/chat/completions``, with the deployment as ``model``. The
+dated route needs an ``api_version``: ``{base_url}/openai/deployments/{deployment}/chat/completions?api-version=…``.
 Wire: https://learn.microsoft.com/azure/foundry/openai/api-version-lifecycle (read November 2026)
 """
 
@@ -32,7 +32,7 @@ KEY_VARIABLE = "AZURE_OPENAI_API_KEY"
 TOKEN_VARIABLE = "AZURE_OPENAI_AD_TOKEN"
 
 TokenProvider = Callable[[], Any]
-"""Gives a bearer token: a string, or an object with ``token`` and ``expires_on``."""
+"""Returns a bearer token: a string, or an object with ``token`` and ``expires_on``."""
 
 
 class AzureOpenAIClient(HttpClient):
@@ -40,15 +40,15 @@ class AzureOpenAIClient(HttpClient):
 
     Args:
         base_url: ``https://<resource>.openai.azure.com``; None reads ``AZURE_OPENAI_ENDPOINT``.
-        api_key: a key, or a function asked before each request.
+        api_key: a key, or a function that is called before each request.
         token: an Entra bearer token that does not change.
-        token_provider: gives Entra bearer tokens: a string, or what azure-identity's ``get_token`` gives. It is asked
-            before a request when the last token has less than five minutes to live, or does not tell how long it lives.
-        api_version: of the dated route; None reads ``OPENAI_API_VERSION``. Without one, and with ``""``, it is the v1
-            route.
+        token_provider: returns Entra bearer tokens: strings, or the tokens of azure-identity's ``get_token``. It is
+            called before a request if the last token expires within five minutes, or has no ``expires_on``.
+        api_version: the version of the dated route; None reads ``OPENAI_API_VERSION``. Without one, or with ``""``,
+            the client uses the v1 route.
         timeout, session, headers, max_event_bytes: see HttpOptions.
 
-    Give one of the three credentials; without any ``AZURE_OPENAI_API_KEY`` or ``AZURE_OPENAI_AD_TOKEN`` is read.
+    Give one of the three credentials. Without one, ``AZURE_OPENAI_API_KEY`` or ``AZURE_OPENAI_AD_TOKEN`` is read.
 
     Raises:
         ConfigurationError: no base URL, or more than one credential.
@@ -73,7 +73,7 @@ class AzureOpenAIClient(HttpClient):
             raise ConfigurationError("no base URL: set AZURE_OPENAI_ENDPOINT or give base_url=", provider=self.name)
         if "/openai/deployments/" in base_url:
             raise ConfigurationError(
-                "base_url must be that of the resource, without /openai/deployments/…: the deployment is the model",
+                "base_url must be the URL of the resource, without /openai/deployments/…: the deployment is the model",
                 provider=self.name,
             )
         self.api_version = (os.environ.get("OPENAI_API_VERSION") if api_version is None else api_version) or None
@@ -85,7 +85,7 @@ class AzureOpenAIClient(HttpClient):
         )
 
     def completion_model(self, model_id: str) -> AzureOpenAIModel:
-        """A handle on one deployment; all handles of this client share its connections."""
+        """A deployment of this resource. All models of a client share its connections."""
         return AzureOpenAIModel(model_id, client=self)
 
 
@@ -96,7 +96,7 @@ class AzureOptions(Options, total=False):
 
 
 class AzureOpenAIModel(HttpModel):
-    """A deployment. Takes the options of AzureOpenAIClient, or a ``client`` to share."""
+    """A deployment. Give the options of AzureOpenAIClient, or a ``client`` to share."""
 
     name = AzureOpenAIClient.name
     key_variable = AzureOpenAIClient.key_variable
@@ -122,7 +122,7 @@ def _key(api_key: Key | None, token: str | None, token_provider: TokenProvider |
     if not names:
         names = [variable for variable in (KEY_VARIABLE, TOKEN_VARIABLE) if os.environ.get(variable)]
     if len(names) > 1:
-        raise ConfigurationError(f"there are several credentials, {' and '.join(names)}: give one", provider=name)
+        raise ConfigurationError(f"there is more than one credential, {' and '.join(names)}: give one", provider=name)
     if token_provider is not None:
         if not callable(token_provider):
             kind = type(token_provider).__name__

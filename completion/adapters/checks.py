@@ -1,4 +1,4 @@
-"""Checks of the base URL and the headers that a client is given."""
+"""Checks of the base URL and the headers of a client."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _HEADER_VALUE = re.compile(r"(?:[!-~\xa0-\xff][\t -~\xa0-\xff]*)?")
 
 
 def checked_base_url(base_url: str, provider: str) -> str:
-    """The URL without a slash at its end.
+    """The base URL without a slash at its end.
 
     Raises:
-        ConfigurationError: it is none that requests could go to, or it carries a password.
+        ConfigurationError: it is not an HTTP URL, or it contains a password, a query or a fragment.
     """
-    # urlsplit removes some of these without a word.
+    # urlsplit removes tabs and line ends silently.
     bad = next((at for at, char in enumerate(base_url) if char.isspace() or not char.isprintable()), None)
     if bad is not None:
         raise ConfigurationError(
@@ -28,19 +28,19 @@ def checked_base_url(base_url: str, provider: str) -> str:
         )
     try:
         parts = urlsplit(base_url)
-        is_callable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # no port, or no IPv6 address
-        is_callable = False
-    if not is_callable:
+        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port or an IPv6 address that is not one
+        is_usable = False
+    if not is_usable:
         shown = base_url.rpartition("@")[2].partition("?")[0]
         raise ConfigurationError(f"base_url must be like 'https://host/v1', got {shown!r}", provider=provider)
     if parts.username or parts.password:
         raise ConfigurationError(
-            "base_url must not carry a user name or password: give api_key= or headers=", provider=provider
+            "base_url must not contain a user name or password: give api_key= or headers=", provider=provider
         )
     if parts.query or parts.fragment:
         raise ConfigurationError(
-            "base_url must not carry a query or fragment: a key in a URL ends up in logs", provider=provider
+            "base_url must not contain a query or fragment: a key in a URL ends up in logs", provider=provider
         )
     return base_url.rstrip("/")
 
@@ -49,7 +49,7 @@ def checked_headers(headers: Mapping[str, str], provider: str) -> dict[str, str]
     """The headers as a dict.
 
     Raises:
-        ConfigurationError: a name or a value that HTTP cannot carry. The message shows no value.
+        ConfigurationError: a name or a value is not valid in HTTP. The message does not show the value.
     """
     for name, value in headers.items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
@@ -59,7 +59,7 @@ def checked_headers(headers: Mapping[str, str], provider: str) -> dict[str, str]
         elif not _HEADER_VALUE.fullmatch(value):
             why = (
                 f"the value of the header {name} in headers= must not contain a line end, another control character "
-                "or a character outside of Latin-1, nor begin with white space"
+                "or a character outside Latin-1, and must not begin with white space"
             )
         else:
             continue

@@ -1,8 +1,6 @@
-"""The spine that all HTTP adapters share: from a lowered request to a ChatStream.
+"""From a lowered request to a ChatStream, for all HTTP adapters.
 
-    payload -> transport: POST -> sse: JSON events -> the adapter's assemble -> ChatStream
-
-And what their clients and models have in common: an endpoint, which the models of one client share.
+JSON body -> transport: POST -> wire.events -> wire.assemble -> ChatStream
 """
 
 from __future__ import annotations
@@ -29,15 +27,17 @@ from completion.wires.assembly import WAIT_FOR_EOF_S
 from completion.wires.wire import Wire
 
 TimeoutLike = Timeout | float | tuple[float | None, float | None]
-"""A Timeout, or what ``requests`` takes as one."""
+"""A Timeout, or a timeout of ``requests``."""
 
 
 class Endpoint:
-    """An account at a base URL: where requests go, with which key, over which connections.
+    """Base URL, key and connections. The models of one client share it. It can be pickled; its repr shows no key.
 
-    Shared by the models of one client. Pickles; a repr shows no key.
-
-    ``no_proxy``: never use a proxy, whatever the environment and the Session say.
+    Args:
+        provider: the family, for errors and telemetry.
+        request_id_headers: the response headers that may contain the request id, the best first.
+        no_proxy: never use a proxy, not even one of the environment or the Session.
+        timeout, headers, session, max_event_bytes: see HttpOptions.
     """
 
     def __init__(
@@ -66,25 +66,26 @@ class Endpoint:
             no_proxy=no_proxy,
         )
 
-    def stream(self, path: str, payload: Any, wire: Wire, *, model: str, dropped: Sequence[str] = ()) -> ChatStream:
-        """Send the payload and return the open stream.
+    def stream(self, path: str, json_body: Any, wire: Wire, *, model: str, dropped: Sequence[str] = ()) -> ChatStream:
+        """Send the body and return the open stream.
 
         Raises:
-            CompletionError: what keeps it from opening.
+            CompletionError: the stream could not be opened. No connection is left open.
         """
         authorization = self._key.authorization(self._provider)
-        handled = sys.exc_info()[1]
-        body = self._transport.post(self.base_url + path, payload, authorization, model=model, accept=wire.accept)
+        already_handled = sys.exc_info()[1]
+        body = self._transport.post(self.base_url + path, json_body, authorization, model=model, accept=wire.accept)
         try:
             self._check(body, wire)
         except BaseException as exc:
             body.close()
             if isinstance(exc, AuthenticationError):
                 self._key.refused()
-            clear_all(exc, handled)  # the frames hold what the server said, which may be an echo of the key
+            # The frames refer to the response, which may contain an echo of the key.
+            clear_all(exc, already_handled)
             raise
         return ChatStream(
-            self._chunks(body, wire, model),
+            self._chunks(body, wire),
             response=ResponseInfo(body.status, body.headers, body.request_id, tuple(dropped)),
             token=body.token,
             release=body.close,
@@ -100,7 +101,7 @@ class Endpoint:
             text = body.error_text()
             raise body.attributed(refusals.refusal(body.status, body.headers, text, request_id=body.request_id))
         content_type = body.headers.get("content-type", "")
-        # Some proxies change the type of a true stream, so how the body begins decides.
+        # Some proxies change the Content-Type of a stream, so the beginning of the body decides.
         if not wire.matches_content_type(content_type) and not wire.can_begin_with(body.beginning()):
             raise body.attributed(refusals.not_a_stream(body.error_text(), content_type))
 
@@ -108,14 +109,14 @@ class Endpoint:
         """Close the connections in the pool. The endpoint can still be used: it opens new ones."""
         self._transport.close()
 
-    def _chunks(self, body: Body, wire: Wire, model: str) -> Iterator[StreamChunk]:
+    def _chunks(self, body: Body, wire: Wire) -> Iterator[StreamChunk]:
         with body:
-            began = False
+            has_chunks = False
             body.chunk_given()
             try:
                 chunks = wire.assemble(wire.events(body.pieces(), self._max_event_bytes), body.end_of_turn)
                 for chunk in chunks:
-                    began = True
+                    has_chunks = True
                     yield chunk
                     break
                 if self._transport.timeout.stall is None:
@@ -128,30 +129,24 @@ class Endpoint:
                 return
             except CompletionError as error:
                 if isinstance(error, ProviderError):
-                    body.end_of_turn(WAIT_FOR_EOF_S)  # the body ends behind it: another try need not connect anew
-                raise self._told(error, body, model, began) from error.__cause__
-            except BaseException as exc:  # the net below the adapters: an event that none of them foresaw
+                    body.end_of_turn(WAIT_FOR_EOF_S)  # the body ends after it, so a retry can use the connection
+                raise self._with_context(error, body, has_chunks) from error.__cause__
+            except BaseException as exc:  # any other exception means an event of an unknown shape
                 if not isinstance(exc, Exception) or is_from_signal_handler(exc):
-                    clear_all(exc, exc.__context__)  # what was read may hold an echo of the key
+                    clear_all(exc, exc.__context__)  # the response may contain an echo of the key
                     raise
-                unread = MalformedStreamError(f"an event of the stream has an unknown shape ({exc!r})")
-                unread.__cause__ = exc
-                clear_all(exc, exc.__context__)
-            # Raised outside of the except block: an exception that quotes the key must not be its context.
-            try:
-                raise self._told(unread, body, model, began)
-            finally:
-                del unread  # its traceback holds this frame
+                unknown_shape = MalformedStreamError(f"an event of the stream has an unknown shape ({exc!r})")
+                raise self._with_context(unknown_shape, body, has_chunks) from exc
 
-    def _told(self, error: CompletionError, body: Body, model: str, began: bool) -> CompletionError:
-        """The error, with what only this place knows."""
-        if isinstance(error, MalformedStreamError) and not began and error.body is not None:
-            # The body may hold an error in place of a stream.
-            better = refusals.not_a_stream(error.body, body.headers.get("content-type", ""))
-            if not isinstance(better, StreamError):
-                error = better
+    def _with_context(self, error: CompletionError, body: Body, has_chunks: bool) -> CompletionError:
+        """The error with provider, model and request id, and with whether a chunk was yielded before it."""
+        if isinstance(error, MalformedStreamError) and not has_chunks and error.body is not None:
+            # The body may be an error instead of a stream.
+            found = refusals.not_a_stream(error.body, body.headers.get("content-type", ""))
+            if not isinstance(found, StreamError):
+                error = found
         if isinstance(error, StreamError):
-            error.before_first_chunk = not began
+            error.before_first_chunk = not has_chunks
         return body.attributed(error)
 
     def __repr__(self) -> str:

@@ -28,10 +28,10 @@ class OpenAIClient(HttpClient):
     """An account at OpenAI, or at a compatible server through ``base_url``.
 
     Args:
-        api_key: a key, or a function asked before each request; None reads ``OPENAI_API_KEY``.
-        base_url: None reads ``OPENAI_BASE_URL``, else OpenAI's own.
+        api_key: a key, or a function that is called before each request; None reads ``OPENAI_API_KEY``.
+        base_url: None reads ``OPENAI_BASE_URL``; without that it is OpenAI's.
         organization, project: None reads ``OPENAI_ORG_ID`` and ``OPENAI_PROJECT_ID``.
-        compatible: the server is not OpenAI's own: it gets ``max_tokens`` instead of ``max_completion_tokens``, and
+        compatible: the server is not OpenAI's. It gets ``max_tokens`` instead of ``max_completion_tokens``, and
             ``top_k``. None decides by the host of ``base_url``.
         timeout, session, headers, max_event_bytes: see HttpOptions.
     """
@@ -65,7 +65,7 @@ class OpenAIClient(HttpClient):
         )
 
     def completion_model(self, model_id: str) -> OpenAIModel:
-        """A handle on one model; all handles of this client share its connections."""
+        """A model of this account. All models of a client share its connections."""
         return OpenAIModel(model_id, client=self)
 
 
@@ -76,7 +76,7 @@ class OpenAIOptions(Options, total=False):
 
 
 class OpenAIModel(HttpModel):
-    """A model behind Chat Completions. Takes the options of OpenAIClient, or a ``client`` to share."""
+    """A model behind Chat Completions. Give the options of OpenAIClient, or a ``client`` to share."""
 
     name = OpenAIClient.name
     key_variable = OpenAIClient.key_variable
@@ -91,6 +91,6 @@ class OpenAIModel(HttpModel):
 def _is_openai(base_url: str) -> bool:
     try:
         host = urlsplit(base_url).hostname or ""
-    except ValueError:  # a broken IPv6 address, which the endpoint refuses
+    except ValueError:  # a broken IPv6 address: Endpoint raises the error
         return False
     return host == "api.openai.com" or host.endswith(".api.openai.com")

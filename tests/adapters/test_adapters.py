@@ -143,7 +143,7 @@ def failure_of(call: Callable[[], Any]) -> CompletionError:
     return caught.value
 
 
-def test_every_family_but_the_embedded_one_is_tried_here() -> None:
+def test_every_family_except_the_embedded_one_is_tested_here() -> None:
     assert {adapter.family for adapter in ADAPTERS.values()} == set(OURS) - {"local"}
 
 
@@ -151,7 +151,7 @@ def test_every_family_but_the_embedded_one_is_tried_here() -> None:
 
 
 @adapters
-def test_models_and_clients_are_what_the_contract_calls_so(adapter: Adapter) -> None:
+def test_models_and_clients_fit_the_contracts_protocols(adapter: Adapter) -> None:
     client = adapter.client("http://127.0.0.1:9")
     model: Any = client.completion_model("m-2")
     assert (client.name, model.name, model.model) == (adapter.family, adapter.family, "m-2")
@@ -161,7 +161,7 @@ def test_models_and_clients_are_what_the_contract_calls_so(adapter: Adapter) -> 
 
 
 @adapters
-def test_options_are_what_the_client_takes(adapter: Adapter) -> None:
+def test_options_are_those_of_the_client(adapter: Adapter) -> None:
     parameters = dict(inspect.signature(adapter.client_class).parameters)
     assert parameters.pop("options").annotation == "Unpack[HttpOptions]"
     taken = typing.get_type_hints(adapter.client_class.__init__)
@@ -172,15 +172,15 @@ def test_options_are_what_the_client_takes(adapter: Adapter) -> None:
 
 
 @adapters
-def test_an_option_that_nobody_knows_is_refused(adapter: Adapter) -> None:
+def test_an_unknown_option_is_refused(adapter: Adapter) -> None:
     with pytest.raises(TypeError, match="temprature"):
         adapter.model("http://127.0.0.1:9", temprature=1)
 
 
 @adapters
-def test_options_belong_to_the_client_that_a_model_shares(adapter: Adapter) -> None:
+def test_options_beside_a_shared_client_are_refused(adapter: Adapter) -> None:
     client = adapter.client("http://127.0.0.1:9")
-    with pytest.raises(TypeError, match="give options to the client, not to a model that shares it: timeout"):
+    with pytest.raises(TypeError, match="give options to the client, not to the model that shares it: timeout"):
         adapter.model_class("m", client=client, timeout=3)  # type: ignore[call-arg]
 
 
@@ -234,7 +234,7 @@ def test_a_base_url_with_white_space_or_control_characters_is_refused(
     ],
 )
 @adapters
-def test_a_header_that_http_cannot_carry_is_refused_without_its_value(
+def test_an_invalid_header_is_refused_without_showing_its_value(
     adapter: Adapter, headers: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(ConfigurationError) as caught:
@@ -244,7 +244,7 @@ def test_a_header_that_http_cannot_carry_is_refused_without_its_value(
 
 
 @adapters
-def test_headers_may_hold_whatever_http_can_carry(server: ProviderServer, adapter: Adapter) -> None:
+def test_headers_may_contain_every_character_that_http_allows(server: ProviderServer, adapter: Adapter) -> None:
     server.reply(adapter.turn)
     headers = {"X-Empty": "", "x_y.z": "a\tb c", "X-Latin": "caf\xe9"}
     adapter.model(server.url, headers=headers).chat_stream(HI).collect()
@@ -252,7 +252,7 @@ def test_headers_may_hold_whatever_http_can_carry(server: ProviderServer, adapte
 
 
 @adapters
-def test_a_missing_key_is_named_before_anything_is_sent(server: ProviderServer, adapter: Adapter) -> None:
+def test_a_missing_key_is_an_error_before_anything_is_sent(server: ProviderServer, adapter: Adapter) -> None:
     error = failure_of(lambda: adapter.model(server.url, api_key=None).chat_stream(HI))
     assert type(error) is ConfigurationError
     assert f"no API key: set {adapter.client_class.key_variable} or" in error.message
@@ -264,7 +264,7 @@ def test_a_missing_key_is_named_before_anything_is_sent(server: ProviderServer, 
 
 @adapters
 @pytest.mark.parametrize("source", ["string", "callable", "environment"])
-def test_a_key_stands_in_its_header_and_nowhere_else(
+def test_a_key_is_in_its_header_and_nowhere_else(
     server: ProviderServer, monkeypatch: pytest.MonkeyPatch, adapter: Adapter, source: str
 ) -> None:
     monkeypatch.setenv(adapter.client_class.key_variable, KEY if source == "environment" else "another")
@@ -323,7 +323,7 @@ def test_the_models_of_a_client_share_its_connection(server: ProviderServer, ada
 
 
 @adapters
-def test_what_is_closed_can_be_used_again(server: ProviderServer, adapter: Adapter) -> None:
+def test_a_closed_client_can_be_used_again(server: ProviderServer, adapter: Adapter) -> None:
     server.always(adapter.turn)
     client = adapter.client(server.url)
     model = client.completion_model("m")
@@ -334,7 +334,7 @@ def test_what_is_closed_can_be_used_again(server: ProviderServer, adapter: Adapt
 
 
 @adapters
-def test_a_model_that_was_pickled_sends_the_same(server: ProviderServer, adapter: Adapter) -> None:
+def test_an_unpickled_model_sends_the_same_request(server: ProviderServer, adapter: Adapter) -> None:
     server.always(adapter.turn)
     model = adapter.model(server.url, headers={"X-Tenant": "seven"})
     for one in (model, pickle.loads(pickle.dumps(model))):
@@ -345,7 +345,7 @@ def test_a_model_that_was_pickled_sends_the_same(server: ProviderServer, adapter
 
 
 @adapters
-def test_a_client_that_was_pickled_takes_a_key_from_its_new_environment(
+def test_an_unpickled_client_reads_the_key_of_its_new_environment(
     server: ProviderServer, monkeypatch: pytest.MonkeyPatch, adapter: Adapter
 ) -> None:
     monkeypatch.setenv(adapter.client_class.key_variable, KEY)
@@ -388,7 +388,7 @@ REFUSALS = [
 @pytest.mark.parametrize(
     ("status", "body", "kind"), REFUSALS, ids=[f"{status} {kind.__name__}" for status, _, kind in REFUSALS]
 )
-def test_one_table_reads_the_refusals_of_all(
+def test_error_responses_are_classified_alike(
     server: ProviderServer, adapter: Adapter, status: int, body: dict[str, Any], kind: type[ProviderError]
 ) -> None:
     headers = {adapter.request_id_header: "req-7", "Retry-After": "2.5"}
@@ -403,7 +403,7 @@ def test_one_table_reads_the_refusals_of_all(
 
 @adapters
 @pytest.mark.parametrize("said", [True, False])
-def test_the_server_has_the_last_word_on_trying_again(server: ProviderServer, adapter: Adapter, said: bool) -> None:
+def test_the_servers_retry_headers_decide(server: ProviderServer, adapter: Adapter, said: bool) -> None:
     headers = {"x-should-retry": str(said).lower(), "retry-after-ms": "1500", "Retry-After": "9"}
     server.reply(Reply.json(refused("No"), status=400 if said else 500, headers=headers))
     error = failure_of(lambda: adapter.model(server.url).chat_stream(HI))
@@ -414,7 +414,7 @@ OVERFLOW: Final = refused("prompt is too long", type="invalid_request_error")
 
 
 @adapters
-def test_an_error_in_the_place_of_a_stream_is_raised_by_the_call(server: ProviderServer, adapter: Adapter) -> None:
+def test_an_error_instead_of_a_stream_is_raised_by_the_call(server: ProviderServer, adapter: Adapter) -> None:
     server.reply(Reply.json(OVERFLOW, headers={adapter.request_id_header: "req-7"}))
     error = failure_of(lambda: adapter.model(server.url).chat_stream(HI))
     assert (type(error), error.provider, error.status) == (ContextOverflowError, adapter.family, None)
@@ -435,6 +435,6 @@ def test_an_error_inside_a_stream_is_raised_by_the_next_chunk(
 
 
 @adapters
-def test_the_request_id_of_a_body_serves_where_no_header_gives_one(server: ProviderServer, adapter: Adapter) -> None:
+def test_the_request_id_is_read_from_the_body_if_no_header_has_one(server: ProviderServer, adapter: Adapter) -> None:
     server.reply(Reply.json({**refused("No"), "request_id": "of the body"}, status=500))
     assert failure_of(lambda: adapter.model(server.url).chat_stream(HI)).request_id == "of the body"

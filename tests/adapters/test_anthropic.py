@@ -213,7 +213,7 @@ def test_an_answer_is_the_same_however_it_arrives(
         ("tools", "close", TruncatedStreamError),
     ],
 )
-def test_an_answer_cut_at_any_byte_is_whole_or_an_error(
+def test_an_answer_that_is_cut_at_any_byte_is_complete_or_an_error(
     shared: ProviderServer,
     model: AnthropicModel,
     case: str,
@@ -240,7 +240,7 @@ def test_an_answer_cut_at_any_byte_is_whole_or_an_error(
     assert first > sent.rindex(b"message_delta" if b"message_delta" in sent else b"message_stop")
 
 
-def test_a_chunk_is_given_out_before_the_next_event_is_sent(shared: ProviderServer, model: AnthropicModel) -> None:
+def test_a_chunk_is_yielded_before_the_next_event_is_sent(shared: ProviderServer, model: AnthropicModel) -> None:
     seen = threading.Event()
     first, rest = named(START, delta(0, "text_delta", text="a")), named(ends("end_turn"), OVER)
     shared.reply(Reply(first, WaitFor(seen), rest))
@@ -261,7 +261,7 @@ def test_closing_early_hangs_up(shared: ProviderServer, model: AnthropicModel) -
 # Requests
 
 
-def test_what_is_posted_is_the_lowered_request(server: ProviderServer) -> None:
+def test_the_lowered_request_is_posted(server: ProviderServer) -> None:
     server.reply(Reply(TEXT, headers={"request-id": "req_1", "x-request-id": "other"}))
     model = AnthropicModel("m-1", api_key=KEY, base_url=server.url)
     with model.chat_stream(ChatRequest("hi", max_tokens=5, top_k=3, seed=7)) as stream:
@@ -304,7 +304,7 @@ def test_the_newer_version_refuses_sampling_before_anything_is_sent(server: Prov
     assert server.requests == []
 
 
-def test_one_beta_as_a_string_is_a_mistake() -> None:
+def test_betas_as_a_string_are_a_type_error() -> None:
     with pytest.raises(TypeError, match=r"write \['files-api-2025-04-14'\]"):
         AnthropicModel("m", api_key=KEY, betas="files-api-2025-04-14")
 
@@ -320,7 +320,7 @@ def test_one_beta_as_a_string_is_a_mistake() -> None:
         ("/anthropic/v1/", "/anthropic/v1/messages"),
     ],
 )
-def test_the_base_url_may_end_in_v1_or_not(server: ProviderServer, suffix: str, path: str) -> None:
+def test_the_base_url_may_end_with_v1(server: ProviderServer, suffix: str, path: str) -> None:
     server.reply(Reply(TEXT))
     AnthropicModel("m", api_key=KEY, base_url=server.url + suffix).chat_stream(HI).collect()
     assert server.requests[0].path == path
@@ -335,14 +335,14 @@ def test_key_and_base_url_come_from_the_environment(server: ProviderServer, monk
     assert [request.header("x-api-key") for request in server.requests] == [KEY, "given-key"]
 
 
-def test_without_an_environment_it_is_anthropic_itself_and_a_missing_key_is_named() -> None:
+def test_without_environment_variables_the_url_is_anthropics_and_the_key_is_missing() -> None:
     model = AnthropicModel("claude-opus-5")
     assert (model.name, model.model, model.base_url) == ("anthropic", "claude-opus-5", "https://api.anthropic.com")
     with pytest.raises(ConfigurationError, match="ANTHROPIC_API_KEY"):
         model.chat_stream(HI)
 
 
-def test_a_key_function_is_asked_for_each_request(server: ProviderServer) -> None:
+def test_a_key_function_is_called_for_each_request(server: ProviderServer) -> None:
     keys = iter(["first", "second"])
     server.reply(Reply(TEXT), Reply(TEXT))
     model = AnthropicModel("m", api_key=lambda: next(keys), base_url=server.url)
@@ -351,7 +351,7 @@ def test_a_key_function_is_asked_for_each_request(server: ProviderServer) -> Non
     assert [request.header("x-api-key") for request in server.requests] == ["first", "second"]
 
 
-def test_a_turn_goes_back_as_history(server: ProviderServer) -> None:
+def test_a_turn_is_sent_back_as_history(server: ProviderServer) -> None:
     server.reply(Reply(TOOLS), Reply(TEXT))
     model = AnthropicModel("m-1", api_key=KEY, base_url=server.url)
     first = model.chat_stream(HI).collect()
@@ -414,7 +414,7 @@ def test_a_turn_goes_back_as_history(server: ProviderServer) -> None:
         "overloaded", "a proxy's page",
     ],
 )  # fmt: skip
-def test_a_refusal_is_raised_by_the_call(
+def test_an_error_response_is_raised_by_the_call(
     server: ProviderServer,
     status: int,
     body: dict[str, Any] | str,
@@ -449,7 +449,7 @@ def test_an_error_in_the_body_names_its_request(server: ProviderServer) -> None:
 # Clients and models
 
 
-def test_it_pickles_with_what_it_was_given(server: ProviderServer) -> None:
+def test_it_is_pickled_with_its_options(server: ProviderServer) -> None:
     server.reply(Reply(TEXT))
     model = AnthropicModel("m-1", api_key=KEY, base_url=server.url, version="2026-10-21", betas=["b"])
     copied = pickle.loads(pickle.dumps(model))
@@ -514,7 +514,7 @@ def test_a_real_prompt_over_the_context_is_an_overflow(local: AnthropicModel) ->
         local.chat_stream(ChatRequest("word " * 9000, max_tokens=1))
 
 
-def test_breaking_out_leaves_a_real_server_free_for_the_next(local: AnthropicModel) -> None:
+def test_after_a_break_a_real_server_is_free_for_the_next_request(local: AnthropicModel) -> None:
     for _ in range(5):  # one more than it has slots
         for chunk in local.chat_stream(ChatRequest("Count to a thousand.", max_tokens=2000)):
             assert isinstance(chunk, TextDelta)
@@ -522,7 +522,7 @@ def test_breaking_out_leaves_a_real_server_free_for_the_next(local: AnthropicMod
     assert local.chat_stream(BRIEF).collect().text
 
 
-def test_headers_of_the_callers_own_count_as_version_and_betas(server: ProviderServer) -> None:
+def test_version_and_betas_may_be_given_as_headers(server: ProviderServer) -> None:
     headers = {"Anthropic-Version": "2026-10-21", "ANTHROPIC-BETA": "b, c"}
     model = AnthropicModel("m", base_url=server.url, api_key="k", betas=["a"], headers=headers)
     with pytest.raises(UnsupportedContentError, match="2026-10-21"):
@@ -535,12 +535,12 @@ def test_headers_of_the_callers_own_count_as_version_and_betas(server: ProviderS
 
 
 @pytest.mark.parametrize("version", [None, "", 5])
-def test_a_version_that_is_none_is_refused(version: Any) -> None:
+def test_an_invalid_version_is_refused(version: Any) -> None:
     with pytest.raises(TypeError, match="version"):
         AnthropicModel("m", api_key="k", version=version)
 
 
-def test_errors_of_setting_up_name_the_model() -> None:
+def test_an_error_before_the_server_starts_names_the_model() -> None:
     with pytest.raises(UnsupportedContentError) as caught:
         AnthropicModel("m-1", api_key="k").chat_stream(ChatRequest("Hi", response_format="json"))
     assert (caught.value.provider, caught.value.model) == ("anthropic", "m-1")

@@ -77,7 +77,7 @@ def test_it_answers_on_both_routes(server: ProviderServer, version: str | None, 
     assert (request.json()["model"], request.json()["max_completion_tokens"]) == ("my/deployment", 9)
 
 
-def test_a_token_provider_is_asked_for_each_request(server: ProviderServer) -> None:
+def test_a_token_provider_is_called_for_each_request(server: ProviderServer) -> None:
     tokens = iter(["first", "second"])
     server.reply(ANSWER, ANSWER)
     client = AzureOpenAIClient(base_url=server.url, token_provider=lambda: next(tokens))
@@ -99,9 +99,7 @@ def test_the_environment_names_endpoint_key_and_version(
     assert server.requests[0].header("api-key") == "k"
 
 
-def test_a_static_token_of_the_environment_is_a_bearer_token(
-    server: ProviderServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_token_of_the_environment_is_a_bearer_token(server: ProviderServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AZURE_OPENAI_AD_TOKEN", "entra")
     server.reply(ANSWER)
     AzureOpenAIModel("d", base_url=server.url).chat_stream(HI).collect()
@@ -109,11 +107,11 @@ def test_a_static_token_of_the_environment_is_a_bearer_token(
 
 
 def test_two_credentials_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match="several credentials, api_key= and token_provider="):
+    with pytest.raises(ConfigurationError, match="more than one credential, api_key= and token_provider="):
         AzureOpenAIModel("d", base_url="https://r.openai.azure.com", api_key="k", token_provider=lambda: "t")
 
 
-def test_a_missing_endpoint_or_key_is_named() -> None:
+def test_a_missing_endpoint_or_key_is_an_error() -> None:
     with pytest.raises(ConfigurationError, match="AZURE_OPENAI_ENDPOINT"):
         AzureOpenAIModel("d", api_key="k")
     with pytest.raises(ConfigurationError, match="AZURE_OPENAI_API_KEY"):
@@ -125,7 +123,7 @@ def test_a_missing_endpoint_or_key_is_named() -> None:
 
 @pytest.mark.parametrize("tail", ["", "/", "/openai", "/openai/", "/openai/v1", "/openai/v1/"])
 @pytest.mark.parametrize("prefix", ["", "/team-a"])
-def test_a_base_url_may_hold_the_beginning_of_the_route(server: ProviderServer, prefix: str, tail: str) -> None:
+def test_a_base_url_may_contain_the_beginning_of_the_route(server: ProviderServer, prefix: str, tail: str) -> None:
     server.reply(ANSWER)
     AzureOpenAIModel("d", base_url=server.url + prefix + tail, api_key="k").chat_stream(HI).collect()
     assert server.requests[0].path == prefix + "/openai/v1/chat/completions"
@@ -164,7 +162,7 @@ def provided() -> str:
     ids=["key", "function", "token", "token provider"],
 )
 @both_routes
-def test_a_key_and_a_token_stand_in_their_own_headers(
+def test_a_key_and_a_token_have_different_headers(
     server: ProviderServer, version: str | None, options: dict[str, Any], headers: tuple[str | None, str | None]
 ) -> None:
     server.reply(ANSWER)
@@ -181,8 +179,8 @@ def test_a_key_and_a_token_stand_in_their_own_headers(
         ({"api_key": "k", "token": "t", "token_provider": provided}, "api_key= and token= and token_provider="),
     ],
 )
-def test_several_credentials_are_named(options: dict[str, Any], named: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"several credentials, {named}: give one"):
+def test_more_than_one_credential_is_refused(options: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"more than one credential, {named}: give one"):
         AzureOpenAIModel("d", base_url="http://127.0.0.1:9", **options)
 
 
@@ -194,7 +192,7 @@ def test_two_credentials_of_the_environment_are_named(monkeypatch: pytest.Monkey
     assert "secret" not in str(caught.value)
 
 
-def test_a_given_credential_goes_before_those_of_the_environment(
+def test_a_credential_that_is_given_wins_over_the_environment(
     server: ProviderServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AZURE_OPENAI_API_KEY", "k")
@@ -205,7 +203,7 @@ def test_a_given_credential_goes_before_those_of_the_environment(
     assert (request.header("api-key"), request.header("authorization")) == (None, "Bearer of-a-function")
 
 
-def test_without_a_credential_every_way_to_give_one_is_named() -> None:
+def test_without_a_credential_the_error_lists_every_way_to_give_one() -> None:
     with pytest.raises(ConfigurationError) as caught:
         AzureOpenAIModel("d", base_url="http://127.0.0.1:9").chat_stream(HI)
     for way in ("AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN", "api_key=", "token=", "token_provider="):
@@ -215,7 +213,7 @@ def test_without_a_credential_every_way_to_give_one_is_named() -> None:
 @pytest.mark.parametrize(
     ("variable", "header"), [("AZURE_OPENAI_API_KEY", "api-key"), ("AZURE_OPENAI_AD_TOKEN", "authorization")]
 )
-def test_a_credential_of_the_environment_is_looked_up_again_on_the_other_side(
+def test_an_unpickled_client_reads_its_credential_from_the_environment_again(
     server: ProviderServer, monkeypatch: pytest.MonkeyPatch, variable: str, header: str
 ) -> None:
     monkeypatch.setenv(variable, "very-secret")
@@ -227,7 +225,7 @@ def test_a_credential_of_the_environment_is_looked_up_again_on_the_other_side(
     assert (server.requests[0].header(header) or "").endswith("over-there")
 
 
-def test_a_token_provider_travels(server: ProviderServer) -> None:
+def test_a_token_provider_is_pickled(server: ProviderServer) -> None:
     server.reply(ANSWER)
     model = pickle.loads(pickle.dumps(model_at(server, token_provider=provided)))
     model.chat_stream(HI).collect()
@@ -239,7 +237,7 @@ class AccessToken(NamedTuple):
     expires_on: float
 
 
-def test_a_token_that_lives_is_kept_and_a_refused_one_forgotten(server: ProviderServer) -> None:
+def test_a_valid_token_is_kept_and_a_refused_one_dropped(server: ProviderServer) -> None:
     names = iter(["first", "second"])
     model = model_at(server, token_provider=lambda: AccessToken(next(names), time.time() + 3600))
     server.reply(ANSWER, Reply.json({"statusCode": 401, "message": "expired"}, status=401), ANSWER, ANSWER)
@@ -252,7 +250,7 @@ def test_a_token_that_lives_is_kept_and_a_refused_one_forgotten(server: Provider
     assert sent == ["Bearer first"] * 2 + ["Bearer second"] * 2
 
 
-def test_each_attempt_of_a_retry_asks_for_a_token(server: ProviderServer) -> None:
+def test_each_attempt_of_a_retry_gets_a_token(server: ProviderServer) -> None:
     tokens = iter(["first", "second"])
     server.reply(Reply.json({"statusCode": 429, "message": "slow down"}, status=429), ANSWER)
     inner = model_at(server, token_provider=lambda: next(tokens))
@@ -260,7 +258,7 @@ def test_each_attempt_of_a_retry_asks_for_a_token(server: ProviderServer) -> Non
     assert [request.header("authorization") for request in server.requests] == ["Bearer first", "Bearer second"]
 
 
-def test_calls_go_out_while_one_of_them_asks_for_a_token_early(server: ProviderServer) -> None:
+def test_requests_are_sent_while_a_token_is_renewed_early(server: ProviderServer) -> None:
     is_asking, goes_on = threading.Event(), threading.Event()
     asked: list[int] = []
 
@@ -371,7 +369,7 @@ OFFSETS = {"check_offset": 44, "start_offset": 44, "end_offset": 198}
     ids=["beside the choices", "filtered", "annotations of their own", "an annotation that filters", "filter is down"],
 )
 @both_routes
-def test_what_the_filter_found_changes_no_text(
+def test_filter_results_do_not_change_the_text(
     server: ProviderServer, version: str | None, events: list[Any], text: str, reason: FinishReason
 ) -> None:
     server.reply(Reply(*map(event, events), event("[DONE]")))
@@ -397,9 +395,7 @@ REFUSED = {
 
 
 @both_routes
-def test_a_prompt_that_the_filter_refuses_is_a_content_filter_error(
-    server: ProviderServer, version: str | None
-) -> None:
+def test_a_filtered_prompt_is_a_content_filter_error(server: ProviderServer, version: str | None) -> None:
     server.reply(Reply.json(REFUSED, status=400, headers={"apim-request-id": "req-9"}))
     with pytest.raises(ContentFilterError, match="content management policy") as caught:
         model_at(server, version).chat_stream(HI)
@@ -441,7 +437,7 @@ def said(code: Any, message: str = "no", **more: Any) -> dict[str, Any]:
     ids=lambda value: str(value)[:50] if isinstance(value, dict) else None,
 )
 @both_routes
-def test_a_refusal_is_classified_whichever_gateway_says_it(
+def test_an_error_is_classified_for_every_gateway(
     server: ProviderServer, version: str | None, status: int, answer: dict[str, Any], kind: type[CompletionError]
 ) -> None:
     server.reply(Reply.json(answer, status=status, headers={"apim-request-id": "req-9", "x-request-id": "other"}))
@@ -478,14 +474,14 @@ def test_a_gateways_429_says_how_long_to_wait(server: ProviderServer) -> None:
 
 
 @both_routes
-def test_an_echo_of_a_token_is_concealed(server: ProviderServer, version: str | None) -> None:
+def test_an_echo_of_a_token_is_hidden(server: ProviderServer, version: str | None) -> None:
     server.reply(Reply.json({"statusCode": 401, "message": "bad token very-secret-token"}, status=401))
     with pytest.raises(AuthenticationError) as caught:
         model_at(server, version, token_provider=lambda: "very-secret-token").chat_stream(HI)
     assert "secret" not in f"{caught.value} {caught.value.body}"
 
 
-def test_a_deployment_in_the_url_is_told_to_be_the_model() -> None:
+def test_a_deployment_in_the_base_url_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="the deployment is the model"):
         AzureOpenAIModel("d", base_url="https://r.openai.azure.com/openai/deployments/d", api_key="k")
 
@@ -496,6 +492,6 @@ def test_a_deployment_in_the_url_is_told_to_be_the_model() -> None:
      (lambda: 5, r"token_provider\(\) must be a str, got int"), (lambda: "Bearer x", "begins with 'Bearer'")],
     ids=["a string", "none", "a number", "with its prefix"],
 )  # fmt: skip
-def test_a_token_provider_that_gives_no_token_is_told_so(given: Any, said: str) -> None:
+def test_a_token_provider_that_returns_no_token_is_an_error(given: Any, said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):
         AzureOpenAIModel("d", base_url="http://127.0.0.1:9", token_provider=given).chat_stream(HI)

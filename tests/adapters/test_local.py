@@ -54,7 +54,7 @@ def test_it_answers_token_by_token() -> None:
     assert end.reason in (FinishReason.END_TURN, FinishReason.MAX_TOKENS)
 
 
-def test_the_registry_gives_it_without_a_model_id() -> None:
+def test_the_registry_makes_it_without_a_model_id() -> None:
     model = completion.model("local")
     assert (model.name, model.model) == ("local", "SmolLM2-135M-Instruct")
     assert isinstance(model, LocalModel)
@@ -70,7 +70,7 @@ def test_another_client_can_use_its_server() -> None:
     assert other.chat_stream(BRIEF).collect().text == local.chat_stream(BRIEF).collect().text
 
 
-def test_the_server_is_closed_to_whoever_has_no_key() -> None:
+def test_the_server_refuses_requests_without_the_key() -> None:
     with pytest.raises(AuthenticationError):
         OpenAIModel("any", base_url=LocalModel().base_url, api_key="guessed").chat_stream(BRIEF)
 
@@ -92,7 +92,7 @@ def test_no_proxy_of_a_session_gets_the_prompt_or_the_key(scheme: str, server: P
     assert server.connections == 0
 
 
-def test_certificates_and_passwords_of_the_environment_do_not_count(
+def test_certificates_and_passwords_of_the_environment_are_ignored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     netrc = tmp_path / "netrc"
@@ -112,7 +112,7 @@ def test_a_conversation_goes_on() -> None:
     assert second.usage.input_tokens > first.usage.input_tokens
 
 
-def test_a_schema_is_kept() -> None:
+def test_a_schema_is_followed() -> None:
     schema = {"type": "object", "properties": {"colour": {"enum": ["red", "blue"]}}, "required": ["colour"]}
     req = ChatRequest("Name a colour.", max_tokens=40, response_format=JsonSchema("colour", schema), **NO_DICE)
     assert json.loads(LocalModel().chat_stream(req).collect().text)["colour"] in ("red", "blue")
@@ -123,7 +123,7 @@ def test_a_prompt_over_the_context_is_an_overflow() -> None:
         LocalModel().chat_stream(ChatRequest("word " * 30_000))
 
 
-def test_breaking_out_leaves_the_server_free_for_the_next() -> None:
+def test_after_a_break_the_server_is_free_for_the_next_request() -> None:
     model = LocalModel()
     for _ in range(8):
         for _chunk in model.chat_stream(ChatRequest("Count to a thousand.", max_tokens=2000, **NO_DICE)):
@@ -143,20 +143,20 @@ def test_four_threads_are_answered_at_a_time() -> None:
     assert all(said)
 
 
-def test_it_pickles() -> None:
+def test_it_can_be_pickled() -> None:
     copy = pickle.loads(pickle.dumps(LocalModel()))
     assert copy.chat_stream(BRIEF).collect().text
 
 
-def test_another_model_is_asked_for_by_its_file(tmp_path: Path) -> None:
+def test_another_model_is_given_by_its_file(tmp_path: Path) -> None:
     assert LocalModel("some/other.gguf").model == LocalModel(path="some/other.gguf").model == "other"
-    with pytest.raises(ConfigurationError, match="another one is given as"):
+    with pytest.raises(ConfigurationError, match="give another model as"):
         LocalModel("llama-3-70b")
     with pytest.raises(ConfigurationError, match=r"missing\.gguf"):
         LocalModel(path=tmp_path / "missing.gguf").chat_stream(BRIEF)
 
 
-def test_without_the_extra_it_says_what_to_install() -> None:
+def test_without_the_extra_the_error_says_what_to_install() -> None:
     source = (
         "import sys; sys.modules['xllamacpp'] = None\n"
         "import completion\n"
@@ -213,7 +213,7 @@ def test_a_forced_turn_is_one_call() -> None:
 
 
 @pytest.mark.parametrize(("parallel", "cities"), [(None, ["Oslo", "Rome"]), (False, ["Oslo"])])
-def test_a_turn_is_one_call_where_no_more_are_wanted(parallel: bool | None, cities: list[str]) -> None:
+def test_a_turn_is_one_call_without_parallel_tool_use(parallel: bool | None, cities: list[str]) -> None:
     """Of its own accord it calls twice after a history in which it always did."""
     question = Message.user("Is it raining in Oslo and in Rome?")
     calls = [ToolCallBlock("c1", "weather", {"city": "Oslo"}), ToolCallBlock("c2", "weather", {"city": "Rome"})]
@@ -237,7 +237,7 @@ def test_a_forced_call_that_is_cut_off_is_malformed() -> None:
     assert isinstance(call, ToolCallMalformed)
 
 
-def test_calls_and_their_results_go_on_in_the_history() -> None:
+def test_calls_and_their_results_are_sent_in_the_history() -> None:
     history = [
         Message.user("Is it raining in Oslo?"),
         Message.assistant([ToolCallBlock("c1", "weather", {"city": "Oslo"})]),
@@ -256,7 +256,7 @@ def test_a_forced_call_and_a_format_exclude_each_other() -> None:
     "roles",
     [["user"], ["system", "user"], ["user", "assistant", "user"], ["user", "system", "user"], ["assistant", "user"]],
 )
-def test_without_tools_the_model_reads_what_its_own_template_writes(roles: list[str]) -> None:
+def test_without_tools_the_prompt_is_that_of_the_models_own_template(roles: list[str]) -> None:
     messages = [{"role": role, "content": f" {role} {n}\n"} for n, role in enumerate(roles)]
     ours, own = serve(weights_path(), CHAT_TEMPLATE), serve(weights_path())
     assert prompt_of(ours, messages) == prompt_of(own, messages)

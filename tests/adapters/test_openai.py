@@ -175,7 +175,7 @@ CUT = {
     [("chunked", TransportError), ("length", TransportError), ("close", TruncatedStreamError)],
 )
 @pytest.mark.parametrize("case", CUT)
-def test_an_answer_cut_at_any_byte_is_whole_or_an_error(
+def test_an_answer_that_is_cut_at_any_byte_is_complete_or_an_error(
     server: ProviderServer,
     model: OpenAIModel,
     case: str,
@@ -202,7 +202,7 @@ def test_an_answer_cut_at_any_byte_is_whole_or_an_error(
     assert first > sent.rindex(b"finish_reason" if b'"finish_reason":"' in sent else b"[DONE]")
 
 
-def test_a_chunk_is_given_out_before_the_next_event_is_sent(server: ProviderServer, model: OpenAIModel) -> None:
+def test_a_chunk_is_yielded_before_the_next_event_is_sent(server: ProviderServer, model: OpenAIModel) -> None:
     seen = threading.Event()
     server.reply(Reply(event(delta(content="a")), WaitFor(seen), event(delta("stop")), DONE))
     with model.chat_stream(ChatRequest("hi")) as stream:
@@ -213,7 +213,7 @@ def test_a_chunk_is_given_out_before_the_next_event_is_sent(server: ProviderServ
         assert end.reason is FinishReason.END_TURN
 
 
-def test_what_is_posted_is_the_lowered_request(server: ProviderServer, model: OpenAIModel) -> None:
+def test_the_lowered_request_is_posted(server: ProviderServer, model: OpenAIModel) -> None:
     server.reply(Reply(TEXT))
     with model.chat_stream(ChatRequest("hi", max_tokens=5, top_k=3)) as stream:
         assert stream.response.dropped == ()
@@ -231,7 +231,7 @@ def test_what_is_posted_is_the_lowered_request(server: ProviderServer, model: Op
     }
 
 
-def test_openai_itself_gets_the_newer_words(server: ProviderServer) -> None:
+def test_openai_itself_gets_max_completion_tokens(server: ProviderServer) -> None:
     server.reply(Reply(TEXT))
     model = OpenAIModel("m-1", api_key="sk-test", base_url=server.url, compatible=False)
     with model.chat_stream(ChatRequest("hi", max_tokens=5, top_k=3)) as stream:
@@ -241,7 +241,7 @@ def test_openai_itself_gets_the_newer_words(server: ProviderServer) -> None:
     assert (sent.get("max_completion_tokens"), "max_tokens" in sent, "top_k" in sent) == (5, False, False)
 
 
-def test_a_turn_goes_back_as_history(server: ProviderServer, model: OpenAIModel) -> None:
+def test_a_turn_is_sent_back_as_history(server: ProviderServer, model: OpenAIModel) -> None:
     server.reply(Reply(TOOLS), Reply(TEXT))
     first = model.chat_stream(ChatRequest("hi")).collect()
     model.chat_stream(ChatRequest([first.message])).collect()
@@ -265,7 +265,7 @@ def test_after_an_answer_the_connection_is_used_again() -> None:
         assert server.connections == 1
 
 
-def test_the_size_limit_of_an_event_is_the_clients_to_set(server: ProviderServer) -> None:
+def test_the_size_limit_of_an_event_is_an_option_of_the_client(server: ProviderServer) -> None:
     server.reply(Reply(body(delta(content="x" * 2000), delta("stop"))))
     model = OpenAIModel("m-1", api_key="sk-test", base_url=server.url, max_event_bytes=1000)
     found, error = read(model)

@@ -60,7 +60,7 @@ from completion.wires.refusals import in_band, not_a_stream, refusal, retry_afte
     ],
 )
 @pytest.mark.parametrize("body", ["", "<html>\n<h1>nginx</h1></html>", "{ bad json", "null", '{"error": {}}'])
-def test_a_status_alone_tells_the_class(status: int, kind: type[ProviderError], body: str) -> None:
+def test_a_status_alone_decides_the_class(status: int, kind: type[ProviderError], body: str) -> None:
     error = refusal(status, {}, body)
     assert type(error) is kind
     assert (error.status, error.code, error.body) == (status, None, body)
@@ -448,7 +448,7 @@ def test_a_status_alone_tells_the_class(status: int, kind: type[ProviderError], 
         (429, "null", RateLimitError, None, "null"),
     ],
 )
-def test_a_body_refines_the_class_and_gives_code_and_message(
+def test_a_body_decides_the_class_the_code_and_the_message(
     status: int, body: str, kind: type[ProviderError], code: str | None, message: str
 ) -> None:
     error = refusal(status, {}, body)
@@ -476,7 +476,7 @@ def test_a_body_refines_the_class_and_gives_code_and_message(
         (505, ""),
     ],
 )
-def test_a_message_ends_with_what_to_do(status: int, advice: str) -> None:
+def test_a_message_ends_with_advice(status: int, advice: str) -> None:
     assert refusal(status, {}, '{"error": {"message": "No."}}').message == (f"No{advice}" if advice else "No.")
 
 
@@ -487,7 +487,7 @@ def test_a_message_ends_with_what_to_do(status: int, advice: str) -> None:
         ("content_filter", "; change the prompt"),
     ],
 )
-def test_a_code_tells_what_to_do(code: str, advice: str) -> None:
+def test_a_code_decides_the_advice(code: str, advice: str) -> None:
     error = refusal(400, {}, f'{{"error": {{"message": "No", "code": "{code}"}}}}')
     assert error.message == f"No{advice}"
     assert error.args == (error.message,)
@@ -504,12 +504,12 @@ def test_a_code_tells_what_to_do(code: str, advice: str) -> None:
         (400, {"retry-after": "7", "x-should-retry": "true"}, "; try again in 7 s"),
     ],
 )
-def test_trying_again_is_advised_where_it_may_help(status: int, headers: dict[str, str], advice: str) -> None:
+def test_a_retry_is_advised_if_it_may_help(status: int, headers: dict[str, str], advice: str) -> None:
     assert refusal(status, headers, '{"error": {"message": "No"}}').message == f"No{advice}"
 
 
 @pytest.mark.parametrize("words", ["Please try again in 6s", "Please retry after 6 seconds"])
-def test_advice_that_the_provider_gives_is_not_repeated(words: str) -> None:
+def test_advice_that_is_in_the_message_is_not_repeated(words: str) -> None:
     assert refusal(429, {"retry-after": "6"}, f'{{"error": {{"message": "{words}"}}}}').message == words
 
 
@@ -522,7 +522,7 @@ def test_advice_that_the_provider_gives_is_not_repeated(words: str) -> None:
         ("ServiceQuotaExceededException", QuotaExceededError),
     ],
 )
-def test_amazon_names_the_error_in_a_header(word: str, kind: type[ProviderError]) -> None:
+def test_amazons_error_code_is_read_from_a_header(word: str, kind: type[ProviderError]) -> None:
     error = refusal(429, {"x-amzn-errortype": word}, '{"message": "No"}')
     assert type(error) is kind
     assert error.code in ("ThrottlingException", "ServiceQuotaExceededException")
@@ -597,16 +597,14 @@ ALONE = [
 
 
 @pytest.mark.parametrize(("code", "kind"), REFINING)
-def test_a_code_that_says_more_than_its_status_decides(code: str, kind: type[ProviderError]) -> None:
+def test_a_specific_code_overrides_the_status(code: str, kind: type[ProviderError]) -> None:
     body = {"error": {"code": code, "type": "invalid_request_error", "message": "No"}}
     assert type(refusal(400, {}, json.dumps(body))) is kind
     assert type(in_band(body)) is kind
 
 
 @pytest.mark.parametrize(("code", "kind"), ALONE)
-def test_a_code_that_says_no_more_than_a_status_counts_where_there_is_none(
-    code: str, kind: type[ProviderError]
-) -> None:
+def test_a_general_code_counts_only_without_a_status(code: str, kind: type[ProviderError]) -> None:
     body = {"error": {"code": code, "message": "No"}}
     assert type(in_band(body)) is kind
     assert type(refusal(418, {}, json.dumps(body))) is InvalidRequestError
@@ -626,29 +624,29 @@ def test_a_code_that_says_no_more_than_a_status_counts_where_there_is_none(
         "`inputs` tokens + `max_new_tokens` must be <= 8192",
     ],
 )
-def test_words_tell_an_overflow_where_no_code_does(words: str) -> None:
+def test_an_overflow_is_recognized_by_its_phrase(words: str) -> None:
     body = {"error": {"message": words}}
     assert type(refusal(400, {}, json.dumps(body))) is ContextOverflowError
     assert type(in_band(body)) is ContextOverflowError
     assert type(refusal(429, {}, json.dumps(body))) is RateLimitError
 
 
-def test_a_request_id_stands_in_the_header_or_else_in_the_body() -> None:
+def test_a_request_id_is_read_from_the_header_or_else_from_the_body() -> None:
     body = '{"type": "error", "error": {"type": "api_error", "message": "x"}, "request_id": "of the body"}'
     assert refusal(500, {}, body).request_id == "of the body"
     assert refusal(500, {}, body, request_id="of the header").request_id == "of the header"
 
 
-def test_a_long_page_is_told_by_its_beginning() -> None:
+def test_the_message_for_a_long_page_is_its_beginning() -> None:
     assert refusal(502, {}, "<p>" * 1000).message == "<p>" * 100
 
 
-def test_a_body_of_a_hundred_thousand_brackets_does_no_harm() -> None:
+def test_a_body_of_a_hundred_thousand_brackets_is_an_ordinary_error() -> None:
     assert type(refusal(400, {}, "[" * 100_000)) is InvalidRequestError
 
 
 @given(st.integers(400, 599), st.text())
-def test_any_body_gives_an_error_of_its_status(status: int, body: str) -> None:
+def test_any_body_is_an_error_with_its_status(status: int, body: str) -> None:
     assert refusal(status, {}, body).status == status
 
 
@@ -704,7 +702,7 @@ def test_x_should_retry_is_kept(value: str | None, should_retry: bool | None) ->
         ({"retry-after": "Wed, 21 Oct 2015 07:28:00 +9999"}, None),
     ],
 )
-def test_the_wait_is_a_number_of_seconds_or_unknown(headers: dict[str, str], seconds: float | None) -> None:
+def test_retry_after_is_a_number_of_seconds_or_none(headers: dict[str, str], seconds: float | None) -> None:
     assert retry_after(headers) == seconds
 
 
@@ -722,7 +720,7 @@ def far_east(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("far_east")
 @pytest.mark.parametrize("form", ["rfc 1123", "asctime"])
-def test_the_wait_may_be_a_date(form: str) -> None:
+def test_retry_after_may_be_a_date(form: str) -> None:
     date = datetime.now(timezone.utc) + timedelta(seconds=100)
     text = format_datetime(date, usegmt=True) if form == "rfc 1123" else date.strftime("%a %b %d %H:%M:%S %Y")
     seconds = retry_after({"retry-after": text})
@@ -730,7 +728,7 @@ def test_the_wait_may_be_a_date(form: str) -> None:
     assert 90 < seconds <= 100
 
 
-def test_the_wait_is_a_fact_of_the_error() -> None:
+def test_retry_after_is_an_attribute_of_the_error() -> None:
     assert refusal(429, {"retry-after": "7"}, "").retry_after == 7.0
 
 
@@ -738,7 +736,7 @@ def test_the_wait_is_a_fact_of_the_error() -> None:
     ("headers", "delay", "seconds"),
     [({}, "34.5s", 34.5), ({"retry-after": "7"}, "34.5s", 7.0), ({}, "soon", None), ({}, "-1s", None)],
 )
-def test_google_says_in_the_body_how_long_to_wait(headers: dict[str, str], delay: str, seconds: float | None) -> None:
+def test_googles_retry_delay_is_read_from_the_body(headers: dict[str, str], delay: str, seconds: float | None) -> None:
     details = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay}]
     body = {"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "Slow down", "details": details}}
     assert refusal(429, headers, json.dumps(body)).retry_after == seconds
@@ -859,7 +857,7 @@ def test_google_says_in_the_body_how_long_to_wait(headers: dict[str, str], delay
         ({"error": {"code": 7}}, ProviderError, None, "7", '{"error": {"code": 7}}'),
     ],
 )
-def test_an_error_inside_a_200_has_the_status_that_the_provider_gives(
+def test_an_error_inside_a_200_has_the_status_of_its_body(
     value: object, kind: type[ProviderError], status: int | None, code: str | None, message: str
 ) -> None:
     error = in_band(value)
@@ -897,7 +895,7 @@ def test_an_error_inside_a_200_has_the_status_that_the_provider_gives(
         ("[]", "", MalformedStreamError, "the server answered 200 with text instead of an event stream;"),
     ],
 )
-def test_a_200_that_is_no_stream_says_what_it_is(
+def test_a_200_that_is_not_a_stream_says_what_it_is(
     text: str, content_type: str, kind: type[CompletionError], message: str
 ) -> None:
     error = not_a_stream(text, content_type)
@@ -906,7 +904,7 @@ def test_a_200_that_is_no_stream_says_what_it_is(
     assert error.body is not None
 
 
-def test_what_a_provider_says_stays_on_one_line() -> None:
+def test_the_message_of_a_provider_becomes_one_line() -> None:
     body = json.dumps({"error": {"message": "bad\r\n  field\x1b[31m: \u2028x"}})
     error = refusal(400, {}, body)
     assert error.message == "bad field [31m: x"
@@ -914,13 +912,13 @@ def test_what_a_provider_says_stays_on_one_line() -> None:
 
 
 @pytest.mark.parametrize("message", [" ", "\n", "\u001b"])
-def test_a_blank_message_is_none(message: str) -> None:
+def test_a_blank_message_is_replaced(message: str) -> None:
     body = {"error": {"message": message, "type": "invalid_request_error"}}
     assert in_band(body).message.strip()
     assert refusal(400, {}, json.dumps(body)).message.strip()
 
 
-def test_codes_and_ids_stay_on_one_line_and_messages_within_bounds() -> None:
+def test_codes_and_ids_are_one_line_and_messages_are_shortened() -> None:
     body = {"error": {"message": "m" * 9000, "code": "a\n\u001b[31mb\ud83d"}, "request_id": "r\n1"}
     error = refusal(400, {}, json.dumps(body))
     assert (error.code, error.request_id) == ("a [31mb", "r 1")

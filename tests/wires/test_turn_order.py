@@ -62,7 +62,7 @@ def chunks_of_call(*arguments: str) -> list[StreamChunk]:
     ],
     ids=lambda value: "|".join(value) if isinstance(value, tuple) else None,
 )
-def test_arguments_are_the_object_that_the_pieces_add_up_to(arguments: tuple[str, ...], args: dict[str, Any]) -> None:
+def test_the_pieces_of_the_arguments_are_joined(arguments: tuple[str, ...], args: dict[str, Any]) -> None:
     assert closed(*arguments) == ToolCallFinished("c", "f", args)
 
 
@@ -88,14 +88,14 @@ def test_arguments_are_the_object_that_the_pieces_add_up_to(arguments: tuple[str
         "number too long", "list", "number", "string", "null",
     ],
 )  # fmt: skip
-def test_other_arguments_are_malformed_and_told_raw(arguments: tuple[str, ...], error: str) -> None:
+def test_other_arguments_are_malformed_and_kept_raw(arguments: tuple[str, ...], error: str) -> None:
     chunk = closed(*arguments)
     assert isinstance(chunk, ToolCallMalformed)
     assert (chunk.call_id, chunk.name, chunk.raw) == ("c", "f", "".join(arguments))
     assert error in chunk.error
 
 
-def test_the_opening_is_no_delta_when_the_arguments_follow_it() -> None:
+def test_a_placeholder_is_not_yielded_if_the_arguments_follow() -> None:
     assert chunks_of_call("{}", '{"a"', ":1}") == [
         ToolCallStarted("c", "f"),
         ToolCallArgsDelta("c", '{"a"'),
@@ -104,7 +104,7 @@ def test_the_opening_is_no_delta_when_the_arguments_follow_it() -> None:
     ]
 
 
-def test_an_opening_that_nothing_follows_is_the_arguments() -> None:
+def test_a_placeholder_that_nothing_follows_is_the_arguments() -> None:
     assert chunks_of_call("{}") == [
         ToolCallStarted("c", "f"),
         ToolCallArgsDelta("c", "{}"),
@@ -112,7 +112,7 @@ def test_an_opening_that_nothing_follows_is_the_arguments() -> None:
     ]
 
 
-def test_a_signature_is_given_out_with_the_end_of_its_call() -> None:
+def test_a_signature_is_in_the_last_chunk_of_its_call() -> None:
     order, call = TurnOrder(), ToolCall("c", "f")
     order.call(call)
     call.signature = "s"
@@ -150,7 +150,7 @@ def test_a_missing_id_is_made_up() -> None:
     assert made_up_call_id() != made_up_call_id()
 
 
-def test_an_id_that_was_given_before_is_replaced_by_a_made_up_one() -> None:
+def test_an_id_that_was_used_before_is_replaced() -> None:
     order = TurnOrder()
     out = order.call(ToolCall("c", "f")) + order.call(ToolCall("c", "g")) + order.end()
     assert list(order_faults(out, ended=False)) == []
@@ -172,7 +172,7 @@ def test_repeated_arguments_are_recognized() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1", "nul", "{}{}", "NaN"])
-def test_parse_args_takes_json_only(text: str) -> None:
+def test_parse_args_accepts_json_only(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  the words are Python's own
         parse_args(text)
 
@@ -212,14 +212,14 @@ REASONING, TEXT = ReasoningDelta("hm"), TextDelta("hi")
         "call", "end",
     ],
 )  # fmt: skip
-def test_reasoning_is_closed_before_anything_else(
+def test_reasoning_ends_before_anything_else(
     arrive: Callable[[TurnOrder], list[StreamChunk]], expected: list[StreamChunk]
 ) -> None:
     order = TurnOrder()
     assert arrive(order) + order.end() == expected
 
 
-def test_the_pieces_of_the_only_open_call_flow_at_once() -> None:
+def test_the_pieces_of_the_only_open_call_are_yielded_at_once() -> None:
     order, call = TurnOrder(), ToolCall("c", "f")
     assert order.call(call) == [ToolCallStarted("c", "f")]
     for text in ("{", '"a"', ":1", "}"):
@@ -228,7 +228,7 @@ def test_the_pieces_of_the_only_open_call_flow_at_once() -> None:
     assert order.end() == [ToolCallFinished("c", "f", {"a": 1})]
 
 
-def test_what_follows_a_call_that_is_whole_closes_it() -> None:
+def test_the_next_thing_ends_a_complete_call() -> None:
     order, call = TurnOrder(), ToolCall("c", "f")
     order.call(call)
     call.add('{"a":1}')
@@ -239,7 +239,7 @@ def test_what_follows_a_call_that_is_whole_closes_it() -> None:
     assert call.state is ENDED
 
 
-def test_a_blank_piece_leaves_a_call_whole() -> None:
+def test_a_blank_piece_leaves_a_call_complete() -> None:
     order, call = TurnOrder(), ToolCall("c", "f")
     order.call(call)
     call.add('{"a":1}')
@@ -248,7 +248,7 @@ def test_a_blank_piece_leaves_a_call_whole() -> None:
 
 
 @pytest.mark.parametrize("arguments", ["", "{}", '{"a":'], ids=["blank", "opening", "half"])
-def test_what_follows_a_call_that_may_go_on_waits_for_the_end(arguments: str) -> None:
+def test_things_after_an_open_call_wait_for_its_end(arguments: str) -> None:
     order, call = TurnOrder(), ToolCall("c", "f")
     call.add(arguments)
     order.call(call)
@@ -257,7 +257,7 @@ def test_what_follows_a_call_that_may_go_on_waits_for_the_end(arguments: str) ->
     assert order.can_yield_text_directly
 
 
-def test_what_waited_comes_as_soon_as_the_call_is_whole() -> None:
+def test_waiting_chunks_are_released_when_the_call_is_complete() -> None:
     order, call = TurnOrder(), ToolCall("c", "f")
     order.call(call)
     order.text("hi")
@@ -270,7 +270,7 @@ TRICKY = r'{"a":"\"}{","b":{"c":"\\"},"d":["}"],"\u00e9\\\"":{}}'
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
-def test_a_call_is_settled_with_its_last_brace_and_not_before(size: int) -> None:
+def test_a_call_is_complete_with_its_last_brace_and_not_before(size: int) -> None:
     call = ToolCall("c", "f")
     complete = []
     for start in range(0, len(TRICKY), size):
@@ -279,7 +279,7 @@ def test_a_call_is_settled_with_its_last_brace_and_not_before(size: int) -> None
     assert complete == [False] * (len(complete) - 1) + [True]
 
 
-def test_calls_that_are_finished_are_counted_and_malformed_ones_are_not() -> None:
+def test_finished_calls_are_counted_and_malformed_calls_are_not() -> None:
     order = TurnOrder()
     for arguments in ("{}", "[", '{"a":1}'):
         call = ToolCall("", "f")
@@ -289,7 +289,7 @@ def test_calls_that_are_finished_are_counted_and_malformed_ones_are_not() -> Non
     assert order.calls_finished == 2
 
 
-def test_text_may_skip_the_line_only_when_nothing_is_open() -> None:
+def test_text_can_be_yielded_directly_only_if_nothing_is_open() -> None:
     order = TurnOrder()
     assert order.can_yield_text_directly
     order.reasoning("hm")
@@ -353,7 +353,7 @@ def test_any_interleaving_keeps_the_order_and_loses_nothing(
     assert ends == {}
 
 
-def test_halves_of_a_character_are_joined_in_thoughts_and_arguments() -> None:
+def test_halves_of_a_character_are_joined_in_reasoning_and_arguments() -> None:
     order = TurnOrder()
     assert order.reasoning("a\ud83d") == [ReasoningDelta("a")]
     assert order.reasoning("\ude00b") == [ReasoningDelta("\U0001f600b")]
@@ -365,7 +365,7 @@ def test_halves_of_a_character_are_joined_in_thoughts_and_arguments() -> None:
     assert list(call.last_chunks())[-1] == ToolCallFinished("x", "f", {"a": "\U0001f600"})
 
 
-def test_a_thought_that_ends_in_half_a_character_is_closed() -> None:
+def test_reasoning_that_ends_in_half_a_character_is_ended() -> None:
     order = TurnOrder()
     order.reasoning("a\ud83d")
     assert order.end() == [ReasoningDelta("\ufffd"), ReasoningFinished()]

@@ -5,12 +5,10 @@ Each list of events below is a small one of the shape that some server really se
 
 from __future__ import annotations
 
-import copy
+import functools
 import json
 import re
-import sys
 from collections.abc import Iterator, Sequence
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -44,7 +42,6 @@ from completion import (
     ToolCallStarted,
     TransportError,
     TruncatedStreamError,
-    Turn,
     TurnFinished,
     Usage,
     collect,
@@ -53,7 +50,18 @@ from completion.events import DONE
 from completion.events.sse import sse_events
 from completion.wires.anthropic.assemble import assemble
 from completion.wires.assembly import WAIT_FOR_EOF_S, WAIT_FOR_USAGE_S
-from tests.wire_pieces import anthropic_body, calls_in, chunks_of, events, interleaved, order_faults
+from tests.wire_pieces import (
+    Reading,
+    anthropic_body,
+    anything,
+    broken_after,
+    chunks_of,
+    events,
+    interleaved,
+    lines_run,
+    objects_with,
+    order_faults,
+)
 
 
 def start(**fields: Any) -> dict[str, Any]:
@@ -109,38 +117,9 @@ def wire(*data: dict[str, Any]) -> bytes:
     return re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text).encode()
 
 
-def read(*data: Any) -> tuple[list[StreamChunk], CompletionError | None]:
-    """The chunks of a turn, and the error that ended it."""
-    found: list[StreamChunk] = []
-    try:
-        for chunk in assemble(events(*data)):
-            found.append(chunk)  # noqa: PERF402  what came before an error counts
-    except CompletionError as error:
-        return found, error
-    return found, None
-
-
-def chunks(*data: Any) -> list[StreamChunk]:
-    """The chunks of a turn, after a look at their order and at what they were read from."""
-    before = copy.deepcopy(data)
-    found = list(assemble(events(*data)))
-    assert list(order_faults(found)) == []
-    assert data == before or DONE in data
-    return found
-
-
-def content(*data: Any) -> list[StreamChunk]:
-    """The chunks of a turn, all but its end."""
-    return chunks(*data)[:-1]
-
-
-def turn(*data: Any) -> Turn:
-    return collect(chunks(*data))
-
-
-def calls(*data: Any) -> list[tuple[str, str, Any]]:
-    """The calls of a turn: id, name, and their arguments or the text that is none."""
-    return calls_in(chunks(*data))
+READING = Reading(assemble)
+chunks, content, turn, calls = READING.chunks, READING.content, READING.turn, READING.calls
+read = READING.until_error
 
 
 def own(**data: Any) -> ProviderBlockFinished:
@@ -302,7 +281,7 @@ def finished(data: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("case", TRAITS)
-def test_what_servers_send_is_told_in_chunks(case: str) -> None:
+def test_the_events_of_servers_become_chunks(case: str) -> None:
     sent, expected = TRAITS[case]
     assert content(*finished(sent)) == expected
 
@@ -316,7 +295,7 @@ def test_the_chunks_are_the_same_however_the_body_is_cut(case: str, split: int |
 
 
 @pytest.mark.parametrize("case", TRAITS)
-def test_without_the_message_around_it_only_the_end_is_missed(case: str) -> None:
+def test_blocks_without_a_message_start_are_read(case: str) -> None:
     sent, expected = TRAITS[case]
     assert content(*(data for data in sent if data["type"] != "message_start"), OVER) == expected
     with pytest.raises(TruncatedStreamError, match="not complete"):
@@ -324,7 +303,7 @@ def test_without_the_message_around_it_only_the_end_is_missed(case: str) -> None
 
 
 @pytest.mark.parametrize("case", TRAITS)
-def test_an_answer_cut_after_any_event_is_no_success_before_its_end(case: str) -> None:
+def test_an_answer_that_is_cut_after_any_event_is_truncated(case: str) -> None:
     whole = finished(TRAITS[case][0])
     for length in range(len(whole) - 1):
         found, error = read(*whole[:length])
@@ -345,7 +324,7 @@ def test_an_answer_cut_after_any_event_is_no_success_before_its_end(case: str) -
     ],
     ids=["no id", "a number as id", "one id twice", "no start", "no name", "input after a text"],
 )
-def test_calls_without_usable_ids_get_ids_of_their_own(data: list[Any], expected: list[Any]) -> None:
+def test_calls_without_usable_ids_get_unique_ids(data: list[Any], expected: list[Any]) -> None:
     found = calls(*data, *CALLED)
     assert [(name, args) for _, name, args in found] == expected
     assert len({call_id for call_id, _, _ in found}) == len(expected)
@@ -362,12 +341,12 @@ def test_calls_without_usable_ids_get_ids_of_their_own(data: list[Any], expected
     ],
     ids=["cut off by max_tokens", "list", "text", "NaN", "brace too many"],
 )
-def test_input_that_is_no_object_makes_a_call_malformed(pieces: list[str], raw: str) -> None:
+def test_input_that_is_not_an_object_makes_a_call_malformed(pieces: list[str], raw: str) -> None:
     assert calls(start(), *asks(0, *pieces), ends("max_tokens"), OVER) == [("c", "f", raw)]
 
 
 @pytest.mark.parametrize("input", [[1], 5, True, "x", {"a": float("nan")}])
-def test_nonsense_as_the_whole_input_makes_a_call_malformed(input: Any) -> None:
+def test_invalid_input_in_the_start_makes_a_call_malformed(input: Any) -> None:
     ((_, _, raw),) = calls(begin(0, "tool_use", id="c", name="f", input=input), stop(0), *CALLED)
     assert isinstance(raw, str)
 
@@ -380,7 +359,7 @@ def test_input_after_the_end_of_its_block_is_malformed(kind: str) -> None:
 
 
 @pytest.mark.parametrize("index", [0, None], ids=["its index", "no index"])
-def test_a_call_is_over_with_its_block(index: Any) -> None:
+def test_a_call_ends_with_its_block(index: Any) -> None:
     data = [*asks(0)[:-1], stop(index)]
     assert read(*data)[0] == called({})
     assert read(*data, delta(1, "text_delta", text="hi"))[0] == [*called({}), HI]
@@ -389,7 +368,7 @@ def test_a_call_is_over_with_its_block(index: Any) -> None:
 # Messages that are told at once
 
 
-def test_a_message_that_begins_with_all_of_its_content_is_read() -> None:
+def test_a_message_start_with_all_of_the_content_is_read() -> None:
     blocks = [
         {"type": "thinking", "thinking": "hm", "signature": "s"},
         {"type": "text", "text": "hi", "citations": [CITATION]},
@@ -408,7 +387,7 @@ def test_a_message_that_begins_with_all_of_its_content_is_read() -> None:
     ]
 
 
-def test_the_start_alone_can_be_the_whole_turn() -> None:
+def test_the_message_start_alone_can_be_a_complete_turn() -> None:
     found = turn(start(content=[{"type": "text", "text": "hi"}], stop_reason="end_turn"))
     assert (found.text, found.reason) == ("hi", FinishReason.END_TURN)
 
@@ -454,7 +433,7 @@ def test_a_stop_reason_is_translated_and_kept(word: str, reason: FinishReason) -
         "message_stop after text", "message_stop alone", "stop_sequence said beside end_turn",
     ],
 )  # fmt: skip
-def test_the_end_is_told_by_what_came_before_it(data: list[Any], reason: FinishReason) -> None:
+def test_the_finish_reason_depends_on_the_answer(data: list[Any], reason: FinishReason) -> None:
     assert turn(start(), *data).reason is reason
 
 
@@ -463,20 +442,15 @@ def test_the_stop_sequence_is_kept() -> None:
     assert (found.reason, found.stop_sequence) == (FinishReason.STOP_SEQUENCE, "</a>")
 
 
-def test_done_is_no_end_of_turn_on_this_wire() -> None:
+def test_done_does_not_end_the_turn_on_this_wire() -> None:
     assert turn(start(), *says(0, "hi"), *END, DONE).text == "hi"
     with pytest.raises(TruncatedStreamError):
         chunks(start(), *says(0, "hi"), DONE)
     assert content(*says(0, "hi"), OVER, DONE, *says(1, "ho")) == [HI]
 
 
-def broken_after(error: CompletionError, *data: Any) -> Iterator[tuple[str, Any]]:
-    yield from events(*data)
-    raise error
-
-
 @pytest.mark.parametrize("end", [ends("end_turn"), OVER], ids=["stop_reason", "message_stop"])
-def test_a_connection_that_breaks_after_the_end_of_the_turn_changes_nothing(end: dict[str, Any]) -> None:
+def test_a_connection_that_breaks_after_the_end_of_the_turn_is_ignored(end: dict[str, Any]) -> None:
     found = list(assemble(broken_after(TransportError("reset"), *says(0, "hi"), end)))
     assert found[:-1] == [HI]
     assert isinstance(found[-1], TurnFinished)
@@ -491,14 +465,16 @@ def test_a_connection_that_breaks_after_the_end_of_the_turn_changes_nothing(end:
     ],
     ids=["reset before the end", "cancelled after it", "malformed after it"],
 )
-def test_any_other_error_of_the_body_is_raised_after_what_came_before(error: CompletionError, data: list[Any]) -> None:
+def test_any_other_error_of_the_body_is_raised_after_the_chunks_before_it(
+    error: CompletionError, data: list[Any]
+) -> None:
     found = assemble(broken_after(error, *data))
     assert next(found) == HI
     with pytest.raises(type(error)):
         next(found)
 
 
-def test_the_end_of_the_turn_is_told_at_once() -> None:
+def test_the_end_of_the_turn_is_reported_at_once() -> None:
     told: list[float | None] = []
 
     def wire() -> Iterator[tuple[str, Any]]:
@@ -535,18 +511,18 @@ def test_a_second_message_in_the_body_is_malformed(data: list[Any]) -> None:
     [says(0, "Other"), [delta(0, "text_delta", text="more")], asks(1, "{}"), thinks(1, "hm")],
     ids=["a block", "a delta", "a call", "thinking"],
 )
-def test_an_answer_that_goes_on_after_message_stop_is_no_answer(more: list[dict[str, Any]]) -> None:
+def test_an_answer_that_goes_on_after_message_stop_is_malformed(more: list[dict[str, Any]]) -> None:
     with pytest.raises(MalformedStreamError, match="after message_stop"):
         list(assemble(events(start(), *says(0, "Hello"), *END, *more)))
 
 
-def test_a_stream_of_another_wire_is_told_as_such() -> None:
+def test_a_stream_of_another_wire_is_reported_as_one() -> None:
     chunk = {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": "hi"}}]}
     with pytest.raises(MalformedStreamError, match="base_url"):
         list(assemble(events(chunk, PING, chunk)))
 
 
-def test_unknown_events_do_not_make_another_wire_of_a_cut_answer() -> None:
+def test_a_truncated_answer_with_unknown_events_is_not_another_wire() -> None:
     with pytest.raises(TruncatedStreamError):
         list(assemble(events({"type": "new"}, start(), {"type": "new"})))
 
@@ -554,7 +530,7 @@ def test_unknown_events_do_not_make_another_wire_of_a_cut_answer() -> None:
 # What stands beside the content
 
 
-def test_id_model_and_tier_are_those_of_the_message() -> None:
+def test_id_model_and_tier_are_read_from_the_message() -> None:
     found = turn(start(usage={"service_tier": "priority", "output_tokens": 1}), *says(0, "hi"), *END)
     assert (found.response_id, found.response_model, found.service_tier) == ("msg_1", "m-1", "priority")
 
@@ -668,7 +644,7 @@ def failed(kind: str, message: str = "no") -> dict[str, Any]:
     [[], [start(), *says(0, "hi")], [start(), *says(0, "hi"), ends("end_turn")]],
     ids=["first", "after text", "after the end"],
 )
-def test_an_error_in_the_stream_is_raised_as_what_it_is(
+def test_an_error_in_the_stream_is_raised_as_its_class(
     before: list[Any], data: dict[str, Any], kind: type[ProviderError]
 ) -> None:
     found = assemble(events(*before, data, OVER))
@@ -691,12 +667,12 @@ def test_an_error_in_the_stream_is_raised_as_what_it_is(
     ],
     ids=["object of another type", "bare object", "text", "list", "null"],
 )
-def test_an_event_named_error_is_one_whatever_it_holds(data: Any, message: str) -> None:
+def test_an_event_named_error_is_an_error_whatever_it_contains(data: Any, message: str) -> None:
     with pytest.raises(ProviderError, match=message):
         list(assemble(iter([("error", data), ("message", OVER)])))
 
 
-def test_the_name_of_an_event_stands_for_a_type_that_is_missing() -> None:
+def test_the_event_name_replaces_a_missing_type() -> None:
     untyped = [start(), *says(0, "hi"), *END]
     found = collect(assemble((data["type"], {**data, "type": ""}) for data in untyped))
     assert (found.text, found.reason) == ("hi", FinishReason.END_TURN)
@@ -758,12 +734,12 @@ def streamed(index: int, block: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield stop(index)
 
 
-def test_a_turn_goes_back_block_by_block_as_it_came() -> None:
+def test_a_turn_is_sent_back_with_the_same_blocks() -> None:
     data = [sent for index, block in enumerate(VERBATIM) for sent in streamed(index, block)]
     assert back(start(), *data, *CALLED)["messages"][0] == {"role": "assistant", "content": VERBATIM}
 
 
-def test_a_turn_told_at_once_goes_back_as_it_came() -> None:
+def test_a_turn_in_one_event_is_sent_back_with_the_same_blocks() -> None:
     body = back(start(content=VERBATIM, stop_reason="tool_use"), OVER)
     assert body["messages"][0] == {"role": "assistant", "content": VERBATIM}
 
@@ -776,7 +752,7 @@ def test_the_next_request_names_the_container_of_the_last_answer() -> None:
     assert body["messages"][0]["content"] == [{"type": "text", "text": "hi"}]
 
 
-def test_thinking_that_broke_off_does_not_go_back() -> None:
+def test_truncated_thinking_is_not_sent_back() -> None:
     found = assemble(events(start(), *thinks(0, "hm")[:2]))
     with pytest.raises(TruncatedStreamError) as caught:
         collect(found)
@@ -820,7 +796,9 @@ def without_seams(blocks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @given(st.lists(BLOCKS, max_size=8), st.lists(st.integers(1, 90), max_size=20), st.booleans())
-def test_any_blocks_in_any_cuts_come_back_whole(blocks: list[dict[str, Any]], cuts: list[int], stops: bool) -> None:
+def test_any_blocks_in_any_pieces_are_sent_back_complete(
+    blocks: list[dict[str, Any]], cuts: list[int], stops: bool
+) -> None:
     blocks = [{**block, "id": f"c{n}"} if "id" in block else block for n, block in enumerate(blocks)]
     data = [sent for index, block in enumerate(blocks) for sent in streamed(index, block)]
     if not stops:
@@ -877,16 +855,8 @@ NAMES = [
     "to", "caller", "input_tokens", "output_tokens", "cache_creation", "container", "detail",
 ]  # fmt: skip
 WORDS = st.sampled_from(["", "a", "{", "}", "{}", '{"a":1}', "end_turn", "c1", "error", "\ud83d", "\ude00", *KINDS])
-ANYTHING = st.recursive(
-    st.none() | st.booleans() | st.integers(-1, 2) | st.floats() | WORDS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=4),
-    max_leaves=8,
-)
-
-
-def some(**values: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
-    """Objects with these keys, each missing or of its shape, or of any shape."""
-    return st.fixed_dictionaries({}, optional={key: value | ANYTHING for key, value in values.items()})
+ANYTHING = anything(NAMES, WORDS)
+some = functools.partial(objects_with, ANYTHING)
 
 
 INDEXES = st.sampled_from([0, 1, 2, None])
@@ -909,7 +879,7 @@ SOME_EVENTS = st.one_of(
 
 
 @given(st.lists(SOME_EVENTS | ANYTHING, max_size=10), st.booleans())
-def test_any_events_are_chunks_in_order_or_an_error_of_ours(data: list[Any], done: bool) -> None:
+def test_any_events_are_chunks_in_order_or_a_completion_error(data: list[Any], done: bool) -> None:
     found, error = read(*data, *(END if done else []))
     assert list(order_faults(found, ended=error is None)) == []
 
@@ -944,27 +914,9 @@ def test_any_events_are_chunks_in_order_or_an_error_of_ours(data: list[Any], don
     ],
     ids=str,
 )
-def test_an_event_of_an_odd_shape_costs_nothing_of_the_answer(odd: Any) -> None:
+def test_an_event_of_an_unknown_shape_is_skipped(odd: Any) -> None:
     found = turn(odd, start(), odd, *says(0, "h"), odd, *says(1, "i"), odd, *END, odd)
     assert (found.message, found.reason) == (Message.assistant("hi"), FinishReason.END_TURN)
-
-
-def assemble_steps(data: list[dict[str, Any]]) -> int:
-    """Lines of our own that run while the events are read."""
-    lines = 0
-
-    def count(frame: FrameType, what: str, _: Any) -> Any:
-        nonlocal lines
-        lines += what == "line"
-        return count if "completion" in frame.f_code.co_filename else None
-
-    before = sys.gettrace()
-    sys.settrace(count)
-    try:
-        list(assemble(events(*data)))
-    finally:
-        sys.settrace(before)
-    return lines
 
 
 MANY = {
@@ -983,23 +935,23 @@ MANY = {
 
 @pytest.mark.parametrize("case", MANY)
 def test_ten_times_the_blocks_take_ten_times_the_work(case: str) -> None:
-    few, many = (assemble_steps([start(), *MANY[case](n), *END]) for n in (20, 200))
-    assert many < 11 * few
+    few, many = [start(), *MANY[case](20), *END], [start(), *MANY[case](200), *END]
+    assert lines_run(lambda: read(*many)) < 11 * lines_run(lambda: read(*few))
 
 
-def test_blank_pieces_of_input_take_nothing_from_what_the_start_gave() -> None:
+def test_blank_pieces_of_input_do_not_replace_the_input_of_the_start() -> None:
     data = [begin(0, "tool_use", id="c", name="f", input={"a": 1}), delta(0, "input_json_delta", partial_json=" ")]
     assert turn(start(), *data, stop(0), *CALLED).tool_calls[0].args == {"a": 1}
 
 
 @pytest.mark.parametrize("given", [[], False, 0, "x", [1]])
-def test_input_that_is_no_object_is_malformed(given: Any) -> None:
+def test_input_of_a_start_that_is_not_an_object_is_malformed(given: Any) -> None:
     found = turn(start(), begin(0, "tool_use", id="c", name="f", input=given), stop(0), *CALLED)
     assert found.tool_calls == ()
     assert found.malformed_calls[0].name == "f"
 
 
-def test_a_call_of_the_server_that_was_cut_off_does_not_go_back() -> None:
+def test_a_server_side_call_that_was_cut_off_is_not_sent_back() -> None:
     cut = turn(start(), *says(0, "hi"), *asks(1, '{"query": "x', kind="server_tool_use"), ends("max_tokens"), OVER)
     blocks = anthropic_body(ChatRequest([Message.user("a"), cut.message, Message.user("b")]), "m")[0]["messages"][1][
         "content"
@@ -1007,7 +959,7 @@ def test_a_call_of_the_server_that_was_cut_off_does_not_go_back() -> None:
     assert blocks == [{"type": "text", "text": "hi"}]
 
 
-def test_parts_of_the_cache_that_no_longer_add_up_are_not_told() -> None:
+def test_cache_counters_that_do_not_add_up_are_ignored() -> None:
     parts = {"ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 0}
     first = {"input_tokens": 1, "cache_creation_input_tokens": 10, "cache_creation": parts}
     found = turn(start(usage=first), *says(0, "hi"), ends("end_turn", usage={"cache_creation_input_tokens": 4}), OVER)
@@ -1015,5 +967,5 @@ def test_parts_of_the_cache_that_no_longer_add_up_are_not_told() -> None:
 
 
 @pytest.mark.parametrize("text", ["a\ud83d b", "\ude00b", "\ud83d"])
-def test_half_a_character_never_reaches_the_user(text: str) -> None:
+def test_half_a_character_is_replaced(text: str) -> None:
     assert "\ufffd" in turn(start(), *says(0, text), *END).text.encode().decode()

@@ -101,7 +101,7 @@ def test_a_request_with_nothing_set_is_the_minimal_body() -> None:
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(ChatRequest)])
-def test_every_field_changes_the_body_or_is_told_as_dropped(name: str) -> None:
+def test_every_field_changes_the_body_or_is_reported_as_dropped(name: str) -> None:
     value, change = FIELDS[name]
     tools = [TOOL] if name in ("tool_choice", "parallel_tool_use") else []
     body, dropped = anthropic_body(ChatRequest(**{"messages": "hi", "tools": tools, name: value}), OLD)
@@ -175,7 +175,7 @@ def test_every_field_changes_the_body_or_is_told_as_dropped(name: str) -> None:
         "replaced field", "empty params",
     ],
 )  # fmt: skip
-def test_a_value_has_its_own_words(given: dict[str, Any], change: dict[str, Any]) -> None:
+def test_a_value_becomes_these_fields(given: dict[str, Any], change: dict[str, Any]) -> None:
     assert payload(ChatRequest("hi", **given)) == {**MINIMAL, **change}
 
 
@@ -184,7 +184,7 @@ def test_json_without_a_schema_is_refused() -> None:
         anthropic_body(ChatRequest("hi", response_format="json"), OLD)
 
 
-def test_additional_params_merge_into_what_is_there() -> None:
+def test_additional_params_are_merged_into_the_body() -> None:
     req = ChatRequest("hi", response_format=SCHEMA, additional_params={"output_config": {"effort": "max"}})
     assert payload(req)["output_config"] == {"format": FORMAT, "effort": "max"}
 
@@ -258,13 +258,13 @@ MODELS = {
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_model_thinks_in_the_words_of_its_version(model: str) -> None:
+def test_thinking_depends_on_the_version_of_the_model(model: str) -> None:
     for effort, change in MODELS[model].items():
         req = ChatRequest("hi", **{"reasoning_effort": effort})  # type: ignore[arg-type]
         assert anthropic_body(req, model) == ({**MINIMAL, "model": model, **change}, []), effort
 
 
-def test_effort_and_schema_stand_in_one_object() -> None:
+def test_effort_and_schema_are_in_one_object() -> None:
     body = payload(ChatRequest("hi", reasoning_effort="high", response_format=SCHEMA), NEW)
     assert body["output_config"] == {"effort": "high", "format": FORMAT}
 
@@ -282,7 +282,7 @@ def test_effort_and_schema_stand_in_one_object() -> None:
     ids=["any", "tool", "temperature", "top_p", "top_k", "top_k of one"],
 )
 @pytest.mark.parametrize("model", [OLD, NEW])
-def test_what_contradicts_thinking_is_refused(model: str, given: dict[str, Any], words: str) -> None:
+def test_options_that_contradict_thinking_are_refused(model: str, given: dict[str, Any], words: str) -> None:
     with pytest.raises(UnsupportedContentError, match=words):
         anthropic_body(ChatRequest("hi", reasoning_effort="low", **given), model)
     assert anthropic_body(ChatRequest("hi", **given), model)
@@ -300,7 +300,7 @@ def test_what_contradicts_thinking_is_refused(model: str, given: dict[str, Any],
     ],
     ids=["auto", "none", "temperature of one", "top_p near one", "deleted", "no thinking after all"],
 )
-def test_what_goes_with_thinking_is_sent(given: dict[str, Any]) -> None:
+def test_options_that_are_allowed_with_thinking_are_sent(given: dict[str, Any]) -> None:
     body = payload(ChatRequest("hi", reasoning_effort="low", **given))
     assert body["thinking"]["type"] in ("enabled", "disabled")
 
@@ -315,13 +315,13 @@ def test_a_budget_over_max_tokens_is_refused() -> None:
     assert payload(ChatRequest("hi", max_tokens=4097, additional_params=thinking))["max_tokens"] == 4097
 
 
-def test_a_budget_that_several_answers_share_may_be_over_max_tokens() -> None:
+def test_a_budget_for_interleaved_thinking_may_be_over_max_tokens() -> None:
     req = ChatRequest("hi", additional_params={"thinking": {"type": "enabled", "budget_tokens": 9000}})
     assert payload(req, betas=["interleaved-thinking-2025-05-14"])["max_tokens"] == 4096
 
 
 @pytest.mark.parametrize("params", [{"temperature": "hot"}, {"top_p": [1]}, {"thinking": "on"}, {"max_tokens": "5"}])
-def test_nonsense_in_additional_params_is_the_servers_to_refuse(params: dict[str, Any]) -> None:
+def test_invalid_additional_params_are_sent_to_the_server(params: dict[str, Any]) -> None:
     req = ChatRequest("hi", reasoning_effort="low", additional_params=params)
     assert payload(req).items() >= params.items()
 
@@ -330,7 +330,7 @@ def test_nonsense_in_additional_params_is_the_servers_to_refuse(params: dict[str
 
 
 @pytest.mark.parametrize("name", ["temperature", "top_p", "top_k"])
-def test_the_newer_api_takes_no_sampling(name: str) -> None:
+def test_the_newer_api_refuses_sampling(name: str) -> None:
     req = ChatRequest("hi", **{name: 1})  # type: ignore[arg-type]
     with pytest.raises(UnsupportedContentError, match=f"{name}.*2026-10-21"):
         anthropic_body(req, OLD, version="2026-10-21")
@@ -339,7 +339,7 @@ def test_the_newer_api_takes_no_sampling(name: str) -> None:
     assert payload(req, version="2023-06-01")[name] == 1
 
 
-def test_the_newer_api_takes_all_the_rest() -> None:
+def test_the_newer_api_accepts_all_other_fields() -> None:
     assert anthropic_body(
         ChatRequest("hi", temperature=1, additional_params={"temperature": None}), OLD, version="2026-10-21"
     )
@@ -416,7 +416,7 @@ NOT_IN_A_USER_MESSAGE = "a user message cannot contain it"
         (Message.user(" \n"), "they contain nothing to send"),
     ],
 )
-def test_what_the_wire_has_no_words_for_is_refused(message: Message, words: str) -> None:
+def test_unsupported_content_is_refused(message: Message, words: str) -> None:
     with pytest.raises(UnsupportedContentError, match=words):
         anthropic_body(ChatRequest([message]), OLD)
 
@@ -433,14 +433,14 @@ def test_what_the_wire_has_no_words_for_is_refused(message: Message, words: str)
     ],
     ids=["text", "nothing", "blank", "error", "error without words", "another's block"],
 )
-def test_a_tool_answers(result: ToolResultBlock, fields: dict[str, Any]) -> None:
+def test_a_tool_result_is_a_block(result: ToolResultBlock, fields: dict[str, Any]) -> None:
     assert parts(Message.user([result])) == [{"type": "tool_result", "tool_use_id": "c", **fields}]
 
 
 # History
 
 
-def test_thinking_goes_back_first_and_unchanged() -> None:
+def test_thinking_is_sent_back_unchanged() -> None:
     blocks = [
         ReasoningBlock("hm\n", "EqQB"),
         RedactedReasoningBlock("EmwK"),
@@ -460,11 +460,11 @@ def test_thinking_goes_back_first_and_unchanged() -> None:
 
 
 @pytest.mark.parametrize("signature", [None, ""])
-def test_thinking_that_nobody_signed_stays_here(signature: str | None) -> None:
+def test_unsigned_thinking_is_not_sent(signature: str | None) -> None:
     assert parts(Message.assistant([ReasoningBlock("hm", signature), TextBlock("a")])) == [text("a")]
 
 
-def test_neighbours_of_one_role_merge_and_blank_text_is_dropped() -> None:
+def test_neighbours_of_one_role_are_merged_and_blank_text_is_dropped() -> None:
     assert messages(
         Message.user("a"),
         Message.user([TextBlock(""), TextBlock(" \n"), TextBlock(" b ")]),
@@ -483,7 +483,7 @@ def test_neighbours_of_one_role_merge_and_blank_text_is_dropped() -> None:
     ]
 
 
-def test_the_results_of_tools_come_before_anything_else() -> None:
+def test_tool_results_are_sent_before_other_blocks() -> None:
     first, second = ToolResultBlock("c1", "r1"), ToolResultBlock("c2", [ImageBlock(PNG)])
     assert messages(
         Message.user([TextBlock("one"), first]),
@@ -503,7 +503,7 @@ def test_the_results_of_tools_come_before_anything_else() -> None:
     ]
 
 
-def test_an_answer_to_be_continued_does_not_end_in_a_space() -> None:
+def test_the_last_text_of_an_assistant_does_not_end_with_white_space() -> None:
     assert messages(Message.user("q"), Message.assistant("a \n")) == [
         {"role": "user", "content": [text("q")]},
         {"role": "assistant", "content": [text("a")]},
@@ -534,7 +534,7 @@ def test_blocks_of_other_wires_are_never_sent(provider: str) -> None:
     ],
     ids=["legal", "dotted", "nearly the same", "empty", "beyond ASCII"],
 )
-def test_the_id_of_a_call_is_made_legal_in_call_and_result_alike(given: str, sent: str) -> None:
+def test_an_invalid_call_id_is_replaced_in_call_and_result_alike(given: str, sent: str) -> None:
     asked, answered = messages(Message.assistant([ToolCallBlock(given, "f", {})]), Message.tool_result(given, "r"))
     assert asked["content"][0]["id"] == answered["content"][0]["tool_use_id"] == sent
 
@@ -592,11 +592,11 @@ def own(**data: Any) -> ProviderBlock:
         "of a part once more", "of no text", "nonsense", "after no text", "before the text",
     ],
 )  # fmt: skip
-def test_citations_go_back_to_the_text_that_they_are_of(blocks: Sequence[Block], content: list[Any]) -> None:
+def test_citations_are_sent_back_with_their_text(blocks: Sequence[Block], content: list[Any]) -> None:
     assert parts(Message.assistant(blocks)) == content
 
 
-def test_what_stood_in_a_call_goes_back_into_it() -> None:
+def test_other_fields_of_a_call_are_sent_back_in_it() -> None:
     caller = {"type": "code_execution_20250825", "tool_id": "srvtoolu_1"}
     verbatim = {"type": "tool_use", "id": "c2", "name": "g", "input": {}}
     blocks = [
@@ -629,7 +629,7 @@ def container(id: Any) -> Message:
     ],
     ids=["last", "of several", "not the last", "no id", "no object", "null"],
 )
-def test_the_container_of_the_last_answer_is_named(sent: list[Message], expected: str | None) -> None:
+def test_the_container_of_the_last_answer_is_sent(sent: list[Message], expected: str | None) -> None:
     body = payload(ChatRequest(sent))
     assert body.get("container") == expected
     assert body["messages"][0]["content"] == [text("a")]
@@ -665,7 +665,7 @@ C5, C1H = CacheControl(), CacheControl("1h")
     ],
     ids=["5 minutes", "an hour", "image", "document", "tool result", "inside a tool result", "own block"],
 )
-def test_a_wish_to_cache_stands_on_the_block_of_a_user(block: Block, part: dict[str, Any]) -> None:
+def test_cache_control_is_sent_on_the_block_of_a_user(block: Block, part: dict[str, Any]) -> None:
     body, dropped = anthropic_body(ChatRequest([Message.user([block])]), OLD)
     assert (body["messages"][0]["content"], dropped) == ([part], [])
 
@@ -685,12 +685,12 @@ def test_a_wish_to_cache_stands_on_the_block_of_a_user(block: Block, part: dict[
     ],
     ids=["text", "call", "own block"],
 )
-def test_a_wish_to_cache_stands_on_the_block_of_an_assistant(block: Block, part: dict[str, Any]) -> None:
+def test_cache_control_is_sent_on_the_block_of_an_assistant(block: Block, part: dict[str, Any]) -> None:
     body, dropped = anthropic_body(ChatRequest([Message.assistant([block])]), OLD)
     assert (body["messages"][0]["content"], dropped) == ([part], [])
 
 
-def test_a_wish_to_cache_stands_on_a_tool_and_on_the_system_prompt() -> None:
+def test_cache_control_is_sent_on_a_tool_and_on_the_system_prompt() -> None:
     tools = [TOOL, ToolDefinition("g", "", {"type": "object"}, cache_control=C1H)]
     body, dropped = anthropic_body(ChatRequest("hi", tools=tools, system_prompt=[SystemBlock("s", C5)]), OLD)
     assert body["tools"] == [TOOL_JSON, {"name": "g", "input_schema": {"type": "object"}, "cache_control": HOUR}]
@@ -713,7 +713,7 @@ def test_a_wish_to_cache_stands_on_a_tool_and_on_the_system_prompt() -> None:
     ],
     ids=["empty text", "blank text", "empty system", "thinking", "redacted", "another's block", "no block of the wire"],
 )
-def test_a_wish_to_cache_where_none_can_stand_is_told_as_dropped(req: ChatRequest) -> None:
+def test_cache_control_that_cannot_be_sent_is_dropped_and_reported(req: ChatRequest) -> None:
     body, dropped = anthropic_body(req, OLD)
     assert dropped == ["cache_control"]
     assert "cache_control" not in json.dumps(body)
@@ -740,7 +740,7 @@ def test_more_than_four_breakpoints_are_refused(given: dict[str, Any]) -> None:
         anthropic_body(ChatRequest(**given), OLD)
 
 
-def test_four_breakpoints_are_taken() -> None:
+def test_four_breakpoints_are_accepted() -> None:
     assert (
         anthropic_body(ChatRequest([cached(2)], system_prompt=[SystemBlock("s", C5), SystemBlock("t", C1H)]), OLD)[1]
         == []

@@ -5,9 +5,8 @@ Each body below is a small one of the shape that some server really sends.
 
 from __future__ import annotations
 
-import sys
+import functools
 from collections.abc import Iterator
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -38,40 +37,33 @@ from completion import (
     ToolCallStarted,
     TransportError,
     TruncatedStreamError,
-    Turn,
     TurnFinished,
     Usage,
     collect,
 )
 from completion.events import DONE
-from completion.wires.arguments import parse_args
 from completion.wires.assembly import WAIT_FOR_EOF_S, WAIT_FOR_USAGE_S
 from completion.wires.openai_chat.assemble import assemble
-from tests.wire_pieces import calls, calls_in, delta, events, interleaved, order_faults, piece
+from tests.wire_pieces import (
+    Reading,
+    anything,
+    broken_after,
+    calls,
+    delta,
+    events,
+    interleaved,
+    objects_with,
+    order_faults,
+    piece,
+    texts_parsed,
+)
 
 STOP = delta("stop")
 TOOLS = delta("tool_calls")
 
 
-def chunks(*data: Any) -> list[StreamChunk]:
-    """The chunks of a turn, after a look at their order."""
-    found = list(assemble(events(*data)))
-    assert list(order_faults(found)) == []
-    return found
-
-
-def content(*data: Any) -> list[StreamChunk]:
-    """The chunks of a turn, all but its end."""
-    return chunks(*data)[:-1]
-
-
-def turn(*data: Any) -> Turn:
-    return collect(chunks(*data))
-
-
-def ends(*data: Any) -> list[tuple[str, str, Any]]:
-    """The calls of a turn: id, name, and their arguments or the text that is none."""
-    return calls_in(chunks(*data))
+READING = Reading(assemble)
+chunks, content, turn, ends = READING.chunks, READING.content, READING.turn, READING.calls
 
 
 # Text
@@ -138,7 +130,7 @@ def test_think_tags_in_the_text_are_text() -> None:
     assert turn(delta(content="<think>hm</think>"), delta(content="hi"), STOP).text == "<think>hm</think>hi"
 
 
-def test_a_refusal_is_text_and_the_reason_says_so() -> None:
+def test_a_refusal_is_text_with_its_own_finish_reason() -> None:
     found = turn(delta(content=None, refusal="I "), delta(refusal="won't."), STOP)
     assert (found.text, found.reason, found.provider_reason) == ("I won't.", FinishReason.REFUSAL, "stop")
 
@@ -230,14 +222,14 @@ def details(**fields: Any) -> list[dict[str, Any]]:
         "other shapes", "never closed",
     ],
 )  # fmt: skip
-def test_reasoning_is_read_once_wherever_it_stands(data: list[Any], expected: list[StreamChunk]) -> None:
+def test_reasoning_is_read_once_from_any_field(data: list[Any], expected: list[StreamChunk]) -> None:
     assert content(*data, STOP) == expected
 
 
 # Tool calls
 
 
-def test_the_pieces_of_a_call_flow_as_they_come() -> None:
+def test_the_pieces_of_a_call_are_yielded_as_they_arrive() -> None:
     assert content(
         calls(piece(id="c", name="f", arguments="")),
         calls(piece(arguments='{"a"')),
@@ -370,7 +362,7 @@ C = piece(0, A, id="c", name="f")
         "nameless", "message", "pieces of no shape",
     ],
 )  # fmt: skip
-def test_calls_are_told_apart_and_put_together(data: list[Any], expected: list[Any]) -> None:
+def test_pieces_are_joined_to_the_right_calls(data: list[Any], expected: list[Any]) -> None:
     assert ends(*data, TOOLS) == expected
 
 
@@ -404,7 +396,7 @@ def test_calls_are_told_apart_and_put_together(data: list[Any], expected: list[A
         "more for a call that is over", "more for a call that is over, named",
     ],
 )  # fmt: skip
-def test_calls_without_usable_ids_get_ids_of_their_own(data: list[Any], expected: list[Any]) -> None:
+def test_calls_without_usable_ids_get_unique_ids(data: list[Any], expected: list[Any]) -> None:
     found = ends(*data, TOOLS)
     assert [(name, args) for _, name, args in found] == expected
     assert len({call_id for call_id, _, _ in found}) == len(expected)
@@ -489,7 +481,7 @@ def test_done_alone_ends_the_turn(data: list[Any], reason: FinishReason) -> None
     "data",
     [[], [delta(content="hi")], [delta("", content="hi")], [calls(piece(0, A, id="c", name="f"))], [{"usage": {}}]],
 )
-def test_an_end_with_neither_reason_nor_done_is_truncation(data: list[Any]) -> None:
+def test_an_end_without_finish_reason_and_without_done_is_truncated(data: list[Any]) -> None:
     with pytest.raises(TruncatedStreamError, match="not complete"):
         list(assemble(events(*data)))
 
@@ -498,12 +490,7 @@ def test_the_last_finish_reason_counts() -> None:
     assert turn(delta(content="hi"), delta("stop"), delta("length"), DONE).provider_reason == "length"
 
 
-def broken_after(error: CompletionError, *data: Any) -> Iterator[tuple[str, Any]]:
-    yield from events(*data)
-    raise error
-
-
-def test_a_connection_that_breaks_after_the_end_of_the_turn_changes_nothing() -> None:
+def test_a_connection_that_breaks_after_the_end_of_the_turn_is_ignored() -> None:
     usage = {"prompt_tokens": 1, "completion_tokens": 1}
     found = list(assemble(broken_after(TransportError("reset"), delta("stop", content="hi"), {"usage": usage})))
     assert found == [HI, TurnFinished(FinishReason.END_TURN, Usage(1, 1), None, "stop", None, "chatcmpl-1", "m-1")]
@@ -517,14 +504,16 @@ def test_a_connection_that_breaks_after_the_end_of_the_turn_changes_nothing() ->
         (MalformedStreamError("x"), [delta("stop", content="hi")]),
     ],
 )
-def test_any_other_error_of_the_body_is_raised_after_what_came_before(error: CompletionError, data: list[Any]) -> None:
+def test_any_other_error_of_the_body_is_raised_after_the_chunks_before_it(
+    error: CompletionError, data: list[Any]
+) -> None:
     found = assemble(broken_after(error, *data))
     assert next(found) == HI
     with pytest.raises(type(error)):
         next(found)
 
 
-def test_the_end_of_the_turn_is_told_at_once() -> None:
+def test_the_end_of_the_turn_is_reported_at_once() -> None:
     told: list[float | None] = []
 
     def wire() -> Iterator[tuple[str, Any]]:
@@ -568,7 +557,7 @@ def test_text_after_the_finish_reason_is_text_of_the_same_message(later: str | N
     assert turn(delta("stop", content="a"), {**delta(content="b"), "id": later}).text == "ab"
 
 
-def test_where_ids_differ_on_every_chunk_they_tell_no_second_message() -> None:
+def test_ids_that_differ_in_every_chunk_are_ignored() -> None:
     assert turn({**delta(content="a"), "id": "1"}, {**STOP, "id": "2"}, {**delta(content="b"), "id": "3"}).text == "ab"
 
 
@@ -628,7 +617,7 @@ def test_usage_counts_totals_and_their_parts(given: dict[str, Any], usage: Usage
 
 
 @pytest.mark.parametrize("given", [None, {}, [], "many", 5])
-def test_usage_that_was_not_given_is_none(given: Any) -> None:
+def test_missing_usage_is_none(given: Any) -> None:
     assert turn({**STOP, "usage": given}).usage is None
 
 
@@ -675,7 +664,7 @@ def test_the_first_id_and_model_and_the_last_tier_count() -> None:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("before", [[], [delta(content="hi")], [STOP]], ids=["first", "later", "after the end"])
-def test_an_error_in_the_stream_is_raised_as_what_it_is(
+def test_an_error_in_the_stream_is_raised_as_its_class(
     before: list[Any], data: Any, kind: type[ProviderError], status: int | None, code: str | None, message: str
 ) -> None:
     with pytest.raises(ProviderError) as caught:
@@ -696,7 +685,7 @@ def test_an_error_in_the_stream_is_raised_as_what_it_is(
     ],
     ids=["object", "bare object", "text", "list", "null"],
 )
-def test_an_event_named_error_is_one_whatever_it_holds(data: Any, message: str) -> None:
+def test_an_event_named_error_is_an_error_whatever_it_contains(data: Any, message: str) -> None:
     wire = iter([("message", delta(content="hi")), ("error", data)])
     with pytest.raises(ProviderError, match=message):
         list(assemble(wire))
@@ -713,16 +702,8 @@ WORDS = [
     "extra_content", "google", "thought_signature",
 ]  # fmt: skip
 TEXTS = st.sampled_from(["", "a", "{", "}", "{}", '{"a":1}', "stop", "c1", "f", "text", "thinking", "custom", "error"])
-ANYTHING = st.recursive(
-    st.none() | st.booleans() | st.integers(-1, 2) | st.floats() | TEXTS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=4),
-    max_leaves=8,
-)
-
-
-def some(**values: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
-    """Objects with these keys, each missing or of its shape, or of any shape."""
-    return st.fixed_dictionaries({}, optional={key: value | ANYTHING for key, value in values.items()})
+ANYTHING = anything(WORDS, TEXTS)
+some = functools.partial(objects_with, ANYTHING)
 
 
 INDEXES = st.sampled_from([0, 1, None])
@@ -753,16 +734,9 @@ EVENTS = some(
 
 @settings(deadline=None)
 @given(st.lists(EVENTS | ANYTHING, max_size=8), st.booleans())
-def test_any_events_are_chunks_in_order_or_an_error_of_ours(data: list[Any], done: bool) -> None:
-    found: list[StreamChunk] = []
-    ended = False
-    try:
-        for chunk in assemble(events(*data, *([DONE] if done else []))):
-            found.append(chunk)  # noqa: PERF402  what came before an error counts
-        ended = True
-    except CompletionError:
-        pass
-    assert list(order_faults(found, ended=ended)) == []
+def test_any_events_are_chunks_in_order_or_a_completion_error(data: list[Any], done: bool) -> None:
+    found, error = READING.until_error(*data, *([DONE] if done else []))
+    assert list(order_faults(found, ended=error is None)) == []
 
 
 PARALLEL: list[tuple[list[str], Any]] = [
@@ -796,23 +770,13 @@ def test_any_interleaving_of_calls_and_text_loses_nothing(
 
 def test_a_call_in_many_pieces_is_not_parsed_at_each() -> None:
     """Each piece ends an object, so that each might be the end of the call: looking each time would be quadratic."""
-    parsed = 0
-
-    def count(frame: FrameType, what: str, _: Any) -> None:
-        nonlocal parsed
-        parsed += what == "call" and frame.f_code is parse_args.__code__
-
+    found: list[StreamChunk] = []
     wire = [calls(piece(0, ',{"b":2}')) for _ in range(1000)]
     first = [piece(0, '{"a":[1', id="c", name="f"), piece(1, "{", id="d", name="g")]  # the second waits for the first
     wire = [calls(*first), *wire, calls(piece(0, "]}"))]
-    before = sys.getprofile()
-    sys.setprofile(count)
-    try:
-        found = list(assemble(events(*wire, TOOLS)))
-    finally:
-        sys.setprofile(before)
+    parsed = texts_parsed(lambda: found.extend(assemble(events(*wire, TOOLS))))
     assert ToolCallFinished("c", "f", {"a": [1] + [{"b": 2}] * 1000}) in found
-    assert parsed == 2  # each call once, at its end
+    assert len(parsed) == 2  # each call once, at its end
 
 
 # What a second look at real servers brought
@@ -834,37 +798,37 @@ def test_a_call_in_many_pieces_is_not_parsed_at_each() -> None:
     ids=["Cerebras", "Snowflake", "Databricks", "FastAPI", "MiniMax", "empty", "empty list", "in the choice", "Groq"],
 )
 @pytest.mark.parametrize("before", [[], [delta(content="hi")]], ids=["first", "later"])
-def test_an_error_in_the_place_of_a_chunk_is_raised(error: dict[str, Any], before: list[Any]) -> None:
+def test_an_error_instead_of_a_chunk_is_raised(error: dict[str, Any], before: list[Any]) -> None:
     with pytest.raises(ProviderError):
         chunks(*before, error, DONE)
 
 
-def test_an_error_event_of_plain_text_is_raised_with_its_words() -> None:
+def test_an_error_event_of_plain_text_is_raised_with_its_text() -> None:
     with pytest.raises(ProviderError, match="upstream timed out"):
         list(assemble(iter([("error", "upstream timed out")])))
 
 
 @pytest.mark.parametrize("index", ["0", 1], ids=["as text", "from one"])
-def test_the_choice_that_a_server_begins_with_is_read_whatever_its_number(index: Any) -> None:
+def test_the_choice_of_the_first_chunk_is_read_whatever_its_index(index: Any) -> None:
     said = {"choices": [{"index": index, "delta": {"content": "hi"}, "finish_reason": "stop"}]}
     assert turn(said, DONE).text == "hi"
 
 
-def test_the_word_null_is_no_reason() -> None:
+def test_the_word_null_is_not_a_finish_reason() -> None:
     first = {"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "null"}]}
     with pytest.raises(TruncatedStreamError):
         chunks(first)
     assert turn(first, STOP).text == "a"
 
 
-def test_a_reason_in_every_chunk_leaves_the_turn_open_until_the_answer_is_over() -> None:
+def test_a_finish_reason_in_every_chunk_does_not_end_the_turn_early() -> None:
     said: list[float | None] = []
     every = [{"choices": [{"index": 0, "delta": {"content": c}, "finish_reason": "stop"}]} for c in "abc"]
     found = collect(assemble(events(*every, STOP, DONE), said.append))
     assert (found.text, said) == ("abc", [None, None, None, WAIT_FOR_USAGE_S, WAIT_FOR_EOF_S])
 
 
-def test_a_message_that_repeats_what_was_streamed_is_not_said_twice() -> None:
+def test_a_message_that_repeats_the_deltas_is_skipped() -> None:
     whole = {"choices": [{"index": 0, "message": {"content": "Hello"}, "finish_reason": "stop"}]}
     assert turn(delta(content="Hel"), delta(content="lo"), whole, DONE).text == "Hello"
     alone = {"choices": [{"index": 0, "delta": None, "message": {"content": "Hello"}, "finish_reason": "stop"}]}
@@ -872,7 +836,7 @@ def test_a_message_that_repeats_what_was_streamed_is_not_said_twice() -> None:
 
 
 @pytest.mark.parametrize("again", [{"id": ""}, {}], ids=["empty id", "no id"])
-def test_an_empty_opening_and_a_repeated_name_are_one_call(again: dict[str, str]) -> None:
+def test_a_placeholder_and_a_repeated_name_are_one_call(again: dict[str, str]) -> None:
     opening = piece(0, "{}", id="x", name="f")
     rest = {**piece(0, '{"city":"Rome"}', name="f"), **again}
     assert ends(calls(opening), calls(rest), TOOLS) == [("x", "f", {"city": "Rome"})]
@@ -883,7 +847,7 @@ def test_a_call_repeated_with_other_white_space_is_one_call() -> None:
     assert ends(calls(first), calls(again), TOOLS) == [("x", "f", {"a": 1})]
 
 
-def test_a_name_that_comes_after_the_next_call_is_not_lost() -> None:
+def test_a_name_that_arrives_after_the_next_call_is_used() -> None:
     found = ends(
         calls(piece(0, "{}", id="x")), calls(piece(1, "{}", id="y", name="g")), calls(piece(0, name="f")), TOOLS
     )
@@ -895,7 +859,7 @@ def test_a_character_that_was_cut_in_two_is_joined() -> None:
     assert turn(delta(content="a\ud83d"), STOP).text == "a\ufffd"
 
 
-def test_a_number_that_json_cannot_carry_back_makes_a_call_malformed() -> None:
+def test_a_number_that_cannot_be_sent_back_makes_a_call_malformed() -> None:
     (bad,) = [
         c for c in chunks(calls(piece(0, '{"a":1e999}', id="x", name="f")), TOOLS) if c.type.endswith("malformed")
     ]
@@ -921,7 +885,7 @@ def test_a_number_that_json_cannot_carry_back_makes_a_call_malformed() -> None:
     ],
     ids=["huge", "total only", "LiteLLM", "Perplexity"],
 )
-def test_usage_is_read_in_the_words_of_others(usage: dict[str, int], expected: Usage | None) -> None:
+def test_usage_is_read_from_the_fields_of_other_servers(usage: dict[str, int], expected: Usage | None) -> None:
     assert turn({**STOP, "usage": usage}, DONE).usage == expected
 
 
@@ -934,16 +898,16 @@ def test_usage_is_read_in_the_words_of_others(usage: dict[str, int], expected: U
     ],
     ids=["Groq compound", "Azure on your data", "z.ai"],
 )
-def test_what_the_server_ran_itself_is_a_provider_block(said: dict[str, Any]) -> None:
+def test_a_server_side_tool_is_a_provider_block(said: dict[str, Any]) -> None:
     assert [type(chunk) for chunk in content(said, STOP)] == [ProviderBlockFinished]
 
 
-def test_details_that_come_along_with_plain_reasoning_may_go_on_without_it() -> None:
+def test_reasoning_details_may_go_on_without_plain_reasoning() -> None:
     both = delta(reasoning="A", reasoning_details=[{"type": "reasoning.text", "text": "A"}])
     alone = delta(reasoning_details=[{"type": "reasoning.text", "text": "B"}])
     assert turn(both, alone, STOP).reasoning == "AB"
 
 
 @pytest.mark.parametrize("text", ["a\ud83d b", "\ude00b", "\ud83d"])
-def test_half_a_character_never_reaches_the_user(text: str) -> None:
+def test_half_a_character_is_replaced(text: str) -> None:
     assert "\ufffd" in turn(delta(content=text), STOP, DONE).text.encode().decode()

@@ -90,7 +90,7 @@ def test_a_request_with_nothing_set_is_the_minimal_body() -> None:
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(ChatRequest)])
-def test_every_field_changes_the_body_or_is_told_as_dropped(name: str) -> None:
+def test_every_field_changes_the_body_or_is_reported_as_dropped(name: str) -> None:
     value, change = FIELDS[name]
     tools = [TOOL] if name in ("tool_choice", "parallel_tool_use") else []
     body, dropped = openai_body(ChatRequest(**{"messages": "hi", "tools": tools, name: value}), "m")
@@ -157,7 +157,7 @@ def test_a_compatible_server_gets_max_tokens_and_top_k(name: str) -> None:
     ],
     ids=lambda value: None if not isinstance(value, dict) else ", ".join(value) or "nothing",
 )
-def test_a_value_has_its_own_words(given: dict[str, Any], change: dict[str, Any]) -> None:
+def test_a_value_becomes_these_fields(given: dict[str, Any], change: dict[str, Any]) -> None:
     assert payload(ChatRequest("hi", **given)) == {**MINIMAL, **change}
 
 
@@ -166,7 +166,7 @@ def test_system_blocks_are_one_message_with_blank_lines_between() -> None:
     assert payload(req)["messages"][0] == {"role": "system", "content": "One.\n\nTwo."}
 
 
-def test_additional_params_can_delete_what_a_server_refuses() -> None:
+def test_additional_params_can_delete_a_field() -> None:
     body = payload(ChatRequest("hi", additional_params={"stream_options": None}))
     assert "stream_options" not in body
 
@@ -181,7 +181,7 @@ def test_additional_params_can_delete_what_a_server_refuses() -> None:
     ],
     ids=["system", "tool", "block", "block in a tool result"],
 )
-def test_a_wish_to_cache_is_told_as_dropped(req: ChatRequest) -> None:
+def test_cache_control_is_dropped_and_reported(req: ChatRequest) -> None:
     body, dropped = openai_body(req, "m")
     assert dropped == ["cache_control"]
     assert "cache" not in json.dumps(body)
@@ -252,12 +252,12 @@ def test_a_block_of_a_user_is_a_part(block: Block, part: dict[str, Any]) -> None
         (Message.user(""), "they contain nothing to send"),
     ],
 )
-def test_what_the_wire_has_no_words_for_is_refused(message: Message, words: str) -> None:
+def test_unsupported_content_is_refused(message: Message, words: str) -> None:
     with pytest.raises(UnsupportedContentError, match=words):
         openai_body(ChatRequest([message]), "m")
 
 
-def test_the_assistant_gets_its_text_and_its_calls_back() -> None:
+def test_text_and_calls_of_the_assistant_are_sent_back() -> None:
     blocks = [TextBlock("a"), ToolCallBlock("c1", "f", {"x": "ü"}), TextBlock("b"), ToolCallBlock("c2", "g", {})]
     assert messages(Message.assistant(blocks)) == [
         {
@@ -271,13 +271,13 @@ def test_the_assistant_gets_its_text_and_its_calls_back() -> None:
     ]
 
 
-def test_a_signed_call_goes_back_with_its_signature() -> None:
+def test_a_signed_call_is_sent_back_with_its_signature() -> None:
     (message,) = messages(Message.assistant([ToolCallBlock("c", "f", {}, "sig")]))
     assert message["content"] is None
     assert message["tool_calls"][0]["extra_content"] == {"google": {"thought_signature": "sig"}}
 
 
-def test_reasoning_never_goes_back() -> None:
+def test_reasoning_is_not_sent_back() -> None:
     blocks = [ReasoningBlock("hm", "s"), RedactedReasoningBlock("x"), TextBlock("a")]
     assert messages(Message.assistant(blocks)) == [{"role": "assistant", "content": "a"}]
 
@@ -292,13 +292,13 @@ def test_reasoning_never_goes_back() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else value["type"],
 )
-def test_a_block_of_this_wire_goes_back_verbatim_to_where_it_came_from(own: dict[str, Any], place: str) -> None:
+def test_a_block_of_this_wire_is_sent_back_unchanged_in_its_field(own: dict[str, Any], place: str) -> None:
     block = ProviderBlock("openai-chat", own)
     expected = {"role": "assistant", "content": "a", place: [own]}
     assert messages(Message.assistant([TextBlock("a"), block])) == [expected]
 
 
-def test_a_list_of_sources_belongs_to_no_message() -> None:
+def test_a_list_of_sources_is_not_sent_back() -> None:
     block = ProviderBlock("openai-chat", {"citations": ["https://x"]})
     assert messages(Message.assistant([TextBlock("a"), block])) == [{"role": "assistant", "content": "a"}]
 
@@ -312,7 +312,7 @@ def test_blocks_of_other_wires_are_never_sent(provider: str) -> None:
     ]
 
 
-def test_results_and_what_stands_between_them_keep_their_order() -> None:
+def test_tool_results_and_the_blocks_between_them_keep_their_order() -> None:
     blocks = [
         TextBlock("one"),
         ToolResultBlock("c1", "r1"),
@@ -338,7 +338,7 @@ def test_a_failed_tool_says_so_in_its_text() -> None:
     assert message == {"role": "tool", "tool_call_id": "c", "content": "Error: no such file"}
 
 
-def test_neighbours_of_one_role_merge_and_empty_text_is_dropped() -> None:
+def test_neighbours_of_one_role_are_merged_and_empty_text_is_dropped() -> None:
     sent = messages(
         Message.user("a"),
         Message.user([TextBlock(""), TextBlock("b")]),
@@ -395,11 +395,11 @@ def test_the_request_is_not_changed() -> None:
     ],
     ids=range(1, 16),
 )
-def test_a_merge_patch_does_what_the_appendix_of_the_rfc_says(target: Any, patch: Any, result: Any) -> None:
+def test_a_merge_patch_follows_the_examples_of_the_rfc(target: Any, patch: Any, result: Any) -> None:
     assert merged(target, patch) == result
 
 
-def test_tools_of_the_server_are_chosen_among_as_well() -> None:
+def test_tool_choice_also_counts_for_server_side_tools() -> None:
     tools = [{"type": "web_search"}]
     req = ChatRequest("x", additional_params={"tools": tools}, tool_choice=ToolChoice.none(), parallel_tool_use=False)
     payload, dropped = openai_body(req, "gpt")
