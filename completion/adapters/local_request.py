@@ -1,4 +1,4 @@
-"""What the embedded server needs in a request besides Chat Completions."""
+"""Changes to a request for the embedded server: what llama.cpp and SmolLM2 need."""
 
 from __future__ import annotations
 

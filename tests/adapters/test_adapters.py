@@ -1,4 +1,4 @@
-"""What holds for every adapter that speaks HTTP: names, options, keys, connections, errors."""
+"""What is the same for all HTTP adapters: names, options, keys, connections, errors."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ ENDED: Final = b"".join(
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter, how to reach it on loopback, and its wire for a turn that says "a"."""
+    """An adapter, how to use it on loopback, and the bytes of a turn whose text is "a"."""
 
     family: str
     model_class: type[HttpModel]
@@ -71,7 +71,7 @@ class Adapter:
     options_class: Any
     url_variable: str
     key_header: tuple[str, str]
-    """Name of the header, and what stands before the key."""
+    """The name of the header, and the text before the key."""
     path: str
     request_id_header: str
     begun: bytes = text("a")
@@ -133,7 +133,7 @@ ADAPTERS: Final = {
     ),
 }
 
-# All tests of this file that take an adapter run for each of them.
+# A test with this decorator runs for each adapter.
 adapters = pytest.mark.parametrize("adapter", [pytest.param(adapter, id=name) for name, adapter in ADAPTERS.items()])
 
 
@@ -362,7 +362,7 @@ def test_an_unpickled_client_reads_the_key_of_its_new_environment(
 
 
 def refused(message: str, **facts: Any) -> dict[str, Any]:
-    """The body of an error in the shape that OpenAI, Azure and Anthropic have in common."""
+    """An error body in the common shape of OpenAI, Azure and Anthropic."""
     return {"type": "error", "error": {"message": message, **facts}}
 
 

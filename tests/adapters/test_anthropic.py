@@ -1,4 +1,4 @@
-"""AnthropicModel against real servers: one that plays scripts, and the embedded llama.cpp, which knows this wire."""
+"""AnthropicModel against real servers: a scripted one, and the embedded llama.cpp, which supports this wire."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def model(shared: ProviderServer) -> AnthropicModel:
 
 
 def named(*events: dict[str, Any]) -> bytes:
-    """The events as Anthropic sends them: each with its type as name."""
+    """The events as Anthropic sends them, with the type as the event name."""
     return b"".join(event(data, data["type"]) for data in events)
 
 
@@ -234,7 +234,7 @@ def test_an_answer_that_is_cut_at_any_byte_is_complete_or_an_error(
             assert type(error) is kind, offset
             assert found == expected[: len(found)], offset
         outcomes.append(error is None)
-    # From some byte on the turn stands, before it none does: the byte that completes its end.
+    # There is one byte, the last of the end of the turn. With it the turn is complete, without it truncated.
     first = next((offset for offset, is_whole in zip(offsets, outcomes, strict=True) if is_whole), len(sent))
     assert outcomes == [offset >= first for offset in offsets]
     assert first > sent.rindex(b"message_delta" if b"message_delta" in sent else b"message_stop")
@@ -383,7 +383,7 @@ def test_a_turn_is_sent_back_as_history(server: ProviderServer) -> None:
     ]
 
 
-# Refusals
+# Error responses
 
 
 @pytest.mark.parametrize(
@@ -461,7 +461,7 @@ def test_it_is_pickled_with_its_options(server: ProviderServer) -> None:
         copied.chat_stream(ChatRequest("hi", top_k=1))
 
 
-# The embedded llama.cpp speaks this wire as well
+# The embedded llama.cpp supports this wire too
 
 BRIEF = ChatRequest("Say hello.", max_tokens=6, temperature=0.0)
 

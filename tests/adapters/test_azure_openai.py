@@ -1,4 +1,4 @@
-"""Azure OpenAI: the routes, the keys, and what its filter and its gateways say. The rest of the wire is OpenAI's."""
+"""Azure OpenAI: routes, keys, the content filter, and error responses. The rest of the wire is OpenAI's."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from completion.testing import ProviderServer, Reply, event
 from tests.loopback import PATIENCE_S
 
 HI = ChatRequest("Hi", max_tokens=9, top_k=3)
-# Azure says first what its filter found, in a chunk without choices, id and model.
+# Azure's first chunk has the results of its content filter, without choices, id and model.
 ANSWER = Reply(
     event({"choices": [], "id": "", "model": "", "prompt_filter_results": [{"prompt_index": 0}]}),
     event({"choices": [{"index": 0, "delta": {"content": "Hello"}}], "id": "c1", "model": "gpt-4o-mini-2024-07-18"}),
@@ -405,7 +405,7 @@ def test_a_filtered_prompt_is_a_content_filter_error(server: ProviderServer, ver
     assert "severity" in (error.body or "")
 
 
-# --- refusals of the service and of the gateways before it -----------------------------------------------------------
+# --- error responses of the service and of the gateways in front of it -----------------------------------------------
 
 
 def said(code: Any, message: str = "no", **more: Any) -> dict[str, Any]:

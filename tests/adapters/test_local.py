@@ -1,4 +1,4 @@
-"""LocalModel: a real model's answer, through the ordinary OpenAI wire."""
+"""LocalModel: the answers of a real model, through the wire of Chat Completions."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ from completion.embedded.template import CHAT_TEMPLATE
 from completion.embedded.weights import weights_path
 from completion.testing import ProviderServer
 
-NO_DICE: Final[dict[str, Any]] = {"temperature": 0.0, "seed": 1}
-BRIEF = ChatRequest("Say hello.", max_tokens=8, **NO_DICE)
+DETERMINISTIC: Final[dict[str, Any]] = {"temperature": 0.0, "seed": 1}
+BRIEF = ChatRequest("Say hello.", max_tokens=8, **DETERMINISTIC)
 
 
 def test_it_answers_token_by_token() -> None:
@@ -106,7 +106,7 @@ def test_a_conversation_goes_on() -> None:
     model = LocalModel()
     first = model.chat_stream(BRIEF).collect()
     history = [Message.user("Say hello."), first.message, Message.user("Again.")]
-    second = model.chat_stream(ChatRequest(history, max_tokens=8, system_prompt="Be brief.", **NO_DICE)).collect()
+    second = model.chat_stream(ChatRequest(history, max_tokens=8, system_prompt="Be brief.", **DETERMINISTIC)).collect()
     assert second.usage is not None
     assert first.usage is not None
     assert second.usage.input_tokens > first.usage.input_tokens
@@ -114,7 +114,7 @@ def test_a_conversation_goes_on() -> None:
 
 def test_a_schema_is_followed() -> None:
     schema = {"type": "object", "properties": {"colour": {"enum": ["red", "blue"]}}, "required": ["colour"]}
-    req = ChatRequest("Name a colour.", max_tokens=40, response_format=JsonSchema("colour", schema), **NO_DICE)
+    req = ChatRequest("Name a colour.", max_tokens=40, response_format=JsonSchema("colour", schema), **DETERMINISTIC)
     assert json.loads(LocalModel().chat_stream(req).collect().text)["colour"] in ("red", "blue")
 
 
@@ -126,7 +126,7 @@ def test_a_prompt_over_the_context_is_an_overflow() -> None:
 def test_after_a_break_the_server_is_free_for_the_next_request() -> None:
     model = LocalModel()
     for _ in range(8):
-        for _chunk in model.chat_stream(ChatRequest("Count to a thousand.", max_tokens=2000, **NO_DICE)):
+        for _chunk in model.chat_stream(ChatRequest("Count to a thousand.", max_tokens=2000, **DETERMINISTIC)):
             break
     assert model.chat_stream(BRIEF).collect().text
 
@@ -180,12 +180,12 @@ NOW = ToolDefinition("now", "The time.", {"type": "object", "properties": {}})
 def asking(choice: ToolChoice | None, **fields: Any) -> ChatRequest:
     return ChatRequest(
         "Is it raining in Oslo?",
-        **{**NO_DICE, "max_tokens": 60, "tools": [WEATHER, NOW], "tool_choice": choice, **fields},
+        **{**DETERMINISTIC, "max_tokens": 60, "tools": [WEATHER, NOW], "tool_choice": choice, **fields},
     )
 
 
 def prompt_of(server: Server, messages: list[dict[str, str]]) -> str:
-    """What the model is given to go on with."""
+    """The prompt that the server makes of the messages."""
     response = requests.post(
         server.base_url.removesuffix("/v1") + "/apply-template",
         headers={"Authorization": f"Bearer {server.api_key}"},
@@ -214,12 +214,14 @@ def test_a_forced_turn_is_one_call() -> None:
 
 @pytest.mark.parametrize(("parallel", "cities"), [(None, ["Oslo", "Rome"]), (False, ["Oslo"])])
 def test_a_turn_is_one_call_without_parallel_tool_use(parallel: bool | None, cities: list[str]) -> None:
-    """Of its own accord it calls twice after a history in which it always did."""
+    """Without the option, the model makes two calls, because all turns of the history have two."""
     question = Message.user("Is it raining in Oslo and in Rome?")
     calls = [ToolCallBlock("c1", "weather", {"city": "Oslo"}), ToolCallBlock("c2", "weather", {"city": "Rome"})]
     results = [ToolResultBlock("c1", "yes"), ToolResultBlock("c2", "no")]
     history = [question, Message.assistant(calls), Message.user(results), Message.assistant("In Oslo.")] * 3
-    request = ChatRequest([*history, question], max_tokens=120, tools=[WEATHER], parallel_tool_use=parallel, **NO_DICE)
+    request = ChatRequest(
+        [*history, question], max_tokens=120, tools=[WEATHER], parallel_tool_use=parallel, **DETERMINISTIC
+    )
     turn = LocalModel().chat_stream(request).collect()
     assert turn.reason is FinishReason.TOOL_USE
     assert [call.args["city"] for call in turn.tool_calls] == cities
@@ -243,7 +245,7 @@ def test_calls_and_their_results_are_sent_in_the_history() -> None:
         Message.assistant([ToolCallBlock("c1", "weather", {"city": "Oslo"})]),
         Message.user([ToolResultBlock("c1", "It is.")]),
     ]
-    turn = LocalModel().chat_stream(ChatRequest(history, max_tokens=16, tools=[WEATHER], **NO_DICE)).collect()
+    turn = LocalModel().chat_stream(ChatRequest(history, max_tokens=16, tools=[WEATHER], **DETERMINISTIC)).collect()
     assert turn.text
 
 

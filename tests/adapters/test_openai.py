@@ -1,4 +1,4 @@
-"""OpenAIModel against a real server: the same answer however it is framed and cut, and none that only looks whole."""
+"""OpenAIModel against a real server: an answer is the same in any framing, and a truncated one is an error."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_an_answer_is_the_same_however_it_arrives(
 
 
 def shortened(turn: Turn) -> Turn:
-    """The turn as it is when the connection breaks between its end and the usage."""
+    """The turn if the connection breaks between its end and the usage."""
     return replace(turn, usage=None)
 
 
@@ -196,7 +196,7 @@ def test_an_answer_that_is_cut_at_any_byte_is_complete_or_an_error(
             assert type(error) is kind, offset
             assert found == expected[: len(found)], offset
         outcomes.append(error is None)
-    # From some byte on the turn stands, before it none does: the byte that completes its end.
+    # There is one byte, the last of the end of the turn. With it the turn is complete, without it truncated.
     first = next((offset for offset, is_whole in zip(offsets, outcomes, strict=True) if is_whole), len(sent))
     assert outcomes == [offset >= first for offset in offsets]
     assert first > sent.rindex(b"finish_reason" if b'"finish_reason":"' in sent else b"[DONE]")

@@ -1,7 +1,7 @@
-"""Work and memory grow with what a server sends and not faster, and what it nests too deep is told.
+"""Work and memory grow linearly with what a server sends, and JSON that is nested too deeply is an error.
 
-Work is counted where it can be: the characters that are parsed, the bytes that reach sseclient. Where only time can
-tell, four times as much may take up to twelve times as long.
+The tests count work where they can: the characters that are parsed. Where they measure time, four times as much input
+may take up to twelve times as long.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def characters_parsed(work: Callable[[], object]) -> int:
 
 
 def times_as_long(work: Callable[[int], object], size: int) -> float:
-    """By what the time grows where the size grows by four. The best of a few tries: the machine may be busy."""
+    """By which factor the time grows if the size grows by four: the best of three tries, as the machine may be busy."""
 
     def seconds(size: int) -> float:
         began = time.perf_counter()
@@ -76,7 +76,7 @@ def times_as_long(work: Callable[[int], object], size: int) -> float:
     return min(seconds(4 * size) / seconds(size) for _ in range(3))
 
 
-# Arguments of calls
+# The arguments of tool calls
 
 SHAPES = [set(), {"index"}, {"id"}, {"index", "id"}, {"name"}, {"index", "name"}, {"index", "id", "name"}]
 BIG = json.dumps({"a": "x" * 100_000})
@@ -267,15 +267,17 @@ RESULTS: dict[str, tuple[Callable[[], Any], str]] = {
 }
 
 
-@pytest.mark.parametrize(("result", "told"), RESULTS.values(), ids=RESULTS.keys())
-def test_a_result_that_a_history_cannot_contain_is_an_error_for_the_model(result: Callable[[], Any], told: str) -> None:
+@pytest.mark.parametrize(("result", "words"), RESULTS.values(), ids=RESULTS.keys())
+def test_a_result_that_a_history_cannot_contain_is_an_error_for_the_model(
+    result: Callable[[], Any], words: str
+) -> None:
     asks = [ToolCallStarted("c", "f"), ToolCallFinished("c", "f", {}), TurnFinished(FinishReason.TOOL_USE)]
     tool = Tool(ToolDefinition("f", "F.", {"type": "object"}), result)
     end = run_chat(ScriptedModel(asks, "Well."), HI, [tool]).collect()
     (answer,) = end.new_messages[1].blocks
     assert isinstance(answer, ToolResultBlock)
     assert answer.is_error
-    assert told in answer.to_json()
+    assert words in answer.to_json()
 
 
 # Bytes
@@ -297,7 +299,7 @@ def test_cancel_ends_a_compressed_body_that_does_not_end(server: ProviderServer)
 
 @contextmanager
 def flooding(unit: bytes) -> Iterator[str]:
-    """The URL of a server that answers one request with the same bytes for as long as somebody listens."""
+    """The URL of a server that answers one request with the same bytes until the client hangs up."""
 
     def serve() -> None:
         with listener.accept()[0] as connection, suppress(OSError):

@@ -1,4 +1,4 @@
-"""From status, headers and body to an error. The bodies have the providers' own shapes."""
+"""From status, headers and body to an error. The bodies have the shapes of the providers."""
 
 from __future__ import annotations
 
@@ -528,7 +528,7 @@ def test_amazons_error_code_is_read_from_a_header(word: str, kind: type[Provider
     assert error.code in ("ThrottlingException", "ServiceQuotaExceededException")
 
 
-REFINING = [
+SPECIFIC_CODES = [
     ("context_window_exceeded", ContextOverflowError),
     ("ContextWindowExceededError", ContextOverflowError),
     ("model_context_window_exceeded", ContextOverflowError),
@@ -562,7 +562,7 @@ REFINING = [
     ("capacity_exceeded", OverloadedError),
 ]
 
-ALONE = [
+CODES_WITHOUT_STATUS = [
     ("rate_limit_exceeded", RateLimitError),
     ("tokens", RateLimitError),
     ("requests", RateLimitError),
@@ -596,14 +596,14 @@ ALONE = [
 ]
 
 
-@pytest.mark.parametrize(("code", "kind"), REFINING)
+@pytest.mark.parametrize(("code", "kind"), SPECIFIC_CODES)
 def test_a_specific_code_overrides_the_status(code: str, kind: type[ProviderError]) -> None:
     body = {"error": {"code": code, "type": "invalid_request_error", "message": "No"}}
     assert type(refusal(400, {}, json.dumps(body))) is kind
     assert type(in_band(body)) is kind
 
 
-@pytest.mark.parametrize(("code", "kind"), ALONE)
+@pytest.mark.parametrize(("code", "kind"), CODES_WITHOUT_STATUS)
 def test_a_general_code_counts_only_without_a_status(code: str, kind: type[ProviderError]) -> None:
     body = {"error": {"code": code, "message": "No"}}
     assert type(in_band(body)) is kind
@@ -708,7 +708,7 @@ def test_retry_after_is_a_number_of_seconds_or_none(headers: dict[str, str], sec
 
 @pytest.fixture
 def far_east(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A local time that is not Greenwich's."""
+    """A local time that is not GMT."""
     if not hasattr(time, "tzset"):
         pytest.skip("this system cannot change its time zone")
     monkeypatch.setenv("TZ", "XXX-12")

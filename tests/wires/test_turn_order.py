@@ -1,4 +1,4 @@
-"""The sequence of a turn, and the arguments of its calls, whatever the wire interleaves."""
+"""The order of a turn and the arguments of its calls, for every way in which a wire may interleave them."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from completion.wires.turn_order import TurnOrder
 from tests.wire_pieces import interleaved, order_faults
 
 
-def closed(*arguments: str) -> StreamChunk:
-    """The chunk that closes a call whose arguments came in these pieces."""
+def last_chunk(*arguments: str) -> StreamChunk:
+    """The last chunk of a call with these pieces of arguments."""
     return chunks_of_call(*arguments)[-1]
 
 
@@ -63,7 +63,7 @@ def chunks_of_call(*arguments: str) -> list[StreamChunk]:
     ids=lambda value: "|".join(value) if isinstance(value, tuple) else None,
 )
 def test_the_pieces_of_the_arguments_are_joined(arguments: tuple[str, ...], args: dict[str, Any]) -> None:
-    assert closed(*arguments) == ToolCallFinished("c", "f", args)
+    assert last_chunk(*arguments) == ToolCallFinished("c", "f", args)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_the_pieces_of_the_arguments_are_joined(arguments: tuple[str, ...], args
     ],
 )  # fmt: skip
 def test_other_arguments_are_malformed_and_kept_raw(arguments: tuple[str, ...], error: str) -> None:
-    chunk = closed(*arguments)
+    chunk = last_chunk(*arguments)
     assert isinstance(chunk, ToolCallMalformed)
     assert (chunk.call_id, chunk.name, chunk.raw) == ("c", "f", "".join(arguments))
     assert error in chunk.error
@@ -177,7 +177,7 @@ def test_parse_args_accepts_json_only(text: str) -> None:
         parse_args(text)
 
 
-# The sequence
+# The order of a turn
 
 REASONING, TEXT = ReasoningDelta("hm"), TextDelta("hi")
 

@@ -31,25 +31,25 @@ class ContentBlocks:
         self._last: Any = None  # the block that started last
         self._last_text: _OpenBlock | None = None  # the text block that stopped last
 
-    def start(self, index: Any, given: dict[str, Any]) -> Iterator[StreamChunk]:
+    def start(self, index: Any, fields: dict[str, Any]) -> Iterator[StreamChunk]:
         index = _usable_index(index)
         # Some servers send no content_block_stop: the next block ends open texts. Calls may go on beside it.
         for other in (*self._open_texts, index):
             yield from self._stop(other)
-        kind = str_or_empty(given.get("type"))
-        block = self._open_block(index, kind, given)
+        kind = str_or_empty(fields.get("type"))
+        block = self._open_block(index, kind, fields)
         match kind:
             case "text":
                 # {"type": "text", "text": "", "citations": []}
-                yield from self._order.text(str_or_empty(given.get("text")))
-                block.citations += objects_in(given.get("citations"))
+                yield from self._order.text(str_or_empty(fields.get("text")))
+                block.citations += objects_in(fields.get("citations"))
             case "thinking":
                 # {"type": "thinking", "thinking": "", "signature": ""}
-                block.signature = str_or_empty(given.get("signature"))
-                yield from self._reasoning(block, given.get("thinking"))
+                block.signature = str_or_empty(fields.get("signature"))
+                yield from self._reasoning(block, fields.get("thinking"))
             case "redacted_thinking":
                 # {"type": "redacted_thinking", "data": "EqkE…"}
-                yield from self._order.block(RedactedReasoning(str_or_empty(given.get("data"))))
+                yield from self._order.block(RedactedReasoning(str_or_empty(fields.get("data"))))
             case "tool_use":
                 # {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {}}
                 yield from self._order.call(block.call)
@@ -78,7 +78,7 @@ class ContentBlocks:
             case "compaction_delta":
                 # {"type": "compaction_delta", "content": "A summary", "encrypted_content": "…"}
                 block = block or self._open_block(index, "compaction", {"type": "compaction"})
-                block.given.update(
+                block.fields.update(
                     {name: value for name, value in delta.items() if name != "type" and value is not None}
                 )
             case _:
@@ -94,8 +94,8 @@ class ContentBlocks:
         yield from self._order.end_text()
         yield from self._order.end()
 
-    def _open_block(self, index: Any, kind: str, given: dict[str, Any]) -> _OpenBlock:
-        block = self._open[index] = _OpenBlock(kind, given, self._order.text_length)
+    def _open_block(self, index: Any, kind: str, fields: dict[str, Any]) -> _OpenBlock:
+        block = self._open[index] = _OpenBlock(kind, fields, self._order.text_length)
         self._last = index
         if kind in ("text", "thinking"):
             self._open_texts[index] = None
@@ -149,14 +149,14 @@ class ContentBlocks:
 
     def _end_call(self, block: _OpenBlock) -> Iterator[StreamChunk]:
         # Deltas replace the input of content_block_start; without deltas it counts.
-        call, start_input = block.call, block.given.get("input")
+        call, start_input = block.call, block.fields.get("input")
         if start_input not in (None, "", {}) and not "".join(block.inputs).strip():
             is_text = isinstance(start_input, str)
             call.add(start_input if is_text else json.dumps(start_input, ensure_ascii=False, separators=(",", ":")))
         call.close()
         yield from self._order.release()
         extra_fields = {
-            name: value for name, value in block.given.items() if name not in TOOL_USE_FIELDS and value is not None
+            name: value for name, value in block.fields.items() if name not in TOOL_USE_FIELDS and value is not None
         }
         if extra_fields.get("caller") == {"type": "direct"}:  # the default: the model itself made the call
             del extra_fields["caller"]
@@ -182,13 +182,13 @@ def _usable_index(index: Any) -> int | str | None:
 class _OpenBlock:
     """A content block that has started and not stopped."""
 
-    __slots__ = ("call", "citations", "given", "inputs", "is_empty", "kind", "signature", "text_length_before")
+    __slots__ = ("call", "citations", "fields", "inputs", "is_empty", "kind", "signature", "text_length_before")
 
-    def __init__(self, kind: str, given: dict[str, Any], text_length_before: int) -> None:
+    def __init__(self, kind: str, fields: dict[str, Any], text_length_before: int) -> None:
         self.kind = kind
-        self.given = {**given}  # the fields of content_block_start
+        self.fields = {**fields}  # the fields of content_block_start
         self.text_length_before = text_length_before  # characters of text in the turn before the block
-        self.call = ToolCall(str_or_empty(given.get("id")), str_or_empty(given.get("name")))
+        self.call = ToolCall(str_or_empty(fields.get("id")), str_or_empty(fields.get("name")))
         self.inputs: list[str] = []
         self.citations: list[dict[str, Any]] = []
         self.signature = ""
@@ -198,9 +198,9 @@ class _OpenBlock:
         """The fields of the block, with the input that came in deltas. Unfinished input stays a text."""
         text = "".join(self.inputs)
         if not text.strip():
-            return self.given
+            return self.fields
         with suppress(ValueError):  # not JSON: cut off by max_tokens
-            complete = {**self.given, "input": parse_args(text)}
+            complete = {**self.fields, "input": parse_args(text)}
             if not is_too_deep(complete):
                 return complete
-        return {**self.given, "input": text}
+        return {**self.fields, "input": text}

@@ -1,7 +1,7 @@
 """Which tool call a piece of ``tool_calls`` belongs to.
 
 A piece has an index, or an id, or both, or neither. Ids and names come once, repeat, come late or never. Some servers
-number all calls 0. Some send a whole call in one piece. The two ``match`` tables below hold every case.
+number all calls 0. Some send a whole call in one piece. The two ``match`` tables below contain every case.
 """
 
 from __future__ import annotations

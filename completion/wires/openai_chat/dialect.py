@@ -11,17 +11,17 @@ class ChatDialect:
 
     Args:
         token_field: the field for ``max_tokens``.
-        takes_top_k: it supports ``top_k``; otherwise ``top_k`` is dropped.
-        takes_stream_options: it supports ``stream_options``, which ask for the usage.
+        supports_top_k: it supports ``top_k``; otherwise ``top_k`` is dropped.
+        supports_stream_options: it supports ``stream_options``, which ask for the usage.
     """
 
     token_field: str = "max_completion_tokens"
-    takes_top_k: bool = False
-    takes_stream_options: bool = True
+    supports_top_k: bool = False
+    supports_stream_options: bool = True
 
 
 OPENAI = ChatDialect()
 """OpenAI and Azure. Their reasoning models refuse ``max_tokens``."""
 
-COMPATIBLE = ChatDialect(token_field="max_tokens", takes_top_k=True)
+COMPATIBLE = ChatDialect(token_field="max_tokens", supports_top_k=True)
 """Most other servers."""

@@ -48,7 +48,7 @@ def lower(request: ChatRequest, model: str, dialect: ChatDialect = OPENAI) -> Lo
         "stream": True,
         dialect.token_field: request.max_tokens,
     }
-    if dialect.takes_stream_options:
+    if dialect.supports_stream_options:
         body["stream_options"] = {"include_usage": True}
     has_tools = bool(request.tools or (request.additional_params or {}).get("tools"))
     optional = {
@@ -63,7 +63,7 @@ def lower(request: ChatRequest, model: str, dialect: ChatDialect = OPENAI) -> Lo
         "response_format": _response_format(request.response_format),
     }
     if request.top_k is not None:
-        if dialect.takes_top_k:
+        if dialect.supports_top_k:
             optional["top_k"] = request.top_k
         else:
             dropped.append("top_k")

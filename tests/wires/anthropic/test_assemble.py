@@ -1,6 +1,6 @@
-"""From the events of Anthropic Messages to chunks, and from the turn back into the next request.
+"""From the events of Anthropic Messages to chunks, and from the turn to the next request.
 
-Each list of events below is a small one of the shape that some server really sends, or that a broken one might.
+Each list of events below has a shape that some server sends, or that a broken server may send.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def asks(
 
 
 def wire(*data: dict[str, Any]) -> bytes:
-    """The events as they are sent; half a character only an escape can carry."""
+    """The events as bytes. Half a surrogate pair cannot be encoded, so it is sent as an escape."""
     text = "".join(f"event: {sent['type']}\ndata: {json.dumps(sent, ensure_ascii=False)}\n\n" for sent in data)
     return re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text).encode()
 
@@ -275,7 +275,7 @@ TRAITS: dict[str, tuple[list[dict[str, Any]], Sequence[StreamChunk]]] = {
 
 
 def finished(data: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A whole message with these events in it."""
+    """A complete message with these events."""
     has_calls = any(sent.get("content_block", {}).get("type") == "tool_use" for sent in data)
     return [start(), *data, *(CALLED if has_calls else END)]
 
@@ -365,7 +365,7 @@ def test_a_call_ends_with_its_block(index: Any) -> None:
     assert read(*data, delta(1, "text_delta", text="hi"))[0] == [*called({}), HI]
 
 
-# Messages that are told at once
+# Messages with all of their content in message_start
 
 
 def test_a_message_start_with_all_of_the_content_is_read() -> None:
@@ -475,20 +475,20 @@ def test_any_other_error_of_the_body_is_raised_after_the_chunks_before_it(
 
 
 def test_the_end_of_the_turn_is_reported_at_once() -> None:
-    told: list[float | None] = []
+    waits: list[float | None] = []
 
     def wire() -> Iterator[tuple[str, Any]]:
         for data in says(0, "hi"):
             yield "message", data
-            assert told == []
+            assert waits == []
         yield "message", ends("end_turn")
-        assert told == [WAIT_FOR_USAGE_S]
+        assert waits == [WAIT_FOR_USAGE_S]
         yield "message", delta(0, "text_delta", text="more")
-        assert told == [WAIT_FOR_USAGE_S, None]
+        assert waits == [WAIT_FOR_USAGE_S, None]
         yield "message", OVER
-        assert told == [WAIT_FOR_USAGE_S, None, WAIT_FOR_EOF_S]
+        assert waits == [WAIT_FOR_USAGE_S, None, WAIT_FOR_EOF_S]
 
-    assert collect(assemble(wire(), told.append)).text == "himore"
+    assert collect(assemble(wire(), waits.append)).text == "himore"
 
 
 @pytest.mark.parametrize(
@@ -527,7 +527,7 @@ def test_a_truncated_answer_with_unknown_events_is_not_another_wire() -> None:
         list(assemble(events({"type": "new"}, start(), {"type": "new"})))
 
 
-# What stands beside the content
+# The other fields of the message
 
 
 def test_id_model_and_tier_are_read_from_the_message() -> None:
@@ -678,11 +678,11 @@ def test_the_event_name_replaces_a_missing_type() -> None:
     assert (found.text, found.reason) == ("hi", FinishReason.END_TURN)
 
 
-# The way back
+# Sending the turn back
 
 
 def back(*data: Any) -> dict[str, Any]:
-    """The next request after a turn, which goes through JSON on the way."""
+    """The next request after a turn. The history is stored as JSON in between."""
     message = Message.from_json(turn(*data).message.to_json())
     return anthropic_body(ChatRequest([message, Message.user("on")]), "claude-opus-4-6")[0]
 
@@ -711,7 +711,7 @@ VERBATIM: list[dict[str, Any]] = [
 
 
 def streamed(index: int, block: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The block as the API gives it out: what grows comes in deltas of two characters."""
+    """The events of a block, with deltas of two characters."""
     match block["type"]:
         case "text" | "thinking" as kind:
             yield begin(index, kind, **{kind: ""})
@@ -784,7 +784,7 @@ BLOCKS = st.one_of(
 
 
 def without_seams(blocks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The blocks with neighbouring texts joined where no citation keeps them apart: the contract knows no seam."""
+    """The blocks with neighbouring texts joined, unless one has citations: our history joins such texts."""
     joined: list[dict[str, Any]] = []
     for block in blocks:
         is_plain = block["type"] == "text" and "citations" not in block
@@ -843,7 +843,7 @@ def test_any_interleaving_of_blocks_loses_nothing(blocks: list[dict[str, Any]], 
     assert len(cited) == sum(len(block.get("citations", ())) for block in blocks)
 
 
-# Whatever comes
+# Any events
 
 KINDS = ["text", "thinking", "redacted_thinking", "tool_use", "server_tool_use", "compaction", "fallback", "hologram"]
 DELTAS = [

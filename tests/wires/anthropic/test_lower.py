@@ -60,7 +60,7 @@ def messages(*sent: Message) -> list[Any]:
 
 
 def parts(message: Message) -> Any:
-    """The content of a message, which is the only one."""
+    """The content of the only message."""
     (found,) = messages(message)
     assert found["role"] == message.role
     return found["content"]

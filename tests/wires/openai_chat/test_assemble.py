@@ -1,6 +1,6 @@
-"""From the events of Chat Completions to chunks: what OpenAI sends, and what those who copy it make of it.
+"""From the events of Chat Completions to chunks, for OpenAI and the servers that are compatible with it.
 
-Each body below is a small one of the shape that some server really sends.
+Each list of events below has a shape that some server sends.
 """
 
 from __future__ import annotations
@@ -356,9 +356,10 @@ C = piece(0, A, id="c", name="f")
         "several in one chunk", "parallel", "interleaved", "indexes from anywhere", "ids and names repeated",
         "late name", "late id", "late id without index", "same index", "same index, split", "same index and name",
         "id changes within a call", "no index", "no index, interleaved", "no index, split", "no index, late name",
-        "object", "said once more", "said once more after text", "blank after text", "same index after text",
-        "no arguments", "arguments null", "blank arguments", "empty object", "{} opening", "{} openings interleaved",
-        "{} opening, ids and names repeated", "half arguments", "list", "number", "false", "NaN", "brace too many",
+        "object", "repeated", "repeated after text", "blank after text", "same index after text",
+        "no arguments", "arguments null", "blank arguments", "empty object", "{} placeholder",
+        "{} placeholders interleaved",
+        "{} placeholder, ids and names repeated", "half arguments", "list", "number", "false", "NaN", "brace too many",
         "nameless", "message", "pieces of no shape",
     ],
 )  # fmt: skip
@@ -393,7 +394,7 @@ def test_pieces_are_joined_to_the_right_calls(data: list[Any], expected: list[An
         "all index 0, no ids", "the same call twice", "the same call twice without arguments", "split, no ids",
         "no arguments, no ids", "neither index nor id", "one call, neither index nor id", "function_call",
         "two indexes with one id", "two indexes with one id, split", "one index with one id, two objects",
-        "more for a call that is over", "more for a call that is over, named",
+        "more for a call that has ended", "more for a call that has ended, named",
     ],
 )  # fmt: skip
 def test_calls_without_usable_ids_get_unique_ids(data: list[Any], expected: list[Any]) -> None:
@@ -514,18 +515,18 @@ def test_any_other_error_of_the_body_is_raised_after_the_chunks_before_it(
 
 
 def test_the_end_of_the_turn_is_reported_at_once() -> None:
-    told: list[float | None] = []
+    waits: list[float | None] = []
 
     def wire() -> Iterator[tuple[str, Any]]:
         yield "message", delta(content="hi")
-        assert told == []
+        assert waits == []
         yield "message", STOP
-        assert told == [WAIT_FOR_USAGE_S]
+        assert waits == [WAIT_FOR_USAGE_S]
         yield "message", delta(content="more")
-        assert told == [WAIT_FOR_USAGE_S, None]
+        assert waits == [WAIT_FOR_USAGE_S, None]
         yield "message", DONE
 
-    list(assemble(wire(), told.append))
+    list(assemble(wire(), waits.append))
 
 
 def test_nothing_is_read_after_done() -> None:
@@ -691,7 +692,7 @@ def test_an_event_named_error_is_an_error_whatever_it_contains(data: Any, messag
         list(assemble(wire))
 
 
-# Whatever comes
+# Any events
 
 WORDS = [
     "id", "object", "model", "choices", "index", "delta", "message", "finish_reason", "content", "role", "refusal",
@@ -769,17 +770,20 @@ def test_any_interleaving_of_calls_and_text_loses_nothing(
 
 
 def test_a_call_in_many_pieces_is_not_parsed_at_each() -> None:
-    """Each piece ends an object, so that each might be the end of the call: looking each time would be quadratic."""
+    """Each piece ends with a brace, so each may end the call. Parsing all of the arguments each time is quadratic."""
     found: list[StreamChunk] = []
     wire = [calls(piece(0, ',{"b":2}')) for _ in range(1000)]
-    first = [piece(0, '{"a":[1', id="c", name="f"), piece(1, "{", id="d", name="g")]  # the second waits for the first
+    first = [
+        piece(0, '{"a":[1', id="c", name="f"),
+        piece(1, "{", id="d", name="g"),
+    ]  # the second call waits for the first
     wire = [calls(*first), *wire, calls(piece(0, "]}"))]
     parsed = texts_parsed(lambda: found.extend(assemble(events(*wire, TOOLS))))
     assert ToolCallFinished("c", "f", {"a": [1] + [{"b": 2}] * 1000}) in found
     assert len(parsed) == 2  # each call once, at its end
 
 
-# What a second look at real servers brought
+# More shapes of real servers
 
 
 @pytest.mark.parametrize(
@@ -822,10 +826,10 @@ def test_the_word_null_is_not_a_finish_reason() -> None:
 
 
 def test_a_finish_reason_in_every_chunk_does_not_end_the_turn_early() -> None:
-    said: list[float | None] = []
+    waits: list[float | None] = []
     every = [{"choices": [{"index": 0, "delta": {"content": c}, "finish_reason": "stop"}]} for c in "abc"]
-    found = collect(assemble(events(*every, STOP, DONE), said.append))
-    assert (found.text, said) == ("abc", [None, None, None, WAIT_FOR_USAGE_S, WAIT_FOR_EOF_S])
+    found = collect(assemble(events(*every, STOP, DONE), waits.append))
+    assert (found.text, waits) == ("abc", [None, None, None, WAIT_FOR_USAGE_S, WAIT_FOR_EOF_S])
 
 
 def test_a_message_that_repeats_the_deltas_is_skipped() -> None:
