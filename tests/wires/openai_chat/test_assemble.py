@@ -319,6 +319,15 @@ C = piece(0, A, id="c", name="f")
             ],
             [F1, G2],
         ),
+        (
+            [
+                calls(piece(0, "{", id="c1", name="f")),
+                calls(piece(1, "{", id="c2")),
+                calls(piece(0, '"a":1}')),
+                calls(piece(1, '"b":2}', name="g")),
+            ],
+            [F1, G2],
+        ),
         ([calls(piece(0, {"a": 1}, id="c1", name="f"))], [F1]),
         ([calls(piece(0, A, id="c1", name="f")), calls(piece(0, A, id="c1", name="f"))], [F1]),
         ([calls(piece(0, A, id="c1", name="f")), delta(content="hi"), calls(piece(0, A))], [F1]),
@@ -356,7 +365,8 @@ C = piece(0, A, id="c", name="f")
         "several in one chunk", "parallel", "interleaved", "indexes from anywhere", "ids and names repeated",
         "late name", "late id", "late id without index", "same index", "same index, split", "same index and name",
         "id changes within a call", "no index", "no index, interleaved", "no index, split", "no index, late name",
-        "object", "repeated", "repeated after text", "blank after text", "same index after text",
+        "new index, late name", "object",
+        "repeated", "repeated after text", "blank after text", "same index after text",
         "no arguments", "arguments null", "blank arguments", "empty object", "{} placeholder",
         "{} placeholders interleaved",
         "{} placeholder, ids and names repeated", "half arguments", "list", "number", "false", "NaN", "brace too many",
@@ -380,6 +390,7 @@ def test_pieces_are_joined_to_the_right_calls(data: list[Any], expected: list[An
         ([calls(piece(0, "", name="f")), calls(piece(0, B, name="g"))], [("f", {}), ("g", {"b": 2})]),
         ([calls(piece(None, A, name="f"), piece(None, B, name="g"))], [("f", {"a": 1}), ("g", {"b": 2})]),
         ([calls(piece(None, "{", name="f")), calls(piece(None, '"a":1}'))], [("f", {"a": 1})]),
+        ([calls(piece(None, "{", name="f")), calls(piece(None, B, id="c2", name="f"))], [("f", "{"), ("f", {"b": 2})]),
         ([delta(function_call={"name": "f", "arguments": "{"}), delta(function_call={"arguments": "}"})], [("f", {})]),
         ([calls(C), calls(piece(1, B, id="c", name="g"))], [("f", {"a": 1}), ("g", {"b": 2})]),
         (
@@ -392,7 +403,8 @@ def test_pieces_are_joined_to_the_right_calls(data: list[Any], expected: list[An
     ],
     ids=[
         "all index 0, no ids", "the same call twice", "the same call twice without arguments", "split, no ids",
-        "no arguments, no ids", "neither index nor id", "one call, neither index nor id", "function_call",
+        "no arguments, no ids", "neither index nor id", "one call, neither index nor id",
+        "an id from the second call on", "function_call",
         "two indexes with one id", "two indexes with one id, split", "one index with one id, two objects",
         "more for a call that has ended", "more for a call that has ended, named",
     ],
