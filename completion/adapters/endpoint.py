@@ -136,7 +136,13 @@ class Endpoint:
                     clear_all(exc, exc.__context__)  # the response may contain an echo of the key
                     raise
                 unknown_shape = MalformedStreamError(f"an event of the stream has an unknown shape ({exc!r})")
-                raise self._with_context(unknown_shape, body, has_chunks) from exc
+                unknown_shape.__cause__ = exc
+                clear_all(exc, exc.__context__)
+            # Raised outside of the except block: an exception that quotes the key must not be its context.
+            try:
+                raise self._with_context(unknown_shape, body, has_chunks)
+            finally:
+                del unknown_shape  # contract/frames.py says why
 
     def _with_context(self, error: CompletionError, body: Body, has_chunks: bool) -> CompletionError:
         """The error with provider, model and request id, and with whether a chunk was yielded before it."""

@@ -11,7 +11,7 @@ from completion.events.ndjson import ndjson_events
 from completion.events.sse import sse_events
 from completion.wires import refusals
 from completion.wires.assembly import TurnReader, assembled
-from completion.wires.json_values import count, objects, provider_block, string, without_none
+from completion.wires.json_values import objects_in, positive_int, provider_block, str_or_empty, without_none
 from completion.wires.lowering import (
     data_uri,
     dropped_fields,
@@ -22,8 +22,8 @@ from completion.wires.lowering import (
     unsupported,
 )
 from completion.wires.tool_call import ToolCall
-from completion.wires.turn_end import TurnEnd
 from completion.wires.turn_order import TurnOrder
+from completion.wires.turn_summary import TurnSummary
 from completion.wires.wire import Assemble, Lower, Lowered, OnEndOfTurn, Wire
 
 __all__ = [
@@ -35,24 +35,24 @@ __all__ = [
     "OnEndOfTurn",
     "ReadEvents",
     "ToolCall",
-    "TurnEnd",
     "TurnOrder",
     "TurnReader",
+    "TurnSummary",
     "Wire",
     "assembled",
-    "count",
     "data_uri",
     "dropped_fields",
     "effort_word",
     "json_text",
     "ndjson_events",
-    "objects",
+    "objects_in",
     "portable_blocks",
+    "positive_int",
     "provider_block",
     "refusals",
     "result_text",
     "sse_events",
-    "string",
+    "str_or_empty",
     "system_text",
     "unsupported",
     "without_none",

@@ -17,8 +17,8 @@ from completion.contract.chunks import StreamChunk
 from completion.contract.errors import CompletionError, TransportError, TruncatedStreamError
 from completion.events import DONE, Events
 from completion.wires import refusals
-from completion.wires.turn_end import TurnEnd
 from completion.wires.turn_order import TurnOrder
+from completion.wires.turn_summary import TurnSummary
 from completion.wires.wire import OnEndOfTurn
 
 log = logging.getLogger(__name__)
@@ -31,9 +31,13 @@ WAIT_FOR_EOF_S: Final = 0.5
 
 
 class TurnReader(ABC):
-    """Reads the events of one turn. Each wire has a subclass."""
+    """Reads the events of one turn. Each wire has a subclass, and each turn an object of it.
 
-    truncated: ClassVar[str]
+    Args:
+        summary: collects what TurnFinished carries. None: a TurnSummary that knows no finish reasons.
+    """
+
+    truncated: ClassVar[str] = "the body ended before the end of the turn: the answer is not complete"
     """The error message for a body that ends before the end of the turn."""
 
     is_over = False
@@ -42,11 +46,11 @@ class TurnReader(ABC):
     wait_s: float = WAIT_FOR_USAGE_S
     """How long to wait for the rest of the body once the turn is over."""
 
-    def __init__(self, end: TurnEnd | None = None) -> None:
+    def __init__(self, summary: TurnSummary | None = None) -> None:
         self.order = TurnOrder()
         """Puts chunks into the order that the contract promises."""
-        self.end = TurnEnd({}) if end is None else end
-        """Collects what the last chunk of the turn says."""
+        self.summary = TurnSummary({}) if summary is None else summary
+        """Collects what the last chunk of the turn carries."""
 
     @classmethod
     def assemble(cls, events: Events, on_end_of_turn: OnEndOfTurn) -> Iterator[StreamChunk]:
@@ -65,7 +69,8 @@ class TurnReader(ABC):
         """``[DONE]`` was read. A wire on which it ends the turn sets ``is_over``."""
 
     def expect_nothing(self) -> None:
-        """The last event of the turn was read: only the end of the body is missing."""
+        """The last event of the turn was read: the turn is over, and only the end of the body is missing."""
+        self.is_over = True
         self.wait_s = WAIT_FOR_EOF_S
 
     def unfinished(self) -> CompletionError:
@@ -74,6 +79,8 @@ class TurnReader(ABC):
 
     def finish(self) -> Iterable[StreamChunk]:
         """The last chunks: the ends of what is still open, and TurnFinished."""
+        yield from self.order.end()
+        yield self.summary.turn_finished(self.order.calls_finished)
 
 
 def assembled(events: Events, turn: TurnReader, on_end_of_turn: OnEndOfTurn) -> Iterator[StreamChunk]:

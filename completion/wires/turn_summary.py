@@ -24,6 +24,8 @@ class TurnSummary:
         self.response_id: Any = None
         self.model: Any = None
         self.service_tier: Any = None
+        self.last_usage: Usage | None = None
+        """The usage that was read last."""
 
     def finish_reason(self, calls_finished: int) -> FinishReason:
         """Why the model stopped.
@@ -38,7 +40,7 @@ class TurnSummary:
 
     def usage(self) -> Usage | None:
         """The tokens of the turn; None if the provider did not say."""
-        return None
+        return self.last_usage
 
     def turn_finished(self, calls_finished: int) -> TurnFinished:
         """The last chunk of the turn."""

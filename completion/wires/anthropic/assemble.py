@@ -29,9 +29,9 @@ class MessageTurn(TurnReader):
     truncated = "the body ended without stop_reason and message_stop: the answer is not complete"
 
     def __init__(self) -> None:
-        super().__init__()
-        self._content = ContentBlocks(self.order)
         self._summary = MessageSummary()
+        super().__init__(self._summary)
+        self._content = ContentBlocks(self.order)
         self._has_known_events = self._has_unknown_events = False
 
     def take(self, name: str, data: dict[str, Any]) -> Iterable[StreamChunk]:

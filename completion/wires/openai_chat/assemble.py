@@ -26,9 +26,9 @@ class ChatTurn(TurnReader):
     truncated = "the body ended without finish_reason and without [DONE]: the answer is not complete"
 
     def __init__(self) -> None:
-        super().__init__()
-        self._calls = Calls(self.order)
         self._summary = ChatSummary()
+        super().__init__(self._summary)
+        self._calls = Calls(self.order)
 
     def take(self, name: str, data: dict[str, Any]) -> Iterable[StreamChunk]:
         # {"id": "…", "choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": null}], "usage": null}

@@ -172,11 +172,7 @@ def _part(block: Block) -> Iterator[dict[str, Any]]:
 
 
 def _result_text(block: ToolResultBlock) -> str:
-    for inner in block.blocks:
-        if not isinstance(inner, TextBlock):
-            kind = type(inner).__name__
-            raise unsupported(f"{kind} in a ToolResultBlock", "a tool message can only contain text")
-    text = "".join(inner.text for inner in block.blocks if isinstance(inner, TextBlock))
+    text = result_text(block)
     return f"Error: {text}" if block.is_error else text
 
 
