@@ -159,7 +159,7 @@ def test_arguments_that_are_nested_too_deeply_are_malformed_and_kept_raw(depth: 
     found = end_of_call(raw)
     assert isinstance(found, ToolCallMalformed)
     assert found.raw == raw
-    assert "nested too deeply: 100 levels are allowed" in found.error
+    assert "nested too deeply: 100 levels" in found.error
 
 
 def test_brackets_in_strings_do_not_count_as_depth() -> None:
@@ -258,7 +258,7 @@ def contains_itself() -> list[Any]:
 RESULTS: dict[str, tuple[Callable[[], Any], str]] = {
     "too deep": (lambda: nested(100_000), "is nested too deeply, or contains itself"),
     "a circle": (contains_itself, "is nested too deeply, or contains itself"),
-    "too long a number": (lambda: 10**5000, "is no JSON: Exceeds the limit"),
+    "too long a number": (lambda: 10**5000, "is not JSON: Exceeds the limit"),
     "a block that is too deep": (lambda: ProviderBlock("p", nested(2000)), "100 levels are allowed"),
     "a call that is too deep": (
         lambda: ToolCallBlock("x", "y", nested(101)),
