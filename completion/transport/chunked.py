@@ -1,9 +1,11 @@
-"""Takes the chunked framing off a body, as many chunks at a time as have arrived.
+"""Removes the chunked framing from a body, as many HTTP chunks at a time as have arrived.
 
     5\r\ndata:\r\n3\r\n hi\r\n0\r\n\r\n  ->  data: hi
 
-http.client gives one chunk a call, in about 2 µs, and each event of a stream is a chunk of its own. Here all of them
-that one ``recv`` brought come at once. Format: https://www.rfc-editor.org/rfc/rfc9112#section-7.1
+http.client returns one HTTP chunk a call, which costs about 2 µs, and servers send each event as an HTTP chunk of its
+own. This reader returns the data of all chunks that one ``recv`` brought. It is stricter than http.client, which
+accepts ``-5``, ``+5``, ``0x5`` and ``1_0`` as sizes, skips any two bytes after the data, and takes the bytes after the
+body for the next response. Format: https://www.rfc-editor.org/rfc/rfc9112#section-7.1
 """
 
 from __future__ import annotations
@@ -13,41 +15,42 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-# A size in hexadecimal digits, and perhaps extensions: 1f;name=value
-_SIZE = re.compile(rb"[ \t]*([0-9a-fA-F]{1,16})[ \t]*(?:;[^\n]*)?\r?\n")
-
+# A size in hexadecimal digits, then extensions: 1f;name=value. No server pads to more than 16 digits.
+# A line may end with a bare LF, as http.client accepts. If a proxy disagrees where such a line ends, bytes are left
+# over: `has_extra_bytes` keeps the connection from serving again.
+_SIZE_LINE = re.compile(rb"[ \t]*([0-9a-fA-F]{1,16})[ \t]*(?:;[^\n]*)?\r?\n")
 _LINE_END = re.compile(rb"\r?\n")
 
-_LONGEST_LINE: Final = 64 * 1024
-_LONGEST_TRAILERS: Final = 64 * 1024
+# For one size line, and for all trailers together. http.client's limit for one line is the same.
+_MAX_LINE_BYTES: Final = 64 * 1024
 
 
 class ChunkedReader:
     """Reads the data of a chunked body.
 
     Args:
-        read: gives at most so many bytes of what has arrived, as soon as there are any; none at the end.
+        read: returns bytes as soon as some have arrived, at most as many as asked for; ``b""`` at the end.
     """
 
     def __init__(self, read: Callable[[int], bytes]) -> None:
         self._read = read
-        self._held = b""  # a size line, or a line end, that has not arrived whole
-        self._left = 0  # bytes that are missing of the data of the open chunk
-        self._is_behind_data = False  # the line end behind the data of a chunk comes next
+        self._line = bytearray()  # the beginning of a line whose end has not arrived
+        self._missing = 0  # bytes of the current chunk's data that have not arrived
+        self._expects_line_end = False  # the data of a chunk is complete, the line end after it is not
         self._in_trailers = False
         self._trailer_bytes = 0
         self._failure: http.client.HTTPException | None = None
         self.is_complete = False
         """The last chunk and the trailers were read."""
         self.has_extra_bytes = False
-        """Bytes stand behind the end of the body: the connection must not serve again."""
+        """Bytes follow the end of the body: the connection must not serve another request."""
 
     def read1(self, size: int) -> bytes:
-        """The data that has arrived; none at the end of the body.
+        """The data that has arrived; ``b""`` at the end of the body.
 
         Raises:
-            http.client.IncompleteRead: the connection ended before the body did.
-            http.client.HTTPException: this is not chunked framing. All data before it was given.
+            http.client.IncompleteRead: the connection closed before the end of the body.
+            http.client.HTTPException: the framing is broken. All data before the fault was returned.
         """
         while not self.is_complete:
             if self._failure is not None:
@@ -55,58 +58,73 @@ class ChunkedReader:
             received = self._read(size)
             if not received:
                 raise http.client.IncompleteRead(b"")
-            data = self._data(self._held + received if self._held else received)
+            if self._line:
+                self._line += received
+                if b"\n" not in received:
+                    # Parse a line once, when it is complete: one that arrives byte by byte must not cost its square.
+                    self._check_unfinished_line()
+                    continue
+                received = bytes(self._line)
+                self._line.clear()
+            data = self._data(received)
             if data:
                 return data
         return b""
 
     def _data(self, received: bytes) -> bytes:
-        """The data of the chunks in ``received``; what is not whole yet is held back."""
+        """The data of the chunks in ``received``; an unfinished line at its end is kept for the next call."""
         parts: list[bytes] = []
         at, end = 0, len(received)
-        while at < end and not self._in_trailers and self._failure is None:
-            if self._left:
-                part = received[at : at + self._left]
+        while at < end and not self._in_trailers:
+            if self._missing:
+                part = received[at : at + self._missing]
                 parts.append(part)
                 at += len(part)
-                self._left -= len(part)
-                if not self._left:
-                    self._is_behind_data = not received.startswith(b"\r\n", at)
-                    at += 0 if self._is_behind_data else 2
+                self._missing -= len(part)
+                if not self._missing:
+                    # The usual case, without a regular expression.
+                    self._expects_line_end = not received.startswith(b"\r\n", at)
+                    at += 0 if self._expects_line_end else 2
                 continue
-            line_end = _LINE_END.match(received, at) if self._is_behind_data else None
-            begin = line_end.end() if line_end else at
-            found = _SIZE.match(received, begin)
-            if found is None or (self._is_behind_data and not line_end):
-                self._hold(received[at:])
+            line = (_LINE_END if self._expects_line_end else _SIZE_LINE).match(received, at)
+            if line is None:
+                self._keep_line(received[at:])
                 break
-            self._is_behind_data = False
-            at = found.end()
-            self._left = int(found[1], 16)
-            self._in_trailers = not self._left
-        else:
-            self._held = received[at:]
+            at = line.end()
+            if self._expects_line_end:
+                self._expects_line_end = False
+            else:
+                self._missing = int(line[1], 16)
+                self._in_trailers = not self._missing
         if self._in_trailers:
-            self._read_trailers()
+            self._skip_trailers(received, at)
         return b"".join(parts) if len(parts) != 1 else parts[0]
 
-    def _hold(self, line: bytes) -> None:
-        """Keep the beginning of a size line, unless it cannot become one."""
-        self._held = line
-        if self._is_behind_data and not b"\r\n".startswith(line[:2]) and line[:1] != b"\n":
-            self._failure = http.client.HTTPException("a chunk of the body is longer than it says")
-        elif b"\n" in line.lstrip(b"\r\n") or len(line) > _LONGEST_LINE:
-            self._failure = http.client.HTTPException("the size of a chunk of the body is not a number")
-
-    def _read_trailers(self) -> None:
-        """Skip the lines behind the last chunk, up to a blank one."""
-        while not self.is_complete:
-            line, found, rest = self._held.partition(b"\n")
-            if len(line) + self._trailer_bytes > _LONGEST_TRAILERS:
-                self._failure = http.client.HTTPException("the trailers of the body have no end")
-            if not found or self._failure is not None:
+    def _skip_trailers(self, received: bytes, at: int) -> None:
+        """Skip the lines after the last chunk, up to a blank one."""
+        while self._failure is None:
+            line_end = received.find(b"\n", at)
+            if line_end < 0:
+                self._keep_line(received[at:])
                 return
-            self._trailer_bytes += len(line) + 1
-            self._held = rest
-            self.is_complete = not line.strip(b"\r")
-        self.has_extra_bytes = bool(self._held)
+            if received[at:line_end] in (b"", b"\r"):
+                self.is_complete = True
+                self.has_extra_bytes = line_end + 1 < len(received)
+                return
+            self._trailer_bytes += line_end + 1 - at
+            at = line_end + 1
+            self._check_unfinished_line()
+
+    def _keep_line(self, line: bytes) -> None:
+        """Keep the beginning of a line until the rest arrives."""
+        self._line += line
+        if b"\n" in line and not self._expects_line_end:
+            self._failure = http.client.HTTPException("the size of an HTTP chunk is not a hexadecimal number")
+        self._check_unfinished_line()
+
+    def _check_unfinished_line(self) -> None:
+        if self._expects_line_end and self._line and self._line != b"\r":
+            self._failure = http.client.HTTPException("an HTTP chunk is longer than its size says")
+        elif len(self._line) + self._trailer_bytes > _MAX_LINE_BYTES:
+            what = "trailers" if self._in_trailers else "size line of an HTTP chunk"
+            self._failure = http.client.HTTPException(f"the {what} of the body is longer than {_MAX_LINE_BYTES} bytes")
