@@ -2,7 +2,7 @@
 
     pieces of bytes -> sse_events, ndjson_events -> ("message", {"choices": […]}), …
 
-All decoders have one signature, so a wire names the one it needs and nothing else changes.
+All decoders have one signature, so a wire names the one that it needs, and the code around it stays the same.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -12,10 +12,10 @@ Events = Iterator[tuple[str, Any]]
 """Name and JSON value of each event."""
 
 ReadEvents = Callable[[Iterable[bytes], int], Events]
-"""A decoder: the pieces of a body, and the size in bytes that an event may have at most."""
+"""A decoder: takes the pieces of a body, and the maximum size of an event in bytes."""
 
 DONE: Final = object()
-"""Stands for the event ``[DONE]``, with which Chat Completions ends a stream. Nothing is read after it."""
+"""The value of the event ``[DONE]``, with which Chat Completions ends a stream. Nothing is read after it."""
 
 MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
-"""The largest event that is read unless the caller says otherwise."""
+"""The maximum size of an event, unless the caller passes another one."""

@@ -7,21 +7,27 @@ Format: https://github.com/ndjson/ndjson-spec (read November 2026). A line may e
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from typing import Final
 
 from completion.contract.errors import BODY_LIMIT, MalformedStreamError
 from completion.events import MAX_EVENT_BYTES, Events
 from completion.events.json_decoder import decode
 
+_BOM: Final = b"\xef\xbb\xbf"
+_BLANK_LINES: Final = re.compile(rb"\n[ \t\r\n]*\n")
+_SHORT_LINE_BYTES: Final = 8
+
 
 def ndjson_events(pieces: Iterable[bytes], max_event_bytes: int = MAX_EVENT_BYTES) -> Events:
     """The JSON value of each line, as soon as the line ends; its name is always ``"message"``.
 
-    A last line without a line end is delivered when its JSON is whole, and dropped otherwise: the body was cut off
-    there, and the reader of the turn knows whether the turn was over.
+    If the last line has no line end, it is yielded if its JSON is complete, and skipped otherwise: the body was cut
+    there. The caller knows whether the turn was complete.
 
     Raises:
-        MalformedStreamError: a line that is not JSON, or longer than ``max_event_bytes``.
+        MalformedStreamError: a line is not JSON, or is longer than ``max_event_bytes``.
     """
     held = bytearray()  # the beginning of a line whose end has not arrived
     is_first = True
@@ -30,26 +36,35 @@ def ndjson_events(pieces: Iterable[bytes], max_event_bytes: int = MAX_EVENT_BYTE
         held += piece
         end = held.rfind(b"\n", searched)
         if end >= 0:
-            lines = bytes(held[: end + 1]).split(b"\n")
+            complete = bytes(held[: end + 1])
             del held[: end + 1]
-            for line in lines:
+            for line in _lines(complete):
                 if len(line) > max_event_bytes:
                     raise _too_large(max_event_bytes)
                 if is_first:
-                    line = line.removeprefix(b"\xef\xbb\xbf")
+                    line = line.removeprefix(_BOM)
                 if line := line.strip():
                     is_first = False
                     yield "message", _value(line)
         if len(held) > max_event_bytes:
             raise _too_large(max_event_bytes)
-    if line := bytes(held).strip():
+    line = bytes(held).removeprefix(_BOM if is_first else b"").strip()
+    if line:
         try:
             value = _value(line)
         except MalformedStreamError:
-            if is_first:
-                raise  # not a cut line: the whole body is something else
+            if is_first and not line.startswith(b"{"):
+                raise  # not the beginning of an event: the whole body is something else
             return
         yield "message", value
+
+
+def _lines(complete: bytes) -> Iterator[bytes]:
+    """The lines of bytes that end with a line end."""
+    # A server may send nothing but blank lines. To remove them one by one costs ten times as much.
+    if complete.count(b"\n") * _SHORT_LINE_BYTES > len(complete):
+        complete = _BLANK_LINES.sub(b"\n", complete)
+    return iter(complete.split(b"\n"))
 
 
 def _value(line: bytes) -> object:

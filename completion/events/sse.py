@@ -1,11 +1,12 @@
-"""Server-sent events to JSON: the only door to sseclient.
+"""Server-sent events to JSON: the only module that imports sseclient.
 
-    bytes off the wire -> whole events, clean -> sseclient -> (event name, JSON value)
+    pieces of bytes -> batches of complete, clean events -> sseclient -> (event name, JSON value)
 
-sseclient-py reads events well and framing less so (measured on 1.9.0), so it is fed runs of whole events that were
-cleaned before: no byte order mark, one kind of line end, valid UTF-8, no event over the size limit, none with
-thousands of lines. Runs of blank lines, comments and other events without data never reach it: it takes a microsecond
-for each line, and a server may send nothing else. Format: https://html.spec.whatwg.org/multipage/server-sent-events.html
+sseclient-py 1.9.0 parses the lines of an event correctly. It does not handle a byte order mark, mixed line ends and
+invalid UTF-8, it has no size limit, and its time is quadratic in the length of an event and in its lines. So this
+module splits the body into events and cleans them first. Blank lines, comments and other events without data are not
+passed to sseclient: it takes a microsecond per line, and a server may send nothing else.
+Format: https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
 
 from __future__ import annotations
@@ -29,37 +30,38 @@ if not hasattr(sseclient.SSEClient, "events"):
     )
 
 _BOM = b"\xef\xbb\xbf"
+# How an event stream begins: a field or a comment. Also half a field name, if the body was cut there.
 _FIELD = re.compile(rb"\s*(data|event|id|retry|:|d|da|dat|e|ev|eve|even|i|r|re|ret|retr)\s*(:|\n|\Z)|\s*:|\s*\Z")
 
 _CR_TO_LF = bytes.maketrans(b"\r", b"\n")
 _BLANK_LINES = re.compile(rb"\n{3,}")
 
-# llama.cpp before September 2025 and some proxies: an error with no event of its own.
+# llama.cpp before September 2025 and some proxies send an error as a line of its own, without "data:".
 _BARE_ERROR = re.compile(rb'^(?:error:|(?=\{ *"error".*\}$))', re.MULTILINE)
 
-# Above this many data lines sseclient's joining of them, which is quadratic, begins to cost.
-_MANY_LINES = 256
-# Above this many bytes an event is looked through: it may have many lines.
-_LONG_EVENT = 8 * 1024
-# Above this many lines an event is looked through for lines without data.
+# sseclient joins data lines in quadratic time: an event with more of them gets one line.
+_MANY_DATA_LINES = 256
+# A longer event may have many lines: it is searched for them.
+_LONG_EVENT_BYTES = 8 * 1024
+# An event with more lines is searched for lines without data.
 _FEW_LINES = 16
 
 
 def sse_events(pieces: Iterable[bytes], max_event_bytes: int = MAX_EVENT_BYTES) -> Iterator[tuple[str, Any]]:
-    """The name and the JSON value of each event, as soon as its last byte is there.
+    """The name and the JSON value of each event, as soon as its last byte arrives.
 
-    An event that the end of the body cuts in half is delivered when its JSON is whole (only the blank line is
-    missing), and discarded otherwise: whether the turn was over is for the caller to know.
+    If the body ends inside an event, the event is yielded if its JSON is complete (only the blank line is missing),
+    and skipped otherwise. The caller knows whether the turn was complete.
 
     Raises:
-        MalformedStreamError: bad JSON, an event over ``max_event_bytes``, or a body with no event in it that is
-            not even the beginning of one (``body`` is then its text).
+        MalformedStreamError: an event is not JSON or is larger than ``max_event_bytes``, or the body is not an event
+            stream (``body`` is then its text).
     """
-    runs = _Runs(pieces, max_event_bytes)
-    client = _Client(iter(runs))  # type: ignore[arg-type]
+    batches = EventBatches(pieces, max_event_bytes)
+    client = _Client(iter(batches))  # type: ignore[arg-type]
     client._logger = _SILENT
     for event in client.events():
-        runs.head = None
+        batches.head = None
         data = event.data
         try:
             value = decode(data)
@@ -67,22 +69,22 @@ def sse_events(pieces: Iterable[bytes], max_event_bytes: int = MAX_EVENT_BYTES) 
             if data.strip() == "[DONE]":
                 yield event.event, DONE
                 return
-            if runs.cut_in_half or not data.strip():
+            if batches.ends_inside_event or not data.strip():
                 continue
-            if event.event == "error":
+            if event.event == "error":  # some proxies send its message as plain text
                 yield event.event, data
                 continue
             raise MalformedStreamError(
                 f"an event of the stream is not JSON ({exc}): {data[:200]!r}", body=data
             ) from exc
         yield event.event, value
-    if runs.head is not None and not _FIELD.match(runs.head):
-        text = runs.head.decode("utf-8", "replace")
+    if batches.head is not None and not _FIELD.match(batches.head):
+        text = batches.head.decode("utf-8", "replace")
         raise MalformedStreamError(f"the body is not an event stream: {text[:200]!r}", body=text)
 
 
 class _Client(sseclient.SSEClient):
-    """sseclient looks for the end of an event line by line. Here the events are split already."""
+    """sseclient searches for the end of each event line by line; here the events are split already."""
 
     _logger: logging.Logger
     _event_source: Iterator[list[bytes]]
@@ -93,7 +95,7 @@ class _Client(sseclient.SSEClient):
 
 
 class _Silent(logging.Logger):
-    """What sseclient reports is the body itself, event by event: it may hold anything, a key that was echoed too."""
+    """Logs nothing: sseclient logs each event, and a server may echo the key in one."""
 
     def debug(self, *args: object, **options: object) -> None:
         pass
@@ -102,21 +104,21 @@ class _Silent(logging.Logger):
 _SILENT = _Silent(__name__)
 
 
-class _Runs:
-    """An iterable of lists of events, each of them whole and clean.
+class EventBatches:
+    """Yields lists of complete, clean events: those that each piece of the body completes.
 
-    ``head`` is the beginning of the body, kept until somebody sets it to None. ``cut_in_half`` becomes True when
-    the last run is an event without its blank line.
+    ``head`` is the beginning of the body; the reader sets it to None after the first event. ``ends_inside_event``
+    becomes True if the blank line after the last event is missing.
     """
 
     def __init__(self, pieces: Iterable[bytes], max_event_bytes: int) -> None:
         self.head: bytearray | None = bytearray()
-        self.cut_in_half = False
+        self.ends_inside_event = False
         self._pieces = pieces
         self._limit = max_event_bytes
 
     def __iter__(self) -> Iterator[list[bytes]]:
-        held = bytearray()  # the beginning of an event whose end is not there yet
+        held = bytearray()  # the beginning of an event whose end has not arrived
         after_cr = False
         broken: TransportError | None = None
         pieces = _without_bom(iter(self._pieces))
@@ -130,6 +132,7 @@ class _Runs:
                 break
             if self.head is not None and len(self.head) < BODY_LIMIT:
                 self.head += piece[:BODY_LIMIT]
+            # CRLF and CR to LF. A CRLF may be split between two pieces.
             if after_cr or b"\r" in piece:
                 ends_in_cr = piece.endswith(b"\r") if piece else after_cr
                 if after_cr and piece.startswith(b"\n"):
@@ -144,37 +147,37 @@ class _Runs:
             held += piece
             end = held.rfind(b"\n\n", searched)
             if end >= 0:
-                whole = bytes(held[: end + 2])
+                complete = bytes(held[: end + 2])
                 del held[: end + 2]
-                if events := self._events_in(whole):
+                if events := self._events_in(complete):
                     yield events
-            if len(held) > self._limit + 1:  # one line end may stand there already
+            if len(held) > self._limit + 1:  # it may include the first line end of the blank line
                 raise self._too_big()
         if held.strip():
-            self.cut_in_half = True
+            self.ends_inside_event = True
             yield self._events_in(bytes(held) + b"\n\n")
-        if broken is not None:
+        if broken is not None:  # raised only now: the events before the fault come first
             try:
                 raise broken
             finally:
-                del broken  # whose traceback holds this frame
+                del broken  # its traceback refers to this frame: a reference cycle
 
-    def _events_in(self, run: bytes) -> list[bytes]:
-        """The events of bytes that end with one. Those without data may be left out."""
-        if b"error" in run and (run.startswith((b"{", b"error:")) or b"\n{" in run or b"\nerror:" in run):
-            run = _BARE_ERROR.sub(b"event: error\ndata: ", run)
-        if len(run) > self._limit and any(len(event) > self._limit for event in run.split(b"\n\n")):
+    def _events_in(self, batch: bytes) -> list[bytes]:
+        """The events in bytes that end with a blank line. Events without data may be missing."""
+        if b"error" in batch and (batch.startswith((b"{", b"error:")) or b"\n{" in batch or b"\nerror:" in batch):
+            batch = _BARE_ERROR.sub(b"event: error\ndata: ", batch)
+        if len(batch) > self._limit and any(len(event) > self._limit for event in batch.split(b"\n\n")):
             raise self._too_big()
-        if not _has_data(run):
+        if not _has_data(batch):
             return []
         try:
-            run.decode()
+            batch.decode()
         except UnicodeDecodeError:
-            run = run.decode("utf-8", "replace").encode()
-        events = run[:-2].split(b"\n\n")
-        has_many_blanks = run.count(b"\n") > _FEW_LINES + 4 * run.count(b"\ndata")
-        if has_many_blanks or (len(run) > _LONG_EVENT and len(max(events, key=len)) > _LONG_EVENT):
-            events = _BLANK_LINES.sub(b"\n\n", run).split(b"\n\n")
+            batch = batch.decode("utf-8", "replace").encode()
+        events = batch[:-2].split(b"\n\n")
+        has_many_blanks = batch.count(b"\n") > _FEW_LINES + 4 * batch.count(b"\ndata")
+        if has_many_blanks or (len(batch) > _LONG_EVENT_BYTES and len(max(events, key=len)) > _LONG_EVENT_BYTES):
+            events = _BLANK_LINES.sub(b"\n\n", batch).split(b"\n\n")
             return [_with_few_lines(event) for event in events if _has_data(event)]
         return events
 
@@ -183,32 +186,34 @@ class _Runs:
 
 
 def _without_bom(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The pieces without a byte order mark at the very beginning. Does not read before it is read from."""
-    return chain(_beginning(pieces), pieces)
+    """The pieces without a byte order mark at the start. It reads nothing before the caller does."""
+    return chain(_first_bytes(pieces), pieces)
 
 
-def _beginning(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    begin = b""
+def _first_bytes(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    first = b""
     for piece in pieces:
-        begin += piece
-        if len(begin) >= len(_BOM) or not _BOM.startswith(begin):
+        first += piece
+        if len(first) >= len(_BOM) or not _BOM.startswith(first):
             break
-    yield begin.removeprefix(_BOM)
+    yield first.removeprefix(_BOM)
 
 
-def _has_data(run: bytes) -> bool:
-    """Whether an event may be in there: without a data line there is none."""
-    return run.startswith(b"data") or b"\ndata" in run
+def _has_data(lines: bytes) -> bool:
+    """Whether the lines may include an event: each has a data line."""
+    return lines.startswith(b"data") or b"\ndata" in lines
 
 
 def _with_few_lines(event: bytes) -> bytes:
-    """The event's name and its data lines. Many of these are joined by a space: in JSON the same as a line end, and
-    sseclient joins lines in quadratic time."""
+    """The event with its name and its data lines only; many data lines become one.
+
+    A space joins them: in JSON it means the same as a line end, and sseclient joins lines in quadratic time.
+    """
     if event.count(b"\n") < _FEW_LINES:
         return event
     lines = event.split(b"\n")
     data = [line for line in lines if line.startswith(b"data")]
-    if len(data) >= _MANY_LINES:
+    if len(data) >= _MANY_DATA_LINES:
         data = [b"data: " + b" ".join([line[5:].removeprefix(b" ") for line in data if line.startswith(b"data:")])]
     names = [line for line in lines if line.startswith(b"event:")]
     return b"\n".join([*names[-1:], *data])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from completion.contract.errors import MalformedStreamError, TransportError
 from completion.events import DONE, MAX_EVENT_BYTES
-from completion.events.sse import _Runs, sse_events
+from completion.events.sse import EventBatches, sse_events
 from tests.wire_pieces import IS_SAMPLED, chunks_of
 
 SPLITS = pytest.mark.parametrize("split", [None, 7, 1], ids=["whole", "sevens", "byte by byte"])
@@ -267,7 +267,7 @@ def test_a_big_event_reaches_sseclient_once_and_whole() -> None:
     """4 MiB in pieces of 1 KiB would cost sseclient 4096 joins of 2 MiB each."""
     text = "x" * (4 << 20)
     pieces = chunks_of(f'data: "{text}"\n\ndata: 2\n\n'.encode(), 1024)
-    assert [[*map(len, events)] for events in _Runs(pieces, MAX_EVENT_BYTES)] == [[7 + len(text) + 1, 7]]
+    assert [[*map(len, events)] for events in EventBatches(pieces, MAX_EVENT_BYTES)] == [[7 + len(text) + 1, 7]]
     assert [value for _, value in sse_events(pieces)] == [text, 2]
 
 
@@ -276,7 +276,7 @@ def test_an_event_of_100_000_lines_reaches_sseclient_as_one_line() -> None:
     numbers = b"".join(b"data: %d,\n" % n for n in range(100_000))
     body = b": a comment\n" * 1000 + b"event: a\n" * 1000 + b"event: many\ndata: [\n" + numbers + b"data:0]\n\n"
     pieces = [body + b"data: 2\n\n", b"event: empty\n" * 1000 + b"\n"]
-    assert [event.count(b"\n") for events in _Runs(pieces, MAX_EVENT_BYTES) for event in events] == [1, 0]
+    assert [event.count(b"\n") for events in EventBatches(pieces, MAX_EVENT_BYTES) for event in events] == [1, 0]
     assert list(sse_events(pieces)) == [("many", [*range(100_000), 0]), ("message", 2)]
 
 
@@ -291,7 +291,7 @@ FLOODS = [
 def test_what_is_no_event_does_not_reach_sseclient(unit: bytes, size: int) -> None:
     flood = unit * (64 * 1024 // len(unit))
     pieces = [*chunks_of(b"data: 1\n\n" + flood, size), *chunks_of(flood, size), *chunks_of(b"data: 2\n\n", size)]
-    reached = [event for events in _Runs(pieces, MAX_EVENT_BYTES) for event in events]
+    reached = [event for events in EventBatches(pieces, MAX_EVENT_BYTES) for event in events]
     assert sum(map(len, reached)) < 3 * size + 100
     assert [value for _, value in sse_events(pieces)] == [1, 2]
 
