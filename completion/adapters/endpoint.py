@@ -122,7 +122,7 @@ class Endpoint:
                 if self._transport.timeout.stall is None:
                     yield from chunks
                     return
-                body.chunk_given()
+                body.chunk_yielded()
                 for chunk in chunks:
                     yield chunk
                     body.chunk_given()

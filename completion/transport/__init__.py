@@ -1,9 +1,10 @@
-"""The way onto the wire: the only door to requests and urllib3.
+"""Sends requests and reads responses: the only package that imports requests and urllib3.
 
     payload -> POST -> headers -> Body: pieces of bytes, as soon as they arrive
 
-``Transport`` sends, ``body`` reads, ``encoding`` decodes, ``exchange`` keeps the clocks and can be woken by another
-thread, ``session`` makes the connections, ``faults`` turns what goes wrong into our errors.
+``Transport`` sends. ``body`` reads, ``chunked`` removes the framing and ``encoding`` the compression. ``exchange``
+knows the timeouts and can be cancelled from another thread. ``session`` makes the connections. ``faults`` turns
+exceptions into our errors. ``credentials`` holds keys and tokens.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from completion.contract.errors import CompletionError, UnsupportedContentError
 from completion.contract.frames import clear_all
 from completion.transport.body import Body
 from completion.transport.credentials import Authorization
-from completion.transport.exchange import Exchange, opening
-from completion.transport.faults import is_cut, is_from_signal_handler, scrubbed
+from completion.transport.exchange import Exchange, exchange_in_progress
+from completion.transport.faults import is_connection_lost, is_from_signal_handler, scrubbed
 from completion.transport.session import new_session
 from completion.transport.timeout import Timeout
 from completion.version import __version__
@@ -35,9 +36,9 @@ __all__ = ["Body", "Session", "Timeout", "Transport", "is_from_signal_handler"]
 
 
 class Transport:
-    """The requests of one endpoint, over one lazily made Session.
+    """Sends the requests of one endpoint over one Session, which the first request makes.
 
-    Thread-safe; after a fork the child makes a Session of its own. Pickles without its connections.
+    Thread-safe. After a fork the child makes a Session of its own. Pickles without its connections.
     """
 
     def __init__(
@@ -54,56 +55,62 @@ class Transport:
         self.timeout = timeout
         self._headers = dict(headers)
         if session is not None and not isinstance(session, Session):
-            raise TypeError(f"session= takes a requests.Session, got {type(session).__name__}")
+            raise TypeError(f"session= must be a requests.Session, got {type(session).__name__}")
         self._given_session = session
         self._request_id_headers = request_id_headers
         self._no_proxy = no_proxy
-        self._session_of_process: dict[int, Session] = {}
-        self._dropped: deque[Body] = deque()  # by finalizers, with connections that can serve again
+        self._session_by_process: dict[int, Session] = {}
+        self._dropped: deque[Body] = deque()  # bodies that finalizers dropped; their connections can serve again
 
     def post(self, url: str, payload: Any, authorization: Authorization, *, model: str, accept: str = "*/*") -> Body:
-        """The open body of the response, whatever its status.
+        """Send the payload as JSON and return the open body of the response, whatever its status.
 
         Raises:
-            CompletionError: anything that keeps the stream from opening; the connection is released.
+            CompletionError: there is no response. No connection stays open.
         """
-        self._give_back_dropped()
+        self._close_dropped()
         exchange = Exchange(self.provider, model, self.timeout, authorization)
-        sent = _encoded(payload, exchange)
+        data = _to_json(payload, exchange)
         handled = sys.exc_info()[1]
         try:
-            return self._body(self._answer(url, sent, authorization, exchange, accept), exchange)
+            return self._body(self._response(url, data, authorization, exchange, accept), exchange)
         except BaseException as exc:
-            clear_all(exc, handled)  # the frames of requests and urllib3 hold the headers
+            clear_all(exc, handled)  # the frames of requests and urllib3 hold the headers with the key
             raise
 
-    def _answer(self, url: str, data: bytes, authorization: Authorization, exchange: Exchange, accept: str) -> Response:
-        """The response; what keeps it from coming is one of our errors, unless it is foreign."""
-        bound = opening.set(exchange)
+    def _response(
+        self, url: str, data: bytes, authorization: Authorization, exchange: Exchange, accept: str
+    ) -> Response:
+        """The response, once its headers are in.
+
+        Raises:
+            CompletionError: there is none. What a signal handler raises is raised unchanged.
+        """
+        context = exchange_in_progress.set(exchange)
         handled = sys.exc_info()[1]
         failure: CompletionError | None = None
         try:
-            exchange.begin()
-            return self._sent(url, data, authorization, exchange, accept)
+            exchange.start()
+            return self._send(url, data, authorization, exchange, accept)
         except BaseException as exc:
-            exchange.end()
+            exchange.finish()
             if not isinstance(exc, Exception) or is_from_signal_handler(exc):
                 raise
             failure = exchange.setup_error(exc)
             failure.__cause__ = scrubbed(exc, authorization, handled)
         finally:
-            opening.reset(bound)
-        try:  # after the except block, and deleted: contract/frames.py says why
+            exchange_in_progress.reset(context)
+        try:  # raised outside of `except`: the exception, which may show the key, must not become its __context__
             raise failure
         finally:
-            del failure
+            del failure  # its traceback refers to this frame: a reference cycle
 
     def _body(self, response: Response, exchange: Exchange) -> Body:
-        """The body of a response. Nothing that it leads to shows the key."""
+        """The body of a response. No object that it refers to shows the key."""
         response.request = None  # type: ignore[assignment]
         conceal = exchange.authorization.conceal
-        told = response.headers.items()
-        response.headers = CaseInsensitiveDict((conceal(name), conceal(value)) for name, value in told)
+        headers = response.headers.items()
+        response.headers = CaseInsensitiveDict((conceal(name), conceal(value)) for name, value in headers)
         body = Body(response, exchange, _request_id(response.headers, self._request_id_headers), self._dropped)
         try:
             body.check()
@@ -112,12 +119,11 @@ class Transport:
             raise
         return body
 
-    def _sent(self, url: str, data: bytes, authorization: Authorization, exchange: Exchange, accept: str) -> Response:
-        """The response, once its headers are in.
+    def _send(self, url: str, data: bytes, authorization: Authorization, exchange: Exchange, accept: str) -> Response:
+        """Send the request, again if the server closed an idle connection that it was sent on.
 
-        A server may close an idle connection at the very moment at which we use it (llama.cpp does after each stream).
-        When not one byte came back, the request goes out once more: over the next idle connection, and in the end over
-        a new one.
+        A server may do that just when we use the connection (llama.cpp does after each stream). If no byte of a
+        response arrived, the request is sent again: on the next idle connection, and at last on a new one.
         """
         handled = sys.exc_info()[1]
         while True:
@@ -128,71 +134,79 @@ class Transport:
                     headers={
                         "Content-Type": "application/json",
                         "Accept": accept,
-                        # A compressed stream arrives when its compressor's buffer is full.
+                        # A compressed stream arrives late: only when the buffer of the compressor is full.
                         "Accept-Encoding": "identity",
                         "User-Agent": f"completion/{__version__}",
                         **self._headers,
                     },
-                    auth=authorization,
+                    auth=authorization,  # as a header, .netrc would replace it
                     stream=True,
                     timeout=exchange.header_timeout(),
-                    allow_redirects=False,
+                    allow_redirects=False,  # requests would send x-api-key to the other host
                     proxies=_without_proxy(url) if self._no_proxy else None,
                 )
             except ConnectionError as exc:
-                if not (exchange.is_on_used_connection and is_cut(exc)) or exchange.interruption():
+                if not (exchange.is_connection_reused and is_connection_lost(exc)) or exchange.interruption():
                     raise
-                exchange.is_on_used_connection = False
-                scrubbed(exc, authorization, handled)  # urllib3's errors lead in a circle to the frames of our caller
+                exchange.is_connection_reused = False
+                # urllib3's errors refer to themselves through their tracebacks, which would keep our caller's frames.
+                scrubbed(exc, authorization, handled)
 
-    def _give_back_dropped(self) -> None:
+    def _close_dropped(self) -> None:
+        """Return the connections of dropped bodies to the pool."""
         while self._dropped:
             with suppress(IndexError):  # another thread was faster
-                self._dropped.popleft().give_back()
+                self._dropped.popleft().close_dropped()
 
     def close(self) -> None:
-        """Close the pooled connections; a later request opens new ones. A Session given by the caller stays."""
-        self._give_back_dropped()
-        for session in list(self._session_of_process.values()):
+        """Close the connections in the pool; a later request opens new ones. A Session of the caller stays open."""
+        self._close_dropped()
+        for session in list(self._session_by_process.values()):
             session.close()
 
     def __del__(self) -> None:
         for body in getattr(self, "_dropped", ()):
-            body.abandon()
+            body.hang_up()
 
     def _session(self) -> Session:
         if self._given_session is not None:
             return self._given_session
         process = os.getpid()
-        session = self._session_of_process.get(process)
+        session = self._session_by_process.get(process)
         if session is None:
-            # Of several threads that come here at once all get the same one: setdefault is atomic.
-            session = self._session_of_process.setdefault(process, new_session())
-            for other in set(self._session_of_process) - {process}:
-                # The parent's: its sockets are closed in this process only.
-                self._session_of_process.pop(other, None)
+            # setdefault is atomic: threads that come here together get the same Session.
+            session = self._session_by_process.setdefault(process, new_session())
+            for other in set(self._session_by_process) - {process}:
+                # Forget the parent's Session. This closes its sockets in this process only.
+                self._session_by_process.pop(other, None)
         return session
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_session_of_process": {}, "_dropped": deque()}
+        return {**self.__dict__, "_session_by_process": {}, "_dropped": deque()}
 
 
-def _encoded(payload: Any, exchange: Exchange) -> bytes:
+def _to_json(payload: Any, exchange: Exchange) -> bytes:
+    """The payload as JSON in UTF-8.
+
+    Raises:
+        UnsupportedContentError: JSON or UTF-8 does not support it.
+    """
     cause: Exception | None
     try:
         return json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     except UnicodeEncodeError as exc:
-        what = f"the request's text holds {exc.object[exc.start]!r}, half of a surrogate pair, which UTF-8 cannot carry"
+        half = exc.object[exc.start]
+        what = f"the request's text contains {half!r}, half of a surrogate pair, which UTF-8 does not support"
         cause = None
     except (TypeError, ValueError, RecursionError) as exc:
         what = f"the request cannot be written as JSON: {exc}"
         cause = exc.with_traceback(None)
-    # Raised here, lest what was caught hangs on it as its context: it holds the whole request.
+    # Raised outside of `except`: the exception, which holds the whole request, must not become its __context__.
     raise exchange.error(UnsupportedContentError, what) from cause
 
 
 def _without_proxy(url: str) -> dict[str, Any]:
-    """For ``requests``: no proxy for this URL, whatever the environment and the Session say."""
+    """``proxies=`` for requests: no proxy for this URL, even if the environment or the Session sets one."""
     parts = urlsplit(url)
     return dict.fromkeys(f"{scheme}{host}" for scheme in (parts.scheme, "all") for host in ("", f"://{parts.hostname}"))
 

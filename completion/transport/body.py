@@ -1,4 +1,4 @@
-"""The body of a response: pieces of bytes as soon as they arrive, and the end of the connection."""
+"""The body of a response: its pieces of bytes as soon as they arrive, and the end of the connection."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from completion.transport.faults import is_from_signal_handler, scrubbed
 
 READ_SIZE: Final = 64 * 1024
 
-# Reading an error's body may take so long, whatever `Timeout.read` says.
+# The longest time to read the body of an error, whatever `Timeout.read` is.
 _ERROR_BODY_SECONDS: Final = 5.0
-# After the end of turn, for the rest of the body.
+# To read the rest of a body after the end of turn. A new connection costs about as much.
 _DRAIN_SECONDS: Final = 0.05
 _DRAIN_BYTES: Final = 16 * 1024
 
 
 class Body:
-    """The body of one response: pieces of bytes off the wire, and the end of the connection.
+    """The body of one response: its pieces of bytes, and the end of the connection.
 
-    ``close()`` hangs up, unless the turn is over: then the rest is read, within narrow bounds, and the connection
-    goes back to the pool.
+    ``close()`` closes the connection, with one exception: after the end of turn it reads the rest of the body, within
+    small limits, and returns the connection to the pool.
     """
 
     def __init__(
@@ -49,86 +49,92 @@ class Body:
         self._response = response
         self._exchange = exchange
         self._raw = response.raw
-        self._held = b""
+        self._first_piece = b""  # was read by first_piece(), pieces() yields it again
         self._is_complete = False
         self._is_broken = False
-        self._turn_is_over = False
+        self._is_turn_over = False
         self._is_closed = False
         self._dropped = dropped
-        # http.client's own response, where there is one: urllib3's read1 on top of it costs 3 µs more a call.
-        direct = getattr(self._raw, "_fp", None)
-        self._direct = direct if isinstance(direct, http.client.HTTPResponse) else None
+        # Read from http.client's own response if there is one: urllib3's read1 costs 3 µs more per call.
+        inner = getattr(self._raw, "_fp", None)
+        self._inner = inner if isinstance(inner, http.client.HTTPResponse) else None
         self._chunked: ChunkedReader | None = None
         self._read: Callable[[int], bytes] | None = None
-        exchange.watch_response(self._raw)
+        exchange.set_response(self._raw)
 
     def pieces(self) -> Iterator[bytes]:
-        """What arrives, as soon as it does, until the end of the body.
+        """Yield the bytes as soon as they arrive, until the end of the body.
 
         Raises:
-            TransportError: the connection broke, or one of the timeouts is over.
-            StreamCancelledError: somebody called ``cancel()``.
-            MalformedStreamError: it is compressed in a way that we do not read.
+            TransportError: the connection broke, or a timeout expired.
+            StreamCancelledError: ``cancel()`` was called.
+            MalformedStreamError: the body has an encoding that is not supported.
         """
         exchange = self._exchange
-        if self._held:
-            held, self._held = self._held, b""
-            yield held
+        if self._first_piece:
+            first, self._first_piece = self._first_piece, b""
+            yield first
         failure: CompletionError | None = None
         read = self._read = self._read or self._reader()
         while True:
-            if exchange.is_inherited:  # what is read here would be missing there
-                raise exchange.error(TransportError, "this stream belongs to the process that this one was forked from")
-            if exchange.has_clocks:
-                exchange.arm()
+            if exchange.is_inherited:  # bytes read in the child are lost to the parent
+                raise exchange.error(TransportError, "this stream belongs to the process that forked this one")
+            if exchange.has_deadlines:
+                exchange.time_next_read()
             try:
                 piece = read(READ_SIZE)
             except CompletionError as error:
                 self._is_broken = True
-                raise self.attributed(error)  # noqa: B904  the same one
+                raise self.attributed(error)  # noqa: B904  the same error
             except Exception as exc:
                 if is_from_signal_handler(exc):
                     raise
                 failure, reason = exchange.stream_error(exc), exc
                 break
-            if not piece or self.token.cancelled:  # what was sent compressed may hold out long after the socket
+            # A decoder may have data for a long time after the socket was shut down.
+            if not piece or self.token.cancelled:
                 break
             yield piece
-        if failure is not None:  # after the except block, and deleted: contract/frames.py says why
+        if failure is not None:  # raised outside of `except`: the exception must not become its __context__
             self._is_broken = True
             failure.__cause__ = scrubbed(reason, exchange.authorization, sys.exc_info()[1])
             try:
                 raise failure
             finally:
-                del failure, reason
+                del failure, reason  # their tracebacks refer to this frame: a reference cycle
+        self._check_end()
+
+    def _check_end(self) -> None:
+        """Raise unless the body is complete."""
         if self.token.cancelled:
-            raise exchange.cancelled()
-        if self._chunked is not None and self._chunked.has_extra_bytes:
-            self._is_broken = True  # they would be taken for the next response
-        if self._direct is not None and self._direct.length:
+            raise self._exchange.cancelled()
+        missing = self._inner.length if self._inner is not None else None  # of Content-Length
+        if missing:
             self._is_broken = True
-            raise exchange.error(
-                TransportError, f"the connection closed {self._direct.length} bytes before the end of the body"
+            raise self._exchange.error(
+                TransportError, f"the connection closed {missing} bytes before the end of the body"
             )
+        # The next request on this connection would take extra bytes for its response.
+        self._is_broken = self._is_broken or (self._chunked is not None and self._chunked.has_extra_bytes)
         self._is_complete = not self._is_broken
 
-    def chunk_given(self) -> None:
-        """A chunk came out of what was read: the clock of ``Timeout.stall`` starts again."""
-        self._exchange.chunk_given()
+    def chunk_yielded(self) -> None:
+        """The events in the body made a chunk: start ``Timeout.stall`` again."""
+        self._exchange.chunk_yielded()
 
     def end_of_turn(self, seconds: float | None) -> None:
-        """The provider's end of turn was read: wait so long for all that follows. A later call can only shorten it.
+        """The provider's end of turn was read: wait so many seconds for the rest of the body.
 
-        With None more of the answer came, and the next part is waited for as for any other.
+        A later call can shorten this time only. None: the turn goes on after all; wait for the next piece as usual.
         """
-        self._turn_is_over = True
+        self._is_turn_over = True
         self._exchange.end_of_turn(seconds)
 
     def check(self) -> None:
-        """Raise where the wait for the headers was ended from here, or the body is compressed in a way we do not read.
+        """Raise if the wait for the headers was interrupted, or the encoding of the body is not supported.
 
         Raises:
-            CompletionError: the call was cancelled, a clock ran out, or the Content-Encoding is unknown.
+            CompletionError: the call was cancelled, a timeout expired, or the Content-Encoding is not supported.
         """
         interruption = self._exchange.interruption()
         if interruption is not None:
@@ -136,88 +142,91 @@ class Body:
         if 200 <= self.status < 300:
             self._read = self._reader()
 
-    def beginning(self) -> bytes:
-        """The first piece of the body; ``pieces`` gives it once more."""
-        self._held = next(self.pieces(), b"")
-        return self._held
+    def first_piece(self) -> bytes:
+        """The first piece of the body; ``pieces()`` yields it again."""
+        self._first_piece = next(self.pieces(), b"")
+        return self._first_piece
 
     def attributed(self, error: CompletionError) -> CompletionError:
-        """The error with its origin, and without the key, should the server have echoed it."""
+        """The error with its provider, model and request id, and without the key in case the server echoed it."""
         error.provider, error.model = self._exchange.provider, self._exchange.model
         error.request_id = error.request_id or self.request_id
         conceal = self._exchange.authorization.conceal
-        told = {name: getattr(error, name) for name in ("message", "code", "body", "request_id")}
-        concealed = {name: conceal(text) for name, text in told.items() if isinstance(text, str)}
-        if any(concealed[name] != told[name] for name in concealed):
-            vars(error).update(concealed)
+        facts = vars(error)
+        concealed = {name: conceal(text) for name, text in facts.items() if isinstance(text, str)}
+        if any(concealed[name] != facts[name] for name in concealed):
+            facts.update(concealed)
             error.args = (error.message,)
-            # What it was read from is in the locals of the frames below, and in what they raised.
+            # The frames in the traceback, and the exceptions that caused this one, hold the text with the key.
             error.__cause__ = error.__context__ = error.__traceback__ = None
         return error
 
     def close(self) -> None:
+        """Close the connection, or return it to the pool after a complete body. Calling it again does nothing."""
         if self._is_closed:
             return
         self._is_closed = True
-        mine = not self._exchange.is_inherited
-        if mine and self._turn_is_over and not (self._is_complete or self._is_broken or self.token.cancelled):
+        is_ours = not self._exchange.is_inherited
+        if is_ours and self._is_turn_over and not (self._is_complete or self._is_broken or self.token.cancelled):
             self._drain()
-        if mine and self._is_complete:
-            self._exchange.end()
-            if self._direct is not None:
-                self._direct.close()
+        if is_ours and self._is_complete:
+            self._exchange.finish()
+            if self._inner is not None:
+                self._inner.close()
             self._raw.release_conn()
         else:
-            # A forked child may hold a copy of the socket: only a shutdown tells the server for sure.
-            self._exchange.wake()
-            self._exchange.end()
+            # A forked child may hold a copy of the socket: the server notices a shutdown only.
+            self._exchange.shut_down()
+            self._exchange.finish()
             with suppress(Exception):
                 self._response.close()
 
     def drop(self) -> None:
-        """Close it from a finalizer, which may run inside of anything: here, of the pool's own lock.
+        """Close from a finalizer, which may run while the same thread holds the lock of the pool.
 
-        An answer that is not over is hung up at once. A connection that can serve again waits in ``dropped`` until
-        the next request gives it back.
+        Before the end of turn the connection is closed at once. After it the connection may serve another request: the
+        body waits in ``dropped`` until the next request calls ``close_dropped()``.
         """
         if self._is_closed:
             return
         self._is_closed = True
-        if self._turn_is_over and not self.token.cancelled:
-            self._exchange.untie()
+        if self._is_turn_over and not self.token.cancelled:
+            self._exchange.unbind_tokens()
             self._dropped.append(self)
             return
-        self.abandon()
+        self.hang_up()
 
-    def abandon(self) -> None:
-        """Hang up, and leave the pool alone."""
-        self._exchange.wake()
-        self._exchange.end()
+    def hang_up(self) -> None:
+        """Close the connection without touching the pool."""
+        self._exchange.shut_down()
+        self._exchange.finish()
         with suppress(Exception):
             self._raw.close()
 
-    def give_back(self) -> None:
-        """Close, after all, what was dropped."""
+    def close_dropped(self) -> None:
+        """Close a body that ``drop()`` left open."""
         self._is_closed = False
         self.close()
 
     def _reader(self) -> Callable[[int], bytes]:
+        """The function that reads the next bytes, without framing and compression."""
         read: Callable[[int], bytes]
-        if self._direct is None:
+        if self._inner is None:
             read = partial(self._raw.read1, decode_content=False)
-        elif self._direct.chunked and self._direct.fp is not None:
-            self._chunked = ChunkedReader(self._direct.fp.read1)
+        elif self._inner.chunked and self._inner.fp is not None:
+            self._chunked = ChunkedReader(self._inner.fp.read1)
             read = self._chunked.read1
         else:
-            read = self._direct.read1
+            read = self._inner.read1
         try:
             encoding = encoding_of(self.headers.get("content-encoding"))
         except MalformedStreamError as error:
-            raise self.attributed(error)  # noqa: B904  the same one
+            raise self.attributed(error)  # noqa: B904  the same error
         return read if encoding == "identity" else Decoder(read, encoding).read1
 
     def _drain(self) -> None:
-        self._exchange.limit("tail", _DRAIN_SECONDS)
+        """Read the rest of the body, within small limits."""
+        self._exchange.set_deadline("rest", _DRAIN_SECONDS)
         left = _DRAIN_BYTES
         with suppress(CompletionError):
             for piece in self.pieces():
@@ -226,8 +235,8 @@ class Body:
                     break
 
     def error_text(self) -> str:
-        """The body, cut to 64 KiB and to what comes within a few seconds."""
-        self._exchange.limit("tail", _ERROR_BODY_SECONDS)
+        """The body as text: at most 64 KiB, and what arrives within a few seconds."""
+        self._exchange.set_deadline("rest", _ERROR_BODY_SECONDS)
         text = bytearray()
         with suppress(TransportError, MalformedStreamError):
             for piece in self.pieces():

@@ -1,4 +1,4 @@
-"""Keys and tokens: asked for once per request, and never shown in a repr, an error or a traceback's locals."""
+"""Keys and tokens: read once per request, and never shown in a repr, an error or the local variables of a traceback."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from completion.contract.frames import is_from_signal_handler
 log = logging.getLogger(__name__)
 
 _REFRESH_EARLY_SECONDS = 300.0
-_ASK_AGAIN_SECONDS = 30.0
+_RETRY_REFRESH_SECONDS = 30.0
 
 Key = str | Callable[[], str]
-"""A key, or a function that is asked for one before each request."""
+"""A key, or a function that returns one and is called before each request."""
 
 
 class Authorization:
-    """The headers that prove who asks, as a callable for ``requests``' ``auth=``.
+    """The headers with the key, as a callable for the ``auth=`` of requests.
 
-    Given as ``auth`` rather than as headers, they also keep ``.netrc`` from replacing them.
+    Headers that are passed as ``headers=`` would be replaced by an entry of ``.netrc``.
     """
 
     __slots__ = ("_headers", "_secret")
@@ -40,8 +40,8 @@ class Authorization:
         return prepared
 
     def conceal(self, text: str) -> str:
-        """The text without the key, should a server have echoed it."""
-        # A shorter one is a placeholder for a server that wants none, and may be a part of any word.
+        """The text with ``[key]`` in place of the key, in case the server echoed it."""
+        # Shorter keys are placeholders for servers that need none; replacing them would damage the message.
         return text.replace(self._secret, "[key]") if len(self._secret) >= 8 else text
 
     def __repr__(self) -> str:
@@ -49,9 +49,17 @@ class Authorization:
 
 
 class ApiKey:
-    """A key given by the caller, or found in the environment when this object is made.
+    """A key that the caller passed, or the one in the environment when this object is made.
 
-    Pickles: a given key travels, one from the environment is looked up again on the other side.
+    A pickle contains a passed key. A key from the environment is read again where it is unpickled.
+
+    Args:
+        given: the key, or a function that returns it; None reads the environment.
+        variable: the environment variable.
+        header, prefix: the header of the request, and what it has before the key.
+        noun: what error messages call the key.
+        option: the caller's argument, for error messages.
+        ways: what to do without a key, for error messages.
     """
 
     __slots__ = ("_found", "_given", "header", "noun", "option", "prefix", "variable", "ways")
@@ -77,39 +85,40 @@ class ApiKey:
         self._found = None if given is not None else os.environ.get(variable)
 
     def authorization(self, provider: str) -> Authorization:
-        """What to send with one request.
+        """The headers for one request.
 
         Raises:
-            ConfigurationError: there is no key, or one that cannot stand in a header.
+            ConfigurationError: there is no key, or no header can contain it.
+            TransportError: the function that returns the key raised an OSError.
         """
-        key = self._asked(provider) if callable(self._given) else self._given or self._found
+        key = self._call(provider) if callable(self._given) else self._given or self._found
         if isinstance(key, str):
             key = key.strip()
         if key and isinstance(key, str) and key.isascii() and key.isprintable() and " " not in key:
             return Authorization({self.header: self.prefix + key}, key)
         origin = self.variable if self._given is None else f"{self.option}()" if callable(self._given) else self.option
         if not key and callable(self._given):
-            why = f"{origin} gave no {self.noun}"
+            why = f"{origin} returned no {self.noun}"
         elif not key:
             why = f"no {self.noun}: set {self.variable} or {self.ways}"
         elif not isinstance(key, str):
             why = f"{origin} must be a str, got {type(key).__name__}"
         elif self.prefix and key.startswith(self.prefix):
-            why = f"the {self.noun} of {origin} begins with {self.prefix.strip()!r}: leave that out"
+            why = f"the {self.noun} of {origin} starts with {self.prefix.strip()!r}: remove that"
         else:
             why = (
-                f"the {self.noun} of {origin} holds a character that no HTTP header can carry: "
+                f"the {self.noun} of {origin} contains a character that an HTTP header cannot contain: "
                 "white space, a control character or one outside ASCII"
             )
-        del key  # what shows the local variables of a traceback must not show it
+        del key  # a crash reporter shows the local variables of a traceback
         raise ConfigurationError(why, provider=provider)
 
-    def refused(self) -> None:
-        """The provider did not accept the last answer: a token that is kept may have been revoked."""
+    def forget_token(self) -> None:
+        """Forget a cached token. Called when the provider refused it: it may have been revoked."""
         if isinstance(self._given, CachedToken):
             self._given.forget()
 
-    def _asked(self, provider: str) -> str:
+    def _call(self, provider: str) -> str:
         assert callable(self._given)
         try:
             return self._given()
@@ -118,7 +127,7 @@ class ApiKey:
         except Exception as exc:
             if is_from_signal_handler(exc):
                 raise
-            # An OSError: what gives it is out of reach for now.
+            # After an OSError, which is a network error for most token providers, a retry may help.
             kind = TransportError if isinstance(exc, OSError) else ConfigurationError
             raise kind(f"{self.option}() failed: {type(exc).__name__}", provider=provider) from exc
 
@@ -134,67 +143,69 @@ class ApiKey:
 
 
 class CachedToken:
-    """A function that gives tokens, asked again five minutes before the last one expires.
+    """Caches the token of a function, and calls the function again five minutes before the token expires.
 
-    It may give a JSON web token, whose ``exp`` tells when that is, or an object with ``token`` and ``expires_on``
-    (seconds since the epoch), as those of azure-identity. A token that does not tell is asked for each time.
+    The function returns a JSON Web Token, whose ``exp`` is the time of expiry, or an object with ``token`` and
+    ``expires_on`` (seconds since the epoch), like those of azure-identity. A token without a time of expiry is not
+    cached.
 
-    Thread-safe: while one thread asks early, the others do not wait but go on with the old token. When asking early
-    fails, the old token serves as long as it lives, and half a minute passes before the next attempt.
+    Thread-safe. While one thread refreshes the token early, the others use the old one and do not wait. If the early
+    refresh fails, the old token is used until it expires, and the next attempt is made after half a minute.
     """
 
-    __slots__ = ("_ask_again_at", "_asking", "_kept", "_provider")
+    __slots__ = ("_cached", "_provider", "_refreshing", "_retry_refresh_at")
 
     def __init__(self, provider: Callable[[], Any]) -> None:
         self._provider = provider
-        # By process: who asked when a fork came asks in the parent only. Each step on a dict is atomic.
-        self._asking: dict[int, object] = {}
-        self._ask_again_at = 0.0
+        # The thread that refreshes, by process: a forked child does not inherit that thread, so it must not wait for
+        # it. No lock: each operation on a dict is atomic.
+        self._refreshing: dict[int, object] = {}
+        self._retry_refresh_at = 0.0
         self.forget()
 
     def forget(self) -> None:
-        """Ask again next time."""
-        self._kept = ("", 0.0)  # both at once: a thread sees no token with the other's expiry
+        """Call the function again next time."""
+        self._cached = ("", 0.0)  # one tuple: no thread sees a token with the expiry of another one
 
     def __call__(self) -> str:
-        token, expires_at = self._kept
+        token, expires_at = self._cached
         left = expires_at - time.time()
-        if left > _REFRESH_EARLY_SECONDS or (left > 0 and time.monotonic() < self._ask_again_at):
+        if left > _REFRESH_EARLY_SECONDS or (left > 0 and time.monotonic() < self._retry_refresh_at):
             return token
         if left > 0:
-            fresh = self._asked_early(left)
+            fresh = self._refresh_early(left)
             if fresh or time.time() < expires_at:
                 return fresh or token
-        del token  # what shows the local variables of a traceback must not show it
-        return self._asked()
+        del token  # a crash reporter shows the local variables of a traceback
+        return self._refresh()
 
-    def _asked_early(self, left: float) -> str:
-        """A new token; none where it could not be had, or where another thread is asking for it."""
+    def _refresh_early(self, left: float) -> str:
+        """A new token; ``""`` if the function failed, or if another thread is calling it."""
         process, me = os.getpid(), object()
-        if self._asking.setdefault(process, me) is not me:
+        if self._refreshing.setdefault(process, me) is not me:
             return ""
         try:
-            fresh = self._asked()
+            fresh = self._refresh()
             if fresh and isinstance(fresh, str):
                 return fresh
-            reason = "it gave none"
+            reason = "it returned none"
         except Exception as exc:
             if is_from_signal_handler(exc):
                 raise
             reason = type(exc).__name__
         finally:
-            del self._asking[process]
-        self._ask_again_at = time.monotonic() + _ASK_AGAIN_SECONDS
-        log.warning("a new token could not be had, the old one lives for %.0f s more: %s", left, reason)
+            del self._refreshing[process]
+        self._retry_refresh_at = time.monotonic() + _RETRY_REFRESH_SECONDS
+        log.warning("the token provider failed, the old token is valid for %.0f s more: %s", left, reason)
         return ""
 
-    def _asked(self) -> str:
+    def _refresh(self) -> str:
         given = self._provider()
         token = getattr(given, "token", given)
         expires_at = _expires_at(given, token)
         if expires_at:
-            self._kept = (token, expires_at)
-        return token  # type: ignore[no-any-return]  # ApiKey looks at it
+            self._cached = (token, expires_at)
+        return token  # type: ignore[no-any-return]  # ApiKey checks its type
 
     def __reduce__(self) -> tuple[Any, ...]:
         return CachedToken, (self._provider,)
@@ -204,7 +215,7 @@ class CachedToken:
 
 
 def _expires_at(given: Any, token: Any) -> float:
-    """When a token expires, in seconds since the epoch; 0 where nobody says so.
+    """When a token expires, in seconds since the epoch; 0 if unknown.
 
     https://www.rfc-editor.org/rfc/rfc7519#section-4.1.4
     """
@@ -212,8 +223,8 @@ def _expires_at(given: Any, token: Any) -> float:
         if not isinstance(given, str):
             expires_at = float(given.expires_on)
         else:
-            claims = token.split(".")[1]
+            claims = token.split(".")[1]  # the signature is the provider's to check
             expires_at = float(json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["exp"])
-    except Exception:  # opaque
+    except Exception:  # an opaque token
         return 0.0
     return expires_at if token and isinstance(token, str) and math.isfinite(expires_at) else 0.0

@@ -1,4 +1,4 @@
-"""One request and its response, as far as clocks and cancelling go."""
+"""The timeouts and the cancellation of one request and its response."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from completion.contract.errors import (
     stream_cancelled,
 )
 from completion.transport.credentials import Authorization
-from completion.transport.faults import explained, is_cut, plain
+from completion.transport.faults import describe_failure, innermost_message, is_connection_lost
 from completion.transport.timeout import Timeout
 
-_forks = 0
-"""How many forks lie between this process and the one that imported us. Asking for the process id is a system call."""
+_fork_count = 0
+"""Forks between the process that imported this module and this one. os.getpid() would be a system call."""
 
 
 def _count_fork() -> None:
-    global _forks
-    _forks += 1
+    global _fork_count
+    _fork_count += 1
 
 
 if hasattr(os, "register_at_fork"):
@@ -40,9 +40,9 @@ if hasattr(os, "register_at_fork"):
 
 
 class Exchange:
-    """One request and its response, as far as clocks and cancelling go.
+    """The timeouts and the cancellation of one request and its response.
 
-    It knows the socket from the moment that there is one, so that another thread can wake whoever waits on it.
+    It knows the socket as soon as there is one, so that another thread can wake the thread that waits on it.
     """
 
     def __init__(self, provider: str, model: str, timeout: Timeout, authorization: Authorization) -> None:
@@ -50,204 +50,218 @@ class Exchange:
         self.model = model
         self.authorization = authorization
         self.token = CancelToken()
-        self.is_on_used_connection = False
-        self.has_clocks = timeout.stall is not None or timeout.total is not None
+        self.is_connection_reused = False
+        self.has_deadlines = timeout.stall is not None or timeout.total is not None
         self._timeout = timeout
-        self._began_at = time.monotonic()
-        self._chunk_at = self._began_at
-        # name of a clock -> when it runs out; "read" runs anew with each read
-        self._ends: dict[str, float] = {}
+        self._started_at = time.monotonic()
+        self._last_chunk_at = self._started_at
+        # name of a timeout -> when it expires; "read" and "stall" start again and are added by time_next_read()
+        self._deadlines: dict[str, float] = {}
         if timeout.total is not None:
-            self._ends["total"] = self._began_at + timeout.total
-        self._running = "read"
-        self._is_armed = False
-        self._reader: Any = None
-        self._forks = _forks
+            self._deadlines["total"] = self._started_at + timeout.total
+        self._first_timeout = "read"  # the name of the one that expires first
+        self._is_next_read_timed = False
+        self._raw_reader: Any = None
+        self._fork_count = _fork_count
         self._socket: Any = None
         self._is_connecting = False
         self._shutdown: Callable[[], None] | None = None
         self._lock = threading.RLock()
-        self._outer = CancelToken.current()
-        self._unbind: list[Callable[[], None]] = []
-        self._alarm: threading.Timer | None = None
-        self._alarm_at = 0.0
-        self._has_rung = False
+        self._outer_token = CancelToken.current()
+        self._unbind_tokens: list[Callable[[], None]] = []
+        self._header_timer: threading.Timer | None = None
+        self._header_timer_ends_at = 0.0
+        self._header_timer_fired = False
 
-    def begin(self) -> None:
-        """From here on ``cancel()`` and the clocks act.
+    def start(self) -> None:
+        """From now on ``cancel()`` and the timeouts work.
 
         Raises:
-            StreamCancelledError: the token that we are under was cancelled before.
+            StreamCancelledError: the CancelToken around this call is cancelled already.
         """
-        if self._outer is not None:
-            self._unbind.append(self._outer.on_cancel(self.token.cancel))
+        if self._outer_token is not None:
+            self._unbind_tokens.append(self._outer_token.on_cancel(self.token.cancel))
         if self.token.cancelled:
-            self.end()
+            self.finish()
             raise self.cancelled()
-        self._unbind.append(self.token.on_cancel(self.wake))
-        if self.has_clocks:
-            # While http.client waits for headers nobody else can look at a clock.
-            seconds, self._running = min(
+        self._unbind_tokens.append(self.token.on_cancel(self.shut_down))
+        if self.has_deadlines:
+            # http.client reads the headers with many recv calls, and its timeout is for each of them. A server that
+            # sends one byte now and then never reaches it, so a thread watches the time until the headers are in.
+            seconds, self._first_timeout = min(
                 (seconds, name)
                 for name, seconds in (("stall", self._timeout.stall), ("total", self._timeout.total))
                 if seconds is not None
             )
-            self._alarm_at = self._began_at + seconds
-            self._alarm = threading.Timer(seconds, self._ring)
-            self._alarm.daemon = True
-            with suppress(RuntimeError):  # the interpreter is ending: the timeout of the socket has to do
-                self._alarm.start()
+            self._header_timer_ends_at = self._started_at + seconds
+            self._header_timer = threading.Timer(seconds, self._on_header_timer)
+            self._header_timer.daemon = True
+            with suppress(RuntimeError):  # no thread starts while the interpreter exits: the socket's timeout must do
+                self._header_timer.start()
 
-    def end(self) -> None:
-        """Nothing wakes this exchange any more: its socket may soon serve another."""
+    def finish(self) -> None:
+        """From now on nothing wakes this exchange: its socket may soon serve another one."""
         with self._lock:
-            self._socket = self._shutdown = self._reader = None
-        self.untie()
-        if self._alarm is not None:
-            self._alarm.cancel()
+            self._socket = self._shutdown = self._raw_reader = None
+        self.unbind_tokens()
+        if self._header_timer is not None:
+            self._header_timer.cancel()
 
-    def untie(self) -> None:
-        """Nobody cancels this exchange any more."""
-        for unbind in self._unbind:
+    def unbind_tokens(self) -> None:
+        """From now on no token cancels this exchange."""
+        for unbind in self._unbind_tokens:
             unbind()
-        self._unbind.clear()
+        self._unbind_tokens.clear()
 
-    def watch(self, sock: Any, *, is_connecting: bool = False) -> None:
-        """The connection in use stands on this socket."""
+    def set_socket(self, sock: Any, *, is_connecting: bool = False) -> None:
+        """Remember the socket of the connection in use.
+
+        Raises:
+            StreamCancelledError: the call was cancelled.
+            TimeoutError: ``Timeout.stall`` or ``Timeout.total`` expired.
+        """
         with self._lock:
             self._socket = sock
         self._is_connecting = is_connecting
         if self.token.cancelled:
             raise self.cancelled()
-        if self._has_rung:
+        if self._header_timer_fired:
             raise TimeoutError
 
-    def sending(self) -> None:
-        """Let the next send end after ``Timeout.read`` seconds; urllib3 would give it those to connect."""
+    def before_send(self) -> None:
+        """Allow the next send ``Timeout.read`` seconds; urllib3 would allow it ``Timeout.connect``."""
         if not self._is_connecting and self._socket is not None:
             self._socket.settimeout(self._timeout.read)
 
-    def watch_response(self, raw: Any) -> None:
-        """The headers are in."""
-        # BufferedReader over SocketIO. Where a caller's own Session has neither, clocks act between two reads only.
-        self._reader = getattr(getattr(getattr(raw, "_fp", None), "fp", None), "raw", None)
-        if self.has_clocks:
-            self._time_reader()
+    def set_response(self, raw: Any) -> None:
+        """Remember urllib3's response: the headers are in."""
+        # http.client reads from a BufferedReader around a SocketIO. A caller's own Session may have neither; then the
+        # timeouts work between two reads only.
+        self._raw_reader = getattr(getattr(getattr(raw, "_fp", None), "fp", None), "raw", None)
+        if self.has_deadlines:
+            self._time_each_recv()
         with self._lock:
-            if self._alarm is not None:
-                self._alarm.cancel()
-                self._alarm = None
-            if self._socket is None:  # a Session of the caller's own, with adapters of its own
-                self._socket = _socket_under(raw)
+            if self._header_timer is not None:
+                self._header_timer.cancel()
+                self._header_timer = None
+            if self._socket is None:  # a caller's own Session: its connections do not call set_socket()
+                self._socket = _socket_of(raw)
                 self._shutdown = getattr(raw, "shutdown", None)
-        self._chunk_at = time.monotonic()
+        self._last_chunk_at = time.monotonic()
 
-    def wake(self) -> None:
-        """Whoever waits on the socket stops waiting. The connection is lost."""
+    def shut_down(self) -> None:
+        """Shut the socket down, which wakes the thread that waits on it. The connection is lost."""
         if self.is_inherited:
             return
         with self._lock:
             if self._socket is not None:
                 with suppress(OSError, ValueError, AttributeError):
-                    # Not SSLSocket.shutdown: it takes the TLS away first, and a thread that is about to send would
-                    # send in the clear.
-                    socket.socket.shutdown(_tcp(self._socket), socket.SHUT_RDWR)
+                    # Not SSLSocket.shutdown: it removes the TLS layer first, and a thread that is about to send would
+                    # send in clear text.
+                    socket.socket.shutdown(_tcp_socket(self._socket), socket.SHUT_RDWR)
             elif self._shutdown is not None:
                 with suppress(OSError, ValueError, RuntimeError):
                     self._shutdown()
 
     @property
     def is_inherited(self) -> bool:
-        """This is a forked child's copy: the connection is the parent's, and not to be ended or read from here."""
-        return self._forks != _forks
+        """This is the copy in a forked child: the connection belongs to the parent; do not read or shut it down."""
+        return self._fork_count != _fork_count
 
     def header_timeout(self) -> tuple[float | None, float | None]:
-        """For requests: (connect, read) while the headers are not in."""
+        """The ``(connect, read)`` timeout for requests until the headers are in."""
         timeout = self._timeout
-        clocks = [seconds for seconds in (timeout.stall, timeout.total) if seconds is not None]
+        limits = [seconds for seconds in (timeout.stall, timeout.total) if seconds is not None]
         connect, read = (
-            min([*clocks, *([] if own is None else [own])], default=None) for own in (timeout.connect, timeout.read)
+            min([*limits, *([] if own is None else [own])], default=None) for own in (timeout.connect, timeout.read)
         )
         return connect, read
 
-    def limit(self, name: str, seconds: float) -> None:
-        """One more clock, which ends so many seconds from now."""
-        self._ends[name] = time.monotonic() + seconds
-        self.has_clocks = True
-        self._time_reader()
+    def set_deadline(self, name: str, seconds: float) -> None:
+        """Add a timeout that expires in so many seconds, or replace the one of this name."""
+        self._deadlines[name] = time.monotonic() + seconds
+        self.has_deadlines = True
+        self._time_each_recv()
 
-    def _time_reader(self) -> None:
-        reader, self._reader = self._reader, None
+    def _time_each_recv(self) -> None:
+        reader, self._raw_reader = self._raw_reader, None
+        # http.client has made the SocketIO already, and offers no way to give it another one.
         if type(reader) is socket.SocketIO:
             reader.__class__ = _TimedReader
             reader.exchange = self  # type: ignore[attr-defined]
 
     def end_of_turn(self, seconds: float | None) -> None:
-        """Wait so long for what follows the end of turn, in all; None: more of the answer came, wait for the next."""
+        """Wait so many seconds in all for the rest of the body. None: the turn goes on, wait as for any other piece."""
         if seconds is None:
-            self.limit("tail", self._timeout.read or 60.0)
-        elif "tail" not in self._ends or time.monotonic() + seconds < self._ends["tail"]:
-            self.limit("tail", seconds)
+            self.set_deadline("rest", self._timeout.read or 60.0)
+        elif "rest" not in self._deadlines or time.monotonic() + seconds < self._deadlines["rest"]:
+            self.set_deadline("rest", seconds)
 
-    def chunk_given(self) -> None:
-        self._chunk_at = time.monotonic()
+    def chunk_yielded(self) -> None:
+        """Start ``Timeout.stall`` again."""
+        self._last_chunk_at = time.monotonic()
 
-    def arm(self) -> None:
-        """Let the next read end when the first of the clocks does.
+    def time_next_read(self) -> None:
+        """Let the next read end when the first of the timeouts expires.
 
         Raises:
-            TransportError: one has run out already.
+            TransportError: one has expired already.
         """
         now = time.monotonic()
-        left = {name: end - now for name, end in self._ends.items()}
+        left = {name: deadline - now for name, deadline in self._deadlines.items()}
         if self._timeout.read is not None:
             left["read"] = self._timeout.read
-        if self._timeout.stall is not None and "tail" not in left:
-            left["stall"] = self._chunk_at + self._timeout.stall - now
-        self._running, seconds = min(left.items(), key=lambda item: item[1])
+        if self._timeout.stall is not None and "rest" not in left:
+            left["stall"] = self._last_chunk_at + self._timeout.stall - now
+        self._first_timeout, seconds = min(left.items(), key=lambda item: item[1])
         if seconds <= 0:
-            raise self._timed_out()
+            raise self._timeout_error()
         if self._socket is not None:
             with suppress(OSError):
                 self._socket.settimeout(seconds)
-        self._is_armed = True
+        self._is_next_read_timed = True
 
-    def receiving(self) -> None:
-        """Before each ``recv``. http.client may need any number of them for one read, and each gets the time left.
+    def before_recv(self) -> None:
+        """Set the time that is left. http.client may call ``recv`` any number of times for one read.
 
         Raises:
-            TimeoutError: a clock has run out.
+            TimeoutError: a timeout has expired.
         """
-        if not self._is_armed:
+        if not self._is_next_read_timed:
             try:
-                self.arm()
+                self.time_next_read()
             except TransportError:
                 raise TimeoutError from None
-        self._is_armed = False
+        self._is_next_read_timed = False
 
     def setup_error(self, exc: Exception) -> CompletionError:
-        """Why no response came, as one of ours."""
+        """Why no response arrived, as an error of this library."""
         return self.interruption() or self.error(
-            *explained(exc, self._timeout, self.authorization, is_connecting=self._is_connecting)
+            *describe_failure(exc, self._timeout, self.authorization, is_connecting=self._is_connecting)
         )
 
     def interruption(self) -> CompletionError | None:
-        """Why the wait for headers was ended from here: to http.client it may look like the end of the headers."""
+        """Why this side ended the wait for the headers; None if it did not.
+
+        http.client takes a socket that was shut down for the end of the headers, so a response may look complete.
+        """
         if self.token.cancelled:
             return self.cancelled()
-        # A timeout of urllib3's may come a moment before the alarm.
-        is_time_up = self._running != "read" and time.monotonic() >= self._alarm_at
-        return self._timed_out() if self._has_rung or is_time_up else None
+        # The timeout of the socket may expire a moment before the timer of the same length.
+        has_expired = self._first_timeout != "read" and time.monotonic() >= self._header_timer_ends_at
+        return self._timeout_error() if self._header_timer_fired or has_expired else None
 
     def stream_error(self, exc: Exception) -> CompletionError:
-        """Why the body broke off, as one of ours."""
+        """Why the body is incomplete, as an error of this library."""
         if self.token.cancelled:
             return self.cancelled()
-        # A TimeoutError with an errno is not the clock's: TCP keep-alive found nobody there.
-        is_ours = isinstance(exc, TimeoutError) and exc.errno is None
-        if is_ours or isinstance(exc, urllib3.exceptions.ReadTimeoutError):
-            return self._timed_out()
-        what = "the server broke the connection off" if is_cut(exc) else f"the connection failed ({plain(exc)})"
+        # The timeout of a socket raises a TimeoutError without an errno. One with ETIMEDOUT is from TCP keep-alive:
+        # the peer is dead.
+        is_our_timeout = isinstance(exc, TimeoutError) and exc.errno is None
+        if is_our_timeout or isinstance(exc, urllib3.exceptions.ReadTimeoutError):
+            return self._timeout_error()
+        is_lost = is_connection_lost(exc)
+        what = "the server closed the connection" if is_lost else f"the connection failed ({innermost_message(exc)})"
         return self.error(TransportError, f"{what} before the end of the body")
 
     def cancelled(self) -> StreamCancelledError:
@@ -256,50 +270,50 @@ class Exchange:
     def error(self, kind: type[CompletionError], message: str) -> CompletionError:
         return kind(message, provider=self.provider, model=self.model)
 
-    def _timed_out(self) -> CompletionError:
+    def _timeout_error(self) -> CompletionError:
         timeout = self._timeout
-        if self._running == "total":
+        if self._first_timeout == "total":
             return self.error(DeadlineExceededError, f"the stream took longer than Timeout.total={timeout.total:g} s")
-        if self._running == "stall":
-            return self.error(IdleTimeoutError, f"no chunk came for Timeout.stall={timeout.stall:g} s")
-        if self._running == "tail":
-            return self.error(IdleTimeoutError, "the rest of the body did not come")
-        return self.error(IdleTimeoutError, f"no byte came for Timeout.read={timeout.read:g} s")
+        if self._first_timeout == "stall":
+            return self.error(IdleTimeoutError, f"no chunk arrived for Timeout.stall={timeout.stall:g} s")
+        if self._first_timeout == "rest":
+            return self.error(IdleTimeoutError, "the rest of the body did not arrive in time")
+        return self.error(IdleTimeoutError, f"no byte arrived for Timeout.read={timeout.read:g} s")
 
-    def _ring(self) -> None:
+    def _on_header_timer(self) -> None:
         with self._lock:
-            if self._alarm is not None:  # the headers may have come in this very moment
-                self._has_rung = True
-                self.wake()
+            if self._header_timer is not None:  # None: the headers arrived a moment ago
+                self._header_timer_fired = True
+                self.shut_down()
 
 
 class _TimedReader(socket.SocketIO):
-    """What http.client reads from, with the clocks of an exchange looked at before each ``recv``.
+    """What http.client reads from, with the timeouts of an exchange checked before each ``recv``.
 
-    No thread is needed, and no read can go on past a clock, whatever the server sends: half chunk size lines, trailers
-    without end, one byte at a time.
+    It needs no thread, and no read outlasts a timeout, whatever the server sends: unfinished chunk size lines, endless
+    trailers, one byte at a time.
     """
 
     exchange: Exchange
 
     def readinto(self, buffer: Any) -> int | None:
-        self.exchange.receiving()
+        self.exchange.before_recv()
         return super().readinto(buffer)
 
 
-def _socket_under(raw: Any) -> Any:
-    """The socket that urllib3's response reads from; None where it hides it."""
+def _socket_of(raw: Any) -> Any:
+    """The socket that urllib3's response reads from; None if it cannot be found."""
     sock = getattr(getattr(raw, "connection", None), "sock", None)
-    if sock is None:  # the response took it over: the server is going to close
+    if sock is None:  # with "Connection: close" http.client passes the socket on to the response
         reader = getattr(getattr(raw, "_fp", None), "fp", None)
         sock = getattr(getattr(reader, "raw", None), "_sock", None)
     return sock
 
 
-def _tcp(sock: Any) -> Any:
-    """The socket itself; below TLS to a proxy, inside of which there is TLS once more."""
+def _tcp_socket(sock: Any) -> Any:
+    """The TCP socket. urllib3 wraps it in an SSLTransport for TLS inside the TLS of a proxy."""
     return sock if isinstance(sock, socket.socket) else sock.socket
 
 
-# The exchange that this thread is opening; urllib3 hands nothing through to its connections.
-opening: ContextVar[Exchange | None] = ContextVar("completion_opening", default=None)
+# The exchange whose response this thread waits for. urllib3 has no way to pass it to a connection.
+exchange_in_progress: ContextVar[Exchange | None] = ContextVar("completion_exchange_in_progress", default=None)

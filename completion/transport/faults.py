@@ -1,4 +1,4 @@
-"""From the exceptions of requests, urllib3 and http.client to our errors; a key is in none of them."""
+"""Turns the exceptions of requests, urllib3 and http.client into errors of this library. None of them shows the key."""
 
 from __future__ import annotations
 
@@ -20,62 +20,66 @@ from completion.contract.errors import (
 from completion.transport.credentials import Authorization
 from completion.transport.timeout import Timeout
 
-_OF_THE_WIRE = (OSError, ValueError, http.client.HTTPException, urllib3.exceptions.HTTPError)
+# Our own CompletionErrors are none of these.
+_NETWORK_ERRORS = (OSError, ValueError, http.client.HTTPException, urllib3.exceptions.HTTPError)
 
 
 def is_from_signal_handler(exc: BaseException) -> bool:
-    """It goes through as it is: one of our own errors, or the program's. A signal handler may have raised it in the
-    middle of a call, as that of Celery's soft time limit does."""
+    """Whether to raise the exception unchanged: it is neither from the network libraries nor a builtin one.
+
+    A signal handler of the program may raise in the middle of a call, as Celery's soft time limit does. Our own errors
+    are raised unchanged too.
+    """
     if not isinstance(exc, Exception):
         return True
-    return not isinstance(exc, _OF_THE_WIRE) and type(exc).__module__ != "builtins"
+    return not isinstance(exc, _NETWORK_ERRORS) and type(exc).__module__ != "builtins"
 
 
-def explained(
+def describe_failure(
     exc: Exception, timeout: Timeout, authorization: Authorization, *, is_connecting: bool
 ) -> tuple[type[CompletionError], str]:
-    """What kind of failure an exception from ``requests`` is, and its message."""
-    said = authorization.conceal(plain(exc))
-    faults = requests.exceptions
-    if missing := next(filter(None, map(shortage, _chain(exc))), None):
+    """The type and the message of our error for an exception that requests raised before there was a response."""
+    reason = authorization.conceal(innermost_message(exc))
+    kinds = requests.exceptions
+    if missing := next(filter(None, map(shortage, _linked_exceptions(exc))), None):
         return TransportError, f"no connection: {missing}"
-    if isinstance(exc, faults.ConnectTimeout) or (is_connecting and _is_timeout(exc)):
+    if isinstance(exc, kinds.ConnectTimeout) or (is_connecting and _is_timeout(exc)):
         return ConnectTimeoutError, f"no connection within Timeout.connect={timeout.connect} s"
-    if isinstance(exc, faults.ReadTimeout | TimeoutError):
-        return IdleTimeoutError, f"no response headers came for Timeout.read={timeout.read} s"
+    if isinstance(exc, kinds.ReadTimeout | TimeoutError):
+        return IdleTimeoutError, f"no response headers arrived for Timeout.read={timeout.read} s"
     if _is_timeout(exc):
-        return IdleTimeoutError, f"the server did not take the request for Timeout.read={timeout.read} s"
-    if isinstance(exc, faults.SSLError):
-        return TransportError, f"TLS failed: {said}"
-    if isinstance(exc, faults.ProxyError):
-        return TransportError, f"the proxy failed: {said}"
-    if isinstance(exc, faults.InvalidHeader | UnicodeError):
+        return IdleTimeoutError, f"the server did not read the request for Timeout.read={timeout.read} s"
+    if isinstance(exc, kinds.SSLError):
+        return TransportError, f"TLS failed: {reason}"
+    if isinstance(exc, kinds.ProxyError):
+        return TransportError, f"the proxy failed: {reason}"
+    if isinstance(exc, kinds.InvalidHeader | UnicodeError):
         return ConfigurationError, "a header is not valid HTTP: check headers="
-    if isinstance(exc, ValueError | http.client.InvalidURL):  # InvalidProxyURL, LocationParseError and their kin
-        return ConfigurationError, f"base_url, or the URL of a proxy, is none that can be called: {said}"
-    if isinstance(exc, faults.ConnectionError):
-        if is_cut(exc):
+    if isinstance(exc, ValueError | http.client.InvalidURL):  # InvalidProxyURL, LocationParseError and others
+        return ConfigurationError, f"base_url, or the URL of a proxy, is not a valid URL: {reason}"
+    if isinstance(exc, kinds.ConnectionError):
+        if is_connection_lost(exc):
             return TransportError, "the server closed the connection without an answer"
-        if any(isinstance(one, http.client.HTTPException) for one in _chain(exc)):
-            return TransportError, f"the answer is not HTTP: {said}"
-        return TransportError, f"no connection: {said}"
-    if isinstance(exc, OSError) and not isinstance(exc, faults.RequestException):
-        return ConfigurationError, said  # a CA bundle that is not there
-    return TransportError, f"the request failed: {said}"
+        if any(isinstance(one, http.client.HTTPException) for one in _linked_exceptions(exc)):
+            return TransportError, f"the answer is not HTTP: {reason}"
+        return TransportError, f"no connection: {reason}"
+    if isinstance(exc, OSError) and not isinstance(exc, kinds.RequestException):
+        return ConfigurationError, reason  # a CA bundle that does not exist
+    return TransportError, f"the request failed: {reason}"
 
 
-def is_cut(exc: BaseException) -> bool:
-    """The other side went away, rather than never having been there."""
-    cuts = (http.client.RemoteDisconnected, http.client.IncompleteRead, ConnectionResetError, BrokenPipeError)
-    return any(isinstance(one, cuts) for one in _chain(exc))
+def is_connection_lost(exc: BaseException) -> bool:
+    """The peer closed an established connection."""
+    kinds = (http.client.RemoteDisconnected, http.client.IncompleteRead, ConnectionResetError, BrokenPipeError)
+    return any(isinstance(one, kinds) for one in _linked_exceptions(exc))
 
 
 def _is_timeout(exc: BaseException) -> bool:
-    return any(isinstance(one, TimeoutError | requests.exceptions.Timeout) for one in _chain(exc))
+    return any(isinstance(one, TimeoutError | requests.exceptions.Timeout) for one in _linked_exceptions(exc))
 
 
-def _chain(exc: BaseException, *, end: BaseException | None = None) -> Iterator[BaseException]:
-    """The exception and all that it wraps or was raised for, without ``end`` and what only ``end`` leads to."""
+def _linked_exceptions(exc: BaseException, *, end: BaseException | None = None) -> Iterator[BaseException]:
+    """The exception, its causes and contexts, and the exceptions that it wraps; without ``end`` and those after it."""
     seen = {id(end)}
     todo: list[BaseException] = [exc]
     while todo:
@@ -83,34 +87,37 @@ def _chain(exc: BaseException, *, end: BaseException | None = None) -> Iterator[
         if id(one) not in seen:
             seen.add(id(one))
             yield one
-            inside = (one.__cause__, one.__context__, getattr(one, "reason", None), *one.args)
-            todo.extend(item for item in inside if isinstance(item, BaseException))
+            # urllib3 and requests keep the exception that they wrap in `reason` or in `args`.
+            linked = (one.__cause__, one.__context__, getattr(one, "reason", None), *one.args)
+            todo.extend(item for item in linked if isinstance(item, BaseException))
 
 
-_INTERNAL = re.compile(r"^\w*(Connection|Pool)\(.*?\): ")
+# urllib3 begins messages with a repr: HTTPConnection(host='…', port=443): Failed to …
+_REPR_OF_CONNECTION = re.compile(r"^\w*(Connection|Pool)\(.*?\): ")
 
 
-def plain(exc: BaseException) -> str:
-    """The innermost reason, on one line."""
+def innermost_message(exc: BaseException) -> str:
+    """The message of the innermost wrapped exception, on one line."""
     innermost = exc
     while True:
-        inside = (getattr(innermost, "reason", None), *innermost.args)
-        deeper = next((item for item in inside if isinstance(item, BaseException)), None)
+        wrapped = (getattr(innermost, "reason", None), *innermost.args)
+        deeper = next((item for item in wrapped if isinstance(item, BaseException)), None)
         if deeper is None:
-            return _INTERNAL.sub("", " ".join(str(innermost).split()))[:300] or type(innermost).__name__
+            message = _REPR_OF_CONNECTION.sub("", " ".join(str(innermost).split()))[:300]
+            return message or type(innermost).__name__
         innermost = deeper
 
 
 def scrubbed(exc: BaseException, authorization: Authorization, handled: BaseException | None) -> BaseException | None:
-    """The exception without what a crash reporter would show of it: the request with its headers, and frames whose
-    locals hold them. None when its words hold the key, because the server said it.
+    """The exception as a cause for our error; None if its message holds the key, because the server echoed it.
 
-    ``handled``: what the caller was handling at the beginning; it stays as it is.
+    A crash reporter would show the request with its headers, and the local variables of each frame: both are removed,
+    from the linked exceptions too. ``handled`` is what the caller was handling before the call; it is not changed.
     """
-    ours = list(_chain(exc, end=handled))
-    if any(authorization.conceal(repr(one)) != repr(one) for one in ours):
+    linked = list(_linked_exceptions(exc, end=handled))
+    if any(authorization.conceal(repr(one)) != repr(one) for one in linked):
         return None
-    for one in ours:
+    for one in linked:
         if hasattr(one, "request"):
             one.request = None
         one.__traceback__ = None

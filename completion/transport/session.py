@@ -1,10 +1,11 @@
-"""Our Session: pools of connections that say which socket they stand on."""
+"""Our Session: its connections tell the exchange in progress which socket they use."""
 
 from __future__ import annotations
 
 import http.client
 import logging
 import socket
+import traceback
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Final
 
@@ -13,43 +14,67 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from completion.transport.exchange import opening
+from completion.transport.exchange import exchange_in_progress
 
 log = logging.getLogger(__name__)
 
 POOL_SIZE: Final = 100
 
-_SEND_SIZE: Final = 256 * 1024
-_MOST_INTERIM: Final = 100
+_SEND_BYTES: Final = 256 * 1024
+_MAX_INTERIM_RESPONSES: Final = 100
+
+_MALFORMED_HEADER: Final = "a header line of a response is malformed: this line and those below it are ignored"
 
 
 class _Response(http.client.HTTPResponse):
-    """Skips interim responses (1xx), and keeps malformed headers out of the log: they may echo the key."""
+    """Skips interim responses (1xx), and keeps malformed headers out of urllib3's log: they may echo the key."""
 
     def _read_status(self) -> tuple[str, int, str]:
-        for _ in range(_MOST_INTERIM):
+        # http.client skips 100 only, and takes 103 Early Hints for the answer.
+        for _ in range(_MAX_INTERIM_RESPONSES):
             version, status, reason = super()._read_status()  # type: ignore[misc]
             if not 100 <= status < 200 or status == http.client.SWITCHING_PROTOCOLS:
                 return version, status, reason
             http.client.parse_headers(self.fp)
-        raise http.client.HTTPException(f"more than {_MOST_INTERIM} interim responses")
+        raise http.client.HTTPException(f"more than {_MAX_INTERIM_RESPONSES} interim responses")
 
     def begin(self) -> None:
         super().begin()
         headers = self.msg
+        # urllib3 logs the lines that it finds in these two places.
         if headers.defects or (headers.get_payload() and not headers.is_multipart()):
             headers.defects.clear()
             headers.set_payload("")
-            log.warning("a header line of a response is malformed: this line and those below it are ignored")
+            log.warning(_MALFORMED_HEADER)
+
+
+class _HeaderFilter(logging.Filter):
+    """Takes the echo of a key out of urllib3's warning about a malformed header.
+
+    A Session of the caller makes its responses without ``_Response``. Records of requests that are not ours pass as
+    they are.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        exchange = exchange_in_progress.get()
+        if exchange is not None and record.levelno >= logging.WARNING:
+            conceal = exchange.authorization.conceal
+            logged = logging.Formatter().format(record)  # with the traceback
+            record.exc_text = None  # the formatter keeps its traceback there, for all other formatters
+            if conceal(logged) != logged:
+                record.msg, record.args, record.exc_info = _MALFORMED_HEADER, (), None
+        return True
+
+
+logging.getLogger("urllib3.connection").addFilter(_HeaderFilter())
 
 
 class _Watched:
-    """A connection that tells the exchange in progress which socket it stands on."""
+    """A connection that tells the exchange in progress which socket it uses."""
 
     response_class: Any = _Response
     sock: Any
-    _wire: socket.socket | None = None
-
+    _watched_copy: socket.socket | None = None
     _has_sent = False
 
     def connect(self) -> None:
@@ -57,45 +82,64 @@ class _Watched:
         try:
             super().connect()  # type: ignore[misc]
             _watch(self.sock)
+        except BaseException as exc:
+            _close_sockets(exc)
+            raise
         finally:
-            if self._wire is not None:
-                self._wire.close()
-                self._wire = None
+            if self._watched_copy is not None:
+                self._watched_copy.close()
+                self._watched_copy = None
 
     def _new_conn(self) -> socket.socket:
         sock: socket.socket = super()._new_conn()  # type: ignore[misc]
         try:
-            # TLS takes the socket over, and shows its own one only when the handshake is done.
-            self._wire = sock.dup()
-            _watch(self._wire, is_connecting=True)
+            # TLS detaches this socket, and shows its own only after the handshake. A copy of the descriptor can be
+            # shut down in the meantime.
+            self._watched_copy = sock.dup()
+            _watch(self._watched_copy, is_connecting=True)
         except BaseException:
             sock.close()
             raise
         return sock
 
     def request(self, *args: Any, **kwargs: Any) -> None:
-        exchange = opening.get()
+        exchange = exchange_in_progress.get()
         if exchange is not None:
-            exchange.is_on_used_connection = self._has_sent and self.sock is not None
+            exchange.is_connection_reused = self._has_sent and self.sock is not None
         _watch(self.sock)
         super().request(*args, **kwargs)  # type: ignore[misc]
-        self._has_sent = True  # after it: a new connection is made inside
+        self._has_sent = True  # not before: request() may call connect(), which sets it to False
 
     def send(self, data: Any) -> None:
-        exchange = opening.get()
+        exchange = exchange_in_progress.get()
         if exchange is None or not isinstance(data, bytes):
             super().send(data)  # type: ignore[misc]
             return
-        # A socket's timeout is for the whole of a sendall(). For a piece at a time it is the longest silence.
-        for start in range(0, len(data), _SEND_SIZE):
-            exchange.sending()
-            super().send(data[start : start + _SEND_SIZE])  # type: ignore[misc]
+        # The timeout of a socket applies to a whole sendall(). In small parts it limits the silence instead, and a
+        # large request may take longer.
+        for start in range(0, len(data), _SEND_BYTES):
+            exchange.before_send()
+            super().send(data[start : start + _SEND_BYTES])  # type: ignore[misc]
 
 
 def _watch(sock: socket.socket | None, *, is_connecting: bool = False) -> None:
-    exchange = opening.get()
+    exchange = exchange_in_progress.get()
     if exchange is not None:
-        exchange.watch(sock, is_connecting=is_connecting)
+        exchange.set_socket(sock, is_connecting=is_connecting)
+
+
+def _close_sockets(exc: BaseException) -> None:
+    """Close the sockets of a connect that failed.
+
+    urllib3 and ssl close theirs after an OSError or a ValueError only. After an exception from a signal handler, such
+    as KeyboardInterrupt, nothing but their frames refers to the socket.
+    """
+    for frame, _ in traceback.walk_tb(exc.__traceback__):
+        # Not those of a signal handler, which are in this traceback too.
+        if frame.f_globals.get("__name__", "").partition(".")[0] in ("urllib3", "ssl"):
+            for value in frame.f_locals.values():
+                if isinstance(value, socket.socket):
+                    value.close()
 
 
 class _HTTPConnection(_Watched, HTTPConnection):
@@ -118,6 +162,7 @@ class _Adapter(HTTPAdapter):
     """Pools of watched connections, with TCP keep-alive: a NAT forgets a silent connection within minutes."""
 
     def __init__(self) -> None:
+        # pool_block=True would wait for a stream that is not read, and ignore every timeout.
         super().__init__(pool_connections=POOL_SIZE, pool_maxsize=POOL_SIZE, pool_block=False)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -126,7 +171,7 @@ class _Adapter(HTTPAdapter):
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
         manager = super().proxy_manager_for(proxy, socket_options=_socket_options(), **kwargs)
-        if not proxy.lower().startswith("socks"):
+        if not proxy.lower().startswith("socks"):  # urllib3 has connection classes of its own for SOCKS
             manager.pool_classes_by_scheme = _POOLS
         return manager
 
@@ -136,6 +181,7 @@ _POOLS = {"http": _HTTPPool, "https": _HTTPSPool}
 
 def _socket_options() -> list[tuple[int, int, int]]:
     options = [*HTTPConnection.default_socket_options, (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    # TCP_KEEPALIVE is macOS' name for TCP_KEEPIDLE.
     for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPALIVE", 60), ("TCP_KEEPINTVL", 60), ("TCP_KEEPCNT", 5)):
         if hasattr(socket, name):
             options.append((socket.IPPROTO_TCP, getattr(socket, name), value))
@@ -144,13 +190,15 @@ def _socket_options() -> list[tuple[int, int, int]]:
 
 class _Session(requests.Session):
     def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """None: even with ``allow_redirects=False`` requests would read the whole body of a redirect."""
+        """None: requests would read the whole body of a redirect, even with ``allow_redirects=False``."""
         return None
 
 
 def new_session() -> requests.Session:
+    """A Session without default headers and cookies."""
     session = _Session()
     session.headers.clear()
+    # Providers set cookies on each response; all would be sent back with each request.
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     adapter = _Adapter()
     session.mount("https://", adapter)

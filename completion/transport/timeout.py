@@ -1,4 +1,4 @@
-"""How long to wait for what."""
+"""The time limits of a request."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 class Timeout:
     """How long to wait, in seconds; None waits for ever.
 
-    ``connect``: for the connection. ``read``: the longest silence on the socket. ``stall``: the longest time
-    without a chunk (a server's pings do not count, nor does the time that the caller takes between two chunks).
-    ``total``: the whole stream, from the call on.
+    ``connect``: for the connection. ``read``: the longest silence on the socket. ``stall``: the longest time without a
+    chunk (pings do not count as chunks, and the time that the caller spends between two chunks is not counted).
+    ``total``: for the whole stream, from the call to its end.
     """
 
     connect: float | None = 10.0
@@ -29,11 +29,11 @@ class Timeout:
 
     @classmethod
     def of(cls, given: Timeout | float | tuple[float | None, float | None]) -> Timeout:
-        """A Timeout from what ``requests`` takes as well: a number for ``read``, or ``(connect, read)``."""
+        """A Timeout from the forms that requests accepts too: a number for ``read``, or ``(connect, read)``."""
         if isinstance(given, Timeout):
             return given
         if isinstance(given, tuple):
             if len(given) != 2:
-                raise ValueError(f"timeout= takes a Timeout, seconds or (connect, read), got {given!r}")
+                raise ValueError(f"timeout= must be a Timeout, a number of seconds or (connect, read), got {given!r}")
             return cls(connect=given[0], read=given[1])
         return cls(read=given)

@@ -68,12 +68,12 @@ def test_an_empty_key_is_none(given: Key) -> None:
 
 @pytest.mark.parametrize("given", ["", " \n", None])
 def test_a_function_that_gives_none_is_named(given: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"acme: api_key\(\) gave no API key"):
+    with pytest.raises(ConfigurationError, match=r"acme: api_key\(\) returned no API key"):
         ApiKey(lambda: given, "ACME_API_KEY").authorization("acme")
 
 
 def test_a_token_that_brings_its_prefix_along_is_told_to_leave_it_out() -> None:
-    with pytest.raises(ConfigurationError, match=r"the API key of api_key begins with 'Bearer': leave that out"):
+    with pytest.raises(ConfigurationError, match=r"the API key of api_key starts with 'Bearer': remove that"):
         ApiKey("Bearer secret", "ACME_API_KEY").authorization("acme")
 
 
@@ -114,7 +114,7 @@ def whole_trace(error: BaseException) -> str:
 def test_a_character_that_no_header_can_carry_is_refused_without_showing_the_key(
     bad: str, give: Callable[[str], Key]
 ) -> None:
-    with pytest.raises(ConfigurationError, match="holds a character that no HTTP header can carry") as caught:
+    with pytest.raises(ConfigurationError, match="contains a character that an HTTP header cannot contain") as caught:
         ApiKey(give(f"sk-very{bad}secret"), "ACME_API_KEY").authorization("acme")
     assert "the API key of api_key" in str(caught.value)
     assert "very" not in whole_trace(caught.value)
@@ -271,7 +271,7 @@ def test_a_token_that_was_forgotten_is_asked_for_again(make: Callable[..., Any])
 def test_a_refused_answer_forgets_the_token_of_a_key() -> None:
     key = ApiKey(CachedToken(Provider(access_token(HOUR, "old"), access_token(HOUR, "new"))), "ACME_API_KEY")
     assert sent(key) == sent(key) == {"Authorization": "Bearer secret-old"}
-    key.refused()
+    key.forget_token()
     assert sent(key) == {"Authorization": "Bearer secret-new"}
 
 
@@ -279,7 +279,7 @@ def test_a_refused_answer_forgets_the_token_of_a_key() -> None:
 def test_another_key_has_nothing_to_forget(given: Key | None) -> None:
     key = ApiKey(given, "ACME_API_KEY")
     before = sent(key)
-    key.refused()
+    key.forget_token()
     assert sent(key) == before
 
 
@@ -292,10 +292,10 @@ def test_the_old_token_serves_while_it_lives(
     token = CachedToken(provider)
     assert [token() for _ in range(4)] == [text_of(old)] * 4
     assert provider.asked == 2, "who failed just now is left alone for a while"
-    monkeypatch.setattr(token, "_ask_again_at", 0.0)
+    monkeypatch.setattr(token, "_retry_refresh_at", 0.0)
     assert token() == text_of(new)
     assert len(caplog.records) == 1
-    assert "the old one lives for" in caplog.text
+    assert "the old token is valid for" in caplog.text
     assert "secret" not in caplog.text
 
 
@@ -303,7 +303,7 @@ def test_a_failure_that_outlasts_the_old_token_is_raised() -> None:
     expires_at = time.time() + 0.3
 
     def provider() -> AccessToken:
-        if not token._kept[0]:
+        if not token._cached[0]:
             return AccessToken("secret-old", expires_at)
         while time.time() < expires_at:
             time.sleep(0.01)
@@ -407,10 +407,10 @@ def test_a_child_that_was_forked_while_somebody_asked_asks_itself() -> None:
     is_asking, goes_on, parent = threading.Event(), threading.Event(), os.getpid()
 
     def provider() -> AccessToken:
-        if token._kept[0] and os.getpid() == parent:
+        if token._cached[0] and os.getpid() == parent:
             is_asking.set()
             assert goes_on.wait(PATIENCE_S)
-        return new if token._kept[0] else old
+        return new if token._cached[0] else old
 
     token = CachedToken(provider)
     token()

@@ -77,7 +77,9 @@ def test_a_compressed_answer_is_read(server: ProviderServer, encoding: str, pack
 @pytest.mark.parametrize("encoding", ["gzip, gzip", "gzip,deflate", "br", "zstd", "compress"])
 def test_another_encoding_is_refused_at_the_call(server: ProviderServer, adapter: Adapter, encoding: str) -> None:
     server.reply(Reply(adapter.begun, adapter.ended, Stall(), headers={"Content-Encoding": encoding}))
-    with pytest.raises(MalformedStreamError, match=rf"Content-Encoding '{encoding}': we asked for identity") as caught:
+    with pytest.raises(
+        MalformedStreamError, match=rf"Content-Encoding '{encoding}': the request asked for identity"
+    ) as caught:
         adapter.model(server.url).chat_stream(HI)
     assert (caught.value.provider, caught.value.model) == (adapter.family, "m")
     assert isinstance(caught.value.retry_classification(), Permanent)

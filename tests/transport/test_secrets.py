@@ -10,6 +10,7 @@ import logging
 import pickle
 import signal
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -19,10 +20,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from types import FrameType, ModuleType, TracebackType
 from typing import Any, Final
 
 import pytest
+import requests
 
 import completion
 from completion import (
@@ -369,6 +372,29 @@ def test_a_malformed_header_with_the_key_is_not_logged(
         assert_keeps(failure_of(lambda: model.chat_stream(ASKED)))
 
 
+@pytest.mark.parametrize("line", MALFORMED)
+def test_a_malformed_header_with_the_key_is_not_logged_for_a_session_of_the_caller(
+    any_server: ProviderServer, authority: tuple[ssl.SSLContext, Path], line: str
+) -> None:
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n{line}\r\nX-B: b\r\n\r\n"
+    any_server.reply(Reply(before_headers=[head.encode("latin-1"), text("a"), END, Cut()]))
+    with requests.Session() as session:
+        session.verify = str(authority[1])
+        assert model_of(any_server, session=session).chat_stream(ASKED).collect().text == "a"
+
+
+def test_a_malformed_header_without_the_key_is_logged_as_usual_for_a_session_of_the_caller(
+    server: ProviderServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nno header\r\n\r\n"
+    server.reply(Reply(before_headers=[head, text("a"), END, Cut()]))
+    with requests.Session() as session:
+        model_of(server, session=session).chat_stream(ASKED).collect()
+    (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert record.getMessage().startswith("Failed to parse headers")
+    assert record.exc_info is not None
+
+
 def test_a_malformed_header_is_told_in_a_log(server: ProviderServer, caplog: pytest.LogCaptureFixture) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nno header\r\n\r\n"
     server.reply(Reply(before_headers=[head, text("a"), END, Cut()]))
@@ -481,8 +507,6 @@ class Ended(BaseException):
 RAISED: Final = (SoftLimit, Ended, KeyboardInterrupt, SystemExit)
 
 with_signals = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGALRM")
-# urllib3 and ssl leave the socket of an interrupted connect to the garbage collector.
-unclosed = pytest.mark.filterwarnings("ignore:.*socket.*:pytest.PytestUnraisableExceptionWarning")
 raised = pytest.mark.parametrize("kind", RAISED, ids=lambda kind: kind.__name__)
 
 
@@ -511,7 +535,6 @@ def interrupted(kind: type[BaseException], place: str) -> Iterator[None]:
     assert_frames_keep(error)
 
 
-@unclosed
 @with_signals
 @raised
 @adapters
@@ -528,7 +551,6 @@ def test_what_interrupts_a_connect_keeps_the_key(adapter: Adapter, kind: type[Ba
             other.close()
 
 
-@unclosed
 @with_signals
 @raised
 @adapters
@@ -597,7 +619,7 @@ def test_what_interrupts_a_token_provider_keeps_the_token(server: ProviderServer
     with interrupted(kind, "wait"):
         model.chat_stream(ASKED)
     ends_soon.expires_on = 0
-    model.client.endpoint._key.refused()
+    model.client.endpoint._key.forget_token()
     with interrupted(kind, "wait"):
         model.chat_stream(ASKED)
 

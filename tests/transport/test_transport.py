@@ -151,7 +151,7 @@ def test_a_request_that_nobody_takes_ends_with_the_read_timeout() -> None:
         model = model_at(f"http://127.0.0.1:{port}", timeout=Timeout(read=0.3))
         error = failure_of(lambda: model.chat_stream(ChatRequest("x" * 20_000_000)))
     assert type(error) is IdleTimeoutError
-    assert "did not take the request" in error.message
+    assert "did not read the request" in error.message
 
 
 # What comes back
@@ -400,6 +400,17 @@ def test_a_session_of_the_caller_is_used(
         assert model_of(untrusted_server, session=session).chat_stream(HI).collect().text == "Hello"
     assert untrusted_server.requests[0].header("x-tenant") == "seven"
     assert untrusted_server.requests[0].header("authorization") == f"Bearer {KEY}"
+
+
+def test_requests_of_the_caller_are_logged_as_usual(server: ProviderServer, caplog: pytest.LogCaptureFixture) -> None:
+    """The filter that keeps an echoed key out of urllib3's log works during our own requests only."""
+    head = f"HTTP/1.1 200 OK\r\nConnection: close\r\nno header {KEY}\r\n\r\n".encode()
+    server.reply(TURN, Reply(before_headers=[head, Cut()]))
+    model_of(server).chat_stream(HI).collect()
+    with requests.Session() as session:
+        assert session.post(server.url, data=b"").status_code == 200
+    assert f"Failed to parse headers (url={server.url}/): " in caplog.text
+    assert KEY in caplog.text
 
 
 def test_closing_a_client_leaves_the_session_of_the_caller_alone(server: ProviderServer) -> None:
