@@ -87,7 +87,7 @@ def test_the_event_name_comes_with_the_value(split: int | None) -> None:
 
 
 @pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n", b"\r\r"], ids=["lf", "crlf", "cr"])
-def test_an_event_is_given_out_with_its_last_byte(end: bytes) -> None:
+def test_an_event_is_yielded_with_its_last_byte(end: bytes) -> None:
     event = b'data: {"a":1}' + end
     found = [read for read, _ in counted(chunks_of(event * 2, 1))]
     # Of a CRLF the CR is enough.
@@ -184,7 +184,7 @@ def test_a_body_without_events_gives_none(body: bytes, split: int | None) -> Non
     ids=["JSON of many lines", "HTML", "text", "text like a field", "NDJSON"],
 )
 @SPLITS
-def test_a_body_that_is_no_event_stream_is_malformed_and_told(body: bytes, split: int | None) -> None:
+def test_a_body_that_is_not_an_event_stream_is_malformed_and_in_the_error(body: bytes, split: int | None) -> None:
     with pytest.raises(MalformedStreamError, match="not an event stream") as caught:
         values(body, split)
     assert caught.value.body == body.decode()
@@ -198,7 +198,7 @@ def test_a_foreign_body_is_told_up_to_64_kib() -> None:
 
 @SPLITS
 @pytest.mark.parametrize("data", [b'{"a": 1', b"hello", b"{} {}", b'{"a": 1}]', b"[" * 100_000, b"9" * 5000])
-def test_an_event_that_is_no_json_is_malformed_and_told(data: bytes, split: int | None) -> None:
+def test_an_event_that_is_not_json_is_malformed_and_in_the_error(data: bytes, split: int | None) -> None:
     with pytest.raises(MalformedStreamError, match="not JSON") as caught:
         values(b"data: 1\n\ndata: " + data + b"\n\ndata: 2\n\n", split)
     assert caught.value.body == data.decode()[: 64 * 1024]
@@ -209,7 +209,7 @@ def test_an_event_that_is_no_json_is_malformed_and_told(data: bytes, split: int 
     [(b"", []), (b"data: {", []), (b'data: {"a": 2}', [("message", {"a": 2})]), (b"data: [DONE]", [("message", DONE)])],
     ids=["nothing", "half", "whole but for the blank line", "done"],
 )
-def test_what_came_whole_before_a_fault_is_given_out(tail: bytes, more: list[object]) -> None:
+def test_complete_events_before_a_fault_are_yielded(tail: bytes, more: list[object]) -> None:
     def feed() -> Iterator[bytes]:
         yield b"data: 1\n\n" + tail
         raise TransportError("broken off")
@@ -231,7 +231,7 @@ def test_an_error_without_an_event_of_its_own_is_an_error_event(before: bytes, l
     assert last in [("error", {"message": "no"}), ("error", {"error": "no"})]
 
 
-def test_an_error_event_that_is_no_json_is_given_out_as_text() -> None:
+def test_an_error_event_that_is_not_json_is_yielded_as_text() -> None:
     assert list(sse_events([b"event: error\ndata: upstream timed out\n\n"])) == [("error", "upstream timed out")]
 
 
@@ -288,7 +288,7 @@ FLOODS = [
 
 @pytest.mark.parametrize("size", [64 * 1024, 1000, 7], ids=["big pieces", "small pieces", "sevens"])
 @pytest.mark.parametrize("unit", FLOODS, ids=repr)
-def test_what_is_no_event_does_not_reach_sseclient(unit: bytes, size: int) -> None:
+def test_lines_without_an_event_do_not_reach_sseclient(unit: bytes, size: int) -> None:
     flood = unit * (64 * 1024 // len(unit))
     pieces = [*chunks_of(b"data: 1\n\n" + flood, size), *chunks_of(flood, size), *chunks_of(b"data: 2\n\n", size)]
     reached = [event for events in EventBatches(pieces, MAX_EVENT_BYTES) for event in events]

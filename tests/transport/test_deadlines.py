@@ -58,13 +58,13 @@ def test_a_clock_ends_a_stream_whose_framing_dribbles(
 
 @pytest.mark.parametrize("clock", [NO_CHUNK, TOO_LONG], ids=["stall", "total"])
 @pytest.mark.parametrize("goes_on", GOES_ON.values(), ids=GOES_ON)
-def test_so_it_does_inside_tls(tls_server: ProviderServer, clock: Clock, goes_on: list[Piece]) -> None:
+def test_a_clock_ends_slow_framing_inside_tls(tls_server: ProviderServer, clock: Clock, goes_on: list[Piece]) -> None:
     tls_server.reply(Reply(before_headers=[head() + chunk(text("a")), *goes_on]))
     assert_ends(lambda: list(model_of(tls_server, timeout=clock[0]).chat_stream(HI)), clock)
     assert tls_server.wait_hung_up()
 
 
-def test_so_it_does_for_a_session_of_the_caller(server: ProviderServer) -> None:
+def test_a_clock_ends_slow_framing_for_a_session_of_the_caller(server: ProviderServer) -> None:
     server.reply(Reply(before_headers=[head() + chunk(text("a")), *GOES_ON["chunk extension"]]))
     with requests.Session() as session:
         assert_ends(lambda: list(model_of(server, timeout=TOO_LONG[0], session=session).chat_stream(HI)), TOO_LONG)

@@ -229,7 +229,7 @@ def test_an_echo_of_the_key_is_concealed(
     assert_keeps(failure_of(lambda: adapter.model(server.url).chat_stream(ASKED).collect()))
 
 
-def test_what_was_said_beside_the_key_stays(server: ProviderServer) -> None:
+def test_the_message_around_a_concealed_key_stays(server: ProviderServer) -> None:
     server.reply(Reply.json(echo(), status=401))
     error = failure_of(lambda: model_of(server).chat_stream(ASKED))
     assert "Incorrect API key provided: [key]" in str(error)
@@ -248,7 +248,7 @@ def test_a_key_is_kept_however_it_was_given(server: ProviderServer, credential: 
     assert is_sent == [True] * 6
 
 
-def test_the_prompt_is_told_by_the_provider_alone(server: ProviderServer) -> None:
+def test_only_words_of_the_provider_show_the_prompt(server: ProviderServer) -> None:
     said = f"messages.0: this is too odd: {PROMPT}"
     server.reply(Reply.json({"error": {"message": said, "type": "invalid_request_error"}}, status=400))
     error = failure_of(lambda: model_of(server).chat_stream(ASKED))
@@ -395,7 +395,9 @@ def test_a_malformed_header_without_the_key_is_logged_as_usual_for_a_session_of_
     assert record.exc_info is not None
 
 
-def test_a_malformed_header_is_told_in_a_log(server: ProviderServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_malformed_header_is_logged_without_its_text(
+    server: ProviderServer, caplog: pytest.LogCaptureFixture
+) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nno header\r\n\r\n"
     server.reply(Reply(before_headers=[head, text("a"), END, Cut()]))
     assert model_of(server).chat_stream(ASKED).collect().text == "a"
@@ -446,7 +448,7 @@ def test_nothing_of_a_model_shows_its_key(server: ProviderServer, credential: Cr
 
 
 @adapters
-def test_trying_again_tells_nobody_the_key(server: ProviderServer, adapter: Adapter) -> None:
+def test_retrying_does_not_show_the_key(server: ProviderServer, adapter: Adapter) -> None:
     told: list[RetryEvent] = []
     model = RetryingModel(adapter.model(server.url), RetryConfig(max_attempts=4, base_delay=0), told.append)
     slow = {"error": {"message": f"Too many requests with {KEY}", "type": "rate_limit_error"}}
@@ -469,7 +471,7 @@ def test_a_token_provider_that_fails_does_not_show_the_token_before(server: Prov
 
 
 @adapters
-def test_falling_back_tells_nobody_the_key(server: ProviderServer, adapter: Adapter) -> None:
+def test_falling_back_does_not_show_the_key(server: ProviderServer, adapter: Adapter) -> None:
     server.reply(Reply.json(echo(), status=401), Reply(event(echo())), Reply(before_headers=[Cut()]))
     model = FallbackModel([adapter.model(server.url) for _ in range(3)])
     assert_keeps(failure_of(lambda: model.chat_stream(ASKED).collect()))

@@ -161,7 +161,7 @@ def test_a_cancelled_stream_is_not_called_late(server: ProviderServer) -> None:
 
 @pytest.mark.parametrize("name", ["connect", "read", "stall", "total"])
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), "5"])
-def test_a_timeout_that_is_no_time_to_wait_is_refused(name: str, seconds: Any) -> None:
+def test_a_timeout_that_is_not_a_positive_number_is_refused(name: str, seconds: Any) -> None:
     with pytest.raises(ValueError, match=rf"Timeout\.{name} must be a number of seconds above 0, or None"):
         Timeout(**{name: seconds})
 

@@ -180,7 +180,7 @@ def test_a_true_stream_under_any_content_type_is_read(server: ProviderServer, co
     ],
     ids=["html", "json", "json error", "list of one error"],
 )
-def test_a_200_that_is_no_stream_raises_at_the_call(
+def test_a_200_that_is_not_a_stream_raises_at_the_call(
     server: ProviderServer, reply: Reply, kind: type[CompletionError]
 ) -> None:
     server.reply(reply)
@@ -210,7 +210,7 @@ def test_a_compressed_stream_is_read(server: ProviderServer, encoding: str) -> N
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_is_not_followed_and_names_what_to_do(server: ProviderServer, status: int) -> None:
+def test_a_redirect_is_not_followed_and_its_error_says_what_to_do(server: ProviderServer, status: int) -> None:
     with ProviderServer() as elsewhere:
         server.reply(Reply(status=status, headers={"Location": elsewhere.url + "/there?token=1"}))
         error = failure_of(lambda: model_of(server).chat_stream(HI))
@@ -239,7 +239,7 @@ def test_no_more_than_64_kib_of_a_refusal_are_read(server: ProviderServer, statu
 
 
 @pytest.mark.parametrize("status", [302, 500])
-def test_a_refusal_that_dribbles_is_given_up(
+def test_reading_a_slow_error_body_stops_after_a_few_seconds(
     server: ProviderServer, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transport_body, "_ERROR_BODY_SECONDS", 0.2)
@@ -303,7 +303,7 @@ def test_a_tls_handshake_that_nobody_answers_is_a_connect_timeout() -> None:
         assert type(failure_of(lambda: model.chat_stream(HI))) is ConnectTimeoutError
 
 
-def test_a_certificate_that_nobody_vouches_for_is_a_transport_error(untrusted_server: ProviderServer) -> None:
+def test_an_untrusted_certificate_is_a_transport_error(untrusted_server: ProviderServer) -> None:
     error = failure_of(lambda: model_of(untrusted_server).chat_stream(HI))
     assert type(error) is TransportError
     assert "certificate" in error.message.lower()
