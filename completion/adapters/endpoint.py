@@ -80,7 +80,7 @@ class Endpoint:
         except BaseException as exc:
             body.close()
             if isinstance(exc, AuthenticationError):
-                self._key.refused()
+                self._key.forget_token()
             # The frames refer to the response, which may contain an echo of the key.
             clear_all(exc, already_handled)
             raise
@@ -102,7 +102,7 @@ class Endpoint:
             raise body.attributed(refusals.refusal(body.status, body.headers, text, request_id=body.request_id))
         content_type = body.headers.get("content-type", "")
         # Some proxies change the Content-Type of a stream, so the beginning of the body decides.
-        if not wire.matches_content_type(content_type) and not wire.can_begin_with(body.beginning()):
+        if not wire.matches_content_type(content_type) and not wire.can_begin_with(body.first_piece()):
             raise body.attributed(refusals.not_a_stream(body.error_text(), content_type))
 
     def close(self) -> None:
@@ -112,7 +112,7 @@ class Endpoint:
     def _chunks(self, body: Body, wire: Wire) -> Iterator[StreamChunk]:
         with body:
             has_chunks = False
-            body.chunk_given()
+            body.chunk_yielded()
             try:
                 chunks = wire.assemble(wire.events(body.pieces(), self._max_event_bytes), body.end_of_turn)
                 for chunk in chunks:
@@ -125,7 +125,7 @@ class Endpoint:
                 body.chunk_yielded()
                 for chunk in chunks:
                     yield chunk
-                    body.chunk_given()
+                    body.chunk_yielded()
                 return
             except CompletionError as error:
                 if isinstance(error, ProviderError):

@@ -259,10 +259,10 @@ RESULTS: dict[str, tuple[Callable[[], Any], str]] = {
     "too deep": (lambda: nested(100_000), "is nested too deeply, or contains itself"),
     "a circle": (contains_itself, "is nested too deeply, or contains itself"),
     "too long a number": (lambda: 10**5000, "is not JSON: Exceeds the limit"),
-    "a block that is too deep": (lambda: ProviderBlock("p", nested(2000)), "100 levels are allowed"),
+    "a block that is too deep": (lambda: ProviderBlock("p", nested(2000)), "100 levels"),
     "a call that is too deep": (
         lambda: ToolCallBlock("x", "y", nested(101)),
-        "100 levels are allowed",
+        "100 levels",
     ),
 }
 
