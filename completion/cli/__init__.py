@@ -1,4 +1,4 @@
-"""The command line."""
+"""The command ``completion``: one module for each of its commands."""
 
 from completion.cli.main import main
 

@@ -1,4 +1,4 @@
-"""The command ``chat``."""
+"""The command ``chat``: a conversation in the terminal, one line for each question."""
 
 from __future__ import annotations
 
@@ -9,43 +9,45 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from types import FrameType
 
-from completion import registry
-from completion.cli.options import OK, _exit_code_table, _parser, _refusing, _report, _report_end, _tools, _tracing
-from completion.cli.screen import _Screen
+from completion.cli.options import exit_on_bad_option, refuse_binary, shared_parser
+from completion.cli.report import OK, exit_code_table, report, report_end
+from completion.cli.screen import Screen
+from completion.cli.setup import find_tools, make_model, tracing
 from completion.contract.cancel import CancelToken
 from completion.contract.errors import CompletionError
 from completion.engine import Conversation
 from completion.terminal import one_line
 
 
-def _chat(arguments: Sequence[str]) -> int:
-    about = "Talk with a model. Ctrl-C stops the answer, Ctrl-D or /quit ends, /clear forgets what was said."
-    parser = _parser("completion chat", about, _exit_code_table())
+def chat(arguments: Sequence[str]) -> int:
+    """Answer the lines of stdin until it ends; returns the exit code."""
+    about = "Talk with a model. Ctrl-C stops the answer, Ctrl-D or /quit ends the chat, /clear clears the history."
+    parser = shared_parser("completion chat", about, exit_code_table())
     options = parser.parse_args(arguments)
-    tools = _tools(parser, options)
-    with _tracing(parser, options) as middleware:
-        with _refusing(parser):  # a bad option is told before the first question
-            new = Conversation(
-                registry.model(options.model),
+    tools = find_tools(parser, options)
+    with tracing(parser, options) as middleware:
+        with exit_on_bad_option(parser):  # before the first question
+            empty = Conversation(
+                make_model(options),
                 system_prompt=options.system,
                 tools=tools,
                 middleware=middleware,
                 max_tokens=options.max_tokens,
                 temperature=options.temperature,
             )
-        return _talk(new, options)
+        return _talk(empty, parser, options)
 
 
-def _talk(new: Conversation, options: argparse.Namespace) -> int:
-    """Question after question; returns the exit code."""
+def _talk(empty: Conversation, parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    """Answer line after line. Returns the last failure's exit code; on a terminal, where it was seen, always 0."""
     is_terminal = sys.stdin.isatty()
     if is_terminal:
-        with suppress(ImportError):  # line editing and history; Windows has none
+        with suppress(ImportError):  # line editing and history for input(); Windows does not have it
             import readline  # noqa: F401
-        who = one_line(f"{new.model.name}:{new.model.model}")
-        print(f"{who} - Ctrl-C stops the answer, Ctrl-D ends", file=sys.stderr)
-    conversation = new.fork()
-    failure = OK
+        name = one_line(f"{empty.model.name}:{empty.model.model}")
+        print(f"{name} - Ctrl-C stops the answer, Ctrl-D ends the chat", file=sys.stderr)
+    conversation = empty.fork()
+    code = OK
     while True:
         try:
             line = input("> " if is_terminal else "").strip()
@@ -54,34 +56,39 @@ def _talk(new: Conversation, options: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             print(file=sys.stderr)
             continue
+        if not is_terminal:
+            refuse_binary(parser, line)
         if line == "/quit":
             break
         if line == "/clear":
-            conversation = new.fork()
+            conversation = empty.fork()
         elif line:
-            failure = _exchange(conversation, line, options) or failure
+            code = _answer(conversation, line, options) or code
     if is_terminal:
         print(file=sys.stderr)
-    return OK if is_terminal else failure
+    return OK if is_terminal else code
 
 
-def _exchange(conversation: Conversation, line: str, options: argparse.Namespace) -> int:
-    """One question and its answer, and its exit code. What a failed answer has said is forgotten."""
+def _answer(conversation: Conversation, line: str, options: argparse.Namespace) -> int:
+    """Print the answer to one question; returns its exit code. A failed answer leaves the history as it was."""
     try:
         with _ctrl_c_cancels(), closing(conversation.stream(line)) as run:
-            end = _Screen().show(run)
+            end = Screen().show(run)
     except CompletionError as error:
-        return _report(error)
+        return report(error)
     except KeyboardInterrupt:
         print("\n(stopped)", file=sys.stderr)
         return OK
-    _report_end(end, options, is_noted=True)
+    report_end(end, options, tells_reason=True)
     return OK
 
 
 @contextmanager
 def _ctrl_c_cancels() -> Iterator[None]:
-    """Ctrl-C ends the runs that are begun inside, which keeps what they have said; a second one breaks them off."""
+    """Let the first Ctrl-C cancel the runs that start in the block; a second one raises KeyboardInterrupt.
+
+    A cancelled run keeps in the history what the model has said so far. KeyboardInterrupt does not.
+    """
     token = CancelToken()
 
     def interrupted(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""The command line: ask once, talk in the terminal, look at a trace, or list the families of models.
+"""The command line: picks the command, runs it, and turns what it raises into an exit code.
 
 completion "Why is the sky blue?"
 git diff | completion -m openai:gpt-4o-mini "Write a commit message"
@@ -11,189 +11,107 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from difflib import get_close_matches
+from importlib import import_module
+from typing import cast
 
-from completion import registry
-from completion.cli.chat import _chat
-from completion.cli.options import (
-    BROKEN_PIPE,
-    FAILED,
-    INTERRUPTED,
-    OK,
-    _End,
-    _more_help,
-    _Parser,
-    _parser,
-    _refusing,
-    _report,
-    _report_end,
-    _tell,
-    _tools,
-    _tracing,
-)
-from completion.cli.screen import _Screen
-from completion.contract.chunks import (
-    StreamChunk,
-)
-from completion.contract.errors import (
-    CompletionError,
-    ConfigurationError,
-)
-from completion.contract.request import ChatRequest
-from completion.engine import run_chat
-from completion.terminal import harmless_json, one_line
-from completion.tracing import timeline
+from completion.cli.options import Parser, takes_value
+from completion.cli.report import BROKEN_PIPE, FAILED, INTERRUPTED, OK, report, tell
+from completion.contract.errors import CompletionError
 from completion.version import __version__
+
+MOST_WORDS: dict[str, int | None] = {"ask": None, "chat": 0, "models": 0, "trace": 1}
+"""Each command, and how many words it takes beside its options; None is any number.
+
+More words than that are a prompt: ``completion chat with me`` asks the model.
+"""
+
+Command = Callable[[Sequence[str]], int]
+"""Takes the arguments without the command's name; returns the exit code."""
+
+# Of 0 to 1. "model" for "models" is 0.91, "chta" for "chat" 0.75; "hat" for "ask" is below.
+LEAST_SIMILARITY = 0.75
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    # What the shell could not decode is replaced: no provider takes half a character.
+    # Bytes that are not UTF-8 reach Python as lone surrogates, which no JSON body can carry.
     arguments = [os.fsencode(word).decode("utf-8", "replace") for word in (sys.argv[1:] if argv is None else argv)]
     _open_streams()
-    logging.getLogger("completion").addHandler(logging.NullHandler())  # what is of interest is shown here
+    # Without a handler, Python would print the library's log to stderr too. report() prints each error once.
+    logging.getLogger("completion").addHandler(logging.NullHandler())
     try:
         code = _run(arguments)
-        sys.stdout.flush()  # here, where a failure can still be told
+        sys.stdout.flush()  # not at exit, where an error could no longer set the exit code
         return code
     except CompletionError as error:
-        return _report(error)
+        return report(error)
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has gone.
         _silence_stdout()
         return BROKEN_PIPE
     except OSError as error:
         _silence_stdout()
-        _tell(f"the output cannot be written: {error.strerror or error}")
+        tell(f"the output cannot be written: {error.strerror or error}")
         return FAILED
 
 
-def _run(arguments: list[str]) -> int:
-    """The first word may be a command; so may the only one that is no option."""
-    first, rest = arguments[:1], arguments[1:]
-    if first == ["models"] and not rest:
-        return _models()
-    if first == ["chat"] and all(word.startswith("-") for word in rest[:1]):
-        return _chat(rest)
-    if first == ["trace"] and sum(not word.startswith("-") for word in rest) <= 1:
-        return _trace(rest)
-    return _ask(arguments)
-
-
 def _open_streams() -> None:
-    """Streams that are closed become empty ones; none of them fails on a character that it cannot show."""
+    """Open /dev/null for each closed standard stream, and let no stream raise for a character it cannot encode."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  it lives as long as the process
-        with suppress(AttributeError, ValueError):  # not a stream that can be told
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  it stays open until the process ends
+        with suppress(AttributeError, ValueError):  # a replaced stream may not have reconfigure()
             getattr(sys, name).reconfigure(errors="replace")
 
 
+def _run(arguments: Sequence[str]) -> int:
+    """Run the command that the first word names, without a name ``ask``; returns its exit code."""
+    if arguments == ["--version"]:  # before a command is imported: that takes longer than all the rest
+        print(f"completion {__version__}")
+        return OK
+    if len(arguments) == 1:
+        _refuse_misspelled(arguments[0])
+    name, rest = "ask", arguments
+    positions = list(_word_positions(arguments))
+    if positions and arguments[positions[0]] in MOST_WORDS and "--" not in arguments[: positions[0]]:
+        first, *others = positions
+        most_words = MOST_WORDS[arguments[first]]
+        if most_words is None or len(others) <= most_words:
+            name, rest = arguments[first], [*arguments[:first], *arguments[first + 1 :]]
+    # Each command is a function in a module of the same name. Only the one that runs is imported.
+    command = cast(Command, getattr(import_module(f"completion.cli.{name}"), name))
+    return command(rest)
+
+
+def _word_positions(arguments: Sequence[str]) -> Iterator[int]:
+    """Where the arguments are neither options nor values of options. ``-`` is a word, and all after ``--`` are."""
+    is_value = only_words = False
+    for position, argument in enumerate(arguments):
+        if is_value:
+            is_value = False
+        elif only_words or argument == "-" or not argument.startswith("-"):
+            yield position
+        elif argument == "--":
+            only_words = True
+        else:
+            is_value = takes_value(argument)
+
+
+def _refuse_misspelled(word: str) -> None:
+    """Exit with an error if the word is almost the name of a command: nobody means to ask a model "model"."""
+    nearest = get_close_matches(word, MOST_WORDS, n=1, cutoff=LEAST_SIMILARITY)
+    if nearest and nearest != [word]:
+        Parser(prog="completion", usage="completion [ask|chat|models|trace] ...").error(
+            f"unknown command {word!r}; did you mean: completion {nearest[0]}? "
+            f"To send it as a prompt: completion ask {word}"
+        )
+
+
 def _silence_stdout() -> None:
-    """What is still buffered must not fail once more at exit."""
+    """Send the rest of the buffer to /dev/null: Python flushes it at exit and would fail once more."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-# --- ask once ----------------------------------------------------------------------------------------------------
-
-
-def _ask(arguments: Sequence[str]) -> int:
-    parser = _parser("completion", "Print a language model's answer as it is written.", _more_help())
-    parser.add_argument("prompt", nargs="*", metavar="PROMPT", help="the question; '-' or nothing reads it from stdin")
-    parser.add_argument("--json", action="store_true", help="print each chunk as a line of JSON")
-    parser.add_argument("--version", action="version", version=f"completion {__version__}")
-    options = parser.parse_args(arguments)
-    if options.prompt in (["chat"], ["models"]) and "--" not in arguments:
-        if options.prompt == ["models"]:
-            return _models()
-        return _chat([word for word in arguments if word != "chat"])
-    prompt = _prompt(options.prompt)
-    if not prompt.strip():
-        parser.error("there is no prompt: give one as an argument or on stdin")
-    model = registry.model(options.model)
-    with _refusing(parser):
-        request = ChatRequest(prompt, options.max_tokens, system_prompt=options.system, temperature=options.temperature)
-    tools = _tools(parser, options)
-    with _tracing(parser, options) as middleware:
-        is_run = tools or middleware
-        stream = run_chat(model, request, tools, middleware) if is_run else model.chat_stream(request)
-        with closing(stream):
-            end = _print_json(stream) if options.json else _Screen().show(stream)
-    _report_end(end, options, is_noted=not options.json)
-    return OK
-
-
-def _prompt(words: list[str]) -> str:
-    """The question. With both an argument and a pipe, the pipe holds the material that the question is about."""
-    question = " ".join(word for word in words if word != "-")
-    if sys.stdin.isatty() and "-" not in words:
-        return question
-    material = _stdin()
-    if not question:
-        return material
-    return f"{material.rstrip()}\n\n{question}" if material.strip() else question
-
-
-def _stdin() -> str:
-    return sys.stdin.buffer.read().decode("utf-8", "replace")
-
-
-def _print_json(chunks: Iterable[StreamChunk]) -> _End | None:
-    end = None
-    is_terminal = sys.stdout.isatty()
-    for chunk in chunks:
-        line = chunk.to_json()
-        print(harmless_json(line) if is_terminal else line, flush=True)
-        end = chunk if isinstance(chunk, _End) else end
-    return end
-
-
-# --- chat --------------------------------------------------------------------------------------------------------
-
-
-# --- trace -------------------------------------------------------------------------------------------------------
-
-
-def _trace(arguments: Sequence[str]) -> int:
-    parser = _Parser(
-        prog="completion trace",
-        description="Show the runs of a trace, which --trace or a JsonTracer wrote, as timelines.",
-        epilog="One run of many:  grep run_5f0c trace.jsonl | completion trace -",
-    )
-    parser.add_argument("file", metavar="FILE", help="the trace; '-' reads it from stdin")
-    parser.add_argument("-f", "--follow", action="store_true", help="wait for more, and show each run when it ends")
-    options = parser.parse_args(arguments)
-    try:
-        file = sys.stdin.buffer if options.file == "-" else open(options.file, "rb")  # noqa: SIM115
-    except OSError as error:
-        parser.error(f"{options.file} cannot be read: {error.strerror or error}")
-    with file:
-        if not timeline.show(file, sys.stdout, follow=options.follow):
-            _tell("there is no run in it")
-    return OK
-
-
-# --- models ------------------------------------------------------------------------------------------------------
-
-
-def _models() -> int:
-    """List the families of models, the variable of each one's key, and whether it is set."""
-    rows = [("FAMILY", "KEY", "STATE")]
-    for name in registry.families():
-        try:
-            variable = getattr(registry.family(name), "key_variable", None)
-        except ConfigurationError as error:
-            rows.append((name, "-", str(error)))
-            continue
-        state = "needs no key" if variable is None else "set" if os.environ.get(variable) else "not set"
-        rows.append((name, variable or "-", state))
-    for family, key, state in rows:
-        print(one_line(f"{family:<16} {key:<24} {state}"))
-    return OK
-
-
-# --- what they share ---------------------------------------------------------------------------------------------

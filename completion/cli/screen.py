@@ -1,4 +1,4 @@
-"""What is shown in the terminal."""
+"""An answer on stdout, as it arrives. A terminal also shows, dimmed, the reasoning and the tool calls."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterable
 
-from completion.cli.options import _End
+from completion.cli.report import End
 from completion.contract.chunks import (
     ReasoningDelta,
     StreamChunk,
@@ -23,19 +23,19 @@ from completion.terminal import harmless, one_line, terminal_width
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
 
 
-class _Screen:
-    """Prints text as it arrives; on a terminal also, dim, what the model thinks and what its tools do."""
+class Screen:
+    """Prints the chunks of one answer. Nothing a model or a tool writes can send control codes to a terminal."""
 
     def __init__(self) -> None:
         self._is_terminal = sys.stdout.isatty()
         self._dim, self._plain = ("", "") if os.environ.get("NO_COLOR") else (_DIM, _PLAIN)
-        self._in_reasoning = False
-        self._at_line_start = True
-        self._names: dict[str, str] = {}
+        self._is_in_reasoning = False
+        self._is_at_line_start = True
+        self._tool_names: dict[str, str] = {}
 
-    def show(self, chunks: Iterable[StreamChunk]) -> _End | None:
-        """Print the chunks; returns the end of it. The terminal is left plain whatever happens."""
-        end: _End | None = None
+    def show(self, chunks: Iterable[StreamChunk]) -> End | None:
+        """Print the chunks; returns the last end of turn or of the run. An error leaves the terminal undimmed."""
+        end: End | None = None
         try:
             for chunk in chunks:
                 match chunk:
@@ -46,14 +46,14 @@ class _Screen:
                         self._enter_reasoning()
                         self._write(delta)
                     case ToolCallFinished(call_id, name, args):
-                        self._names[call_id] = name
+                        self._tool_names[call_id] = name
                         self._note(f"{name}({', '.join(f'{key}={_as_json(value)}' for key, value in args.items())})")
                     case ToolCallMalformed(call_id, name, raw):
-                        self._names[call_id] = name
+                        self._tool_names[call_id] = name
                         self._note(f"{name}({raw}")
                     case ToolResult(call_id=call_id, blocks=blocks, is_error=is_error):
                         outcome = f"{'failed: ' if is_error else ''}{_as_text(blocks)}"
-                        self._note(f"-> {self._names.get(call_id, call_id)}: {outcome}")
+                        self._note(f"-> {self._tool_names.get(call_id, call_id)}: {outcome}")
                     case TurnFinished():
                         self._end_line()
                         end = chunk
@@ -65,12 +65,23 @@ class _Screen:
 
     def _write(self, text: str) -> None:
         if text:
-            self._at_line_start = text.endswith("\n")
+            self._is_at_line_start = text.endswith("\n")
         sys.stdout.write(harmless(text) if self._is_terminal else text)
         sys.stdout.flush()
 
+    def _enter_reasoning(self) -> None:
+        if not self._is_in_reasoning:
+            self._is_in_reasoning = True
+            sys.stdout.write(self._dim)
+
+    def _leave_reasoning(self) -> None:
+        if self._is_in_reasoning:
+            self._is_in_reasoning = False
+            sys.stdout.write(f"{self._plain}\n\n")
+            self._is_at_line_start = True
+
     def _note(self, text: str) -> None:
-        """A line of its own, no longer than the terminal is wide; none elsewhere."""
+        """Print a dimmed line, cut to the width of the terminal. A pipe does not get it."""
         if self._is_terminal:
             self._end_line()
             line, width = one_line(text), terminal_width()
@@ -80,19 +91,8 @@ class _Screen:
 
     def _end_line(self) -> None:
         self._leave_reasoning()
-        if not self._at_line_start:
+        if not self._is_at_line_start:
             self._write("\n")
-
-    def _enter_reasoning(self) -> None:
-        if not self._in_reasoning:
-            self._in_reasoning = True
-            sys.stdout.write(self._dim)
-
-    def _leave_reasoning(self) -> None:
-        if self._in_reasoning:
-            self._in_reasoning = False
-            sys.stdout.write(f"{self._plain}\n\n")
-            self._at_line_start = True
 
 
 def _as_json(value: object) -> str:

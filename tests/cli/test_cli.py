@@ -40,7 +40,7 @@ def environment(server: ProviderServer, **more: str) -> dict[str, str]:
 def run(
     server: ProviderServer, *arguments: str, stdin: str | None = None, **more: str
 ) -> subprocess.CompletedProcess[str]:
-    # No stdin is a terminal's: nothing is piped, and nobody types.
+    # Without stdin, /dev/null: a terminal would wait for input.
     source = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
     return subprocess.run(
         [*COMMAND, *arguments],
@@ -52,7 +52,8 @@ def run(
     )
 
 
-def asked(server: ProviderServer, index: int = 0) -> list[dict[str, str]]:
+def sent_messages(server: ProviderServer, index: int = 0) -> list[dict[str, str]]:
+    """The messages of a request that the server got."""
     messages: list[dict[str, str]] = server.requests[index].json()["messages"]
     return messages
 
@@ -99,7 +100,7 @@ def test_the_prompt_comes_from_the_argument_or_stdin_or_both(
 ) -> None:
     server.reply(Reply(end()))
     assert run(server, *arguments, stdin=stdin).returncode == 0
-    assert asked(server) == [{"role": "user", "content": prompt}]
+    assert sent_messages(server) == [{"role": "user", "content": prompt}]
 
 
 def test_without_a_prompt_it_says_how_to_give_one(server: ProviderServer) -> None:
@@ -109,13 +110,14 @@ def test_without_a_prompt_it_says_how_to_give_one(server: ProviderServer) -> Non
 
 
 @pytest.mark.parametrize("value", ["0", "-3"])
-def test_a_bad_option_is_wrong_usage(server: ProviderServer, value: str) -> None:
+def test_a_bad_value_of_an_option_exits_with_2(server: ProviderServer, value: str) -> None:
     done = run(server, "--max-tokens", value, "Hi")
     assert done.returncode == 2
-    assert "max_tokens must be at least 1" in done.stderr
+    assert "--max-tokens must be at least 1, got" in done.stderr
+    assert "ChatRequest" not in done.stderr
 
 
-def test_json_gives_each_chunk_a_line(server: ProviderServer) -> None:
+def test_json_prints_a_line_for_each_chunk(server: ProviderServer) -> None:
     server.reply(Reply(delta(content="Grüße"), end("length")))
     done = run(server, "--json", "Hi")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
@@ -131,14 +133,14 @@ def test_usage_goes_to_stderr(server: ProviderServer) -> None:
     assert (done.stdout, done.stderr) == ("Hello\n", "tokens: 12 in (4 from the cache), 5 out\n")
 
 
-def test_an_answer_that_hit_the_cap_says_so(server: ProviderServer) -> None:
+def test_an_answer_that_reaches_max_tokens_is_reported_on_stderr(server: ProviderServer) -> None:
     server.reply(Reply(delta(content="Hel"), end("length")))
     done = run(server, "--max-tokens", "1", "Hi")
     assert (done.returncode, done.stdout) == (0, "Hel\n")
     assert done.stderr == "completion: the answer stopped early: --max-tokens 1\n"
 
 
-def test_reasoning_stays_out_of_a_pipe(server: ProviderServer) -> None:
+def test_a_pipe_gets_no_reasoning(server: ProviderServer) -> None:
     server.reply(Reply(delta(reasoning="Hm. "), delta(content="Yes."), end()))
     assert run(server, "Hi").stdout == "Yes.\n"
 
@@ -168,13 +170,13 @@ def test_an_error_is_one_line_and_an_exit_code(server: ProviderServer, reply: Re
     ("more", "words"),
     [
         ({"OPENAI_API_KEY": ""}, "set OPENAI_API_KEY"),
-        ({"COMPLETION_MODEL": "nobody:m"}, "unknown family 'nobody'"),
-        ({"COMPLETION_MODEL": "openai"}, "the model id is missing"),
-        ({"OPENAI_BASE_URL": "nowhere"}, "base_url must be like"),
+        ({"COMPLETION_MODEL": "nobody:m"}, "COMPLETION_MODEL=nobody:m: unknown family 'nobody'"),
+        ({"COMPLETION_MODEL": "openai"}, "COMPLETION_MODEL=openai: give the model id as well: openai:MODEL"),
+        ({"OPENAI_BASE_URL": "nowhere"}, "the base URL (--base-url, or from the environment) must be like"),
     ],
-    ids=["no key", "no family", "no model", "bad url"],
+    ids=["no key", "unknown family", "no model id", "bad URL"],
 )
-def test_what_is_not_set_up_has_a_code_of_its_own(server: ProviderServer, more: dict[str, str], words: str) -> None:
+def test_a_wrong_setup_exits_with_3(server: ProviderServer, more: dict[str, str], words: str) -> None:
     done = run(server, "Hi", **more)
     assert done.returncode == 3
     assert words in done.stderr
@@ -237,30 +239,30 @@ def test_chat_keeps_the_history(server: ProviderServer) -> None:
     server.reply(Reply(delta(content="Hello Bob."), end()), Reply(delta(content="Bob."), end()))
     done = run(server, "chat", stdin="I am Bob.\nWho am I?\n")
     assert (done.returncode, done.stdout) == (0, "Hello Bob.\nBob.\n")
-    assert [message["content"] for message in asked(server, 1)] == ["I am Bob.", "Hello Bob.", "Who am I?"]
+    assert [message["content"] for message in sent_messages(server, 1)] == ["I am Bob.", "Hello Bob.", "Who am I?"]
 
 
-def test_chat_goes_on_after_an_error_and_forgets_the_question(server: ProviderServer) -> None:
+def test_chat_continues_after_an_error_without_the_failed_question(server: ProviderServer) -> None:
     server.reply(Reply.json({"error": {"message": "busy"}}, status=503), Reply(delta(content="Yes."), end()))
     done = run(server, "chat", stdin="First\nSecond\n")
     assert done.stdout == "Yes.\n"
     assert done.stderr == "completion: openai: busy (503)\n"
-    assert [message["content"] for message in asked(server, 1)] == ["Second"]
+    assert [message["content"] for message in sent_messages(server, 1)] == ["Second"]
 
 
-def test_a_piped_chat_that_failed_says_so_by_its_exit_code(server: ProviderServer) -> None:
+def test_a_piped_chat_exits_with_the_code_of_a_failed_answer(server: ProviderServer) -> None:
     server.reply(Reply.json({"error": {"message": "no"}}, status=403), Reply(delta(content="Yes."), end()))
     assert run(server, "chat", stdin="First\nSecond\n").returncode == 4
 
 
 @pytest.mark.parametrize("arguments", [["chat", "--max-tokens", "9"], ["--max-tokens", "9", "chat"]])
-def test_options_may_stand_before_and_after_chat(server: ProviderServer, arguments: list[str]) -> None:
+def test_options_may_come_before_and_after_the_command(server: ProviderServer, arguments: list[str]) -> None:
     server.reply(Reply(delta(content="Yes."), end()))
     assert run(server, *arguments, stdin="First\n").stdout == "Yes.\n"
-    assert (asked(server)[-1]["content"], server.requests[0].json()["max_tokens"]) == ("First", 9)
+    assert (sent_messages(server)[-1]["content"], server.requests[0].json()["max_tokens"]) == ("First", 9)
 
 
-def test_chat_refuses_a_bad_option_before_it_asks(server: ProviderServer) -> None:
+def test_chat_refuses_a_bad_option_before_the_first_request(server: ProviderServer) -> None:
     done = run(server, "chat", "--max-tokens", "0", stdin="First\n")
     assert (done.returncode, len(server.requests)) == (2, 0)
 
@@ -269,23 +271,90 @@ def test_chat_refuses_a_bad_option_before_it_asks(server: ProviderServer) -> Non
 def test_a_prompt_may_begin_with_the_name_of_a_command(server: ProviderServer, words: list[str]) -> None:
     server.reply(Reply(end()))
     run(server, *words)
-    assert asked(server)[0]["content"] == " ".join(words)
+    assert sent_messages(server)[0]["content"] == " ".join(words)
+
+
+def test_ask_sends_a_prompt_that_is_the_name_of_a_command(server: ProviderServer) -> None:
+    server.always(Reply(end()))
+    for arguments in (["ask", "chat"], ["--", "chat"], ["-s", "models", "ask", "chat"]):
+        assert run(server, *arguments).returncode == 0
+        assert sent_messages(server, -1)[-1]["content"] == "chat"
+
+
+def test_the_name_of_a_command_as_the_value_of_an_option_is_not_the_command(server: ProviderServer) -> None:
+    server.reply(Reply(end()))
+    run(server, "-s", "chat", "Hi")
+    assert [message["content"] for message in sent_messages(server)] == ["chat", "Hi"]
+
+
+@pytest.mark.parametrize(("word", "nearest"), [("model", "models"), ("chta", "chat"), ("traces", "trace")])
+def test_a_misspelled_command_is_an_error_that_names_the_nearest(
+    server: ProviderServer, word: str, nearest: str
+) -> None:
+    done = run(server, word)
+    assert (done.returncode, done.stdout, len(server.requests)) == (2, "", 0)
+    assert f"unknown command '{word}'; did you mean: completion {nearest}?" in done.stderr
+    assert f"completion ask {word}" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["Hello"], ["model", "trains"], ["--usage", "model"]])
+def test_other_words_are_a_prompt(server: ProviderServer, arguments: list[str]) -> None:
+    server.reply(Reply(end()))
+    assert run(server, *arguments).returncode == 0
+
+
+def test_models_takes_no_options(server: ProviderServer) -> None:
+    done = run(server, "models", "--usage")
+    assert (done.returncode, "unrecognized arguments: --usage" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-m", "nope:x"], "-m nope:x: unknown family 'nope'; known are anthropic, azure-openai, local, openai\n"),
+        (["-m", "nope"], "write it as FAMILY:MODEL\n"),
+        (["-m", "openai"], "-m openai: give the model id as well: openai:MODEL\n"),
+        (["-m", "azure-openai:m"], "set AZURE_OPENAI_ENDPOINT or give --base-url\n"),
+        (["-m", "local:other"], "another one is given as -m local:FILE.gguf\n"),
+        (["-m", "local", "--base-url", "http://127.0.0.1"], "--base-url is not supported by the family 'local'\n"),
+        (["-m", "openai:m", "--base-url", "http://a:b@c"], "set the environment variable of the key"),
+    ],
+    ids=["unknown family", "no colon", "no model id", "no URL", "local", "URL of local", "key in the URL"],
+)
+def test_errors_name_the_options_of_the_command(server: ProviderServer, arguments: list[str], message: str) -> None:
+    done = run(server, *arguments, "Hi", AZURE_OPENAI_ENDPOINT="")
+    assert done.returncode == 3
+    assert message in done.stderr
+    assert not re.search(r"base_url|api_key|path=|headers=", done.stderr)
+
+
+def test_base_url_picks_the_server(server: ProviderServer) -> None:
+    server.reply(Reply(end()))
+    assert run(server, "--base-url", server.url, "Hi", OPENAI_BASE_URL="http://127.0.0.1:9").returncode == 0
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["What is it?"], ["chat"]], ids=["alone", "with a prompt", "chat"])
+def test_binary_stdin_is_refused(server: ProviderServer, arguments: list[str]) -> None:
+    done = run(server, *arguments, stdin="\x89PNG\0\0")
+    assert (done.returncode, done.stdout, len(server.requests)) == (2, "", 0)
+    assert "stdin is binary (it contains a NUL byte)" in done.stderr
 
 
 def test_a_dash_among_words_means_stdin(server: ProviderServer) -> None:
     server.reply(Reply(end()))
     run(server, "-", "What", "is", "it?", stdin="material")
-    assert asked(server)[0]["content"] == "material\n\nWhat is it?"
+    assert sent_messages(server)[0]["content"] == "material\n\nWhat is it?"
 
 
-def test_words_that_are_not_utf8_are_replaced(server: ProviderServer) -> None:
+def test_bytes_that_are_not_utf8_are_replaced(server: ProviderServer) -> None:
     server.reply(Reply(end()))
     subprocess.run([*COMMAND, b"caf\xe9"], env=environment(server), stdin=subprocess.DEVNULL, check=True, timeout=30)
-    assert asked(server)[0]["content"] == "caf\ufffd"
+    assert sent_messages(server)[0]["content"] == "caf\ufffd"
 
 
 @pytest.mark.parametrize("command", [["Hi"], ["chat"], ["models"]], ids=lambda command: command[0])
-def test_a_full_disk_is_one_line(server: ProviderServer, command: list[str]) -> None:
+def test_a_full_disk_is_a_one_line_error(server: ProviderServer, command: list[str]) -> None:
     server.reply(Reply(delta(content="Yes."), end()))
     with open("/dev/full", "w") as full:
         done = subprocess.run(
@@ -302,17 +371,17 @@ def test_a_full_disk_is_one_line(server: ProviderServer, command: list[str]) -> 
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
-def test_a_closed_stream_is_no_crash(server: ProviderServer, closed: str) -> None:
+def test_a_closed_standard_stream_does_no_harm(server: ProviderServer, closed: str) -> None:
     server.always(Reply(delta(content="Yes."), end()))
     line = f'"{sys.executable}" -m completion Hi {closed}'
     done = subprocess.run(["sh", "-c", line], env=environment(server), stderr=subprocess.PIPE, text=True, timeout=30)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_clear_forgets_the_history(server: ProviderServer) -> None:
+def test_clear_empties_the_history(server: ProviderServer) -> None:
     server.reply(Reply(delta(content="One."), end()), Reply(delta(content="Two."), end()))
     run(server, "chat", stdin="First\n/clear\nSecond\n/quit\nThird\n")
-    assert [message["content"] for message in asked(server, 1)] == ["Second"]
+    assert [message["content"] for message in sent_messages(server, 1)] == ["Second"]
     assert len(server.requests) == 2
 
 
@@ -320,7 +389,7 @@ def test_clear_forgets_the_history(server: ProviderServer) -> None:
 
 
 class Terminal:
-    """The command on a pseudo-terminal: type, and read the screen."""
+    """The command on a pseudo-terminal: ``type`` is the keyboard, ``screen`` the output so far."""
 
     def __init__(self, server: ProviderServer, *arguments: str, **more: str) -> None:
         self._master, slave = pty.openpty()
@@ -346,7 +415,7 @@ class Terminal:
             if select.select([self._master], [], [], 0.1)[0]:
                 try:
                     self.screen += os.read(self._master, 4096).decode()
-                except OSError:  # Linux says so when the other side is closed
+                except OSError:  # on Linux, the end of the file
                     break
         assert text in self.screen
 
@@ -382,7 +451,7 @@ def test_no_color_leaves_the_terminal_plain(server: ProviderServer) -> None:
     assert terminal.ended() == 0
 
 
-def test_a_model_cannot_steer_the_terminal(server: ProviderServer) -> None:
+def test_a_model_cannot_send_control_codes_to_the_terminal(server: ProviderServer) -> None:
     server.reply(Reply(delta(content="a\x1b[31mb\x07c\td\n"), end()))
     terminal = Terminal(server, "Hi")
     terminal.wait_for("d")
@@ -390,7 +459,7 @@ def test_a_model_cannot_steer_the_terminal(server: ProviderServer) -> None:
     assert terminal.ended() == 0
 
 
-def test_ctrl_c_in_chat_stops_the_answer_and_not_the_program(server: ProviderServer) -> None:
+def test_ctrl_c_in_chat_stops_the_answer_but_not_the_program(server: ProviderServer) -> None:
     server.reply(Reply(delta(content="An endless"), Stall()), Reply(delta(content="Better."), end()))
     terminal = Terminal(server, "chat")
     terminal.wait_for("> ")
@@ -401,6 +470,6 @@ def test_ctrl_c_in_chat_stops_the_answer_and_not_the_program(server: ProviderSer
     assert server.wait_hung_up()
     terminal.type("Shorter\n")
     terminal.wait_for("Better.\r\n> ")
-    assert [message["content"] for message in asked(server, 1)] == ["Tell me", "An endless", "Shorter"]
+    assert [message["content"] for message in sent_messages(server, 1)] == ["Tell me", "An endless", "Shorter"]
     terminal.type("\x04")
     assert terminal.ended() == 0

@@ -20,7 +20,7 @@ pytest.importorskip("pydantic")
 pytestmark = pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWarning")
 
 COMMAND = Path(sys.executable).with_name("completion")
-"""Not ``python -m``, which puts the current folder on the path by itself."""
+"""Not ``python -m``: that puts the current folder on ``sys.path``."""
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,13 +37,13 @@ def plain(number: int) -> int:
     "Twice the number."
     return 2 * number
 
-def steering() -> str:
+def coloring() -> str:
     return "red \\x1b[31m and\\nmore"
 
 def failing() -> None:
-    raise LookupError("nobody is there")
+    raise LookupError("no such person")
 
-def waiting() -> None:
+def blocking() -> None:
     open("began", "w").close()
     threading.Event().wait()
 
@@ -94,7 +94,7 @@ def saying(text: str) -> Reply:
 
 
 def results(server: ProviderServer, request: int = 1) -> list[str]:
-    """What the model read."""
+    """The tool results that the model got with this request."""
     messages = server.requests[request].json()["messages"]
     return [message["content"] for message in messages if message["role"] == "tool"]
 
@@ -102,17 +102,17 @@ def results(server: ProviderServer, request: int = 1) -> list[str]:
 # --- ask once ----------------------------------------------------------------------------------------------------
 
 
-def test_a_tool_is_called_and_a_pipe_gets_the_answer_alone(server: ProviderServer, folder: Path) -> None:
+def test_a_tool_is_called_and_a_pipe_gets_only_the_answer(server: ProviderServer, folder: Path) -> None:
     server.reply(calling(call("weather", city="Oslo")), saying("It rains."))
     done = run(server, folder, "--tools", "mine:weather", "Is it raining?")
     assert (done.returncode, done.stdout, done.stderr) == (0, "It rains.\n", "")
     assert results(server) == ["Rain in Oslo."]
-    (told,) = server.requests[0].json()["tools"]
-    assert (told["function"]["name"], told["function"]["description"]) == ("weather", "The weather of a city.")
+    (sent,) = server.requests[0].json()["tools"]
+    assert (sent["function"]["name"], sent["function"]["description"]) == ("weather", "The weather of a city.")
 
 
 @pytest.mark.parametrize(
-    ("words", "names"),
+    ("values", "names"),
     [
         (["mine:weather,plain"], ["weather", "plain"]),
         (["mine:weather", "mine:plain"], ["weather", "plain"]),
@@ -121,24 +121,24 @@ def test_a_tool_is_called_and_a_pipe_gets_the_answer_alone(server: ProviderServe
     ],
     ids=["a list", "twice", "of an object", "the same"],
 )
-def test_functions_marked_or_plain_are_found(
-    server: ProviderServer, folder: Path, words: list[str], names: list[str]
+def test_decorated_and_plain_functions_become_tools(
+    server: ProviderServer, folder: Path, values: list[str], names: list[str]
 ) -> None:
     server.reply(saying("Yes."))
-    done = run(server, folder, *[word for one in words for word in ("--tools", one)], "Hi")
+    done = run(server, folder, *[argument for value in values for argument in ("--tools", value)], "Hi")
     assert done.returncode == 0
-    assert [told["function"]["name"] for told in server.requests[0].json()["tools"]] == names
+    assert [sent["function"]["name"] for sent in server.requests[0].json()["tools"]] == names
 
 
-def test_what_goes_wrong_in_a_tool_is_for_the_model(server: ProviderServer, folder: Path) -> None:
+def test_the_model_gets_the_error_of_a_tool(server: ProviderServer, folder: Path) -> None:
     server.reply(calling(call("failing"), call("plain", "c2", 1, number="x")), saying("Sorry."))
     done = run(server, folder, "--tools", "mine:failing,plain", "Hi")
     assert (done.returncode, done.stdout, done.stderr) == (0, "Sorry.\n", "")
-    assert results(server)[0] == "Error: LookupError: nobody is there"
+    assert results(server)[0] == "Error: LookupError: no such person"
     assert "number" in results(server)[1]
 
 
-def test_text_before_a_call_has_a_line_of_its_own(server: ProviderServer, folder: Path) -> None:
+def test_text_before_a_tool_call_ends_with_a_line_end(server: ProviderServer, folder: Path) -> None:
     first = Reply(delta(content="Let me see."), call("weather", city="Oslo"), end("tool_calls"))
     server.reply(first, saying("It rains."))
     assert run(server, folder, "--tools", "mine:weather", "Hi").stdout == "Let me see.\nIt rains.\n"
@@ -154,13 +154,13 @@ def test_json_prints_the_chunks_of_the_run(server: ProviderServer, folder: Path)
     ]  # fmt: skip
 
 
-def test_usage_is_that_of_all_turns(server: ProviderServer, folder: Path) -> None:
+def test_usage_is_the_sum_of_all_turns(server: ProviderServer, folder: Path) -> None:
     server.reply(calling(call("weather", city="Oslo")), saying("It rains."))
     done = run(server, folder, "--usage", "--tools", "mine:weather", "Hi")
     assert done.stderr == "tokens: 24 in (8 from the cache), 10 out\n"
 
 
-def test_a_model_that_only_calls_is_stopped_and_that_is_told(server: ProviderServer, folder: Path) -> None:
+def test_a_model_that_calls_tools_forever_is_stopped_and_stderr_says_so(server: ProviderServer, folder: Path) -> None:
     server.always(calling(call("weather", city="Oslo")))
     done = run(server, folder, "--tools", "mine:weather", "Hi")
     assert (done.returncode, done.stdout, len(server.requests)) == (0, "", 25)
@@ -168,7 +168,7 @@ def test_a_model_that_only_calls_is_stopped_and_that_is_told(server: ProviderSer
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("value", "message"),
     [
         ("mine", "takes module:function"),
         (":weather", "takes module:function"),
@@ -179,10 +179,10 @@ def test_a_model_that_only_calls_is_stopped_and_that_is_told(server: ProviderSer
         ("broken:weather", "RuntimeError: no such device"),
     ],
 )
-def test_tools_that_cannot_be_had_are_wrong_usage(server: ProviderServer, folder: Path, word: str, said: str) -> None:
-    done = run(server, folder, "--tools", word, "Hi")
+def test_a_bad_value_of_tools_exits_with_2(server: ProviderServer, folder: Path, value: str, message: str) -> None:
+    done = run(server, folder, "--tools", value, "Hi")
     assert (done.returncode, len(server.requests)) == (2, 0)
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -193,7 +193,7 @@ TRAPS = (
 
 @pytest.mark.parametrize("command", [[COMMAND], [sys.executable, "-m", "completion"]], ids=["command", "python -m"])
 @pytest.mark.parametrize("words", [[], ["--tools", "mine:weather"]], ids=["alone", "with tools"])
-def test_files_of_the_current_folder_stand_in_for_no_module(
+def test_files_of_the_current_folder_replace_no_installed_module(
     server: ProviderServer, folder: Path, command: list[str], words: list[str]
 ) -> None:
     for name in TRAPS:
@@ -213,17 +213,17 @@ def test_files_of_the_current_folder_stand_in_for_no_module(
 
 
 @pytest.mark.parametrize("name", ["requests", "json"])
-def test_a_tool_in_a_file_with_the_name_of_an_installed_module_is_a_clear_error(
+def test_a_tool_file_named_like_an_installed_module_is_a_clear_error(
     server: ProviderServer, folder: Path, name: str
 ) -> None:
     (folder / f"{name}.py").write_text(TOOLS)
     done = run(server, folder, "--tools", f"{name}:weather", "Hi")
     assert done.returncode == 2
-    said = f"'{name}' is the name of an installed module, which comes before ./{name}.py; rename that one"
-    assert said in done.stderr
+    message = f"'{name}' is the name of an installed module, which comes before ./{name}.py; rename that file"
+    assert message in done.stderr
 
 
-def test_another_program_that_is_run_with_m_keeps_its_folder(folder: Path) -> None:
+def test_another_program_run_with_python_m_can_import_from_its_folder(folder: Path) -> None:
     (folder / "program").mkdir()
     (folder / "program" / "__init__.py").write_text("import completion\n")
     (folder / "program" / "__main__.py").write_text("import mine\nprint(mine.number)\n")
@@ -233,21 +233,21 @@ def test_another_program_that_is_run_with_m_keeps_its_folder(folder: Path) -> No
     assert done.stdout == "7\n", done.stderr
 
 
-def test_two_tools_of_one_name_are_wrong_usage(server: ProviderServer, folder: Path) -> None:
+def test_two_tools_with_the_same_name_exit_with_2(server: ProviderServer, folder: Path) -> None:
     (folder / "other.py").write_text("def plain() -> None: ...\n")
     done = run(server, folder, "--tools", "mine:plain", "--tools", "other:plain", "Hi")
     assert (done.returncode, "two tools have the name 'plain'" in done.stderr) == (2, True)
 
 
-def test_an_error_in_the_second_turn_has_its_exit_code(server: ProviderServer, folder: Path) -> None:
+def test_an_error_in_the_second_turn_sets_the_exit_code(server: ProviderServer, folder: Path) -> None:
     server.reply(calling(call("weather", city="Oslo")), Reply.json({"error": {"message": "busy"}}, status=503))
     done = run(server, folder, "--tools", "mine:weather", "Hi")
     assert (done.returncode, done.stderr) == (4, "completion: openai: busy (503)\n")
 
 
-def test_ctrl_c_ends_it_while_a_tool_waits(server: ProviderServer, folder: Path) -> None:
-    server.reply(calling(call("waiting")))
-    arguments = [str(COMMAND), "--tools", "mine:waiting", "Hi"]
+def test_ctrl_c_ends_the_command_while_a_tool_blocks(server: ProviderServer, folder: Path) -> None:
+    server.reply(calling(call("blocking")))
+    arguments = [str(COMMAND), "--tools", "mine:blocking", "Hi"]
     with subprocess.Popen(arguments, env=environment(server), cwd=folder, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         wait_for(folder / "began")
@@ -266,7 +266,7 @@ def wait_for(path: Path) -> None:
 # --- chat --------------------------------------------------------------------------------------------------------
 
 
-def test_chat_keeps_calls_and_results_in_the_history(server: ProviderServer, folder: Path) -> None:
+def test_chat_keeps_tool_calls_and_results_in_the_history(server: ProviderServer, folder: Path) -> None:
     server.reply(calling(call("weather", city="Oslo")), saying("It rains."), saying("In Oslo."))
     done = run(server, folder, "chat", "--tools", "mine:weather", stdin="Is it raining?\nWhere?\n")
     assert (done.returncode, done.stdout) == (0, "It rains.\nIn Oslo.\n")
@@ -274,25 +274,25 @@ def test_chat_keeps_calls_and_results_in_the_history(server: ProviderServer, fol
     assert roles == ["user", "assistant", "tool", "assistant", "user"]
 
 
-def test_clear_forgets_them(server: ProviderServer, folder: Path) -> None:
+def test_clear_removes_tool_calls_and_results_from_the_history(server: ProviderServer, folder: Path) -> None:
     server.reply(calling(call("weather", city="Oslo")), saying("It rains."), saying("What?"))
     run(server, folder, "chat", "--tools", "mine:weather", stdin="Is it raining?\n/clear\nWhere?\n")
     assert [message["content"] for message in server.requests[2].json()["messages"]] == ["Where?"]
 
 
-def test_chat_refuses_bad_tools_before_it_asks(server: ProviderServer, folder: Path) -> None:
+def test_chat_refuses_bad_tools_before_the_first_request(server: ProviderServer, folder: Path) -> None:
     done = run(server, folder, "chat", "--tools", "mine:nothing", stdin="First\n")
     assert (done.returncode, len(server.requests)) == (2, 0)
 
 
-def test_a_terminal_shows_calls_and_results_dim_and_without_control_codes(
+def test_a_terminal_shows_calls_and_results_dimmed_and_without_control_codes(
     server: ProviderServer, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
     server.reply(
-        calling(call("weather", city="O\x1bslo"), call("steering", "c2", 1), call("failing", "c3", 2)), saying("So.")
+        calling(call("weather", city="O\x1bslo"), call("coloring", "c2", 1), call("failing", "c3", 2)), saying("So.")
     )
-    terminal = Terminal(server, "chat", "--tools", "mine:weather,steering,failing")
+    terminal = Terminal(server, "chat", "--tools", "mine:weather,coloring,failing")
     terminal.wait_for("> ")
     terminal.type("Go\n")
     terminal.wait_for("So.\r\n> ")
@@ -300,11 +300,11 @@ def test_a_terminal_shows_calls_and_results_dim_and_without_control_codes(
     assert terminal.ended() == 0
     assert terminal.screen.splitlines()[2:] == [
         '\x1b[2mweather(city="O\\u001bslo")\x1b[0m',
-        "\x1b[2msteering()\x1b[0m",
+        "\x1b[2mcoloring()\x1b[0m",
         "\x1b[2mfailing()\x1b[0m",
         "\x1b[2m-> weather: Rain in Oslo.\x1b[0m",
-        "\x1b[2m-> steering: red [31m and more\x1b[0m",
-        "\x1b[2m-> failing: failed: LookupError: nobody is there\x1b[0m",
+        "\x1b[2m-> coloring: red [31m and more\x1b[0m",
+        "\x1b[2m-> failing: failed: LookupError: no such person\x1b[0m",
         "So.",
         "> ",
     ]
@@ -323,12 +323,12 @@ def test_a_long_result_takes_one_line_of_the_terminal(
     assert call_line.endswith("...")
 
 
-def test_ctrl_c_while_a_tool_waits_stops_the_run_and_not_the_program(
+def test_ctrl_c_while_a_tool_blocks_stops_the_run_but_not_the_program(
     server: ProviderServer, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
-    server.reply(calling(call("waiting")), saying("Better."))
-    terminal = Terminal(server, "chat", "--tools", "mine:waiting")
+    server.reply(calling(call("blocking")), saying("Better."))
+    terminal = Terminal(server, "chat", "--tools", "mine:blocking")
     terminal.wait_for("> ")
     terminal.type("Wait\n")
     wait_for(folder / "began")
@@ -341,7 +341,7 @@ def test_ctrl_c_while_a_tool_waits_stops_the_run_and_not_the_program(
     assert terminal.ended() == 0
 
 
-def test_ctrl_c_before_the_first_word_forgets_the_question(server: ProviderServer) -> None:
+def test_ctrl_c_before_the_first_chunk_removes_the_question_from_the_history(server: ProviderServer) -> None:
     server.reply(Reply(before_headers=[Stall()]), saying("Better."))
     terminal = Terminal(server, "chat")
     terminal.wait_for("> ")
@@ -363,7 +363,7 @@ def kinds(path: Path) -> list[str]:
     return [json.loads(line)["kind"] for line in path.read_text().splitlines()]
 
 
-def test_a_trace_is_written_without_tools_as_well(server: ProviderServer, folder: Path) -> None:
+def test_a_trace_is_written_without_tools_too(server: ProviderServer, folder: Path) -> None:
     server.reply(saying("Yes."))
     done = run(server, folder, "--trace", "t.jsonl", "Hi")
     assert (done.returncode, done.stdout, done.stderr) == (0, "Yes.\n", "")
@@ -383,7 +383,7 @@ def test_a_run_that_fails_is_in_the_trace(server: ProviderServer, folder: Path) 
     assert kinds(folder / "t.jsonl")[-1] == "run_failed"
 
 
-def test_a_trace_that_cannot_be_written_is_wrong_usage(server: ProviderServer, folder: Path) -> None:
+def test_a_trace_that_cannot_be_written_exits_with_2(server: ProviderServer, folder: Path) -> None:
     done = run(server, folder, "--trace", "no/such/folder.jsonl", "Hi")
     assert (done.returncode, len(server.requests)) == (2, 0)
     assert "--trace no/such/folder.jsonl: No such file or directory" in done.stderr
@@ -398,12 +398,12 @@ def test_trace_shows_a_timeline(server: ProviderServer, folder: Path) -> None:
     assert run(server, folder, "trace", "-", stdin=(folder / "t.jsonl").read_text()).stdout == done.stdout
 
 
-def test_trace_says_what_it_cannot_show(server: ProviderServer, folder: Path) -> None:
+def test_trace_reports_a_missing_file_and_an_empty_one(server: ProviderServer, folder: Path) -> None:
     missing = run(server, folder, "trace", "t.jsonl")
     assert (missing.returncode, "t.jsonl cannot be read: No such file" in missing.stderr) == (2, True)
     (folder / "t.jsonl").touch()
     empty = run(server, folder, "trace", "t.jsonl")
-    assert (empty.returncode, empty.stdout, empty.stderr) == (0, "", "completion: there is no run in it\n")
+    assert (empty.returncode, empty.stdout, empty.stderr) == (0, "", "completion: the trace contains no run\n")
 
 
 def test_trace_follows_until_ctrl_c(server: ProviderServer, folder: Path) -> None:

@@ -1,0 +1,104 @@
+"""What the commands say on stderr, and their exit codes. stdout has nothing but the answer."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from typing import TypeAlias
+
+from completion.contract.chunks import TurnFinished, Usage
+from completion.contract.errors import (
+    CompletionError,
+    ConfigurationError,
+    ProviderError,
+    StreamCancelledError,
+    StreamError,
+    TransportError,
+    UnsupportedContentError,
+)
+from completion.contract.run import RunFinished
+from completion.terminal import one_line
+
+OK = 0
+FAILED = 1
+WRONG_USAGE = 2
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+BROKEN_PIPE = 141  # 128 + SIGPIPE
+
+# The first class that matches counts. A row without a meaning is not listed in the help.
+EXIT_CODES: tuple[tuple[type[CompletionError], int, str], ...] = (
+    (ConfigurationError, 3, "not set up: no key, unknown family, missing extra"),
+    (UnsupportedContentError, 3, ""),
+    (ProviderError, 4, "the provider refused"),
+    (TransportError, 5, "the network failed, or a timeout expired"),
+    (StreamError, 6, "the answer was cut off or could not be read"),
+    (StreamCancelledError, INTERRUPTED, ""),
+)
+
+# The library's errors name arguments of Python constructors. A user of the command has options and variables.
+_OPTION_NAMES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), words)
+    for pattern, words in (
+        (r"LocalModel\(path=[^)]*\)", "-m local:FILE.gguf"),
+        (r"\bbase_url=", "--base-url"),
+        (r"\bbase_url\b", "the base URL (--base-url, or from the environment)"),
+        (r",? or (?:give|pass) (?:\w+=(?:, | or )?)+", ""),
+        (r"\b(?:give|pass) (?:\w+=(?:, | or )?)+", "set the environment variable of the key (completion models)"),
+        (r"(?:\b[A-Z]\w+\.)?\bmax_tokens\b", "--max-tokens"),
+        (r"(?:\b[A-Z]\w+\.)?\bsystem_prompt\b", "--system"),
+        (r"(?:\b[A-Z]\w+\.)?(?<!-)\btemperature\b", "--temperature"),
+    )
+)
+
+End: TypeAlias = TurnFinished | RunFinished
+"""The end of an answer: of one turn, or of a run with tools."""
+
+
+def exit_code_table() -> str:
+    """The exit codes for the help."""
+    rows = [(OK, "the answer is complete"), (FAILED, "the output cannot be written"), (WRONG_USAGE, "wrong usage")]
+    rows += [(code, meaning) for _, code, meaning in EXIT_CODES if meaning]
+    rows += [(INTERRUPTED, "interrupted by Ctrl-C"), (BROKEN_PIPE, "the reader of the output closed it")]
+    return "exit codes:\n" + "\n".join(f"  {code:<4} {meaning}" for code, meaning in rows)
+
+
+def tell(text: str) -> None:
+    """Print one line to stderr, without control codes: a server may have written a part of it."""
+    print(f"completion: {one_line(text)}", file=sys.stderr)
+
+
+def report(error: CompletionError) -> int:
+    """Print the error as one line; returns its exit code."""
+    is_ours = isinstance(error, ConfigurationError | UnsupportedContentError)  # others quote the provider
+    tell(with_option_names(str(error)) if is_ours else str(error))
+    return next((code for kind, code, _ in EXIT_CODES if isinstance(error, kind)), FAILED)
+
+
+def with_option_names(message: str) -> str:
+    """The message with ``--base-url`` for ``base_url=`` and so on."""
+    for pattern, words in _OPTION_NAMES:
+        message = pattern.sub(words, message)
+    return message
+
+
+def report_end(end: End | None, options: argparse.Namespace, *, tells_reason: bool) -> None:
+    """Print why an answer stopped early, and with ``--usage`` its tokens."""
+    if end is None:
+        return
+    abort = end.abort if isinstance(end, RunFinished) else None
+    if abort is not None and abort.kind == "cancelled":
+        print("(stopped)", file=sys.stderr)
+    elif tells_reason and end.reason not in ("end_turn", "stop_sequence"):
+        why = f"--max-tokens {options.max_tokens}" if end.reason == "max_tokens" else end.reason
+        tell(f"the answer stopped early: {abort.message if abort else why}")
+    if options.usage:
+        print(_usage_line(end.usage), file=sys.stderr)
+
+
+def _usage_line(usage: Usage | None) -> str:
+    if usage is None or usage == Usage():
+        return "tokens: the provider did not say"
+    cached = f" ({usage.cached_input_tokens} from the cache)" if usage.cached_input_tokens else ""
+    reasoning = f" ({usage.reasoning_tokens} of them reasoning)" if usage.reasoning_tokens else ""
+    return f"tokens: {usage.input_tokens} in{cached}, {usage.output_tokens} out{reasoning}"
