@@ -1,4 +1,4 @@
-"""Spans and metrics by OpenTelemetry's GenAI conventions: the only door to opentelemetry (extra ``otel``)."""
+"""Spans and metrics that follow OpenTelemetry's GenAI conventions: the only door to opentelemetry (extra ``otel``)."""
 
 from completion.otel.attributes import CAPTURE_CONTENT
 from completion.otel.middleware import OpenTelemetry

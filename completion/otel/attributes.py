@@ -1,4 +1,8 @@
-"""The attributes of spans and metrics, as the conventions name them."""
+"""The attributes of spans and metrics: pure functions from our types to the names and values of the conventions.
+
+Attributes of requests, usage and errors first; then contents (messages, tool calls), in the JSON of the conventions.
+A function that returns attributes leaves out those that are unknown.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +36,7 @@ from completion.contract.run import RunFinished
 from completion.contract.turn import Turn
 
 CAPTURE_CONTENT = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
-"""Records contents on spans when it is ``true``, ``span_only`` or ``span_and_event``."""
-
+"""Contents are recorded on spans when it is ``true``, ``span_only`` or ``span_and_event``."""
 
 PROVIDERS = {
     "openai-responses": "openai",
@@ -44,8 +47,7 @@ PROVIDERS = {
     "xai": "x_ai",
     "moonshot": "moonshot_ai",
 }
-"""Our families by the names of the conventions, where the two differ."""
-
+"""The families whose name in the conventions is another one."""
 
 FINISH_REASONS = {
     FinishReason.END_TURN: "stop",
@@ -57,16 +59,13 @@ FINISH_REASONS = {
     FinishReason.REFUSAL: "content_filter",
 }
 
+_SAMPLING_FIELDS = ("temperature", "top_p", "top_k", "seed")
+_PENALTIES = ("frequency_penalty", "presence_penalty")
+"""In ``additional_params``, where most providers have them."""
 
-_SAMPLING = ("temperature", "top_p", "top_k", "seed")
-
-
-_ADDITIONAL = ("frequency_penalty", "presence_penalty")
-
-
-_PARTS = {
+_USAGE_PARTS = {
     "cached_input_tokens": ("gen_ai.usage.cache_read.input_tokens",),
-    # Its name of today, and the one before it, which is the last that was published in a package.
+    # The conventions renamed it. Their last published package still has the second name.
     "cache_creation_input_tokens": (
         "gen_ai.usage.cache_write.input_tokens",
         "gen_ai.usage.cache_creation.input_tokens",
@@ -75,15 +74,34 @@ _PARTS = {
 }
 
 
-def _asked(request: ChatRequest) -> dict[str, Any]:
+# --- requests, usage, errors -------------------------------------------------------------------------------------
+
+
+def provider_name(family: str) -> str:
+    return PROVIDERS.get(family, family)
+
+
+def server_attributes(base_url: Callable[[], str | None]) -> dict[str, Any]:
+    """Host and port of the server; empty for a model without a base URL."""
+    # An embedded model starts its server when its base URL is read. If that fails, the call raises the same error.
+    with suppress(Exception):
+        parts = urlsplit(base_url() or "")
+        if parts.hostname:
+            port = parts.port or (80 if parts.scheme == "http" else 443)
+            return {"server.address": parts.hostname, "server.port": port}
+    return {}
+
+
+def request_attributes(request: ChatRequest) -> dict[str, Any]:
+    """The fields of the request, without its contents."""
     more = request.additional_params or {}
     choices, effort = more.get("n"), request.reasoning_effort
-    return _present(
+    return without_none(
         {
             "gen_ai.request.stream": True,
             "gen_ai.request.max_tokens": request.max_tokens,
-            **{f"gen_ai.request.{name}": getattr(request, name) for name in _SAMPLING},
-            **{f"gen_ai.request.{name}": _number(more.get(name)) for name in _ADDITIONAL},
+            **{f"gen_ai.request.{name}": getattr(request, name) for name in _SAMPLING_FIELDS},
+            **{f"gen_ai.request.{name}": _number(more.get(name)) for name in _PENALTIES},
             "gen_ai.request.stop_sequences": request.stop_sequences or None,
             "gen_ai.request.reasoning.level": effort if isinstance(effort, str) else None,
             "gen_ai.request.choice.count": _number(choices) if choices != 1 else None,
@@ -92,76 +110,73 @@ def _asked(request: ChatRequest) -> dict[str, Any]:
     )
 
 
-def _tokens(usage: Usage | None) -> dict[str, int]:
+def _number(value: Any) -> int | float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def without_none(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in attributes.items() if value is not None}
+
+
+def usage_attributes(usage: Usage | None) -> dict[str, int]:
     if usage is None:
         return {}
-    facts = {"gen_ai.usage.input_tokens": usage.input_tokens, "gen_ai.usage.output_tokens": usage.output_tokens}
-    return facts | {name: count for part, names in _PARTS.items() if (count := getattr(usage, part)) for name in names}
+    totals = {"gen_ai.usage.input_tokens": usage.input_tokens, "gen_ai.usage.output_tokens": usage.output_tokens}
+    parts = {name: getattr(usage, part) for part, names in _USAGE_PARTS.items() for name in names}
+    return totals | {name: count for name, count in parts.items() if count}
 
 
-def _provider(family: str) -> str:
-    return PROVIDERS.get(family, family)
-
-
-def _finish_reason(end: TurnFinished | Turn | RunFinished) -> str:
+def finish_reason(end: TurnFinished | Turn | RunFinished) -> str:
     return FINISH_REASONS.get(end.reason, str(end.reason)) if end.reason is not None else "error"
 
 
-def _server(base_url: Callable[[], str | None]) -> dict[str, Any]:
-    with suppress(Exception):  # of a model that starts its server for this; it will say so again
-        parts = urlsplit(base_url() or "")
-        if parts.hostname:
-            port = parts.port or (80 if parts.scheme == "http" else 443)
-            return {"server.address": parts.hostname, "server.port": port}
-    return {}
-
-
-def _error_type(error: BaseException) -> str:
+def error_type(error: BaseException) -> str:
+    """The name of its class, with the module if that is neither Python's nor ours."""
     kind = type(error)
     is_short = kind.__module__ == "builtins" or kind.__module__.startswith("completion.")
     return kind.__qualname__ if is_short else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _in_short(error: BaseException) -> str | None:
+def error_description(error: BaseException) -> str | None:
+    """Class, status and code. Not the message: it may quote the prompt."""
     return in_short(error) if isinstance(error, Exception) else None
 
 
-def _number(value: Any) -> int | float | None:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+# --- contents ----------------------------------------------------------------------------------------------------
 
 
-def _present(facts: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: fact for name, fact in facts.items() if fact is not None}
-
-
-def _clean(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Text as an exporter can encode it: with half of a surrogate pair in it, a whole batch of spans would be lost."""
-    return {name: _cleaned(fact) if isinstance(fact, str) else fact for name, fact in facts.items()}
-
-
-def _cleaned(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()
-
-
-def _is_content_wanted(given: bool | None) -> bool:
-    if given is not None:
-        return given
+def captures_content(capture_content: bool | None) -> bool:
+    """Whether contents are recorded; None leaves it to the environment."""
+    if capture_content is not None:
+        return capture_content
     return os.environ.get(CAPTURE_CONTENT, "").strip().lower() in ("true", "span_only", "span_and_event")
 
 
-def _said_to(request: ChatRequest) -> dict[str, str]:
+def input_attributes(request: ChatRequest) -> dict[str, str]:
+    """The messages and the system prompt of the request."""
     prompt = request.system_prompt or ()
     texts = [prompt] if isinstance(prompt, str) else [block.text for block in prompt]
-    facts = {"gen_ai.input.messages": _json([_message(message) for message in request.messages])}
+    attributes = {"gen_ai.input.messages": as_json([_message(message) for message in request.messages])}
     if texts:
-        facts["gen_ai.system_instructions"] = _json([_part(TextBlock(text)) for text in texts])
-    return facts
+        attributes["gen_ai.system_instructions"] = as_json([_part(TextBlock(text)) for text in texts])
+    return attributes
 
 
-def _message(message: Message, finish_reason: str | None = None) -> dict[str, Any]:
+def output_attributes(message: Message, reason: str) -> dict[str, str]:
+    """The message of the model, with the finish reason in the words of the conventions."""
+    return {"gen_ai.output.messages": as_json([_message(message, reason)])}
+
+
+def tool_result_attributes(blocks: Sequence[Block]) -> dict[str, str]:
+    """The result of a tool call: text as it is, other blocks as JSON."""
+    response = _tool_response(blocks)
+    return {"gen_ai.tool.call.result": response if isinstance(response, str) else as_json(response)}
+
+
+def _message(message: Message, reason: str | None = None) -> dict[str, Any]:
     """{"role": "user", "parts": [{"type": "text", "content": "Hi"}]}"""
     parts = [_part(block) for block in message.blocks]
-    return _present({"role": message.role, "parts": parts, "finish_reason": finish_reason})
+    return without_none({"role": message.role, "parts": parts, "finish_reason": reason})
 
 
 def _part(block: Block) -> dict[str, Any]:
@@ -173,22 +188,22 @@ def _part(block: Block) -> dict[str, Any]:
         case ToolCallBlock(call_id, name, args):
             return {"type": "tool_call", "id": call_id, "name": name, "arguments": args}
         case ToolResultBlock(call_id, blocks):
-            return {"type": "tool_call_response", "id": call_id, "response": _response(blocks)}
+            return {"type": "tool_call_response", "id": call_id, "response": _tool_response(blocks)}
         case ImageBlock(source) | DocumentBlock(source) | AudioBlock(source):
             return _file(block.type, source)
         case ProviderBlock(provider, data):
             return {"type": "provider", "provider": provider, "data": data}
-    return {"type": block.type}  # encrypted
+    return {"type": block.type}  # reasoning that the provider has encrypted
 
 
-def _response(blocks: Sequence[Block]) -> str | list[dict[str, Any]]:
+def _tool_response(blocks: Sequence[Block]) -> str | list[dict[str, Any]]:
     if all(isinstance(block, TextBlock) for block in blocks):
         return "".join(block.text for block in blocks if isinstance(block, TextBlock))
     return [_part(block) for block in blocks]
 
 
 def _file(modality: str, source: Source) -> dict[str, Any]:
-    """Without the bytes: a picture is too much for most exporters, and takes the other spans of its batch along."""
+    """A file without its bytes: most exporters refuse so large a value, and lose the whole batch of spans with it."""
     match source:
         case UrlSource(url):
             return {"type": "uri", "modality": modality, "uri": url}
@@ -199,5 +214,17 @@ def _file(modality: str, source: Source) -> dict[str, Any]:
     return {"type": source.type, "modality": modality}
 
 
-def _json(value: Any) -> str:
+def as_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
+
+
+# --- what exporters can encode -----------------------------------------------------------------------------------
+
+
+def encodable(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes with ``?`` for lone surrogates: one of them makes an exporter lose the whole batch of spans."""
+    return {name: encodable_text(value) if isinstance(value, str) else value for name, value in attributes.items()}
+
+
+def encodable_text(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()

@@ -1,4 +1,9 @@
-"""A model whose calls are traced without a run."""
+"""A model whose streams are traced, without a run.
+
+    traced(model) -> TracedModel            chat_stream() -> the chunks of the model, inside the span ``chat {model}``
+
+The span ends with the TurnFinished, with the error, or when the stream is closed or dropped.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +20,8 @@ from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest, as_request
 from completion.contract.stream import ChatStream, Chunks, ResponseInfo, response_of, without_our_frames
 from completion.engine.middleware import base_url_of
-from completion.otel.attributes import _is_content_wanted, _present
-from completion.otel.spans import _Chat, _harmless, _instruments, _out_of_finalizers
+from completion.otel.attributes import captures_content, without_none
+from completion.otel.spans import ChatOperation, log_failures, make_instruments, run_outside_finalizer
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
@@ -32,10 +37,10 @@ def traced(
     conversation_id: str | None = None,
     times_chunks: bool = True,
 ) -> TracedModel:
-    """The model, with a span and the metrics for each stream; for use without the engine.
+    """The model, with a span and metrics for each stream.
 
-    Around a RetryingModel, the span covers all attempts. A stream that was left before its end has a span without
-    finish reasons and without an error.
+    Around a RetryingModel, the span covers all attempts. The span of a stream that was closed early has neither finish
+    reasons nor an error.
 
     Args:
         model: any CompletionModel.
@@ -43,21 +48,21 @@ def traced(
 
     Raises:
         ConfigurationError: the package opentelemetry-api is not installed.
-        TypeError: this is no model.
+        TypeError: this is not a model.
     """
     require_model(model, "traced")
-    _instruments(tracer_provider, meter_provider)
+    make_instruments(tracer_provider, meter_provider)  # raises here what would otherwise be logged at each call
     return TracedModel(
         model,
         (tracer_provider, meter_provider),
-        _present({"gen_ai.conversation.id": conversation_id}),
-        is_content_wanted=_is_content_wanted(capture_content),
+        without_none({"gen_ai.conversation.id": conversation_id}),
+        captures_content=captures_content(capture_content),
         times_chunks=times_chunks,
     )
 
 
 class TracedModel:
-    """Made by ``traced``."""
+    """The model that ``traced`` returns."""
 
     def __init__(
         self,
@@ -65,31 +70,31 @@ class TracedModel:
         providers: tuple[TracerProvider | None, MeterProvider | None],
         conversation: dict[str, Any],
         *,
-        is_content_wanted: bool,
+        captures_content: bool,
         times_chunks: bool,
     ) -> None:
         self.inner = inner
         self._providers = providers
         self._conversation = conversation
-        self._is_content_wanted = is_content_wanted
+        self._captures_content = captures_content
         self._times_chunks = times_chunks
 
     @property
     def name(self) -> str:
-        """The adapter family of the inner model."""
+        """The family of the inner model."""
         return self.inner.name
 
     @property
     def model(self) -> str:
-        """The id that the inner model is bound to."""
+        """The model id of the inner model."""
         return self.inner.model
 
     @without_our_frames
     def chat_stream(self, req: ChatRequest | str) -> ChatStream:
-        """The stream of the inner model. Raises as that does."""
+        """The stream of the inner model. Raises what the inner model raises."""
         req = as_request(req)
         req.check_tool_choice()
-        chat = self._begun(req)
+        chat = self._begin(req)
         if chat is None:
             stream = self.inner.chat_stream(req)
             return stream if isinstance(stream, ChatStream) else ChatStream(stream)
@@ -103,16 +108,16 @@ class TracedModel:
             raise
         return _TracedStream(stream, chat, token, untie)
 
-    def _begun(self, req: ChatRequest) -> _Chat | None:
-        with _harmless():
-            return _Chat(
-                _instruments(*self._providers), (self.name, self.model), lambda: base_url_of(self.inner), req,
-                self._conversation, is_content_wanted=self._is_content_wanted, times_chunks=self._times_chunks,
+    def _begin(self, req: ChatRequest) -> ChatOperation | None:
+        with log_failures():
+            return ChatOperation(
+                make_instruments(*self._providers), (self.name, self.model), lambda: base_url_of(self.inner), req,
+                self._conversation, captures_content=self._captures_content, times_chunks=self._times_chunks,
             )  # fmt: skip
         return None
 
     def __getstate__(self) -> dict[str, Any]:
-        """On the other side of a pickle are other providers: the global ones."""
+        """Providers do not pickle: the copy uses the global ones of its process."""
         return {**self.__dict__, "_providers": (None, None)}
 
     def __repr__(self) -> str:
@@ -120,14 +125,14 @@ class TracedModel:
 
 
 class _TracedStream(ChatStream):
-    """The chunks of another stream. The span ends with its TurnFinished, with its error, or when it is left."""
+    """The chunks of the inner stream. It ends the span when it ends itself."""
 
-    def __init__(self, stream: Chunks, chat: _Chat, token: CancelToken, untie: Callable[[], None]) -> None:
+    def __init__(self, stream: Chunks, chat: ChatOperation, token: CancelToken, untie: Callable[[], None]) -> None:
         self._inner = stream
         self._chat = chat
         provider, model = chat.origin
         super().__init__(
-            _watched(stream, chat, token),
+            _chunks(stream, chat, token),
             token=token,
             release=untie,
             drop=functools.partial(_drop, stream, chat),
@@ -137,37 +142,38 @@ class _TracedStream(ChatStream):
 
     @property
     def response(self) -> ResponseInfo:
-        """That of the inner stream; a RetryingModel may yet get another one."""
+        """The response of the inner stream; a RetryingModel may replace it at its next attempt."""
         return response_of(self._inner)
 
     @response.setter
     def response(self, response: ResponseInfo) -> None:
-        pass
+        """Ignored: the constructor of ChatStream sets a response, and the inner stream has the real one."""
 
     def _end(self) -> None:
         super()._end()
-        chat, error_type = self._chat, StreamCancelledError.__name__ if self._token.cancelled else None
+        chat, kind = self._chat, StreamCancelledError.__name__ if self._token.cancelled else None
         try:
             self._inner.close()
         finally:
             if chat.is_dropped and not chat.is_over:
-                _out_of_finalizers(lambda: chat.end(error_type))
+                run_outside_finalizer(lambda: chat.end(kind))
             else:
-                chat.end(error_type)
+                chat.end(kind)
 
 
-def _drop(stream: Chunks, chat: _Chat) -> None:
+def _drop(stream: Chunks, chat: ChatOperation) -> None:
+    """Called by the garbage collector: mark the span, so that ``_end`` ends it in another thread."""
     chat.is_dropped = True
     drop = getattr(stream, "_drop", None)
     if drop is not None:
         drop()
 
 
-def _watched(stream: Chunks, chat: _Chat, token: CancelToken) -> Iterator[StreamChunk]:
+def _chunks(stream: Chunks, chat: ChatOperation, token: CancelToken) -> Iterator[StreamChunk]:
     try:
         with closing(stream):
             with token, chat.current():
-                first = next(stream, None)  # which may yet open a connection
+                first = next(stream, None)  # a RetryingModel may open another connection here
             if first is not None:
                 chat.add(first)
                 yield first

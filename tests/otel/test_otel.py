@@ -1,4 +1,4 @@
-"""Spans and metrics, as the SDK's in-memory exporters and a real OTLP receiver get them."""
+"""Spans and metrics, read from the SDK's in-memory exporters and from a real OTLP receiver."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ END_OF_TURN = TurnFinished(
 
 
 class Recorded:
-    """What an application has set up, and what came of it."""
+    """The set-up of an application, and what its exporters got."""
 
     def __init__(self) -> None:
         self.exporter = InMemorySpanExporter()
@@ -100,14 +100,14 @@ class Recorded:
 
     @property
     def names(self) -> list[str]:
-        """In the order in which they began."""
+        """In the order of their start."""
         return [span.name for span in sorted(self.spans, key=lambda span: span.start_time or 0)]
 
     def span(self, name: str) -> ReadableSpan:
         (found,) = [span for span in self.spans if span.name == name]
         return found
 
-    def facts(self, name: str) -> dict[str, Any]:
+    def attributes(self, name: str) -> dict[str, Any]:
         return dict(self.span(name).attributes or {})
 
     def metrics(self) -> dict[str, list[Any]]:
@@ -139,24 +139,24 @@ def id_of(span: ReadableSpan) -> int:
     return span_id
 
 
-def eventually(is_so: Callable[[], bool]) -> None:
+def wait_until(is_true: Callable[[], bool]) -> None:
     ends_at = time.monotonic() + PATIENCE_S
-    while not is_so():
+    while not is_true():
         assert time.monotonic() < ends_at
         time.sleep(0.01)
 
 
-# A model without the engine
+# A model without a run
 
 
-def test_a_stream_is_a_span_of_a_client(recorded: Recorded) -> None:
+def test_a_stream_is_a_client_span(recorded: Recorded) -> None:
     with ScriptedModel([TextDelta("Hi"), TextDelta("!"), END_OF_TURN], name="openai", model="big") as model:
         assert recorded.traced(model).chat_stream(ChatRequest("Hello", max_tokens=50)).collect().text == "Hi!"
     (span,) = recorded.spans
-    facts = recorded.facts("chat big")
-    assert 0 < facts.pop("gen_ai.response.time_to_first_chunk") < PATIENCE_S
+    attributes = recorded.attributes("chat big")
+    assert 0 < attributes.pop("gen_ai.response.time_to_first_chunk") < PATIENCE_S
     assert (span.kind, span.status.status_code, span.parent) == (SpanKind.CLIENT, StatusCode.UNSET, None)
-    assert facts == {
+    assert attributes == {
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": "openai",
         "gen_ai.request.model": "big",
@@ -174,7 +174,7 @@ def test_a_stream_is_a_span_of_a_client(recorded: Recorded) -> None:
     }
 
 
-def test_the_fields_of_the_request_are_told(recorded: Recorded) -> None:
+def test_the_fields_of_the_request_are_attributes(recorded: Recorded) -> None:
     request = ChatRequest(
         "Hello",
         temperature=0.5,
@@ -187,8 +187,10 @@ def test_the_fields_of_the_request_are_told(recorded: Recorded) -> None:
         additional_params={"n": 3, "frequency_penalty": 0.1, "presence_penalty": 0.2},
     )
     recorded.traced(ScriptedModel("{}", model="m"), conversation_id="conv_1").chat_stream(request).collect()
-    facts = recorded.facts("chat m")
-    assert {name: facts[name] for name in facts if ".request." in name or "output.type" in name or ".conv" in name} == {
+    attributes = recorded.attributes("chat m")
+    assert {
+        name: attributes[name] for name in attributes if ".request." in name or "output.type" in name or ".conv" in name
+    } == {
         "gen_ai.request.model": "m",
         "gen_ai.request.stream": True,
         "gen_ai.request.max_tokens": 4096,
@@ -207,7 +209,7 @@ def test_the_fields_of_the_request_are_told(recorded: Recorded) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "told"),
+    ("reason", "expected"),
     [
         (FinishReason.END_TURN, "stop"),
         (FinishReason.STOP_SEQUENCE, "stop"),
@@ -219,13 +221,15 @@ def test_the_fields_of_the_request_are_told(recorded: Recorded) -> None:
         (FinishReason.OTHER, "other"),
     ],
 )
-def test_finish_reasons_have_the_words_of_the_conventions(recorded: Recorded, reason: FinishReason, told: str) -> None:
+def test_finish_reasons_have_the_names_of_the_conventions(
+    recorded: Recorded, reason: FinishReason, expected: str
+) -> None:
     recorded.traced(ScriptedModel([TurnFinished(reason)], model="m")).chat_stream(HI).collect()
-    assert recorded.facts("chat m")["gen_ai.response.finish_reasons"] == (told,)
+    assert recorded.attributes("chat m")["gen_ai.response.finish_reasons"] == (expected,)
 
 
 @pytest.mark.parametrize(
-    ("family", "told"),
+    ("family", "expected"),
     [
         ("openai", "openai"),
         ("anthropic", "anthropic"),
@@ -237,30 +241,30 @@ def test_finish_reasons_have_the_words_of_the_conventions(recorded: Recorded, re
         ("parrot", "parrot"),
     ],
 )
-def test_providers_have_the_names_of_the_conventions(recorded: Recorded, family: str, told: str) -> None:
+def test_providers_have_the_names_of_the_conventions(recorded: Recorded, family: str, expected: str) -> None:
     recorded.traced(ScriptedModel("Hi", name=family, model="m")).chat_stream(HI).collect()
-    assert recorded.facts("chat m")["gen_ai.provider.name"] == told
+    assert recorded.attributes("chat m")["gen_ai.provider.name"] == expected
 
 
-def test_the_server_is_told_through_wrappers(recorded: Recorded, server: ProviderServer) -> None:
+def test_the_server_is_an_attribute_through_wrappers(recorded: Recorded, server: ProviderServer) -> None:
     server.reply(Reply(text("Hi"), END))
     recorded.traced(RetryingModel(model_of(server), NOW)).chat_stream(HI).collect()
-    facts = recorded.facts("chat m")
-    assert facts["server.address"] == "127.0.0.1"
-    assert facts["server.port"] == int(server.url.rpartition(":")[2].partition("/")[0])
+    attributes = recorded.attributes("chat m")
+    assert attributes["server.address"] == "127.0.0.1"
+    assert attributes["server.port"] == int(server.url.rpartition(":")[2].partition("/")[0])
 
 
-def test_a_server_without_a_port_has_that_of_its_scheme(recorded: Recorded) -> None:
+def test_a_server_without_a_port_has_the_port_of_its_scheme(recorded: Recorded) -> None:
     model = AzureOpenAIModel("d", api_key="k", base_url="https://r.openai.azure.com")
     with CancelToken() as token:
         token.cancel()
         with pytest.raises(StreamCancelledError):
             recorded.traced(model).chat_stream(HI)
-    facts = recorded.facts("chat d")
-    assert (facts["server.address"], facts["server.port"]) == ("r.openai.azure.com", 443)
+    attributes = recorded.attributes("chat d")
+    assert (attributes["server.address"], attributes["server.port"]) == ("r.openai.azure.com", 443)
 
 
-def test_the_span_is_a_child_of_the_callers(recorded: Recorded) -> None:
+def test_the_span_is_a_child_of_the_callers_span(recorded: Recorded) -> None:
     tracer = recorded.tracer_provider.get_tracer("test")
     with tracer.start_as_current_span("view") as view:
         stream = recorded.traced(ScriptedModel("Hi", model="m")).chat_stream(HI)
@@ -271,7 +275,7 @@ def test_the_span_is_a_child_of_the_callers(recorded: Recorded) -> None:
     assert parent_of(recorded.span("chat m")) == id_of(recorded.span("view"))
 
 
-def test_what_opens_the_stream_sees_the_span_as_the_current_one(recorded: Recorded) -> None:
+def test_the_span_is_current_while_the_stream_is_opened(recorded: Recorded) -> None:
     tracer = recorded.tracer_provider.get_tracer("test")
 
     class Model:
@@ -290,12 +294,12 @@ def test_what_opens_the_stream_sees_the_span_as_the_current_one(recorded: Record
     assert [parent_of(recorded.span(f"at the {what}")) for what in ("call", "first chunk")] == [chat, chat]
 
 
-def test_an_error_of_setting_up_ends_the_span_with_its_type(recorded: Recorded, server: ProviderServer) -> None:
+def test_an_error_of_the_call_ends_the_span_with_its_type(recorded: Recorded, server: ProviderServer) -> None:
     server.reply(Reply.json({"error": {"message": "too many of: my prompt"}}, status=429))
     with pytest.raises(RateLimitError):
         recorded.traced(model_of(server)).chat_stream(HI)
     span = recorded.span("chat m")
-    assert recorded.facts("chat m")["error.type"] == "RateLimitError"
+    assert recorded.attributes("chat m")["error.type"] == "RateLimitError"
     assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, "RateLimitError 429")
     assert "my prompt" not in span.to_json()
 
@@ -306,28 +310,28 @@ def test_an_error_in_mid_stream_ends_the_span_with_its_type(recorded: Recorded, 
     assert first_text(stream) == "Hi"
     with pytest.raises(Exception, match=r".") as caught:
         next(stream)
-    facts = recorded.facts("chat m")
-    assert facts["error.type"] == type(caught.value).__name__
-    assert "gen_ai.response.time_to_first_chunk" in facts
-    assert "gen_ai.response.finish_reasons" not in facts
+    attributes = recorded.attributes("chat m")
+    assert attributes["error.type"] == type(caught.value).__name__
+    assert "gen_ai.response.time_to_first_chunk" in attributes
+    assert "gen_ai.response.finish_reasons" not in attributes
 
 
-def test_an_error_of_somebody_elses_has_its_module(recorded: Recorded) -> None:
+def test_an_error_type_of_another_package_includes_its_module(recorded: Recorded) -> None:
     with pytest.raises(json.JSONDecodeError):
         recorded.traced(ScriptedModel(json.JSONDecodeError("no", "", 0), model="m")).chat_stream(HI)
-    assert recorded.facts("chat m")["error.type"] == "json.decoder.JSONDecodeError"
+    assert recorded.attributes("chat m")["error.type"] == "json.decoder.JSONDecodeError"
 
 
 def test_closing_early_ends_the_span_without_an_error(recorded: Recorded) -> None:
     with recorded.traced(ScriptedModel("Hello there", model="m")).chat_stream(HI) as stream:
         next(stream)
         assert recorded.spans == []
-    facts = recorded.facts("chat m")
+    attributes = recorded.attributes("chat m")
     assert recorded.span("chat m").status.status_code is StatusCode.UNSET
-    assert not {"error.type", "gen_ai.response.finish_reasons"} & facts.keys()
+    assert not {"error.type", "gen_ai.response.finish_reasons"} & attributes.keys()
 
 
-def test_a_stream_that_nobody_read_ends_its_span_when_closed(recorded: Recorded) -> None:
+def test_closing_an_unread_stream_ends_the_span(recorded: Recorded) -> None:
     recorded.traced(ScriptedModel("Hi", model="m")).chat_stream(HI).close()
     assert recorded.names == ["chat m"]
 
@@ -344,14 +348,14 @@ def test_dropping_the_stream_ends_the_span_and_hangs_up(
     try:
         del stream
         assert server.wait_hung_up()
-        eventually(lambda: recorded.names == ["chat m"])
+        wait_until(lambda: recorded.names == ["chat m"])
     finally:
         gc.enable()
-    assert "error.type" not in recorded.facts("chat m")
+    assert "error.type" not in recorded.attributes("chat m")
 
 
-def test_a_collector_that_comes_inside_of_the_sdk_ends_the_span_all_the_same(recorded: Recorded) -> None:
-    inside = threading.Lock()  # as the SDK holds one when the garbage collector comes
+def test_garbage_collection_inside_the_sdk_ends_the_span_without_a_deadlock(recorded: Recorded) -> None:
+    inside = threading.Lock()  # stands for a lock that the SDK holds while the garbage collector runs
     ended: list[bool] = []
 
     class Locking(SpanProcessor):
@@ -366,7 +370,7 @@ def test_a_collector_that_comes_inside_of_the_sdk_ends_the_span_all_the_same(rec
     with inside:
         del ring, stream
         gc.collect()
-    eventually(lambda: ended == [True])
+    wait_until(lambda: ended == [True])
 
 
 def test_cancelling_ends_the_span_with_its_error(recorded: Recorded, server: ProviderServer) -> None:
@@ -376,19 +380,19 @@ def test_cancelling_ends_the_span_with_its_error(recorded: Recorded, server: Pro
     reading = Caught(lambda: next(stream))
     stream.cancel()
     assert isinstance(reading.within(PATIENCE_S).error, StreamCancelledError)
-    assert recorded.facts("chat m")["error.type"] == "StreamCancelledError"
+    assert recorded.attributes("chat m")["error.type"] == "StreamCancelledError"
 
 
-def test_a_stream_cancelled_between_two_chunks_says_so(recorded: Recorded) -> None:
+def test_cancelling_between_two_chunks_ends_the_span_with_its_error(recorded: Recorded) -> None:
     stream = recorded.traced(ScriptedModel("Hello there", model="m")).chat_stream(HI)
     next(stream)
     stream.cancel()
     with pytest.raises(StreamCancelledError):
         next(stream)
-    assert recorded.facts("chat m")["error.type"] == "StreamCancelledError"
+    assert recorded.attributes("chat m")["error.type"] == "StreamCancelledError"
 
 
-def test_an_outer_token_cancels_the_stream_inside(recorded: Recorded, server: ProviderServer) -> None:
+def test_an_outer_token_cancels_the_inner_stream(recorded: Recorded, server: ProviderServer) -> None:
     server.reply(Reply(text("Hi"), WaitFor(threading.Event(), PATIENCE_S)))
     with CancelToken() as token:
         stream = recorded.traced(model_of(server)).chat_stream(HI)
@@ -406,7 +410,7 @@ def test_a_span_ends_once(recorded: Recorded, caplog: pytest.LogCaptureFixture) 
     del stream
     gc.collect()
     assert recorded.names == ["chat m"]
-    assert caplog.records == []  # the SDK logs a second end
+    assert caplog.records == []  # the SDK logs an error when a span ends twice
 
 
 def test_one_span_covers_all_attempts(recorded: Recorded, server: ProviderServer) -> None:
@@ -418,10 +422,10 @@ def test_one_span_covers_all_attempts(recorded: Recorded, server: ProviderServer
     assert stream.response.request_id == "third"
     stream.close()
     assert (recorded.names, len(server.requests)) == (["chat m"], 3)
-    assert "error.type" not in recorded.facts("chat m")
+    assert "error.type" not in recorded.attributes("chat m")
 
 
-def test_under_an_event_loop_the_span_is_below_that_of_its_task(recorded: Recorded) -> None:
+def test_under_an_event_loop_the_span_is_a_child_of_its_tasks_span(recorded: Recorded) -> None:
     tracer = recorded.tracer_provider.get_tracer("test")
 
     async def view(n: int) -> None:
@@ -438,7 +442,7 @@ def test_under_an_event_loop_the_span_is_below_that_of_its_task(recorded: Record
     ]
 
 
-def test_each_of_several_models_may_be_traced(recorded: Recorded) -> None:
+def test_several_models_can_be_traced(recorded: Recorded) -> None:
     one = recorded.traced(ScriptedModel(RateLimitError("busy"), model="one"))
     other = recorded.traced(ScriptedModel("Hi", model="two"))
     assert FallbackModel([one, other]).chat_stream(HI).collect().text == "Hi"
@@ -455,15 +459,15 @@ def test_a_traced_model_keeps_the_contract(recorded: Recorded) -> None:
 def test_a_traced_model_pickles(recorded: Recorded) -> None:
     copy = pickle.loads(pickle.dumps(recorded.traced(ScriptedModel("Hi"))))
     assert copy.chat_stream(HI).collect().text == "Hi"
-    assert recorded.spans == []  # the copy's go to the global provider
+    assert recorded.spans == []  # the copy uses the global provider
 
 
-def test_traced_takes_models_only() -> None:
+def test_traced_refuses_what_is_not_a_model() -> None:
     with pytest.raises(TypeError, match="traced takes models"):
         traced(ScriptedModel)  # type: ignore[arg-type]
 
 
-def test_without_an_sdk_a_stream_is_as_it_was() -> None:
+def test_without_an_sdk_the_chunks_are_unchanged() -> None:
     assert traced(ScriptedModel("Hello there")).chat_stream(HI).collect().text == "Hello there"
 
 
@@ -490,11 +494,11 @@ def test_the_instruments_have_the_boundaries_of_the_conventions(recorded: Record
     }
 
 
-def test_a_stream_is_measured(recorded: Recorded) -> None:
+def test_a_stream_records_metrics(recorded: Recorded) -> None:
     steps = [TextDelta("a"), TextDelta("b"), TextDelta("c"), END_OF_TURN]
     recorded.traced(ScriptedModel(steps, name="anthropic", model="m")).chat_stream(HI).collect()
     metrics = recorded.metrics()
-    facts = {
+    attributes = {
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": "anthropic",
         "gen_ai.request.model": "m",
@@ -502,24 +506,24 @@ def test_a_stream_is_measured(recorded: Recorded) -> None:
     }
     seen = {name: [(dict(point.attributes), point.count) for point in points] for name, points in metrics.items()}
     assert seen == {
-        "gen_ai.client.operation.duration": [(facts, 1)],
-        "gen_ai.client.operation.time_to_first_chunk": [(facts, 1)],
-        "gen_ai.client.operation.time_per_output_chunk": [(facts, 3)],
+        "gen_ai.client.operation.duration": [(attributes, 1)],
+        "gen_ai.client.operation.time_to_first_chunk": [(attributes, 1)],
+        "gen_ai.client.operation.time_per_output_chunk": [(attributes, 3)],
         "gen_ai.client.token.usage": [
-            ({**facts, "gen_ai.token.type": "input"}, 1),
-            ({**facts, "gen_ai.token.type": "output"}, 1),
+            ({**attributes, "gen_ai.token.type": "input"}, 1),
+            ({**attributes, "gen_ai.token.type": "output"}, 1),
         ],
     }
     assert [point.sum for point in metrics["gen_ai.client.token.usage"]] == [100, 20]
 
 
-def test_the_times_between_chunks_can_be_left_out(recorded: Recorded) -> None:
+def test_the_metric_of_times_between_chunks_can_be_switched_off(recorded: Recorded) -> None:
     recorded.traced(ScriptedModel("a b c"), times_chunks=False).chat_stream(HI).collect()
     run_chat(ScriptedModel("a b c"), HI, middleware=[recorded.middleware(times_chunks=False)]).collect()
     assert "gen_ai.client.operation.time_per_output_chunk" not in recorded.metrics()
 
 
-def test_a_failure_is_measured_with_its_type(recorded: Recorded) -> None:
+def test_the_metrics_of_a_failure_have_its_type(recorded: Recorded) -> None:
     with pytest.raises(TruncatedStreamError):
         recorded.traced(ScriptedModel([TextDelta("a")])).chat_stream(HI).collect()
     (point,) = recorded.metrics()["gen_ai.client.operation.duration"]
@@ -529,7 +533,7 @@ def test_a_failure_is_measured_with_its_type(recorded: Recorded) -> None:
 # Runs
 
 
-def test_a_run_is_a_span_with_its_turns_and_calls_below(recorded: Recorded) -> None:
+def test_the_turns_and_tool_calls_of_a_run_are_children_of_its_span(recorded: Recorded) -> None:
     model = ScriptedModel(
         turn("Let me see.", called("look", city="Paris"), usage=Usage(10, 5)), turn("Rain.", usage=Usage(20, 3))
     )
@@ -558,7 +562,7 @@ def test_a_run_is_a_span_with_its_turns_and_calls_below(recorded: Recorded) -> N
         SpanKind.INTERNAL,
         SpanKind.CLIENT,
     ]
-    assert recorded.facts("invoke_agent Frog") == {
+    assert recorded.attributes("invoke_agent Frog") == {
         "gen_ai.operation.name": "invoke_agent",
         "gen_ai.provider.name": "scripted",
         "gen_ai.request.model": "scripted-1",
@@ -568,7 +572,7 @@ def test_a_run_is_a_span_with_its_turns_and_calls_below(recorded: Recorded) -> N
         "gen_ai.usage.input_tokens": 30,
         "gen_ai.usage.output_tokens": 8,
     }
-    assert recorded.facts("execute_tool look") == {
+    assert recorded.attributes("execute_tool look") == {
         "gen_ai.operation.name": "execute_tool",
         "gen_ai.tool.name": "look",
         "gen_ai.tool.type": "function",
@@ -592,7 +596,7 @@ def test_a_turn_ends_before_its_tools_run(recorded: Recorded) -> None:
     assert seen == [["chat scripted-1"]]
 
 
-def test_what_a_tool_does_is_below_its_call_also_with_many_in_threads(recorded: Recorded) -> None:
+def test_spans_made_by_parallel_tools_are_children_of_their_call(recorded: Recorded) -> None:
     tracer = recorded.tracer_provider.get_tracer("test")
     together = threading.Barrier(3)
 
@@ -611,7 +615,7 @@ def test_what_a_tool_does_is_below_its_call_also_with_many_in_threads(recorded: 
     }
 
 
-def test_a_run_inside_of_a_tool_is_below_the_call(recorded: Recorded) -> None:
+def test_a_run_inside_a_tool_is_a_child_of_the_call(recorded: Recorded) -> None:
     middleware = recorded.middleware(agent_name="outer")
 
     def ask() -> str:
@@ -625,7 +629,7 @@ def test_a_run_inside_of_a_tool_is_below_the_call(recorded: Recorded) -> None:
     assert parent_of(recorded.span("chat m2")) == id_of(recorded.span("invoke_agent inner"))
 
 
-def test_a_call_ends_with_its_tool_and_not_with_those_before_it(recorded: Recorded) -> None:
+def test_the_span_of_a_tool_call_ends_when_its_tool_returns(recorded: Recorded) -> None:
     fast_is_over = threading.Event()
     tools = [named("slow", lambda: fast_is_over.wait(PATIENCE_S)), named("fast", fast_is_over.set)]
     model = ScriptedModel(turn([*called("slow", "c1"), *called("fast", "c2")]), "Done.")
@@ -635,14 +639,14 @@ def test_a_call_ends_with_its_tool_and_not_with_those_before_it(recorded: Record
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "expected"),
     [
         (ToolError("no such city"), "ToolError"),
         (ValueError("my secret"), "ValueError"),
         (json.JSONDecodeError("no", "", 0), "json.decoder.JSONDecodeError"),
     ],
 )
-def test_a_call_that_fails_has_the_type_of_its_error(recorded: Recorded, error: Exception, told: str) -> None:
+def test_a_failed_tool_call_has_the_type_of_its_error(recorded: Recorded, error: Exception, expected: str) -> None:
     def fail() -> None:
         raise error
 
@@ -653,23 +657,23 @@ def test_a_call_that_fails_has_the_type_of_its_error(recorded: Recorded, error: 
         middleware=[recorded.middleware()],
     ).collect()
     span = recorded.span("execute_tool fail")
-    assert (recorded.facts(span.name)["error.type"], span.status.status_code) == (told, StatusCode.ERROR)
+    assert (recorded.attributes(span.name)["error.type"], span.status.status_code) == (expected, StatusCode.ERROR)
     assert str(error) not in span.to_json()
     (point,) = recorded.metrics()["gen_ai.execute_tool.duration"]
-    assert point.attributes == {"gen_ai.tool.name": "fail", "gen_ai.tool.type": "function", "error.type": told}
+    assert point.attributes == {"gen_ai.tool.name": "fail", "gen_ai.tool.type": "function", "error.type": expected}
 
 
-def test_a_call_that_takes_too_long_is_a_timeout(recorded: Recorded) -> None:
+def test_a_tool_call_that_times_out_has_the_type_timeout(recorded: Recorded) -> None:
     may_end = threading.Event()
     slow = named("slow", lambda: may_end.wait(PATIENCE_S), timeout=0.01)
     run_chat(
         ScriptedModel(turn(called("slow")), "Well."), HI, tools=[slow], middleware=[recorded.middleware()]
     ).collect()
-    assert recorded.facts("execute_tool slow")["error.type"] == "timeout"
+    assert recorded.attributes("execute_tool slow")["error.type"] == "timeout"
     may_end.set()
 
 
-def test_no_span_tells_of_a_call_that_is_not_made(recorded: Recorded) -> None:
+def test_a_tool_call_that_is_not_executed_has_no_span(recorded: Recorded) -> None:
     class Refusing(Middleware):
         def before_tool(self, run: Any, call: ToolCallBlock) -> Refusal:
             return Refusal("not now")
@@ -679,7 +683,7 @@ def test_no_span_tells_of_a_call_that_is_not_made(recorded: Recorded) -> None:
     assert recorded.names == ["invoke_agent", "chat scripted-1", "chat scripted-1"]
 
 
-def test_a_tool_is_as_it_was_for_the_middleware_and_for_the_next_run(recorded: Recorded) -> None:
+def test_other_middleware_and_the_next_run_see_the_tool_unchanged(recorded: Recorded) -> None:
     seen: list[Any] = []
 
     class Looking(Middleware):
@@ -724,10 +728,10 @@ def test_dropping_a_run_ends_its_spans(recorded: Recorded) -> None:
     next(run)
     del run
     gc.collect()
-    eventually(lambda: sorted(recorded.names) == ["chat scripted-1", "invoke_agent"])
+    wait_until(lambda: sorted(recorded.names) == ["chat scripted-1", "invoke_agent"])
 
 
-def test_a_cancelled_run_says_so_and_so_does_its_turn(recorded: Recorded) -> None:
+def test_a_cancelled_run_and_its_turn_have_the_type_cancelled(recorded: Recorded) -> None:
     run = run_chat(ScriptedModel("Hello there you"), HI, middleware=[recorded.middleware()])
     while not isinstance(next(run), TextDelta):
         pass
@@ -737,18 +741,18 @@ def test_a_cancelled_run_says_so_and_so_does_its_turn(recorded: Recorded) -> Non
         "chat scripted-1": "cancelled",
         "invoke_agent": "cancelled",
     }
-    assert recorded.facts("invoke_agent")["gen_ai.response.finish_reasons"] == ("aborted",)
+    assert recorded.attributes("invoke_agent")["gen_ai.response.finish_reasons"] == ("aborted",)
 
 
-def test_a_run_that_reaches_a_bound_names_it(recorded: Recorded) -> None:
+def test_a_run_that_reaches_a_limit_has_the_type_of_the_limit(recorded: Recorded) -> None:
     model = ScriptedModel(turn(called("look")))
     config = RunConfig(max_iterations=1)
     run_chat(model, HI, tools=[named("look")], middleware=[recorded.middleware()], config=config).collect()
-    assert recorded.facts("invoke_agent")["error.type"] == "max_iterations"
-    assert "error.type" not in recorded.facts("chat scripted-1")
+    assert recorded.attributes("invoke_agent")["error.type"] == "max_iterations"
+    assert "error.type" not in recorded.attributes("chat scripted-1")
 
 
-def test_a_run_that_is_cancelled_inside_of_a_tool_ends_the_span_of_the_call(recorded: Recorded) -> None:
+def test_cancelling_a_run_inside_a_tool_ends_the_span_of_the_call(recorded: Recorded) -> None:
     may_end, is_in = threading.Event(), threading.Event()
 
     def wait() -> None:
@@ -762,11 +766,11 @@ def test_a_run_that_is_cancelled_inside_of_a_tool_ends_the_span_of_the_call(reco
     assert is_in.wait(PATIENCE_S)
     run.cancel()
     reading.within(PATIENCE_S)
-    assert recorded.facts("execute_tool wait")["error.type"] == "cancelled"
+    assert recorded.attributes("execute_tool wait")["error.type"] == "cancelled"
     may_end.set()
 
 
-def test_a_call_that_begins_when_the_run_is_over_has_an_end(recorded: Recorded) -> None:
+def test_a_tool_call_that_begins_after_the_run_still_ends_its_span(recorded: Recorded) -> None:
     middleware, tools = recorded.middleware(), {"look": named("look")}
     run = RunInfo("run_1", "scripted", "m", tools, CancelToken())
     middleware.on_run_started(run)
@@ -775,28 +779,28 @@ def test_a_call_that_begins_when_the_run_is_over_has_an_end(recorded: Recorded) 
     assert recorded.names == ["invoke_agent", "execute_tool look"]
 
 
-def test_a_tool_that_ends_the_run_says_so(recorded: Recorded) -> None:
+def test_a_tool_that_aborts_the_run_has_the_type_of_the_abort(recorded: Recorded) -> None:
     def stop() -> None:
         raise AbortRun("enough")
 
     run_chat(
         ScriptedModel(turn(called("stop"))), HI, tools=[named("stop", stop)], middleware=[recorded.middleware()]
     ).collect()
-    assert recorded.facts("execute_tool stop")["error.type"] == "AbortRun"
+    assert recorded.attributes("execute_tool stop")["error.type"] == "AbortRun"
 
 
-def test_a_turn_whose_end_other_middleware_keeps_to_itself_is_finished_all_the_same(recorded: Recorded) -> None:
-    class Swallowing(Middleware):
+def test_a_turn_has_its_finish_reason_when_other_middleware_drops_the_turn_finished(recorded: Recorded) -> None:
+    class Dropping(Middleware):
         def on_chunk(self, run: Any, chunk: Any) -> Any:
             return None if isinstance(chunk, TurnFinished) else chunk
 
     model = ScriptedModel([TextDelta("Hi"), END_OF_TURN])
-    run_chat(model, HI, middleware=[recorded.middleware(), Swallowing()]).collect()
-    facts = recorded.facts("chat scripted-1")
-    assert (facts["gen_ai.response.id"], facts["gen_ai.response.finish_reasons"]) == ("r1", ("stop",))
+    run_chat(model, HI, middleware=[recorded.middleware(), Dropping()]).collect()
+    attributes = recorded.attributes("chat scripted-1")
+    assert (attributes["gen_ai.response.id"], attributes["gen_ai.response.finish_reasons"]) == ("r1", ("stop",))
 
 
-def test_one_span_of_a_turn_covers_its_attempts_in_a_run(recorded: Recorded, server: ProviderServer) -> None:
+def test_the_span_of_a_turn_covers_all_its_attempts(recorded: Recorded, server: ProviderServer) -> None:
     server.reply(Reply.json({"error": {"message": "busy"}}, status=503))
     server.reply(Reply(text("Hi"), END))
     run_chat(RetryingModel(model_of(server), NOW), HI, middleware=[recorded.middleware()]).collect()
@@ -835,7 +839,7 @@ def test_runs_in_many_threads_do_not_mix(recorded: Recorded) -> None:
 # Contents
 
 
-ASKED = ChatRequest(
+REQUEST = ChatRequest(
     [
         Message.user("What is on it?"),
         Message.assistant([ToolCallBlock("c0", "zoom", {"by": 2})]),
@@ -851,10 +855,10 @@ def _with_contents(recorded: Recorded, **options: Any) -> None:
         turn([ReasoningDelta("Hm."), ReasoningFinished("sig")], called("look", city="Köln")), turn("Rain."), model="m"
     )
     tools = [named("look", lambda city: f"{city}: rain")]
-    run_chat(model, ASKED, tools=tools, middleware=[recorded.middleware(**options)]).collect()
+    run_chat(model, REQUEST, tools=tools, middleware=[recorded.middleware(**options)]).collect()
 
 
-def test_nothing_that_was_said_is_recorded_unless_asked_for(recorded: Recorded) -> None:
+def test_contents_are_not_recorded_by_default(recorded: Recorded) -> None:
     _with_contents(recorded)
     everything = "".join(span.to_json() for span in recorded.spans)
     assert not [
@@ -865,13 +869,13 @@ def test_nothing_that_was_said_is_recorded_unless_asked_for(recorded: Recorded) 
 
 
 @pytest.mark.parametrize("how", ["argument", "true", "SPAN_ONLY", "span_and_event"])
-def test_contents_are_recorded_when_asked_for(recorded: Recorded, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+def test_contents_are_recorded_on_request(recorded: Recorded, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     if how != "argument":
         monkeypatch.setenv(CAPTURE_CONTENT, how)
     _with_contents(recorded, **({"capture_content": True} if how == "argument" else {}))
     first = min((s for s in recorded.spans if s.name == "chat m"), key=lambda span: span.start_time or 0)
-    said = dict(first.attributes or {})
-    asked = [
+    content = dict(first.attributes or {})
+    messages = [
         {"role": "user", "parts": [{"type": "text", "content": "What is on it?"}]},
         {"role": "assistant", "parts": [{"type": "tool_call", "id": "c0", "name": "zoom", "arguments": {"by": 2}}]},
         {"role": "user", "parts": [{"type": "tool_call_response", "id": "c0", "response": "zoomed"}]},
@@ -881,9 +885,9 @@ def test_contents_are_recorded_when_asked_for(recorded: Recorded, monkeypatch: p
         },
     ]
     instructions = [{"type": "text", "content": "Be brief."}, {"type": "text", "content": "Be kind to us."}]
-    assert json.loads(str(said["gen_ai.input.messages"])) == asked
-    assert json.loads(str(said["gen_ai.system_instructions"])) == instructions
-    assert json.loads(str(said["gen_ai.output.messages"])) == [
+    assert json.loads(str(content["gen_ai.input.messages"])) == messages
+    assert json.loads(str(content["gen_ai.system_instructions"])) == instructions
+    assert json.loads(str(content["gen_ai.output.messages"])) == [
         {
             "role": "assistant",
             "parts": [
@@ -893,18 +897,18 @@ def test_contents_are_recorded_when_asked_for(recorded: Recorded, monkeypatch: p
             "finish_reason": "tool_call",
         }
     ]
-    called_with = recorded.facts("execute_tool look")
+    called_with = recorded.attributes("execute_tool look")
     assert json.loads(called_with["gen_ai.tool.call.arguments"]) == {"city": "Köln"}
     assert called_with["gen_ai.tool.call.result"] == "Köln: rain"
-    whole = recorded.facts("invoke_agent")
-    assert json.loads(whole["gen_ai.input.messages"]) == asked
-    assert json.loads(whole["gen_ai.system_instructions"]) == instructions
-    assert json.loads(whole["gen_ai.output.messages"]) == [
+    of_run = recorded.attributes("invoke_agent")
+    assert json.loads(of_run["gen_ai.input.messages"]) == messages
+    assert json.loads(of_run["gen_ai.system_instructions"]) == instructions
+    assert json.loads(of_run["gen_ai.output.messages"]) == [
         {"role": "assistant", "parts": [{"type": "text", "content": "Rain."}], "finish_reason": "stop"}
     ]
 
 
-def test_between_two_redactions_only_the_arguments_of_tools_are_as_they_were(recorded: Recorded) -> None:
+def test_between_two_redactions_only_tool_arguments_are_recorded_unredacted(recorded: Recorded) -> None:
     model = ScriptedModel(turn("I: sk-1", called("look", key="sk-2")), turn("And sk-3"))
     redaction = [Redaction(re.compile(r"sk-\d")), Redaction(re.compile(r"sk-\d"))]
     run_chat(
@@ -913,42 +917,42 @@ def test_between_two_redactions_only_the_arguments_of_tools_are_as_they_were(rec
         tools=[named("look", lambda key: f"{key}, sk-4")],
         middleware=[redaction[0], recorded.middleware(capture_content=True), redaction[1]],
     ).collect()
-    facts = [(name, fact) for span in recorded.spans for name, fact in dict(span.attributes or {}).items()]
-    assert [(name, fact) for name, fact in facts if "sk-" in str(fact)] == [
+    attributes = [(name, value) for span in recorded.spans for name, value in dict(span.attributes or {}).items()]
+    assert [(name, value) for name, value in attributes if "sk-" in str(value)] == [
         ("gen_ai.tool.call.arguments", '{"key": "sk-2"}')
     ]
-    assert any("[redacted]" in str(fact) for _, fact in facts)
+    assert any("[redacted]" in str(value) for _, value in attributes)
 
 
 @pytest.mark.parametrize("variable", ["", "false", "no_content", "event_only"])
-def test_other_words_of_the_variable_ask_for_nothing(
+def test_other_values_of_the_variable_record_no_contents(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     monkeypatch.setenv(CAPTURE_CONTENT, variable)
     recorded.traced(ScriptedModel("Hi", model="m")).chat_stream(HI).collect()
-    assert "gen_ai.input.messages" not in recorded.facts("chat m")
+    assert "gen_ai.input.messages" not in recorded.attributes("chat m")
 
 
-def test_an_argument_counts_for_more_than_the_variable(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_argument_overrides_the_variable(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CAPTURE_CONTENT, "true")
     recorded.traced(ScriptedModel("Hi", model="m"), capture_content=False).chat_stream(HI).collect()
-    assert "gen_ai.input.messages" not in recorded.facts("chat m")
+    assert "gen_ai.input.messages" not in recorded.attributes("chat m")
 
 
-def test_of_an_answer_that_broke_off_what_came_is_recorded(recorded: Recorded) -> None:
+def test_the_received_part_of_a_broken_answer_is_recorded(recorded: Recorded) -> None:
     model = recorded.traced(ScriptedModel([TextDelta("Once upon")], model="m"), capture_content=True)
     with pytest.raises(TruncatedStreamError):
         model.chat_stream(HI).collect()
-    assert json.loads(recorded.facts("chat m")["gen_ai.output.messages"]) == [
+    assert json.loads(recorded.attributes("chat m")["gen_ai.output.messages"]) == [
         {"role": "assistant", "parts": [{"type": "text", "content": "Once upon"}], "finish_reason": "error"}
     ]
 
 
-def test_half_a_surrogate_pair_does_not_cost_the_batch(recorded: Recorded) -> None:
+def test_a_lone_surrogate_does_not_lose_the_batch(recorded: Recorded) -> None:
     model = recorded.traced(ScriptedModel([TextDelta("\ud83d"), TurnFinished(FinishReason.END_TURN)], model="m"))
     model = recorded.traced(model.inner, capture_content=True)
     model.chat_stream(HI).collect()
-    recorded.facts("chat m")["gen_ai.output.messages"].encode()
+    recorded.attributes("chat m")["gen_ai.output.messages"].encode()
 
 
 # What fails in OpenTelemetry
@@ -959,7 +963,7 @@ class BreakingProcessor(SpanProcessor):
         raise RuntimeError("broken")
 
 
-def test_a_failure_at_the_start_of_a_span_breaks_nothing(recorded: Recorded) -> None:
+def test_a_failure_at_the_start_of_a_span_does_not_break_the_run(recorded: Recorded) -> None:
     recorded.tracer_provider.add_span_processor(BreakingProcessor())
     assert recorded.traced(ScriptedModel("Hello")).chat_stream(HI).collect().text == "Hello"
     model = ScriptedModel(turn(called("look")), "Done.")
@@ -972,14 +976,16 @@ class BreakingAtTheEnd(SpanProcessor):
         raise RuntimeError("broken")
 
 
-def test_a_failure_at_the_end_of_a_span_breaks_nothing(recorded: Recorded, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failure_at_the_end_of_a_span_is_logged_and_does_not_break_the_run(
+    recorded: Recorded, caplog: pytest.LogCaptureFixture
+) -> None:
     recorded.tracer_provider.add_span_processor(BreakingAtTheEnd())
     with caplog.at_level(logging.ERROR, "completion.otel"):
         assert recorded.traced(ScriptedModel("Hello")).chat_stream(HI).collect().text == "Hello"
         model = ScriptedModel(turn(called("look")), "Done.")
         run = run_chat(model, HI, tools=[named("look")], middleware=[recorded.middleware()])
         assert run.collect().text == "Done."
-    assert {record.getMessage() for record in caplog.records} == {"OpenTelemetry failed; what it was to record is lost"}
+    assert {record.getMessage() for record in caplog.records} == {"OpenTelemetry failed; this record is lost"}
 
 
 def test_without_the_package_the_error_says_what_to_install() -> None:
@@ -999,13 +1005,13 @@ for attempt in (OpenTelemetry, lambda: traced(ScriptedModel("Hi"))):
     assert run.stdout.count("pip install opentelemetry-api") == 2
 
 
-def test_the_package_is_imported_when_it_is_used() -> None:
+def test_opentelemetry_is_imported_on_first_use() -> None:
     code = "import completion.otel, sys; print([name for name in sys.modules if name.startswith('opentelemetry')])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
 
 
-def test_a_stream_that_is_open_at_exit_holds_nobody_up() -> None:
+def test_an_open_stream_does_not_delay_the_exit() -> None:
     code = """
 from completion import ChatRequest
 from completion.otel import traced
@@ -1023,7 +1029,7 @@ ring.append(ring)
 
 @pytest.fixture
 def receiver() -> Iterator[tuple[str, list[Any]]]:
-    """An OTLP receiver on loopback, and the spans that came."""
+    """An OTLP receiver on loopback: its URL, and the spans that it got."""
     service = pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
     received: list[Any] = []
 
@@ -1090,12 +1096,12 @@ def test_a_real_receiver_gets_the_spans(receiver: tuple[str, list[Any]], server:
     assert {scope.name for _, scope in received} == {"completion"}
     assert [span.parent_span_id for span in spans] == [b"", *[spans[0].span_id] * 3]
     assert {span.trace_id for span in spans} == {spans[0].trace_id}
-    facts = {fact.key: fact.value for fact in spans[3].attributes}
-    assert facts["gen_ai.response.finish_reasons"].array_value.values[0].string_value == "stop"
-    assert facts["gen_ai.request.stream"].bool_value is True
-    assert facts["gen_ai.response.time_to_first_chunk"].double_value > 0
-    assert json.loads(facts["gen_ai.output.messages"].string_value) == [
+    attributes = {attribute.key: attribute.value for attribute in spans[3].attributes}
+    assert attributes["gen_ai.response.finish_reasons"].array_value.values[0].string_value == "stop"
+    assert attributes["gen_ai.request.stream"].bool_value is True
+    assert attributes["gen_ai.response.time_to_first_chunk"].double_value > 0
+    assert json.loads(attributes["gen_ai.output.messages"].string_value) == [
         {"role": "assistant", "parts": [{"type": "text", "content": "Rain."}], "finish_reason": "stop"}
     ]
-    called_with = {fact.key: fact.value.string_value for fact in spans[2].attributes}
+    called_with = {attribute.key: attribute.value.string_value for attribute in spans[2].attributes}
     assert called_with["gen_ai.tool.call.result"] == "Köln: rain"
