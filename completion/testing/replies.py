@@ -1,4 +1,7 @@
-"""What a ProviderServer answers: pieces of a body, and what goes wrong between them."""
+"""The replies of a ProviderServer: pieces of a body, and steps between them such as a pause or a closed connection.
+
+A Reply becomes a script of actions when it is made. The server plays them in order: ``action.play(connection)``.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http.client import responses as reason_phrases
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-if TYPE_CHECKING:
-    from completion.testing.server import _Connection
-
-_EVENT_POLL_S = 0.01
+from completion.testing.connection import Connection, EndConnection
 
 
 def event(data: Any, name: str | None = None) -> bytes:
@@ -30,57 +30,57 @@ def event(data: Any, name: str | None = None) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Send nothing for so many seconds."""
+    """Send nothing for `seconds`."""
 
     seconds: float
 
-    def play(self, connection: _Connection) -> None:
+    def play(self, connection: Connection) -> None:
         connection.wait(self.seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class WaitFor:
-    """Send nothing until `event` is set; after `timeout` seconds the connection is closed, as by `Cut`."""
+    """Send nothing until `event` is set. After `timeout` seconds close the connection, as `Cut` does."""
 
     event: threading.Event
     timeout: float = 30
 
-    def play(self, connection: _Connection) -> None:
+    def play(self, connection: Connection) -> None:
         if not connection.wait_for(self.event, self.timeout):
-            raise _EndConnection
+            raise EndConnection
 
 
 @dataclass(frozen=True, slots=True)
 class Stall:
-    """Send nothing more, but keep the connection open for `timeout` seconds; then close it, as `Cut` does."""
+    """Keep the connection open for `timeout` seconds and send nothing. Then close it, as `Cut` does."""
 
     timeout: float = 30
 
-    def play(self, connection: _Connection) -> None:
+    def play(self, connection: Connection) -> None:
         connection.wait(self.timeout)
-        raise _EndConnection
+        raise EndConnection
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Close the connection with no proper end: no last chunk, a short length, no TLS close alert."""
+    """Close the connection before the end of the body: no last HTTP chunk, too few bytes, no TLS close alert."""
 
-    def play(self, connection: _Connection) -> None:
-        raise _EndConnection
+    def play(self, connection: Connection) -> None:
+        raise EndConnection
 
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """Close the connection with a TCP reset; bytes still on their way to the client may be lost with it."""
+    """Close the connection with a TCP reset. The client may lose bytes that were sent before it."""
 
-    def play(self, connection: _Connection) -> None:
+    def play(self, connection: Connection) -> None:
         connection.reset_on_close()
-        raise _EndConnection
+        raise EndConnection
 
 
 @dataclass(frozen=True, slots=True)
 class Trickle:
-    """Send `data`, then pause for `every` seconds, so many `times`; then the reply goes on."""
+    """Send `data` and pause for `every` seconds, `times` times. Then the reply continues."""
 
     data: bytes = b": ping\n\n"
     every: float = 0.05
@@ -88,59 +88,49 @@ class Trickle:
 
 
 @dataclass(frozen=True, slots=True)
-class _Send:
-    """Bytes as they go out in one send, and how many of them are body, not framing."""
+class Send:
+    """One send: the bytes with their framing, and how many of them are the body's."""
 
     framed: bytes
     body_bytes: int = 0
 
-    def play(self, connection: _Connection) -> None:
+    def play(self, connection: Connection) -> None:
         connection.send(self.framed)
-
-
-class _EndConnection(Exception):
-    """Raised by a step: close the connection here, whatever was promised."""
-
-
-class _HungUp(Exception):
-    """The client closed the connection, or the server's stop() did."""
 
 
 Step: TypeAlias = Pause | WaitFor | Stall | Cut | Reset | Trickle
 
-
 Piece: TypeAlias = bytes | str | Step
-
+"""What a Reply is given."""
 
 Framing: TypeAlias = Literal["chunked", "length", "close"]
 
-
 _Part: TypeAlias = bytes | Pause | WaitFor | Stall | Cut | Reset
+"""A piece with its string encoded, or its Trickle written out."""
 
-
-_Action: TypeAlias = _Send | Pause | WaitFor | Stall | Cut | Reset
+Action: TypeAlias = Send | Pause | WaitFor | Stall | Cut | Reset
+"""A part with its bytes framed: what the server plays."""
 
 
 class Reply:
     """One scripted response: `pieces` are bytes, strings (sent as UTF-8) and steps, played in order.
 
-    `framing` says how the client learns where the body ends: ``"chunked"``, ``"length"`` (a Content-Length
-    header) or ``"close"`` (the connection closes). The body ends properly unless a `Cut`, `Reset` or `Stall`
-    stands among the pieces. Pieces after one of these are never sent; they still count in the declared
-    length, which is one byte too long if there are none, so that the body is always short.
+    `framing` tells the client where the body ends: ``"chunked"``, ``"length"`` (a Content-Length header) or
+    ``"close"`` (the connection closes). A `Cut`, `Reset` or `Stall` ends the body too early: pieces after it are not
+    sent, but Content-Length counts them. If there are none, Content-Length is one byte more than the body.
 
-    `split` says how the bytes are cut into sends (with chunked framing, into HTTP chunks): None sends each
-    piece as it is, ``"whole"`` joins the pieces between two steps, n sends each piece in parts of n bytes.
-    `batch` leaves the chunks as they are but passes all those between two steps to the socket at once.
+    `split` cuts the bytes into sends (with chunked framing, into HTTP chunks): None makes a send of each piece,
+    ``"whole"`` joins the pieces between two steps, n sends each piece in parts of n bytes. `batch` does not change the
+    HTTP chunks, but gives all chunks between two steps to the socket in one send.
 
-    `headers` win over those the reply makes itself, in any letter case; a `content_type` of None leaves the
-    header out. `before_headers` is played before the status line; its bytes are sent verbatim, so half a
-    header block and a `Cut` can be sent instead of a response.
+    `headers` replace the headers that the reply would send, in any letter case. With a `content_type` of None there is
+    no such header. `before_headers` is played before the status line, and its bytes are sent as they are: half a header
+    block and a `Cut` can take the place of a response.
 
-    A reply never changes; it can be served any number of times.
+    A reply never changes and can be served any number of times.
 
     Raises:
-        TypeError, ValueError: for a piece, framing or split that is none of the above.
+        TypeError, ValueError: a piece, the framing or the split is none of these.
     """
 
     __slots__ = ("closes_connection", "script")
@@ -170,9 +160,9 @@ class Reply:
         status_line = f"HTTP/1.1 {status} {reason_phrases.get(status, 'Unknown')}"
         head = "\r\n".join([status_line, *fields.values(), "", ""]).encode("latin-1")
 
-        body: Iterable[_Action] = _frame(parts, framing)
-        before = (_Send(part) if isinstance(part, bytes) else part for part in _flatten(before_headers))
-        self.script: tuple[_Action, ...] = (*before, _Send(head), *(_join_sends(body) if batch else body))
+        body: Iterable[Action] = _frame(parts, framing)
+        before = (Send(part) if isinstance(part, bytes) else part for part in _flatten(before_headers))
+        self.script: tuple[Action, ...] = (*before, Send(head), *(_join_sends(body) if batch else body))
         self.closes_connection = "close" in fields.get("connection", "").lower()
 
     @classmethod
@@ -194,7 +184,7 @@ class Reply:
 
 
 def _flatten(pieces: Iterable[Piece]) -> Iterator[_Part]:
-    """The pieces with strings encoded and trickles written out."""
+    """The pieces with strings encoded and each Trickle written out."""
     for piece in pieces:
         match piece:
             case str():
@@ -211,11 +201,11 @@ def _split(parts: Iterable[_Part], split: Literal["whole"] | int | None) -> Iter
     if split is None:
         yield from parts
     elif split == "whole":
-        for is_bytes, run in groupby(parts, lambda part: isinstance(part, bytes)):
+        for is_bytes, group in groupby(parts, lambda part: isinstance(part, bytes)):
             if is_bytes:
-                yield b"".join(part for part in run if isinstance(part, bytes))
+                yield b"".join(part for part in group if isinstance(part, bytes))
             else:
-                yield from run
+                yield from group
     elif isinstance(split, int) and split > 0:
         for part in parts:
             if isinstance(part, bytes):
@@ -226,11 +216,8 @@ def _split(parts: Iterable[_Part], split: Literal["whole"] | int | None) -> Iter
         raise ValueError(f'Reply: split must be None, "whole" or a positive number, got {split!r}')
 
 
-def _body_length(parts: Iterable[_Part]) -> int:
-    return sum(len(part) for part in parts if isinstance(part, bytes))
-
-
 def _declared_length(parts: Sequence[_Part]) -> int:
+    """The value of Content-Length: always more than is sent, if a step ends the body too early."""
     total = _body_length(parts)
     end = next((i for i, part in enumerate(parts) if isinstance(part, (Cut, Reset, Stall))), None)
     if end is not None and _body_length(parts[end:]) == 0:
@@ -238,22 +225,26 @@ def _declared_length(parts: Sequence[_Part]) -> int:
     return total
 
 
-def _frame(parts: Iterable[_Part], framing: Framing) -> Iterator[_Action]:
+def _body_length(parts: Iterable[_Part]) -> int:
+    return sum(len(part) for part in parts if isinstance(part, bytes))
+
+
+def _frame(parts: Iterable[_Part], framing: Framing) -> Iterator[Action]:
     for part in parts:
         if not isinstance(part, bytes):
             yield part
         elif framing != "chunked":
-            yield _Send(part, len(part))
-        elif part:  # a chunk of no bytes would end the body
-            yield _Send(b"%x\r\n%b\r\n" % (len(part), part), len(part))
+            yield Send(part, len(part))
+        elif part:  # an empty HTTP chunk would end the body
+            yield Send(b"%x\r\n%b\r\n" % (len(part), part), len(part))
     if framing == "chunked":
-        yield _Send(b"0\r\n\r\n")
+        yield Send(b"0\r\n\r\n")
 
 
-def _join_sends(actions: Iterable[_Action]) -> Iterator[_Action]:
-    for is_send, run in groupby(actions, lambda action: isinstance(action, _Send)):
+def _join_sends(actions: Iterable[Action]) -> Iterator[Action]:
+    for is_send, group in groupby(actions, lambda action: isinstance(action, Send)):
         if is_send:
-            sends = [action for action in run if isinstance(action, _Send)]
-            yield _Send(b"".join(send.framed for send in sends), sum(send.body_bytes for send in sends))
+            sends = [action for action in group if isinstance(action, Send)]
+            yield Send(b"".join(send.framed for send in sends), sum(send.body_bytes for send in sends))
         else:
-            yield from run
+            yield from group

@@ -1,8 +1,8 @@
-"""A model that answers from a script, for tests of whatever stands on a CompletionModel.
+"""A model that answers from a script, for tests of code that uses a CompletionModel.
 
 with ScriptedModel("Hello there!", RateLimitError("slow down")) as model:
     assert model.chat_stream(ChatRequest("Hi")).collect().text == "Hello there!"
-    ...                                    # the second call raises; leaving asserts that all was asked for
+    ...                           # the second call raises; the end of the block asserts that no script is left
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from completion.contract.stream import ChatStream
 from completion.testing.replies import Pause, WaitFor
 
 Step = StreamChunk | Exception | Pause | WaitFor
-"""A chunk to yield, an error for ``next()`` to raise, or a delay (which ``cancel()`` ends)."""
+"""A chunk to yield, an error for ``next()`` to raise, or a delay, which ``cancel()`` ends."""
 
 Script = str | Exception | Sequence[Step]
-"""One turn: a text (given out word by word), an error for the call itself to raise, or steps."""
+"""One turn: a text (yielded word by word), an error for the call to raise, or steps."""
 
-_POLL_SECONDS = 0.01
+_POLL_S = 0.01
 
 
 class ScriptedModel:
-    """A CompletionModel that plays one script a call, in order. Thread-safe.
+    """A CompletionModel that plays one script for each call, in order. Thread-safe.
 
-    ``requests`` records what it was asked. Steps that end without a TurnFinished raise TruncatedStreamError, as any
-    adapter must. As a context manager it checks at the end that its scripts were used up.
+    ``requests`` records the requests. Steps without a TurnFinished at the end raise TruncatedStreamError, as every
+    adapter must. As a context manager it checks at the end that no script is left.
     """
 
     def __init__(self, *scripts: Script, name: str = "scripted", model: str = "scripted-1") -> None:
@@ -46,16 +46,16 @@ class ScriptedModel:
 
     @property
     def remaining(self) -> int:
-        """How many scripts nobody has asked for yet."""
+        """How many scripts have not been played yet."""
         return len(self._scripts)
 
     def chat_stream(self, req: ChatRequest | str) -> ChatStream:
         """The next script as a stream.
 
         Raises:
-            AssertionError: there is none left.
-            TypeError: ``req`` is no ChatRequest.
-            Exception: the script is an error.
+            AssertionError: no script is left.
+            TypeError: ``req`` is neither a ChatRequest nor a str.
+            Exception: the script itself, if it is an error.
         """
         req = as_request(req)
         req.check_tool_choice()
@@ -64,21 +64,21 @@ class ScriptedModel:
             script = self._scripts.popleft()
         except IndexError:
             raise AssertionError(
-                f"ScriptedModel was called {len(self.requests)} times and has {self._size} scripts"
+                f"ScriptedModel was called {len(self.requests)} times but has {self._size} scripts: give one for each"
             ) from None
         if isinstance(script, Exception):
             raise script
         token, unbind = CancelToken.bound()
         if token.cancelled:
             raise stream_cancelled(self.name, self.model)
-        steps = _words(script) if isinstance(script, str) else script
-        return ChatStream(_played(steps, token), token=token, release=unbind, provider=self.name, model=self.model)
+        steps = _steps_of(script) if isinstance(script, str) else script
+        return ChatStream(_chunks(steps, token), token=token, release=unbind, provider=self.name, model=self.model)
 
     def check_used_up(self) -> None:
-        """Raise AssertionError if a script is left over."""
+        """Raise AssertionError if a script is left."""
         if self._scripts:
             raise AssertionError(
-                f"ScriptedModel was called {len(self.requests)} times, {len(self._scripts)} of its "
+                f"ScriptedModel was called {len(self.requests)} times: {len(self._scripts)} of its "
                 f"{self._size} scripts are left"
             )
 
@@ -95,13 +95,13 @@ class ScriptedModel:
         return f"ScriptedModel({self.remaining} of {self._size} scripts left)"
 
 
-def _words(text: str) -> list[Step]:
-    """The text in deltas of one word each, and a good end."""
+def _steps_of(text: str) -> list[Step]:
+    """A delta for each word of the text, and the end of turn."""
     deltas: list[Step] = [TextDelta(word) for word in re.findall(r"\s*\S+|\s+", text)]
     return [*deltas, TurnFinished(FinishReason.END_TURN, provider_reason="stop")]
 
 
-def _played(steps: Sequence[Step], token: CancelToken) -> Iterator[StreamChunk]:
+def _chunks(steps: Sequence[Step], token: CancelToken) -> Iterator[StreamChunk]:
     ended = False
     for step in steps:
         match step:
@@ -123,4 +123,4 @@ def _wait(event: threading.Event, timeout: float, token: CancelToken) -> None:
     while not event.is_set():
         if time.monotonic() > ends_at:
             raise AssertionError(f"the event of a WaitFor was not set within {timeout:g} s")
-        token.sleep(_POLL_SECONDS)
+        token.sleep(_POLL_S)

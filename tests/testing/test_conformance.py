@@ -1,4 +1,4 @@
-"""The conformance kit: our own models keep every promise, and each promise, once broken, is told by its name."""
+"""The conformance kit: our own models keep every promise, and each broken promise is reported by its name."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from completion.testing import Pause, ProviderServer, Reply, ScriptedModel, chec
 from tests.loopback import FINISH, text
 
 HELD: list[Any] = []
-"""What models of a test keep open: it is closed after the test."""
+"""Whatever the models of a test keep open; closed after the test."""
 
 END = TurnFinished(FinishReason.END_TURN)
 QUICK = RetryConfig(max_attempts=2, base_delay=0, max_retry_after=0.5)
@@ -58,8 +58,8 @@ SCRIPTS = ["Hello there, you!"] * 30
 Chunks = Generator[StreamChunk, None, None]
 
 
-def told(factory: Callable[..., CompletionModel], **options: Any) -> dict[str, str]:
-    """The broken promises, and what was seen of each."""
+def broken_promises(factory: Callable[..., CompletionModel], **options: Any) -> dict[str, str]:
+    """The broken promises, with the line of the error for each."""
     try:
         check_completion_model(factory, **options)
     except AssertionError as error:
@@ -102,7 +102,7 @@ def test_our_models_keep_the_contract_on_the_wire(factory: Callable[..., Complet
     ],
     ids=["scripted", "retrying", "fallback", "retrying a plain generator"],
 )
-def test_models_that_answer_by_themselves_keep_the_contract(factory: Callable[[], CompletionModel]) -> None:
+def test_models_without_a_server_keep_the_contract(factory: Callable[[], CompletionModel]) -> None:
     check_completion_model(factory)
 
 
@@ -112,7 +112,7 @@ def test_the_embedded_model_keeps_the_contract(monkeypatch: pytest.MonkeyPatch) 
 
 
 class Parrot:
-    """Says what it is told, or the chunks that it is given; its streams are plain generators."""
+    """Repeats the prompt, or yields the given chunks. Its streams are plain generators."""
 
     name = "parrot"
     model = "parrot-1"
@@ -132,7 +132,7 @@ def test_a_plain_generator_keeps_the_contract() -> None:
 
 
 class TinyError(Exception):
-    """An error of somebody else's tree."""
+    """An error that is not one of ours."""
 
     def __init__(self, message: str, verdict: Permanent | Transient) -> None:
         super().__init__(message, verdict)
@@ -143,7 +143,7 @@ class TinyError(Exception):
 
 
 class TinyModel:
-    """An adapter of somebody else's, for a wire of their own: {"text": "…"} as often as needed, then {"end": true}."""
+    """A third-party adapter for its own wire: any number of {"text": "…"}, then {"end": true}."""
 
     name = "tiny"
     model = "tiny-1"
@@ -202,11 +202,11 @@ class TinyModel:
     def chunks(self, response: http.client.HTTPResponse) -> Iterator[StreamChunk]:
         for line in self.lines(response):
             if line.startswith(b"data: "):
-                told = self.parsed(line)
-                if "end" in told:
+                fields = self.parsed(line)
+                if "end" in fields:
                     yield END
                     return
-                yield TextDelta(told["text"])
+                yield TextDelta(fields["text"])
         raise self.early_end()
 
     def lines(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
@@ -234,8 +234,8 @@ def test_an_adapter_that_shares_nothing_with_ours_keeps_the_contract() -> None:
     [b"".join(TINY), Reply(*TINY), Reply(*TINY, framing="length", split=5), Reply(*TINY, split="whole", batch=True)],
     ids=["bytes", "reply", "reply in pieces", "reply in one piece"],
 )
-def test_an_answer_is_taken_apart_into_its_events(answer: Reply | bytes) -> None:
-    assert "after 2 of 4 events" in " ".join(told(InventsTheEnd, answer=answer).values())
+def test_an_answer_is_split_into_its_events(answer: Reply | bytes) -> None:
+    assert "after 2 of 4 events" in " ".join(broken_promises(InventsTheEnd, answer=answer).values())
 
 
 @pytest.mark.parametrize(
@@ -249,30 +249,30 @@ def test_an_answer_is_taken_apart_into_its_events(answer: Reply | bytes) -> None
     ],
     ids=["base_url", "another name", "another name and the key", "by position", "options"],
 )
-def test_a_factory_gets_what_its_signature_takes(factory: Callable[..., CompletionModel]) -> None:
+def test_a_factory_gets_the_arguments_that_it_accepts(factory: Callable[..., CompletionModel]) -> None:
     check_completion_model(factory, answer=TINY)
 
 
-# --- what the kit says -------------------------------------------------------------------------------------------
+# --- the report --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("factory", [lambda: Parrot(), lambda a, b: Parrot(), lambda *, api_key: Parrot()])
-def test_a_factory_that_takes_no_url_is_a_mistake(factory: Callable[..., CompletionModel]) -> None:
-    with pytest.raises(TypeError, match="called with the URL"):
+def test_a_factory_that_accepts_no_url_is_refused(factory: Callable[..., CompletionModel]) -> None:
+    with pytest.raises(TypeError, match="must accept the URL"):
         check_completion_model(factory, answer=TINY)
 
 
-def test_an_unknown_wire_is_a_mistake() -> None:
-    with pytest.raises(ValueError, match="knows 'anthropic', 'openai-chat'"):
+def test_an_unknown_wire_is_refused() -> None:
+    with pytest.raises(ValueError, match="give 'anthropic', 'openai-chat'"):
         check_completion_model(TinyModel, answer="gopher")
 
 
-def test_an_answer_without_events_is_a_mistake() -> None:
-    with pytest.raises(ValueError, match="nothing in it"):
+def test_an_answer_without_events_is_refused() -> None:
+    with pytest.raises(ValueError, match="answer is empty"):
         check_completion_model(TinyModel, answer=[])
 
 
-def test_all_broken_promises_are_told_a_line_each() -> None:
+def test_each_broken_promise_has_a_line() -> None:
     class Nameless(Parrot):
         name = ""
 
@@ -280,30 +280,30 @@ def test_all_broken_promises_are_told_a_line_each() -> None:
         check_completion_model(lambda: Nameless(TextDelta(""), END))
     assert str(caught.value).splitlines() == [
         "the model breaks 3 of 23 promises",
-        "- name and model are strings, not empty, and never change: name is ''",
-        "- no delta is empty: the stream gave TextDelta(delta='')",
+        "- name and model are non-empty strings that never change: name is ''",
+        "- no delta is empty: the stream yielded TextDelta(delta='')",
         "- a model pickles, and the copy answers: " + str(caught.value).splitlines()[3].partition(": ")[2],
     ]
 
 
-def test_without_a_good_answer_nothing_else_is_looked_at() -> None:
+def test_without_a_good_answer_no_other_promise_is_checked() -> None:
     with pytest.raises(AssertionError) as caught:
         check_completion_model(lambda: ScriptedModel(TransportError("reset")))
     assert str(caught.value).splitlines() == [
-        "the model breaks 1 of 1 promises, and 22 were not looked at",
+        "the model breaks 1 of 1 promises, and 22 were not checked",
         "- chat_stream answers a good request with a stream of chunks: TransportError was raised: reset",
     ]
 
 
-def test_a_model_that_does_not_talk_to_the_given_url_is_told_so() -> None:
-    assert "sent no request to the server" in told(lambda url: Parrot(), answer=TINY)[conformance.ANSWERS]
+def test_a_model_that_does_not_use_the_given_url_is_reported() -> None:
+    assert "sent no request to the server" in broken_promises(lambda url: Parrot(), answer=TINY)[conformance.ANSWERS]
 
 
-def test_a_factory_that_fails_is_told() -> None:
+def test_the_error_of_a_factory_is_reported() -> None:
     def fail() -> CompletionModel:
         raise KeyError("no such file")
 
-    assert "KeyError was raised: 'no such file'" in told(fail)[conformance.ANSWERS]
+    assert "KeyError was raised: 'no such file'" in broken_promises(fail)[conformance.ANSWERS]
 
 
 def test_a_factory_may_skip_the_test() -> None:
@@ -311,7 +311,7 @@ def test_a_factory_may_skip_the_test() -> None:
         check_completion_model(lambda: pytest.skip("not here"))
 
 
-def test_nothing_shows_the_key_of_the_kit() -> None:
+def test_the_report_does_not_contain_the_key() -> None:
     keys = []
 
     def factory(base_url: str, api_key: str) -> TinyModel:
@@ -330,7 +330,7 @@ class StuckInPickling(Parrot):
 
 
 class StuckForGood(Parrot):
-    """Answers so often, and then blocks."""
+    """Answers as often as ``answers`` is long, then blocks."""
 
     def __init__(self, answers: list[str]) -> None:
         super().__init__()
@@ -346,13 +346,13 @@ class StuckForGood(Parrot):
 def test_a_check_that_blocks_is_a_broken_promise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conformance, "_CHECK_S", 0.2)
     promise = "a model pickles, and the copy answers"
-    assert told(StuckInPickling) == {promise: f"{promise}: this did not end within 0.2 s"}
+    assert broken_promises(StuckInPickling) == {promise: f"{promise}: the check did not end within 0.2 s"}
 
 
-def test_a_model_that_blocks_all_the_time_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kit_gives_up_after_three_checks_that_block(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conformance, "_CHECK_S", 0.2)
     answers = ["the first one"]
-    with pytest.raises(AssertionError, match=r"breaks 3 of \d+ promises, and \d+ were not looked at"):
+    with pytest.raises(AssertionError, match=r"breaks 3 of \d+ promises, and \d+ were not checked"):
         check_completion_model(lambda: StuckForGood(answers))
 
 
@@ -368,44 +368,44 @@ HELLO = TextDelta("Hello")
     ("promise", "chunks"),
     [
         ("every chunk is a StreamChunk", ["Hello", END]),
-        ("exactly one TurnFinished ends the turn, as the last chunk", [HELLO]),
-        ("exactly one TurnFinished ends the turn, as the last chunk", [END, END]),
-        ("exactly one TurnFinished ends the turn, as the last chunk", [END, HELLO]),
-        ("a call is closed once, under its id and name, before anything else starts", [STARTED, HELLO, FINISHED, END]),
-        ("a call is closed once, under its id and name, before anything else starts", [STARTED, ARGS, END]),
-        ("a call is closed once, under its id and name, before anything else starts", [FINISHED, END]),
+        ("the last chunk, and no other, is a TurnFinished", [HELLO]),
+        ("the last chunk, and no other, is a TurnFinished", [END, END]),
+        ("the last chunk, and no other, is a TurnFinished", [END, HELLO]),
+        ("a tool call ends once, with its id and name, before anything else starts", [STARTED, HELLO, FINISHED, END]),
+        ("a tool call ends once, with its id and name, before anything else starts", [STARTED, ARGS, END]),
+        ("a tool call ends once, with its id and name, before anything else starts", [FINISHED, END]),
         (
-            "a call is closed once, under its id and name, before anything else starts",
+            "a tool call ends once, with its id and name, before anything else starts",
             [STARTED, ToolCallFinished("1", "g", {}), END],
         ),
         (
-            "a call is closed once, under its id and name, before anything else starts",
+            "a tool call ends once, with its id and name, before anything else starts",
             [STARTED, ToolCallStarted("2", "f"), FINISHED, ToolCallFinished("2", "f", {}), END],
         ),
-        ("reasoning is closed before text, a call or the end", [ReasoningDelta("So"), HELLO, END]),
-        ("reasoning is closed before text, a call or the end", [ReasoningDelta("So"), END]),
+        ("reasoning ends before text, a tool call or the end of turn", [ReasoningDelta("So"), HELLO, END]),
+        ("reasoning ends before text, a tool call or the end of turn", [ReasoningDelta("So"), END]),
         ("no delta is empty", [TextDelta(""), END]),
-        ("call ids are unique and not empty", [STARTED, FINISHED, STARTED, FINISHED, END]),
-        ("call ids are unique and not empty", [ToolCallStarted("", "f"), ToolCallFinished("", "f", {}), END]),
-        ("the deltas of a call add up to its arguments", [STARTED, ToolCallFinished("1", "f", {"a": 1}), END]),
-        ("the deltas of a call add up to its arguments", [STARTED, ToolCallMalformed("1", "f", "{", "bad"), END]),
+        ("tool call ids are unique and not empty", [STARTED, FINISHED, STARTED, FINISHED, END]),
+        ("tool call ids are unique and not empty", [ToolCallStarted("", "f"), ToolCallFinished("", "f", {}), END]),
+        ("the deltas of a tool call add up to its arguments", [STARTED, ToolCallFinished("1", "f", {"a": 1}), END]),
+        ("the deltas of a tool call add up to its arguments", [STARTED, ToolCallMalformed("1", "f", "{", "bad"), END]),
         (
-            "input_tokens and output_tokens are totals, at least the sum of their parts",
+            "input_tokens and output_tokens are totals that include their parts",
             [TurnFinished(FinishReason.END_TURN, Usage(input_tokens=2, cached_input_tokens=3))],
         ),
         (
-            "input_tokens and output_tokens are totals, at least the sum of their parts",
+            "input_tokens and output_tokens are totals that include their parts",
             [TurnFinished(FinishReason.END_TURN, Usage(output_tokens=2, reasoning_tokens=3))],
         ),
         (
-            "input_tokens and output_tokens are totals, at least the sum of their parts",
+            "input_tokens and output_tokens are totals that include their parts",
             [TurnFinished(FinishReason.END_TURN, Usage(9, cache_creation_5m_tokens=1))],
         ),
         ("every chunk round-trips through to_json and from_json", [ProviderBlockFinished("p", {"a": (1,)}), END]),
     ],
 )
-def test_chunks_that_break_a_promise_are_told(promise: str, chunks: list[Any]) -> None:
-    assert list(told(lambda: Parrot(*chunks))) == [promise]
+def test_chunks_that_break_a_promise_are_reported(promise: str, chunks: list[Any]) -> None:
+    assert list(broken_promises(lambda: Parrot(*chunks))) == [promise]
 
 
 # --- one broken promise each: models and streams -----------------------------------------------------------------
@@ -437,7 +437,7 @@ class Wrapped(Generator[StreamChunk, None, None]):
 
 
 class Owning(Wrapped):
-    """Closes as well what the generator reads from: one that has not begun closes nothing."""
+    """Also closes the source of the generator: a generator that has not started closes nothing."""
 
     def __init__(self, chunks: Chunks, source: Chunks) -> None:
         super().__init__(chunks)
@@ -620,15 +620,15 @@ class HeedsNoToken(Parrot):
 @pytest.mark.parametrize(
     ("promise", "factory"),
     [
-        ("name and model are strings, not empty, and never change", Renames),
-        ("chat_stream returns a generator, which is not async as well", ReturnsAnIterator),
-        ("chat_stream returns a generator, which is not async as well", IsAsyncToo),
-        ("a request that cannot be sent is refused by the call, not by next()", OneLazyGenerator),
-        ("after its end a stream gives StopIteration, however often it is asked", StartsAgain),
-        ("close() ends a stream at any time, and may be called twice", StaysOpen),
-        ("close() ends a stream at any time, and may be called twice", ClosesOnlyOnce),
-        ("leaving the with closes a stream that is a context manager", LeavesItOpen),
-        ("threads that share a model each get an answer of their own, whole", Mixes),
+        ("name and model are non-empty strings that never change", Renames),
+        ("chat_stream returns a generator that is not an async iterator too", ReturnsAnIterator),
+        ("chat_stream returns a generator that is not an async iterator too", IsAsyncToo),
+        ("the call, not next(), raises for a request that cannot be sent", OneLazyGenerator),
+        ("after the end each next() raises StopIteration", StartsAgain),
+        ("close() ends a stream at any time and can be called twice", StaysOpen),
+        ("close() ends a stream at any time and can be called twice", ClosesOnlyOnce),
+        ("a stream that is a context manager is closed at the end of its block", LeavesItOpen),
+        ("each thread that shares a model gets its own complete answer", Mixes),
         ("a model pickles, and the copy answers", HoldsALock),
         ("a model pickles, and the copy answers", lambda: ForgetsItsName("parrot-3")),
         ("cancel() from another thread ends a stream with StreamCancelledError", CancelsNothing),
@@ -637,12 +637,12 @@ class HeedsNoToken(Parrot):
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_a_model_that_breaks_a_promise_is_told(promise: str, factory: Callable[[], CompletionModel]) -> None:
-    assert list(told(factory)) == [promise]
+def test_a_model_that_breaks_a_promise_is_reported(promise: str, factory: Callable[[], CompletionModel]) -> None:
+    assert list(broken_promises(factory)) == [promise]
 
 
-def test_a_stream_that_ends_by_another_error_when_cancelled_is_told() -> None:
-    assert list(told(CancelsByAnotherError)) == [
+def test_a_cancelled_stream_that_raises_another_error_is_reported() -> None:
+    assert list(broken_promises(CancelsByAnotherError)) == [
         "cancel() from another thread ends a stream with StreamCancelledError",
         "under a cancelled CancelToken a stream raises StreamCancelledError",
     ]
@@ -662,15 +662,15 @@ class ConnectsLate(TinyModel):
         yield from super().chat_stream(ChatRequest(text))
 
 
-def test_an_adapter_that_connects_with_the_first_next_is_told() -> None:
-    assert list(told(ConnectsLate, answer=TINY)) == [
-        "the call waits for the response's headers",
-        "a refused connection is an error of the call",
-        "a 401 is an error of the call, and Permanent",
-        "a 429 is an error of the call, and Transient with its retry-after",
-        "a 500 is an error of the call, and Transient",
-        "a redirect is an error of the call, and not followed",
-        "a 200 with an HTML page is an error of the call",
+def test_an_adapter_that_connects_with_the_first_next_is_reported() -> None:
+    assert list(broken_promises(ConnectsLate, answer=TINY)) == [
+        "the call waits for the headers of the response",
+        "the call raises for a refused connection",
+        "the call raises for a 401, and the error is Permanent",
+        "the call raises for a 429, and the error is Transient with its retry-after",
+        "the call raises for a 500, and the error is Transient",
+        "the call raises for a redirect and does not follow it",
+        "the call raises for a 200 with an HTML page",
     ]
 
 
@@ -697,7 +697,7 @@ class LetsOsErrorsOut(TinyModel):
 
 
 class HidesRefusals(TinyModel):
-    """A refused connection is told by the stream."""
+    """Its stream, and not the call, raises for a refused connection."""
 
     def chat_stream(self, req: ChatRequest) -> Chunks:
         try:
@@ -733,7 +733,7 @@ class GivesUpOnServers(Misjudges):
 
 
 class FollowsRedirects(TinyModel):
-    """As far as to ask there."""
+    """Sends a request to the new address, but raises all the same."""
 
     def refusal(self, response: http.client.HTTPResponse) -> TinyError:
         location = response.getheader("location")
@@ -751,7 +751,7 @@ class TakesHtml(TinyModel):
 
 
 class HoldsConnections(TinyModel):
-    """Its errors know the response that they were made from."""
+    """Its errors refer to the response."""
 
     def let_go(self, error: TinyError | None, *held: Any) -> None:
         if error is None:
@@ -776,10 +776,10 @@ class ShowsItsKey(TinyModel):
         super().__init__(self.base_url, self.api_key)
 
 
-def test_a_repr_that_shows_the_key_is_told_and_so_is_a_traceback_that_has_it() -> None:
-    assert list(told(ShowsItsKey, answer=TINY)) == [
-        "the key is in no repr",
-        "the key is in no error, nor in the locals of its traceback",
+def test_a_key_in_a_repr_or_a_traceback_is_reported() -> None:
+    assert list(broken_promises(ShowsItsKey, answer=TINY)) == [
+        "no repr shows the key",
+        "no error contains the key, and no local variable in its traceback does",
     ]
 
 
@@ -815,14 +815,14 @@ class LeavesItsKeyInALocal(TinyModel):
 
 
 class RaisesFromTheRequest(TinyModel):
-    """What it raises from holds the frames of http.client, whose locals have the headers."""
+    """The cause of its errors has frames of http.client, whose local variables contain the headers."""
 
     def cause(self, exc: OSError) -> OSError | None:
         return exc
 
 
 class ReadsPieceByPiece(TinyModel):
-    """Takes each piece of the body for an event."""
+    """Treats each piece of the body as an event."""
 
     def lines(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
         while piece := response.read1(65536):
@@ -838,17 +838,17 @@ class InventsTheEnd(TinyModel):
     def chunks(self, response: http.client.HTTPResponse) -> Iterator[StreamChunk]:
         for line in response:
             if line.startswith(b"data: "):
-                told = self.parsed(line)
-                if "end" in told:
+                fields = self.parsed(line)
+                if "end" in fields:
                     break
-                yield TextDelta(told["text"])
+                yield TextDelta(fields["text"])
         yield END
 
 
-def test_an_adapter_that_invents_the_end_of_a_turn_is_told() -> None:
-    assert list(told(InventsTheEnd, answer=TINY)) == [
-        "a body that ends before the end of turn is an error of next()",
-        "a connection that breaks before the end of turn is an error of next()",
+def test_an_adapter_that_invents_the_end_of_a_turn_is_reported() -> None:
+    assert list(broken_promises(InventsTheEnd, answer=TINY)) == [
+        "next() raises if the body ends before the end of turn",
+        "next() raises if the connection breaks before the end of turn",
     ]
 
 
@@ -865,17 +865,17 @@ class LooksAhead(TinyModel):
         yield from stream
 
 
-def test_an_adapter_that_reads_the_body_in_the_call_is_told() -> None:
-    broken = told(LooksAhead, answer=TINY)
+def test_an_adapter_that_reads_the_body_in_the_call_is_reported() -> None:
+    broken = broken_promises(LooksAhead, answer=TINY)
     assert list(broken) == [
-        "a body that ends before the end of turn is an error of next()",
-        "a connection that breaks before the end of turn is an error of next()",
+        "next() raises if the body ends before the end of turn",
+        "next() raises if the connection breaks before the end of turn",
     ]
-    assert all("after 0 of 4 events it was the call that raised" in line for line in broken.values())
+    assert all("after 0 of 4 events the call raised" in line for line in broken.values())
 
 
 class LagsBehind(OpenAIModel):
-    """Gives a chunk when the next one is there, and forgets it when the connection breaks."""
+    """Yields a chunk when the next one has arrived, and loses it when the connection breaks."""
 
     def chat_stream(self, req: ChatRequest | str) -> Any:
         stream = super().chat_stream(req)
@@ -893,15 +893,15 @@ class LagsBehind(OpenAIModel):
         yield from held
 
 
-def test_an_adapter_that_forgets_chunks_when_the_connection_breaks_is_told() -> None:
-    assert list(told(lambda **options: LagsBehind("m", **options), answer="openai-chat")) == [
-        "after an error the chunks before it stay given, and next() gives StopIteration",
-        "a chunk is given when its event arrives, not when the body ends",
+def test_an_adapter_that_forgets_chunks_when_the_connection_breaks_is_reported() -> None:
+    assert list(broken_promises(lambda **options: LagsBehind("m", **options), answer="openai-chat")) == [
+        "an error loses no chunk before it, and then next() raises StopIteration",
+        "a chunk is yielded when its event arrives, not when the body ends",
     ]
 
 
 class Swallows(OpenAIModel):
-    """Ends in silence where this error is raised."""
+    """Ends without an error where this error is raised."""
 
     error: type[Exception]
 
@@ -956,7 +956,7 @@ class RaisesWhatNobodyKnows(TinyModel):
 
 
 class ClosesLate(TinyModel):
-    """Hangs up when the stream is dropped, and not before."""
+    """Closes the connection only when the stream is dropped."""
 
     def chat_stream(self, req: ChatRequest) -> Chunks:
         return Lingering(super().chat_stream(req))
@@ -981,7 +981,7 @@ class RemembersItsStreams(TinyModel):
 
 
 class BeginsLate(TinyModel):
-    """A generator that has not begun closes nothing."""
+    """Its generator closes nothing before it has started."""
 
     def chat_stream(self, req: ChatRequest) -> Chunks:
         connection = http.client.HTTPConnection(self._host, timeout=5)
@@ -995,17 +995,17 @@ class BeginsLate(TinyModel):
         yield from stream
 
 
-def test_an_adapter_that_hangs_up_only_a_stream_that_was_read_is_told() -> None:
-    broken = told(BeginsLate, answer=TINY)
+def test_an_adapter_that_hangs_up_only_a_stream_that_was_read_is_reported() -> None:
+    broken = broken_promises(BeginsLate, answer=TINY)
     assert list(broken) == [
-        "close() hangs up, whether or not a chunk was read",
-        "dropping the stream hangs up, whether or not a chunk was read",
+        "close() closes the connection, whether or not a chunk was read",
+        "dropping the stream closes the connection, whether or not a chunk was read",
     ]
     assert all("before the first chunk" in line for line in broken.values())
 
 
 class CancelsBetweenChunks(TinyModel):
-    """cancel() raises a flag, and wakes nobody."""
+    """cancel() sets a flag, but does not wake a blocked next()."""
 
     def chat_stream(self, req: ChatRequest) -> Chunks:
         return ChatStream(super().chat_stream(req), response=ResponseInfo(200))
@@ -1015,53 +1015,53 @@ class CancelsBetweenChunks(TinyModel):
     ("promise", "factory"),
     [
         ("a model pickles, and the copy answers", LosesItsKey),
-        ("a refused connection is an error of the call", HidesRefusals),
-        ("a refused connection is an error of the call", LetsOsErrorsOut),
-        ("a 401 is an error of the call, and Permanent", RetriesAuthentication),
-        ("a 429 is an error of the call, and Transient with its retry-after", ForgetsRetryAfter),
-        ("a 500 is an error of the call, and Transient", GivesUpOnServers),
-        ("a redirect is an error of the call, and not followed", FollowsRedirects),
-        ("a 200 with an HTML page is an error of the call", TakesHtml),
-        ("an error of the call holds no connection", HoldsConnections),
-        ("the key is in no URL", PutsItsKeyIntoTheUrl),
-        ("the key is in no log", LogsItsKey),
-        ("the key is in no error, nor in the locals of its traceback", SaysItsKey),
-        ("the key is in no error, nor in the locals of its traceback", EchoesTheBody),
-        ("the key is in no error, nor in the locals of its traceback", LeavesItsKeyInALocal),
-        ("the key is in no error, nor in the locals of its traceback", RaisesFromTheRequest),
-        ("an answer is the same in whatever pieces it comes", ReadsPieceByPiece),
-        ("a chunk is given when its event arrives, not when the body ends", WaitsForTheWhole),
-        ("bad JSON in mid-stream is an error", SkipsBadJson),
-        ("after an error the chunks before it stay given, and next() gives StopIteration", FailsAgain),
-        ("an error of the stream says by retry_classification() whether to try again", RaisesWhatNobodyKnows),
-        ("close() hangs up, whether or not a chunk was read", ClosesLate),
-        ("dropping the stream hangs up, whether or not a chunk was read", RemembersItsStreams),
-        ("cancel() ends a next() that is blocked, and hangs up", CancelsBetweenChunks),
+        ("the call raises for a refused connection", HidesRefusals),
+        ("the call raises for a refused connection", LetsOsErrorsOut),
+        ("the call raises for a 401, and the error is Permanent", RetriesAuthentication),
+        ("the call raises for a 429, and the error is Transient with its retry-after", ForgetsRetryAfter),
+        ("the call raises for a 500, and the error is Transient", GivesUpOnServers),
+        ("the call raises for a redirect and does not follow it", FollowsRedirects),
+        ("the call raises for a 200 with an HTML page", TakesHtml),
+        ("an error of the call keeps no connection open", HoldsConnections),
+        ("no URL contains the key", PutsItsKeyIntoTheUrl),
+        ("no log contains the key", LogsItsKey),
+        ("no error contains the key, and no local variable in its traceback does", SaysItsKey),
+        ("no error contains the key, and no local variable in its traceback does", EchoesTheBody),
+        ("no error contains the key, and no local variable in its traceback does", LeavesItsKeyInALocal),
+        ("no error contains the key, and no local variable in its traceback does", RaisesFromTheRequest),
+        ("an answer is the same in pieces of any size", ReadsPieceByPiece),
+        ("a chunk is yielded when its event arrives, not when the body ends", WaitsForTheWhole),
+        ("invalid JSON in mid-stream raises an error", SkipsBadJson),
+        ("an error loses no chunk before it, and then next() raises StopIteration", FailsAgain),
+        ("an error of the stream has a retry_classification()", RaisesWhatNobodyKnows),
+        ("close() closes the connection, whether or not a chunk was read", ClosesLate),
+        ("dropping the stream closes the connection, whether or not a chunk was read", RemembersItsStreams),
+        ("cancel() ends a blocked next() and closes the connection", CancelsBetweenChunks),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_an_adapter_that_breaks_a_promise_is_told(promise: str, factory: type[TinyModel]) -> None:
-    assert list(told(factory, answer=TINY)) == [promise]
+def test_an_adapter_that_breaks_a_promise_is_reported(promise: str, factory: type[TinyModel]) -> None:
+    assert list(broken_promises(factory, answer=TINY)) == [promise]
 
 
 @pytest.mark.parametrize(
     ("promise", "model"),
     [
-        ("a ChatStream knows its response's status when the call returns", KnowsNoResponse),
-        ("a body that ends before the end of turn is an error of next()", SwallowsTruncation),
-        ("a connection that breaks before the end of turn is an error of next()", SwallowsBrokenConnections),
+        ("a ChatStream has the status of its response when the call returns", KnowsNoResponse),
+        ("next() raises if the body ends before the end of turn", SwallowsTruncation),
+        ("next() raises if the connection breaks before the end of turn", SwallowsBrokenConnections),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_a_change_to_one_of_ours_that_breaks_a_promise_is_told(promise: str, model: type[OpenAIModel]) -> None:
-    assert list(told(lambda **options: model("m", **options), answer="openai-chat")) == [promise]
+def test_a_change_to_one_of_ours_that_breaks_a_promise_is_reported(promise: str, model: type[OpenAIModel]) -> None:
+    assert list(broken_promises(lambda **options: model("m", **options), answer="openai-chat")) == [promise]
 
 
 # --- models that cheat -------------------------------------------------------------------------------------------
 
 
 class KeepsAKey:
-    """Answers by itself, from a server that somebody else runs, and shows its key."""
+    """Talks to a server that is not the kit's, and its repr shows the key."""
 
     name = "keeper"
     model = "keeper-1"
@@ -1078,7 +1078,7 @@ class KeepsAKey:
 
 
 class KeepsStreams(KeepsAKey):
-    """close() ends a generator around the stream, and leaves the stream itself open."""
+    """close() closes a generator around the stream, but not the stream."""
 
     kept: ClassVar[list[Any]] = []
 
@@ -1091,19 +1091,21 @@ class KeepsStreams(KeepsAKey):
         return "KeepsStreams()"
 
 
-def test_a_model_that_answers_by_itself_is_told_that_its_repr_shows_a_key() -> None:
-    assert list(told(lambda: KeepsAKey(ScriptedModel(*SCRIPTS)))) == ["a key among its attributes is in no repr"]
+def test_without_a_server_a_key_in_the_repr_is_reported() -> None:
+    assert list(broken_promises(lambda: KeepsAKey(ScriptedModel(*SCRIPTS)))) == [
+        "no repr shows a key from the model's attributes"
+    ]
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="nothing tells which sockets are open")
-def test_a_model_that_answers_by_itself_is_told_that_it_leaves_connections_open(server: ProviderServer) -> None:
+def test_without_a_server_open_connections_are_reported(server: ProviderServer) -> None:
     server.always(Reply(text("a"), Pause(0.05), text("b"), FINISH, event("[DONE]")))
     inner = OpenAIModel("m", api_key="k", base_url=server.url)
-    assert "close() leaves no connection open" in told(lambda: KeepsStreams(inner))
+    assert "close() leaves no connection open" in broken_promises(lambda: KeepsStreams(inner))
 
 
 class Filtered(AnthropicModel):
-    """One of ours, whose chunks go through a filter."""
+    """One of our models, with a filter for its chunks."""
 
     def chat_stream(self, req: ChatRequest | str) -> ChatStream:
         stream = super().chat_stream(req)
@@ -1163,22 +1165,22 @@ class TakesAnotherKeyAlong(AnthropicModel):
 @pytest.mark.parametrize(
     ("promise", "model"),
     [
-        ("a body that ends before the end of turn is an error of next()", InventsAnEnd),
-        ("an error event inside a 200 is an error", SwallowsErrors),
-        ("the answer says what the server said, and counts its tokens", SaysSomethingElse),
-        ("the answer says what the server said, and counts its tokens", CountsOnlyTheUncached),
-        ("the request says what was asked", AsksSomethingElse),
-        ("a given key travels in the pickle", TakesAnotherKeyAlong),
+        ("next() raises if the body ends before the end of turn", InventsAnEnd),
+        ("an error event inside a 200 raises an error", SwallowsErrors),
+        ("the chunks have the content and the usage of the server's answer", SaysSomethingElse),
+        ("the chunks have the content and the usage of the server's answer", CountsOnlyTheUncached),
+        ("the request contains the prompt", AsksSomethingElse),
+        ("a pickled model keeps the key that it was given", TakesAnotherKeyAlong),
     ],
 )
-def test_an_adapter_that_cheats_on_a_wire_that_the_kit_knows_is_told(
+def test_an_adapter_that_cheats_on_a_wire_that_the_kit_knows_is_reported(
     promise: str, model: Callable[..., CompletionModel]
 ) -> None:
-    assert promise in told(lambda **options: model("m", **options), answer="anthropic")
+    assert promise in broken_promises(lambda **options: model("m", **options), answer="anthropic")
 
 
-def test_a_factory_that_cannot_do_is_refused_in_words() -> None:
+def test_a_wrong_factory_is_refused_with_advice() -> None:
     with pytest.raises(TypeError, match="answer="):
         check_completion_model(openai)
-    with pytest.raises(TypeError, match="lambda: model"):
+    with pytest.raises(TypeError, match="lambda: MyModel"):
         check_completion_model(Parrot())  # type: ignore[arg-type]

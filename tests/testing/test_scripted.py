@@ -1,4 +1,4 @@
-"""ScriptedModel: what a test can say with a script."""
+"""ScriptedModel: texts, errors and steps as scripts."""
 
 import threading
 
@@ -26,7 +26,7 @@ def test_it_is_a_completion_model() -> None:
     assert isinstance(ScriptedModel(), CompletionModel)
 
 
-def test_a_text_comes_word_by_word_and_adds_up() -> None:
+def test_a_text_is_yielded_word_by_word() -> None:
     chunks = list(ScriptedModel(" Hello  there,\nyou. ").chat_stream(HI))
     assert [chunk.delta for chunk in chunks if isinstance(chunk, TextDelta)] == [" Hello", "  there,", "\nyou.", " "]
     assert chunks[-1] == TurnFinished(FinishReason.END_TURN, provider_reason="stop")
@@ -45,7 +45,7 @@ def test_an_error_as_a_step_is_raised_by_next() -> None:
     assert list(stream) == []
 
 
-def test_steps_without_an_end_are_truncated() -> None:
+def test_steps_without_a_turn_finished_raise_truncated_stream_error() -> None:
     with pytest.raises(TruncatedStreamError) as caught:
         ScriptedModel([TextDelta("Hel")]).chat_stream(HI).collect()
     assert caught.value.partial is not None
@@ -59,19 +59,19 @@ def test_it_records_its_requests() -> None:
     assert model.requests == [HI, ChatRequest("You?")]
 
 
-def test_a_call_too_many_says_so() -> None:
+def test_a_call_without_a_script_is_an_assertion_error() -> None:
     model = ScriptedModel("only one")
     model.chat_stream(HI).collect()
-    with pytest.raises(AssertionError, match="called 2 times and has 1 scripts"):
+    with pytest.raises(AssertionError, match="called 2 times but has 1 scripts"):
         model.chat_stream(HI)
 
 
-def test_leaving_the_with_tells_of_scripts_left_over() -> None:
+def test_a_script_that_is_left_at_the_end_of_the_block_is_an_assertion_error() -> None:
     with pytest.raises(AssertionError, match="1 of its 2 scripts are left"), ScriptedModel("a", "b") as model:
         model.chat_stream(HI).collect()
 
 
-def test_leaving_the_with_by_an_error_does_not_hide_it() -> None:
+def test_an_error_in_the_block_is_not_hidden() -> None:
     with pytest.raises(KeyError), ScriptedModel("a"):
         raise KeyError("the test's own")
 
@@ -93,7 +93,7 @@ def test_a_cancel_token_ends_a_wait() -> None:
         next(stream)
 
 
-def test_an_event_lets_the_script_go_on() -> None:
+def test_the_script_continues_when_the_event_is_set() -> None:
     go = threading.Event()
     stream = ScriptedModel([TextDelta("a"), WaitFor(go), TextDelta("b"), END]).chat_stream(HI)
     next(stream)
@@ -101,7 +101,7 @@ def test_an_event_lets_the_script_go_on() -> None:
     assert next(stream) == TextDelta("b")
 
 
-def test_threads_get_a_script_each() -> None:
+def test_each_thread_gets_its_own_script() -> None:
     model = ScriptedModel(*(str(i) for i in range(40)))
     said: list[str] = []
     threads = [
@@ -115,7 +115,7 @@ def test_threads_get_a_script_each() -> None:
     assert sorted(said, key=int) == [str(i) for i in range(40)]
 
 
-def test_it_takes_what_real_models_take() -> None:
+def test_it_accepts_the_same_requests_as_real_models() -> None:
     model = ScriptedModel("Hi")
     with pytest.raises(TypeError, match="ChatRequest"):
         model.chat_stream(["Hi"])  # type: ignore[arg-type]

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from completion.testing.replies import Cut, Pause, Piece, Reply, Reset, Stall, Trickle, WaitFor, event
-from completion.testing.server import ProviderServer, Request
+from completion.testing import Cut, Pause, ProviderServer, Reply, Request, Reset, Stall, Trickle, WaitFor, event
+from completion.testing.replies import Piece
 
 GET = b"GET /v1/models HTTP/1.1\r\nHost: test\r\n\r\n"
 GET_AND_CLOSE = b"GET /v1/models HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
@@ -164,7 +164,7 @@ def test_a_batch_keeps_the_chunks(server: ProviderServer) -> None:
     assert exchange(server)[1] == b"2\r\nab\r\n3\r\ncde\r\n1\r\nf\r\n0\r\n\r\n"
 
 
-def test_twenty_thousand_pieces_take_no_time_to_speak_of(server: ProviderServer) -> None:
+def test_twenty_thousand_pieces_are_sent_quickly(server: ProviderServer) -> None:
     piece = event({"text": "token"})
     server.reply(Reply(*[piece] * 20_000))
     began = time.monotonic()
@@ -190,7 +190,7 @@ def test_a_status_without_a_registered_phrase_is_sent(server: ProviderServer) ->
     assert exchange(server)[0].startswith("HTTP/1.1 529 Unknown\r\n")
 
 
-def test_given_headers_win_in_any_letter_case(server: ProviderServer) -> None:
+def test_given_headers_replace_others_in_any_letter_case(server: ProviderServer) -> None:
     server.reply(Reply(b"x", headers={"content-type": "text/html"}))
     assert exchange(server)[0] == "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\nTransfer-Encoding: chunked"
 
@@ -200,12 +200,12 @@ def test_the_content_type_can_be_left_out(server: ProviderServer) -> None:
     assert exchange(server)[0] == "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked"
 
 
-def test_a_connection_close_header_is_kept_to(server: ProviderServer) -> None:
+def test_a_connection_close_header_closes_the_connection(server: ProviderServer) -> None:
     server.reply(Reply(b"x", headers={"Connection": "close"}))
     assert exchange(server, GET)[1] == b"1\r\nx\r\n0\r\n\r\n"
 
 
-def test_a_mistaken_reply_is_refused_when_it_is_made() -> None:
+def test_an_invalid_reply_is_refused_when_it_is_made() -> None:
     with pytest.raises(ValueError, match='framing must be "chunked", "length" or "close", got \'lenght\''):
         Reply(framing="lenght")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="positive number, got 0"):
@@ -217,7 +217,7 @@ def test_a_mistaken_reply_is_refused_when_it_is_made() -> None:
 # Steps
 
 
-def test_a_pause_holds_back_what_follows_it(server: ProviderServer) -> None:
+def test_a_pause_delays_the_next_piece(server: ProviderServer) -> None:
     server.reply(Reply(b"one", Pause(0.1), b"two", framing="close"))
     with connect(server) as sock:
         sock.sendall(GET)
@@ -227,7 +227,7 @@ def test_a_pause_holds_back_what_follows_it(server: ProviderServer) -> None:
         assert time.monotonic() - began > 0.09
 
 
-def test_wait_for_holds_back_what_follows_until_the_event_is_set(server: ProviderServer) -> None:
+def test_wait_for_delays_the_next_piece_until_the_event_is_set(server: ProviderServer) -> None:
     go_on = threading.Event()
     server.reply(Reply(b"one", WaitFor(go_on), b"two", framing="close"))
     with connect(server) as sock:
@@ -238,7 +238,7 @@ def test_wait_for_holds_back_what_follows_until_the_event_is_set(server: Provide
     assert not server.hung_up
 
 
-def test_wait_for_cuts_when_the_event_does_not_come(server: ProviderServer) -> None:
+def test_wait_for_cuts_the_connection_after_its_timeout(server: ProviderServer) -> None:
     server.reply(Reply(b"one", WaitFor(threading.Event(), timeout=0.02), b"two"))
     assert exchange(server)[1] == b"3\r\none\r\n"
     assert not server.hung_up
@@ -256,7 +256,7 @@ def test_a_cut_leaves_a_chunked_body_open(server: ProviderServer) -> None:
 
 
 @pytest.mark.parametrize("end", [Cut(), Stall(timeout=0)])
-def test_a_body_that_breaks_off_is_shorter_than_declared(server: ProviderServer, end: Cut | Stall) -> None:
+def test_a_cut_body_is_shorter_than_declared(server: ProviderServer, end: Cut | Stall) -> None:
     server.reply(Reply(b"one", end, b"two", framing="length"), Reply(b"one", end, framing="length"))
     lengths = []
     for _ in range(2):
@@ -278,7 +278,7 @@ def test_a_reset_is_seen_as_a_reset(server: ProviderServer) -> None:
     assert not server.hung_up
 
 
-def test_a_trickle_ends_and_the_reply_goes_on(server: ProviderServer) -> None:
+def test_the_reply_continues_after_a_trickle(server: ProviderServer) -> None:
     server.reply(Reply(Trickle(b".", every=0.001, times=3), b"done", framing="close"))
     assert exchange(server)[1] == b"...done"
 
@@ -288,13 +288,13 @@ def test_half_a_header_block_can_be_sent(server: ProviderServer) -> None:
     assert exchange(server) == ("HTTP/1.1 200 OK\r\nContent-", b"")
 
 
-def test_nothing_but_a_closed_connection_can_be_sent(server: ProviderServer) -> None:
+def test_a_connection_can_be_closed_without_a_response(server: ProviderServer) -> None:
     server.reply(Reply(before_headers=[Cut()]))
     with pytest.raises(requests.ConnectionError):
         requests.get(server.url, timeout=5)
 
 
-def test_steps_before_the_headers_hold_them_back(server: ProviderServer) -> None:
+def test_steps_before_the_headers_delay_them(server: ProviderServer) -> None:
     go_on = threading.Event()
     server.reply(Reply.json({}), Reply(b"x", before_headers=[WaitFor(go_on)]))
     exchange(server)
@@ -326,7 +326,7 @@ def test_remaining_counts_the_replies_not_served_yet(server: ProviderServer) -> 
     assert server.remaining == 1
 
 
-def test_without_a_reply_the_server_says_so(server: ProviderServer) -> None:
+def test_without_a_scripted_reply_the_server_answers_500(server: ProviderServer) -> None:
     response = requests.post(server.url + "/v1/chat", timeout=5)
     assert response.status_code == 500
     assert response.json() == {"error": {"message": "ProviderServer: no reply scripted for POST /v1/chat"}}
@@ -344,7 +344,7 @@ def test_always_is_served_when_the_script_is_empty(server: ProviderServer) -> No
 # Requests
 
 
-def test_a_request_is_recorded_whole(server: ProviderServer) -> None:
+def test_a_request_is_recorded_completely(server: ProviderServer) -> None:
     server.reply(Reply.text("ok"))
     exchange(
         server,

@@ -1,13 +1,13 @@
-"""Whether a model keeps the contract: a check for the test suites of those who write adapters.
+"""Checks that a model keeps the contract: for the tests of an adapter, with any test framework.
 
     def test_it_keeps_the_contract():
-        check_completion_model(lambda: MyModel(...))                                     # answers by itself
+        check_completion_model(lambda: MyModel(...))                             # a model that needs no server
 
     def test_it_keeps_the_contract_on_the_wire():
         check_completion_model(lambda base_url, api_key: MyModel("m", base_url, api_key), answer="openai-chat")
 
-The tables below are the promises. With ``answer`` the kit runs a server on loopback that gives this answer, and breaks
-it in every way that real ones do. Needs no test framework.
+The two tables below are the promises of the contract, each with its check. With ``answer`` the kit runs a loopback
+server that sends this answer, and sends it broken in the ways of real servers.
 """
 
 from __future__ import annotations
@@ -19,85 +19,85 @@ from completion.contract.errors import Permanent, Transient
 from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest
 from completion.testing.conformance import streams, wires
-from completion.testing.conformance.answers import ErrorEvent, answers_of
-from completion.testing.conformance.subject import Aside, Subject
+from completion.testing.conformance.answers import answers_of
+from completion.testing.conformance.subject import Subject, ThreadedCall
 from completion.testing.replies import Reply
 
 __all__ = ["PROMISES", "PROMISES_OF_THE_WIRE", "check_completion_model"]
 
 Check = Callable[[Subject], Iterator[str]]
-"""Yields what was seen of a broken promise."""
+"""Yields a description of each fault that it finds."""
 
 ANSWERS = "chat_stream answers a good request with a stream of chunks"
 
 PROMISES: Mapping[str, Check] = MappingProxyType(
     {
-        "name and model are strings, not empty, and never change": streams.has_name_and_model,
-        "chat_stream returns a generator, which is not async as well": streams.returns_a_generator,
-        "a request that cannot be sent is refused by the call, not by next()": streams.refuses_at_the_call,
-        "every chunk is a StreamChunk": streams.gives_chunks_only,
-        "exactly one TurnFinished ends the turn, as the last chunk": streams.ends_with_turn_finished,
-        "after its end a stream gives StopIteration, however often it is asked": streams.stays_at_its_end,
-        "a call is closed once, under its id and name, before anything else starts": streams.closes_calls,
-        "reasoning is closed before text, a call or the end": streams.closes_reasoning,
-        "no delta is empty": streams.gives_no_empty_delta,
-        "call ids are unique and not empty": streams.gives_unique_call_ids,
-        "the deltas of a call add up to its arguments": streams.gives_the_arguments_piece_by_piece,
-        "input_tokens and output_tokens are totals, at least the sum of their parts": streams.counts_totals,
+        "name and model are non-empty strings that never change": streams.has_name_and_model,
+        "chat_stream returns a generator that is not an async iterator too": streams.returns_a_generator,
+        "the call, not next(), raises for a request that cannot be sent": streams.refuses_at_the_call,
+        "every chunk is a StreamChunk": streams.yields_only_chunks,
+        "the last chunk, and no other, is a TurnFinished": streams.ends_with_turn_finished,
+        "after the end each next() raises StopIteration": streams.stays_at_the_end,
+        "a tool call ends once, with its id and name, before anything else starts": streams.ends_tool_calls,
+        "reasoning ends before text, a tool call or the end of turn": streams.ends_reasoning,
+        "no delta is empty": streams.yields_no_empty_delta,
+        "tool call ids are unique and not empty": streams.has_unique_call_ids,
+        "the deltas of a tool call add up to its arguments": streams.has_deltas_that_add_up,
+        "input_tokens and output_tokens are totals that include their parts": streams.counts_totals,
         "every chunk round-trips through to_json and from_json": streams.round_trips_through_json,
-        "a key among its attributes is in no repr": streams.keeps_its_keys_out_of_reprs,
-        "close() ends a stream at any time, and may be called twice": streams.closes_early,
+        "no repr shows a key from the model's attributes": streams.hides_its_keys_in_reprs,
+        "close() ends a stream at any time and can be called twice": streams.closes_early,
         "close() leaves no connection open": streams.closes_its_connections,
-        "leaving the with closes a stream that is a context manager": streams.closes_with_the_with,
-        "threads that share a model each get an answer of their own, whole": streams.keeps_threads_apart,
+        "a stream that is a context manager is closed at the end of its block": streams.closes_at_the_end_of_its_block,
+        "each thread that shares a model gets its own complete answer": streams.serves_each_thread,
         "a model pickles, and the copy answers": streams.pickles,
-        "cancel() from another thread ends a stream with StreamCancelledError": streams.is_cancelled_from_afar,
-        "cancel() after the end does nothing": streams.is_not_cancelled_after_its_end,
-        "under a cancelled CancelToken a stream raises StreamCancelledError": streams.heeds_a_cancelled_token,
+        "cancel() from another thread ends a stream with StreamCancelledError": streams.is_cancelled_by_a_thread,
+        "cancel() after the end does nothing": streams.ignores_cancel_after_the_end,
+        "under a cancelled CancelToken a stream raises StreamCancelledError": streams.obeys_a_cancelled_token,
     }
 )
-"""Of every model."""
+"""For every model."""
 
 PROMISES_OF_THE_WIRE: Mapping[str, Check] = MappingProxyType(
     {
-        "the call waits for the response's headers": wires.waits_for_the_headers,
-        "a ChatStream knows its response's status when the call returns": wires.knows_its_response,
-        "a refused connection is an error of the call": wires.refuses_without_a_server,
-        "a 401 is an error of the call, and Permanent": wires.refuses(wires.refusal(401), Permanent()),
-        "a 429 is an error of the call, and Transient with its retry-after": wires.refuses(
+        "the call waits for the headers of the response": wires.waits_for_the_headers,
+        "a ChatStream has the status of its response when the call returns": wires.has_its_response,
+        "the call raises for a refused connection": wires.refuses_without_a_server,
+        "the call raises for a 401, and the error is Permanent": wires.refuses(wires.refusal(401), Permanent()),
+        "the call raises for a 429, and the error is Transient with its retry-after": wires.refuses(
             wires.refusal(429, headers={"Retry-After": f"{wires.RETRY_AFTER_S:g}"}), Transient(wires.RETRY_AFTER_S)
         ),
-        "a 500 is an error of the call, and Transient": wires.refuses(wires.refusal(500), Transient()),
-        "a redirect is an error of the call, and not followed": wires.refuses(wires.REDIRECT),
-        "a 200 with an HTML page is an error of the call": wires.refuses(wires.HTML),
-        "an error of the call holds no connection": wires.lets_go_of_refused_connections,
-        "a given key travels in the pickle": wires.its_copy_keeps_the_key,
-        "the key is in no repr": wires.keeps_its_key_out_of_reprs,
-        "the key is in no URL": wires.keeps_its_key_out_of_urls,
-        "the key is in no log": wires.keeps_its_key_out_of_logs,
-        "the key is in no error, nor in the locals of its traceback": wires.keeps_its_key_out_of_errors,
-        "the request says what was asked": wires.sends_what_was_asked,
-        "the answer says what the server said, and counts its tokens": wires.reads_what_was_said,
-        "an answer is the same in whatever pieces it comes": wires.reads_any_pieces,
-        "a body that ends before the end of turn is an error of next()": wires.raises_when_short,
-        "a connection that breaks before the end of turn is an error of next()": wires.raises_when_cut,
-        "bad JSON in mid-stream is an error": wires.raises_for_bad_events,
-        "an error event inside a 200 is an error": wires.raises_for_errors_in_band,
-        "after an error the chunks before it stay given, and next() gives StopIteration": wires.is_over_after_an_error,
-        "an error of the stream says by retry_classification() whether to try again": wires.classifies_errors,
-        "a chunk is given when its event arrives, not when the body ends": wires.gives_chunks_as_they_arrive,
-        "close() hangs up, whether or not a chunk was read": wires.hangs_up_when_closed,
-        "dropping the stream hangs up, whether or not a chunk was read": wires.hangs_up_when_dropped,
-        "cancel() ends a next() that is blocked, and hangs up": wires.hangs_up_when_cancelled,
+        "the call raises for a 500, and the error is Transient": wires.refuses(wires.refusal(500), Transient()),
+        "the call raises for a redirect and does not follow it": wires.refuses(wires.REDIRECT),
+        "the call raises for a 200 with an HTML page": wires.refuses(wires.HTML),
+        "an error of the call keeps no connection open": wires.keeps_no_refused_connection,
+        "a pickled model keeps the key that it was given": wires.copies_its_key,
+        "no repr shows the key": wires.hides_its_key_in_reprs,
+        "no URL contains the key": wires.hides_its_key_in_urls,
+        "no log contains the key": wires.hides_its_key_in_logs,
+        "no error contains the key, and no local variable in its traceback does": wires.hides_its_key_in_errors,
+        "the request contains the prompt": wires.sends_the_prompt,
+        "the chunks have the content and the usage of the server's answer": wires.reads_the_answer,
+        "an answer is the same in pieces of any size": wires.reads_any_pieces,
+        "next() raises if the body ends before the end of turn": wires.raises_for_short_bodies,
+        "next() raises if the connection breaks before the end of turn": wires.raises_for_broken_connections,
+        "invalid JSON in mid-stream raises an error": wires.raises_for_bad_events,
+        "an error event inside a 200 raises an error": wires.raises_for_error_events,
+        "an error loses no chunk before it, and then next() raises StopIteration": wires.ends_after_an_error,
+        "an error of the stream has a retry_classification()": wires.classifies_errors,
+        "a chunk is yielded when its event arrives, not when the body ends": wires.yields_chunks_as_they_arrive,
+        "close() closes the connection, whether or not a chunk was read": wires.hangs_up_when_closed,
+        "dropping the stream closes the connection, whether or not a chunk was read": wires.hangs_up_when_dropped,
+        "cancel() ends a blocked next() and closes the connection": wires.hangs_up_when_cancelled,
     }
 )
-"""Of a model that speaks HTTP, beside those above."""
+"""For a model with an ``answer``, in addition to PROMISES."""
 
 _FIRST_ANSWER_S = 60.0  # a model may have to load its weights
 _CHECK_S = 10.0
-_MOST_HUNG = 3
-_MOST_SEEN = 3
-_MOST_LETTERS = 600
+_MAX_HUNG_CHECKS = 3
+_MAX_FAULTS_SHOWN = 3
+_MAX_FAULT_CHARS = 600
 
 
 def check_completion_model(
@@ -107,70 +107,72 @@ def check_completion_model(
     error: ErrorEvent | None = None,
     request: ChatRequest = ChatRequest("Hi"),  # noqa: B008  immutable
 ) -> None:
-    """Raise an AssertionError that lists every promise which the factory's models break; else return None.
+    """Raise an AssertionError that lists every promise that the models of the factory break.
 
     Args:
-        factory: makes a fresh model for each check. Without ``answer`` it is called without arguments, and its models
-            answer by themselves as often as they are asked. With ``answer`` it gets ``base_url`` and ``api_key`` by
-            name, those of the two that it takes; a factory whose only parameter has another name gets the URL.
-        answer: a good answer in the adapter's own wire: a Reply, the bytes of its body, or of each event of it. Or the
-            name of a wire for which the kit has one: ``"openai-chat"``, ``"anthropic"``. Bytes are server-sent events,
-            or newline-delimited JSON if they begin with ``{``.
-        error: for an answer in the adapter's own wire: makes the bytes of an error event with the given message, as
-            the provider sends it inside a 200. None: errors inside a 200 are not checked.
-        request: what the models are asked.
+        factory: makes a new model for each check. Without ``answer`` it is called without arguments, and its models
+            must answer any number of requests. With ``answer`` it is called with ``base_url=`` and ``api_key=``, or
+            with one of them if it accepts only one; a factory with one parameter of another name gets the URL.
+        answer: a good answer in the adapter's wire format: a Reply, the bytes of its body, or the bytes of each event.
+            Or the name of a wire that the kit knows: ``"openai-chat"``, ``"anthropic"``.
+        request: the request that the models get.
 
-    Without ``answer`` nobody sees how a model bears a bad server: its refusals, cut bodies, errors in a 200 and stalls;
-    nor whether the words of two threads mix, for a model may say something else each time.
-    Give wrappers that retry a small ``base_delay``: each check has ten seconds.
+    Without ``answer`` the kit cannot check how a model reacts to a bad server (refusals, cut bodies, errors in a 200,
+    stalls), nor whether the answers of two threads mix: a model may answer differently each time.
+    Each check may take ten seconds, so a wrapper that retries needs a small ``base_delay``.
 
     Raises:
-        AssertionError: a line for each broken promise, with what was seen.
-        TypeError: the factory is none; or with ``answer`` it takes no URL, or without it cannot do without one; or
-            ``error`` is not a function, or is given without an answer of one's own.
+        AssertionError: a line for each broken promise, with the faults that were found.
+        TypeError: ``factory`` is not callable, or accepts no URL although there is an ``answer``, or needs arguments
+            although there is none.
         ValueError: ``answer`` is an unknown name, or empty.
     """
     if answer is None and error is not None:
         raise TypeError("error= is for answers of your own: give answer= as well")
     subject = Subject(factory, None if answer is None else answers_of(answer, error), request)
     promises = {**PROMISES, **(PROMISES_OF_THE_WIRE if subject.has_server else {})}
-    seen = {ANSWERS: _seen(streams.answers, subject, _CHECK_S if subject.has_server else _FIRST_ANSWER_S)}
-    if not seen[ANSWERS]:
+    faults = {ANSWERS: _faults_of(streams.answers, subject, _CHECK_S if subject.has_server else _FIRST_ANSWER_S)}
+    if not faults[ANSWERS]:
         if subject.has_server:
-            _look_for_first_chunk(subject)
+            _find_first_chunk(subject)
         for promise, check in promises.items():
-            if subject.hung < _MOST_HUNG:
-                seen[promise] = _seen(check, subject, _CHECK_S)
-    broken = [f"{promise}: {_joined(faults)}" for promise, faults in seen.items() if faults]
+            if subject.hung_checks < _MAX_HUNG_CHECKS:
+                faults[promise] = _faults_of(check, subject, _CHECK_S)
+    broken = [f"{promise}: {_one_line(found)}" for promise, found in faults.items() if found]
     if broken:
-        unseen = len(promises) + 1 - len(seen)
-        rest = f", and {unseen} were not looked at" if unseen else ""
-        head = f"the model breaks {len(broken)} of {len(seen)} promises{rest}"
+        unchecked = len(promises) + 1 - len(faults)
+        rest = f", and {unchecked} were not checked" if unchecked else ""
+        head = f"the model breaks {len(broken)} of {len(faults)} promises{rest}"
         raise AssertionError("\n- ".join([head, *broken]).replace(subject.key, "[key]"))
 
 
-def _seen(check: Check, subject: Subject, seconds: float) -> list[str]:
-    """What the check saw; its own failure, or that it does not end, included."""
+def _faults_of(check: Check, subject: Subject, seconds: float) -> list[str]:
+    """The faults that the check finds. An exception of the check is a fault, and so is a check that does not end."""
     faults: list[str] = []
-    running = Aside(lambda: faults.extend(check(subject)))
-    if not running.ended_within(seconds):
+    call = ThreadedCall(lambda: faults.extend(check(subject)))
+    if not call.ended_within(seconds):
         subject.release()
-        return [*faults, f"this did not end within {seconds:g} s"]
-    error = running.error
-    if error is not None and not isinstance(error, Exception):  # a test framework's own, to skip a test
+        return [*faults, f"the check did not end within {seconds:g} s"]
+    error = call.error
+    if error is not None and not isinstance(error, Exception):  # a test framework skips a test with it
         raise error
     return faults if error is None else [*faults, f"{type(error).__name__} was raised: {error}"]
 
 
-def _look_for_first_chunk(subject: Subject) -> None:
-    def look() -> None:
+def _find_first_chunk(subject: Subject) -> None:
+    """Set ``events_to_first_chunk``, which many checks need."""
+
+    def find() -> None:
         subject.events_to_first_chunk = wires.events_to_first_chunk(subject)
 
-    if not Aside(look).ended_within(_CHECK_S):
+    if not ThreadedCall(find).ended_within(_CHECK_S):
         subject.release()
 
 
-def _joined(faults: list[str]) -> str:
-    shown = [fault if len(fault) <= _MOST_LETTERS else f"{fault[:_MOST_LETTERS]}…" for fault in faults[:_MOST_SEEN]]
-    more = [f"and {len(faults) - _MOST_SEEN} more"] if len(faults) > _MOST_SEEN else []
+def _one_line(faults: list[str]) -> str:
+    shown = [
+        fault if len(fault) <= _MAX_FAULT_CHARS else f"{fault[:_MAX_FAULT_CHARS]}…"
+        for fault in faults[:_MAX_FAULTS_SHOWN]
+    ]
+    more = [f"and {len(faults) - _MAX_FAULTS_SHOWN} more"] if len(faults) > _MAX_FAULTS_SHOWN else []
     return " ".join("; ".join([*shown, *more]).split())

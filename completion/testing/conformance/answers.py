@@ -1,4 +1,8 @@
-"""Good answers on the wire: those that the kit knows by itself, and those that an author gives; and what one says."""
+"""Good answers on the wire: those that the kit has for known wires, and those that the author of an adapter gives.
+
+answers_of(answer=…) -> Answers          word -> Answer: the events of a body
+contents_of(chunks)                      what an answer says, however its text is cut into deltas
+"""
 
 from __future__ import annotations
 
@@ -19,13 +23,13 @@ from completion.contract.chunks import (
     TurnFinished,
     Usage,
 )
-from completion.testing.replies import Framing, Piece, Reply, _Send, event
+from completion.testing.replies import Framing, Piece, Reply, Send, event
 
 EVENT_STREAM = "text/event-stream"
 NDJSON = "application/x-ndjson"
 
-# What a Reply says of its body by itself.
-_OF_FRAMING = ("content-type", "transfer-encoding", "content-length", "connection")
+# The headers that a Reply makes itself.
+_FRAMING_HEADERS = ("content-type", "transfer-encoding", "content-length", "connection")
 
 
 ErrorEvent = Callable[[str], bytes]
@@ -39,14 +43,14 @@ class Answer:
     events: tuple[bytes, ...]
     content_type: str | None = EVENT_STREAM
     headers: Mapping[str, str] = field(default_factory=dict)
-    # Known for the kit's own wires only, but for the error event, which an author can give:
-    says: tuple[tuple[object, ...], ...] | None = None
-    """What it says, in the terms of ``said``."""
+    # Only for the wires that the kit knows:
+    contents: tuple[tuple[object, ...], ...] | None = None
+    """What ``contents_of`` must return for its chunks."""
     usage: Usage | None = None
     end: int | None = None
-    """The number of the event that ends the turn."""
-    error: ErrorEvent | None = None
-    """Makes an error event of this wire."""
+    """The index of the event that ends the turn."""
+    error: bytes | None = None
+    """An error event of this wire."""
 
     @property
     def names_its_stream(self) -> bool:
@@ -57,10 +61,10 @@ class Answer:
         """The text as one event, framed as this wire frames its events."""
         return f"{text}\n".encode() if _is_ndjson(self.content_type) else event(text)
 
-    def whole(
+    def complete(
         self, *, split: int | None = None, framing: Framing = "chunked", before_headers: Iterable[Piece] = ()
     ) -> Reply:
-        """The answer as it should be."""
+        """The complete answer."""
         return Reply(
             *self.events,
             content_type=self.content_type,
@@ -70,21 +74,20 @@ class Answer:
             before_headers=before_headers,
         )
 
-    def begun(self, events: int, *then: Piece) -> Reply:
-        """So many of its events, and then something else: without it, the proper end of the body."""
+    def beginning(self, events: int, *then: Piece) -> Reply:
+        """Its first events, and then other pieces; without them the body ends properly."""
         return Reply(*self.events[:events], *then, content_type=self.content_type, headers=self.headers)
 
 
 Answers = Callable[[str], Answer]
-"""An answer that says the given word. An author's own says the same, whatever the word."""
+"""Makes an answer that contains the given word. The answer of an author ignores the word."""
 
 
-def answers_of(given: Reply | str | bytes | Iterable[bytes], error: ErrorEvent | None = None) -> Answers:
-    """What ``answer=`` and ``error=`` mean.
+def answers_of(given: Reply | str | bytes | Iterable[bytes]) -> Answers:
+    """The answers for the argument ``answer`` of ``check_completion_model``.
 
     Raises:
-        TypeError: ``error`` is not a function, or the answer is the kit's own.
-        ValueError: a name of a wire that the kit does not know, or an answer without events.
+        ValueError: an unknown name of a wire, or an answer without events.
     """
     if error is not None and not callable(error):
         raise TypeError(f"error= takes a function from a message to the bytes of an event, got {type(error).__name__}")
@@ -93,26 +96,22 @@ def answers_of(given: Reply | str | bytes | Iterable[bytes], error: ErrorEvent |
             raise TypeError(f"error= is for answers of your own; the kit knows the errors of {given!r}")
         if given not in KNOWN_WIRES:
             known = ", ".join(map(repr, sorted(KNOWN_WIRES)))
-            raise ValueError(f"answer={given!r}: the kit knows {known} by name; give other answers as a Reply or bytes")
+            raise ValueError(f"answer={given!r} is not a known wire: give {known}, a Reply or bytes")
         return KNOWN_WIRES[given]
     if isinstance(given, Reply):
-        answer = _of_reply(given)
+        answer = _answer_of_reply(given)
     elif isinstance(given, bytes):
         answer = Answer(_events(given))
     else:
         answer = Answer(tuple(given))
     if not answer.events:
-        raise ValueError("answer: there is nothing in it")
-    if answer.content_type == EVENT_STREAM and answer.events[0].lstrip()[:1] in (b"{", b"["):
-        answer = replace(answer, events=_lines(b"".join(answer.events)), content_type=NDJSON)
-    if error is not None:
-        answer = replace(answer, error=error)
+        raise ValueError("answer is empty: give at least one event")
     return lambda word: answer
 
 
-def _of_reply(reply: Reply) -> Answer:
-    """The Reply taken apart; its steps (pauses and the like) are left out."""
-    sent = [(action.framed, action.body_bytes) for action in reply.script if isinstance(action, _Send)]
+def _answer_of_reply(reply: Reply) -> Answer:
+    """The events and headers of a Reply. Its steps (pauses and so on) are left out."""
+    sent = [(action.framed, action.body_bytes) for action in reply.script if isinstance(action, Send)]
     head = next(framed for framed, _ in sent if framed.startswith(b"HTTP/"))
     lines = (line.partition(": ") for line in head.decode("latin-1").splitlines()[1:] if line)
     headers = {name: value for name, _, value in lines}
@@ -127,12 +126,12 @@ def _of_reply(reply: Reply) -> Answer:
     return Answer(
         tuple(parts),
         content_type,
-        {name: value for name, value in headers.items() if name.lower() not in _OF_FRAMING},
+        {name: value for name, value in headers.items() if name.lower() not in _FRAMING_HEADERS},
     )
 
 
 def _chunks(framed: bytes) -> Iterable[bytes]:
-    """What stands in the chunks of a chunked body."""
+    """The contents of HTTP chunks."""
     while framed and (size := int(framed[: (start := framed.index(b"\r\n") + 2)], 16)):
         yield framed[start : start + size]
         framed = framed[start + size + 2 :]
@@ -143,30 +142,20 @@ def _events(body: bytes) -> tuple[bytes, ...]:
     return tuple(re.findall(rb".+?(?:\r?\n\r?\n|\Z)", body, re.DOTALL))
 
 
-def _lines(body: bytes) -> tuple[bytes, ...]:
-    """The events of a body of newline-delimited JSON, each with its line end."""
-    return tuple(line for line in body.splitlines(keepends=True) if line.strip())
-
-
-def _is_sse(content_type: str | None) -> bool:
-    return EVENT_STREAM in (content_type or "").lower()
-
-
-def _is_ndjson(content_type: str | None) -> bool:
-    return any(word in (content_type or "").lower() for word in ("ndjson", "jsonl", "json-lines"))
-
-
-def broken(event_: bytes) -> bytes | None:
-    """The event with half of its JSON, ended as before; None where it holds no JSON."""
-    start = event_.find(b"{")
-    end = len(event_.rstrip())
+def break_json(given: bytes) -> bytes | None:
+    """The event with only the first half of its JSON; None if it contains no JSON."""
+    start = given.find(b"{")
+    end = len(given.rstrip())
     if start < 0 or end - start < 2:
         return None
-    return event_[: (start + end) // 2] + event_[end:]
+    return given[: (start + end) // 2] + given[end:]
 
 
-def said(chunks: Iterable[StreamChunk]) -> list[tuple[object, ...]]:
-    """What an answer says, however it was cut into deltas. Made-up call ids and late usage are no part of it."""
+def contents_of(chunks: Iterable[StreamChunk]) -> list[tuple[object, ...]]:
+    """What an answer says, however its text is cut into deltas.
+
+    Call ids are left out, because an adapter may invent them; so is usage, because it may arrive late.
+    """
     parts: list[tuple[object, ...]] = []
     for chunk in chunks:
         match chunk:
@@ -187,12 +176,12 @@ def said(chunks: Iterable[StreamChunk]) -> list[tuple[object, ...]]:
     return parts
 
 
-def _answer(word: str, events: tuple[bytes, ...], end: int, error: ErrorEvent) -> Answer:
-    """Both wires say the same."""
+def _answer(word: str, events: tuple[bytes, ...], end: int, error: bytes) -> Answer:
+    """The answer of each known wire: text, a tool call, usage."""
     call = (ToolCallFinished.type, "get_weather", {"city": "Köln"})
-    says = ((TextDelta.type, f"Grüße 🙂 {word}"), call, (TurnFinished.type, str(FinishReason.TOOL_USE)))
+    contents = ((TextDelta.type, f"Grüße 🙂 {word}"), call, (TurnFinished.type, str(FinishReason.TOOL_USE)))
     usage = Usage(input_tokens=12, output_tokens=9, cached_input_tokens=4)
-    return Answer(events, says=says, usage=usage, end=end, error=error)
+    return Answer(events, contents=contents, usage=usage, end=end, error=error)
 
 
 def _openai_chat(word: str) -> Answer:

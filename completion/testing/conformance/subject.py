@@ -1,4 +1,4 @@
-"""What is examined: models fresh from the factory, the servers that they talk to, and calls that may never return."""
+"""What is checked: new models of the factory, the servers that they talk to, and calls that may never return."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from completion.testing.conformance.answers import Answer, Answers
 from completion.testing.replies import Reply
 from completion.testing.server import ProviderServer
 
-_MOST_CHUNKS = 100_000
+_MAX_CHUNKS = 100_000
 
 Stream = Generator[StreamChunk, None, None]
 
 
-class Aside(threading.Thread):
-    """A call in a thread of its own, which nobody has to wait for."""
+class ThreadedCall(threading.Thread):
+    """A call in its own daemon thread: it may block forever without blocking the kit."""
 
     def __init__(self, call: Callable[[], Any]) -> None:
         super().__init__(name="conformance", daemon=True)
@@ -38,7 +38,7 @@ class Aside(threading.Thread):
         except BaseException as error:
             self.error = error
         finally:
-            self._call = None  # it may hold a stream that somebody wants to drop
+            self._call = None  # the call may refer to a stream that a check wants to drop
 
     def ended_within(self, seconds: float) -> bool:
         self.join(seconds)
@@ -46,27 +46,24 @@ class Aside(threading.Thread):
 
 
 class Subject:
-    """The factory, and what its models are asked.
-
-    ``answers`` is None where the models answer by themselves.
-    """
+    """The factory and the request. ``answers`` is None for models that do not talk to a server of the kit."""
 
     def __init__(self, factory: Callable[..., CompletionModel], answers: Answers | None, request: ChatRequest) -> None:
         if not callable(factory):
-            raise TypeError(f"give a function that makes a model, got {type(factory).__name__}: lambda: model")
+            raise TypeError(f"the factory must be a function, got {type(factory).__name__}: give lambda: MyModel(...)")
         if answers is None and _needs_arguments(factory):
-            raise TypeError("the factory takes arguments: give answer=… for a server to connect to")
+            raise TypeError("the factory must accept a call without arguments, or give answer=… to get a server")
         self.request = request
         self.key = f"sk-conformance-{secrets.token_hex(16)}"
         self.chunks: list[StreamChunk] = []
-        """A whole answer, from before the first check."""
+        """The chunks of a complete answer, read before the other checks."""
         self.events_to_first_chunk = 0
-        """How many events of the answer it takes; 0 where none comes before the last event."""
-        self.hung = 0
-        """How many checks did not end."""
+        """How many events of the answer it takes to get a chunk; 0 if no chunk comes before the last event."""
+        self.hung_checks = 0
+        """How many checks did not end in time."""
         self._factory = factory
         self._answers = answers
-        self._takes = None if answers is None else _parameters(factory)
+        self._accepted = None if answers is None else _parameters(factory)
         self._servers: list[ProviderServer] = []
 
     def answers(self, word: str) -> Answer:
@@ -82,23 +79,23 @@ class Subject:
         return self.answers("Hello")
 
     def model(self, url: str = "") -> CompletionModel:
-        """A fresh model; with answers of the kit's, at this URL."""
-        if self._takes is None:
+        """A new model; the URL is used only if there are answers."""
+        if self._accepted is None:
             return self._factory()
         given = {"base_url": url, "api_key": self.key}
-        by_name = {name: given[name] for name in given if name in self._takes}
+        by_name = {name: given[name] for name in given if name in self._accepted}
         return self._factory(**by_name) if "base_url" in by_name else self._factory(url, **by_name)
 
     def open(self, model: CompletionModel) -> Stream:
         return model.chat_stream(self.request)
 
     def read(self, model: CompletionModel) -> list[StreamChunk]:
-        """A whole answer."""
-        return drained(self.open(model))
+        """The chunks of a complete answer."""
+        return read_all(self.open(model))
 
     @contextmanager
     def serving(self, *replies: Reply, always: Reply | None = None) -> Iterator[tuple[ProviderServer, CompletionModel]]:
-        """A server with these replies, and a fresh model that talks to it."""
+        """A server with these replies, and a new model that talks to it."""
         with ProviderServer() as server:
             self._servers.append(server)
             server.reply(*replies)
@@ -108,42 +105,42 @@ class Subject:
 
     @contextmanager
     def answering(self) -> Iterator[CompletionModel]:
-        """A fresh model that answers as often as it is asked."""
+        """A new model that answers any number of requests."""
         if self._answers is None:
             yield self.model()
         else:
-            with self.serving(always=self.answer.whole()) as (_, model):
+            with self.serving(always=self.answer.complete()) as (_, model):
                 yield model
 
     def release(self) -> None:
-        """Stop the servers of a check that hangs: most threads that hang on them end with them."""
-        self.hung += 1
+        """Stop the servers of a check that hangs. Most of its threads wait for a server, and end with it."""
+        self.hung_checks += 1
         for server in self._servers:
             server.stop()
         self._servers.clear()
 
 
-def drained(stream: Iterable[StreamChunk]) -> list[StreamChunk]:
+def read_all(stream: Iterable[StreamChunk]) -> list[StreamChunk]:
     """All chunks.
 
     Raises:
-        AssertionError: they do not end.
+        AssertionError: the stream does not end.
     """
     chunks = []
     for chunk in stream:
         chunks.append(chunk)
-        if len(chunks) > _MOST_CHUNKS:
-            raise AssertionError(f"the stream goes on after {_MOST_CHUNKS} chunks")
+        if len(chunks) > _MAX_CHUNKS:
+            raise AssertionError(f"the stream has not ended after {_MAX_CHUNKS} chunks")
     return chunks
 
 
-def attempted(stream: Iterable[StreamChunk]) -> tuple[list[StreamChunk], Exception | None]:
-    """The chunks, and what next() raised after them."""
+def read_until_error(stream: Iterable[StreamChunk]) -> tuple[list[StreamChunk], Exception | None]:
+    """The chunks, and the error that next() raised after them."""
     chunks: list[StreamChunk] = []
     try:
         for chunk in stream:
             chunks.append(chunk)
-            if len(chunks) > _MOST_CHUNKS:
+            if len(chunks) > _MAX_CHUNKS:
                 break
     except Exception as error:
         return chunks, error
@@ -155,21 +152,21 @@ def _needs_arguments(factory: Callable[..., CompletionModel]) -> bool:
         inspect.signature(factory).bind()
     except TypeError:
         return True
-    except ValueError:  # of a builtin
+    except ValueError:  # a builtin without a signature
         return False
     return False
 
 
 def _parameters(factory: Callable[..., CompletionModel]) -> set[str]:
-    """Which of ``base_url`` and ``api_key`` the factory takes by name; without the first it takes a URL by position.
+    """Which of ``base_url`` and ``api_key`` the factory accepts by name. Without ``base_url`` the URL is positional.
 
     Raises:
-        TypeError: it takes no URL at all.
+        TypeError: it accepts no URL.
     """
     both = {"base_url", "api_key"}
     try:
         parameters = inspect.signature(factory).parameters.values()
-    except ValueError:  # of a builtin
+    except ValueError:  # a builtin without a signature
         return both
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return both
@@ -177,5 +174,5 @@ def _parameters(factory: Callable[..., CompletionModel]) -> set[str]:
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     others = [parameter for parameter in parameters if parameter.kind in positional and parameter.name not in by_name]
     if "base_url" not in by_name and len(others) != 1:
-        raise TypeError("with answer= the factory is called with the URL of a server: factory(base_url=…, api_key=…)")
+        raise TypeError("with answer= the factory must accept the URL of a server: factory(base_url=…, api_key=…)")
     return by_name
