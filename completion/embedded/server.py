@@ -1,15 +1,15 @@
 """llama.cpp's HTTP server inside this process: the only door to xllamacpp.
 
-    serve(path, chat_template) -> Server(base_url, api_key, pid)      one a process for each such pair, on first use
+    serve(path, chat_template) -> Server(base_url, api_key, pid)      started on first use, once for each such pair
 
-The server is C++ threads behind a socket on 127.0.0.1; nothing but its address reaches the rest of the library.
-This module's own work is to end them well:
+The server is a set of C++ threads behind a socket on 127.0.0.1. The rest of the library only gets its address. The hard
+part is to end the threads:
 
-* At exit they must be joined before C++ destroys its statics, or ``exit()`` waits for ever; and not before the last
-  line of Python has run, or daemon threads that read a stream print tracebacks. So this module alone refers to the
-  engines, and they end when the interpreter clears its modules.
-* After ``fork()`` those threads do not exist. The child never destroys what it inherited, closes its copies of the
-  sockets, and starts a server of its own when asked.
+* At exit they must be joined before C++ destroys its statics, or ``exit()`` blocks forever. They must not be joined
+  before the last line of Python has run, or daemon threads that read a stream print tracebacks. So only this module
+  refers to the engines, and they end when the interpreter clears its modules.
+* After ``fork()`` the threads do not exist in the child. The child never destroys the engines that it inherited, closes
+  its copies of their sockets, and starts its own server on first use.
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ from completion.offload.threads import start_thread
 HOST = "127.0.0.1"
 
 SLOTS = 4
-"""Answers at a time; more requests wait in line. Two cores: 110 tokens/s with one stream, 140 with four."""
+"""Answers at the same time; more requests are queued. Two cores: 110 tokens/s with one stream, 140 with four."""
 
 CONTEXT_TOKENS = SLOTS * 5120
 """Tokens that the slots share: four answers of 4096 at once, each after a prompt of 1024.
 
-When the slots together run out, llama.cpp fails them all, so this is sized for the worst case. One request may take
-as many as the model was trained for (SmolLM2: 8192). A token of SmolLM2 takes 22.5 KiB, which makes 450 MiB. An
-8-bit cache takes half of that, and half the speed in reading a long prompt.
+When the slots together have no token left, llama.cpp fails all their answers, so this is the worst case. One request
+can use as many tokens as the model was trained for (SmolLM2: 8192). A token of SmolLM2 needs 22.5 KiB: 450 MiB in all.
+An 8-bit cache needs half of that, but reads a long prompt at half the speed.
 """
 
 PING_INTERVAL_S = 10
-"""Seconds of silence after which an SSE comment says that the server still reads the prompt."""
+"""Seconds between SSE comments while the server reads the prompt and sends nothing else."""
 
 MAX_THREADS = 8
-"""A guess, not measured: the layers of a small model are too short to share among more cores."""
+"""A guess, not measured: the layers of a small model are too small for more cores."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where the server of one weights file listens, and the key without which it answers 401.
+    """The address of the server of one weights file, and its key; without the key it answers 401.
 
-    ``pid`` is the process that runs it: after a fork, call ``serve()`` again instead of keeping this.
+    ``pid`` is the process that runs it. After a fork, call ``serve()`` again.
     """
 
     base_url: str
@@ -67,8 +67,8 @@ class Server:
 class Engines:
     """The running engines (xllamacpp.Server) with their ports; no other reference to them exists.
 
-    It is deleted while the interpreter clears this module, after all names that begin with an underscore are gone:
-    what runs then may use no such name.
+    ``__del__`` runs while the interpreter clears this module. Names that begin with an underscore are cleared first, so
+    the functions that it calls must not use such a name.
     """
 
     def __init__(self) -> None:
@@ -81,9 +81,9 @@ class Engines:
         self.by_port[port] = engine
 
     def abandon(self) -> None:
-        """Forget the engines without stopping them: this process is a fork, and their threads are elsewhere.
+        """Forget the engines without stopping them: this process is a fork, and their threads are in the parent.
 
-        Nor are later ones stopped: that joins a thread which all engines share, and which is not in this process.
+        Later engines are not stopped either: that would join a thread that all engines share, also in the parent.
         """
         for engine in self.by_port.values():
             never_destroy(engine)
@@ -92,7 +92,7 @@ class Engines:
 
     def __del__(self) -> None:
         if self.may_be_destroyed and self.by_port:
-            # An engine waits for its requests, and a request in line sees the end only by a closed connection.
+            # An engine waits for its requests. A queued request ends only when its connection is closed.
             hang_up(set(self.by_port))
             self.by_port.clear()
 
@@ -131,10 +131,7 @@ def hang_up(ports: set[int]) -> None:
 
 
 def close_inherited(ports: set[int]) -> None:
-    """Close this process's copies of its parent's sockets.
-
-    Open here, they would keep the port and the parent's streams alive after the parent's end.
-    """
+    """Close the copies of the parent's sockets: open, they would keep its port and streams alive after its end."""
     for inherited in sockets_of(ports):
         inherited.close()
 
@@ -143,23 +140,23 @@ _servers: dict[tuple[str, str | None], Server] = {}
 _engines = Engines()
 _lock = threading.RLock()
 
-# The module refers to itself so that it is cleared at exit even while frames of daemon threads hold its globals.
+# With this reference to itself the module is cleared at exit even if frames of daemon threads refer to its globals.
 _this_module = sys.modules[__name__]
 
-# A thread that is loading a model finishes first, and none begins after: no engine is left in a dead frame.
+# At exit, wait for a thread that loads a model, and let no other start: an engine must not be left in a dead frame.
 atexit.register(lambda: _lock.acquire())
 
 
 def serve(path: Path, chat_template: str | None = None) -> Server:
-    """The server of the weights file at ``path``, loaded on first use. Loading holds the GIL, 1 s for SmolLM2.
+    """The server of the weights file at ``path``, started on first use. Loading SmolLM2 holds the GIL for 1 s.
 
     Args:
-        path: of the weights file.
-        chat_template: in Jinja; None is the one that the file has.
+        path: the weights file, in GGUF.
+        chat_template: in Jinja; None uses the template in the file.
 
     Raises:
-        ConfigurationError: xllamacpp is not installed, or the file is missing, not a GGUF, or cannot be loaded. No
-            server runs; a later call tries again. So also where the system is short of threads, descriptors or memory.
+        ConfigurationError: xllamacpp is not installed; the file is missing, not a GGUF, or cannot be loaded; or the
+            system is short of threads, descriptors or memory. No server runs, and a later call tries again.
     """
     key = os.path.realpath(path), chat_template
     with _lock:
@@ -175,8 +172,8 @@ def serve(path: Path, chat_template: str | None = None) -> Server:
                 except Exception as exc:
                     failures.append(exc)
 
-    # In a thread of its own, because a KeyboardInterrupt comes to the main thread only: between the birth of an engine
-    # and its place in _engines it would destroy the engine on the spot, which never returns.
+    # In another thread, because only the main thread gets a KeyboardInterrupt. Between the creation of an engine and
+    # its entry in _engines, it would destroy the engine, and that call never returns.
     start_thread("completion-load", load).join()
     if failures:
         raise failures[0]
@@ -192,7 +189,7 @@ def _start(path: str, chat_template: str | None) -> Server:
         engine = xllamacpp.Server(_params(xllamacpp, path, chat_template, api_key))
     except RuntimeError as exc:
         raise ConfigurationError(
-            f"llama.cpp cannot load {path}: the file is damaged or cut short, its architecture is unknown to this "
+            f"llama.cpp cannot load {path}: the file is damaged or truncated, its architecture is unknown to this "
             "version of xllamacpp, or there is not enough memory"
         ) from exc
     address: str = engine.listening_address
@@ -201,11 +198,11 @@ def _start(path: str, chat_template: str | None) -> Server:
 
 
 def _import_xllamacpp() -> Any:
-    """The package, imported so that its threads spin only for a moment when they wait for each other.
+    """The package, imported with a short spin time for its threads.
 
-    GNU OpenMP spins about a millisecond, which on two cores with two more busy processes leaves a stream 4 tokens/s;
-    with this it has 28, and on idle cores it is as fast as before. OpenMP reads the environment once, when it is
-    loaded; what the user has set there stays in force.
+    GNU OpenMP spins for about a millisecond. On two cores with two other busy processes a stream then makes 4 tokens/s;
+    with the short time it makes 28, and on idle cores it is as fast as before. OpenMP reads the environment once, when
+    it is loaded. Settings of the user are kept.
     """
     spin_briefly = not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys()
     try:
@@ -221,7 +218,7 @@ def _import_xllamacpp() -> Any:
 
 
 def _check_header(path: str) -> None:
-    """Find here what can be found: in a forked child an engine that fails to load a file may never return
+    """Raise for a file that is clearly wrong: in a forked child, an engine that cannot load a file may never return
     (xllamacpp 2026.10).
 
     Wire: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
@@ -235,15 +232,17 @@ def _check_header(path: str) -> None:
         raise ConfigurationError(f"{path} is not a GGUF file: it must begin with b'GGUF', got {magic!r}")
     version, tensors, facts = struct.unpack("<IQQ", header.ljust(20, b"\0"))
     if not (1 <= version <= 99 and tensors and facts):
-        raise ConfigurationError(f"{path} is damaged or cut short: it tells of {tensors} tensors in version {version}")
+        raise ConfigurationError(
+            f"{path} is damaged or truncated: its header says {tensors} tensors in version {version}"
+        )
 
 
 def _params(xllamacpp: Any, path: str, chat_template: str | None, api_key: str) -> Any:
     params = xllamacpp.CommonParams()
     params.model.path = path
-    params.model_alias = {Path(path).stem}  # without it, every chunk tells the path on this disk
+    params.model_alias = {Path(path).stem}  # without it, every chunk contains the path on this disk
     params.chat_template = chat_template or ""
-    params.verbosity = -1  # llama.cpp logs nothing, not even errors; they come as HTTP answers
+    params.verbosity = -1  # llama.cpp logs nothing; errors are HTTP answers
 
     params.hostnames = [HOST]
     params.port = 0
@@ -259,7 +258,7 @@ def _params(xllamacpp: Any, path: str, chat_template: str | None, api_key: str) 
     params.kv_unified = True
     params.cache_ram_mib = 0  # the default keeps up to 8 GiB of old prompts
     params.cache_idle_slots = False
-    params.fit_params = False  # measuring free memory first adds 0.2 s to the loading
+    params.fit_params = False  # measuring free memory first would take 0.2 s
     threads = _physical_cores()
     params.cpuparams.n_threads = threads
     params.cpuparams_batch.n_threads = threads
@@ -267,10 +266,10 @@ def _params(xllamacpp: Any, path: str, chat_template: str | None, api_key: str) 
 
 
 def _physical_cores() -> int:
-    """Cores that this process may use, at most MAX_THREADS; -1 (llama.cpp counts) where the system does not say.
+    """The cores that this process may use, at most MAX_THREADS; -1 (llama.cpp counts) if the system does not say.
 
-    llama.cpp counts the machine's cores, not those that the process may use, and a thread too many is dear: four
-    on two cores take a stream from 110 to 30 tokens/s.
+    llama.cpp counts all cores of the machine, and too many threads are slow: four on two cores reduce a stream from 110
+    to 30 tokens/s.
     """
     if sys.platform != "linux":
         return -1
@@ -295,20 +294,20 @@ def _after_fork_in_child() -> None:
 
 
 def _exit_without_destructors() -> None:
-    """Let ``exit()`` in this child end here, after Python is done and stdio is flushed.
+    """Make ``exit()`` in this child skip the C++ destructors, after Python has ended and stdio is flushed.
 
-    A C++ static of xllamacpp 2026.10 waits in its destructor for a thread that the fork left behind. Only glibc has
-    ``on_exit``; elsewhere such a child may hang unless it ends by ``os._exit``, as those of multiprocessing do.
+    A C++ static of xllamacpp 2026.10 waits in its destructor for a thread that only the parent has. Only glibc has
+    ``on_exit``. On other systems such a child may hang, unless it ends with ``os._exit`` as multiprocessing does.
     """
     if hasattr(_libc, "on_exit"):
-        # What is registered last runs first.
+        # Functions registered last run first: fflush, then _exit.
         _libc.on_exit(ctypes.cast(_libc._exit, ctypes.c_void_p), None)
         _libc.__cxa_atexit(ctypes.cast(_libc.fflush, ctypes.c_void_p), None, None)
 
 
 if hasattr(os, "register_at_fork"):
     _libc = ctypes.CDLL(None)
-    # A fork waits for a model that is being loaded: half a server could be neither used nor left alone.
+    # A fork waits until no model is being loaded: the child could neither use nor ignore half a server.
     os.register_at_fork(
         before=lambda: _lock.acquire(),
         after_in_parent=lambda: _lock.release(),

