@@ -1,6 +1,7 @@
 """What is measured: programs that read a whole stream and count its chunks. Each worker process runs some of them.
 
-There are two workers, because msgspec is chosen at import: one decodes JSON with ``json``, the other with msgspec.
+There are two workers, because a process chooses between msgspec and json once: one decodes JSON with ``json``, the
+other with msgspec.
 """
 
 from __future__ import annotations

@@ -62,6 +62,7 @@ from completion.contract.chunks import (
     TurnFinished,
     Usage,
 )
+from completion.contract.collect import collect
 from completion.contract.errors import (
     AuthenticationError,
     CompletionError,
@@ -112,7 +113,7 @@ from completion.contract.model import CompletionClient, CompletionModel
 from completion.contract.request import ChatRequest, JsonSchema, SystemBlock, ToolChoice, ToolDefinition
 from completion.contract.run import Abort, RunFinished, RunStarted, StepFinished, StepStarted, ToolResult
 from completion.contract.stream import ChatStream, ResponseInfo
-from completion.contract.turn import Turn, collect
+from completion.contract.turn import Turn
 from completion.registry import model
 from completion.transport import Timeout
 from completion.version import __version__

@@ -18,8 +18,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, overload
 
 from completion.contract.chunks import StreamChunk
+from completion.contract.collect import TurnSoFar
 from completion.contract.errors import ConfigurationError
-from completion.contract.turn import Turn, TurnSoFar
+from completion.contract.turn import Turn
 from completion.engine import RunResult, RunStream
 from completion.terminal import harmless, showable
 

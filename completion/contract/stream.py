@@ -12,9 +12,10 @@ from typing import Any, ClassVar, TypeVar
 
 from completion.contract.cancel import CancelToken
 from completion.contract.chunks import StreamChunk, TextDelta
+from completion.contract.collect import TurnSoFar
 from completion.contract.errors import CompletionError, stream_cancelled
 from completion.contract.frames import clear_ours, is_ours
-from completion.contract.turn import Turn, TurnSoFar
+from completion.contract.turn import Turn
 
 
 @dataclass(frozen=True, slots=True)

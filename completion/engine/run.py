@@ -19,6 +19,7 @@ from completion.contract.cancel import CancelToken
 from completion.contract.checks import require_model
 from completion.contract.chunks import FinishReason, StreamChunk, ToolCallFinished, Usage
 from completion.contract.codec import Record, nested
+from completion.contract.collect import TurnSoFar
 from completion.contract.messages import (
     Block,
     Message,
@@ -31,7 +32,7 @@ from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest, ToolChoice, as_request
 from completion.contract.run import Abort, RunFinished, RunStarted, StepFinished, StepStarted, ToolResult
 from completion.contract.stream import ChatStream, Chunks, response_of, without_our_frames
-from completion.contract.turn import Turn, TurnSoFar
+from completion.contract.turn import Turn
 from completion.engine.bounds import Ending, RunConfig
 from completion.engine.calls import Call, Calls, block_of, with_distinct_ids
 from completion.engine.middleware import Hooks, RunInfo, returned

@@ -7,6 +7,8 @@ msgspec decodes an event more than twice as fast as ``json``. The values are the
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 _scan = json.JSONDecoder().raw_decode
@@ -31,16 +33,22 @@ def decode_with_json(text: str) -> Any:
     return value
 
 
-try:
-    from msgspec.json import Decoder
-except ImportError:
-    decode = decode_with_json
-else:
-    _decode_with_msgspec = Decoder().decode
+@cache
+def best_decoder() -> Callable[[str], Any]:
+    """``decode_with_json``, or a function that does the same with msgspec if it is installed.
+
+    A stream calls this when it begins: importing msgspec takes 15 ms, which ``import completion`` must not take.
+    """
+    try:
+        from msgspec.json import Decoder
+    except ImportError:
+        return decode_with_json
+    decode_with_msgspec = Decoder().decode
 
     def decode(text: str) -> Any:
-        """The value of the JSON text. Raises the same errors as ``decode_with_json``."""
         try:
-            return _decode_with_msgspec(text)
+            return decode_with_msgspec(text)
         except (ValueError, RecursionError):
             return decode_with_json(text)
+
+    return decode

@@ -13,7 +13,7 @@ from typing import Final
 
 from completion.contract.errors import BODY_LIMIT, MalformedStreamError
 from completion.events import MAX_EVENT_BYTES, Events
-from completion.events.json_decoder import decode
+from completion.events.json_decoder import best_decoder
 
 _BOM: Final = b"\xef\xbb\xbf"
 _BLANK_LINES: Final = re.compile(rb"\n[ \t\r\n]*\n")
@@ -70,7 +70,7 @@ def _lines(complete: bytes) -> Iterator[bytes]:
 def _value(line: bytes) -> object:
     text = line.decode("utf-8", "replace")
     try:
-        return decode(text)
+        return best_decoder()(text)
     except (ValueError, RecursionError) as exc:
         raise MalformedStreamError(
             f"a line of the stream is not JSON ({exc}): {text[:200]!r}", body=text[:BODY_LIMIT]

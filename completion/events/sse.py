@@ -21,7 +21,7 @@ import sseclient
 
 from completion.contract.errors import BODY_LIMIT, MalformedStreamError, TransportError
 from completion.events import DONE, MAX_EVENT_BYTES
-from completion.events.json_decoder import decode
+from completion.events.json_decoder import best_decoder
 
 if not hasattr(sseclient.SSEClient, "events"):
     raise ImportError(
@@ -60,6 +60,7 @@ def sse_events(pieces: Iterable[bytes], max_event_bytes: int = MAX_EVENT_BYTES) 
     batches = EventBatches(pieces, max_event_bytes)
     client = _Client(iter(batches))  # type: ignore[arg-type]
     client._logger = _SILENT
+    decode = best_decoder()
     for event in client.events():
         batches.head = None
         data = event.data

@@ -23,11 +23,12 @@ from typing import Any, Final
 
 from completion.contract.checks import require_model
 from completion.contract.chunks import StreamChunk, TurnFinished
+from completion.contract.collect import TurnSoFar
 from completion.contract.errors import CompletionError, stream_cancelled
 from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest
 from completion.contract.stream import Chunks, ResponseInfo, response_of
-from completion.contract.turn import Turn, TurnSoFar
+from completion.contract.turn import Turn
 from completion.offload.pump import Pump
 from completion.offload.threads import Threads
 from completion.wrappers.named_after import NamedAfter

@@ -21,9 +21,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from completion.contract.chunks import StreamChunk, TurnFinished
+from completion.contract.collect import TurnSoFar
 from completion.contract.errors import ConfigurationError
 from completion.contract.request import ChatRequest
-from completion.contract.turn import Turn, TurnSoFar
+from completion.contract.turn import Turn
 from completion.otel.attributes import (
     encodable,
     encodable_text,

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from completion.events.json_decoder import decode, decode_with_json
+from completion.events.json_decoder import best_decoder, decode_with_json
 
 DECODERS = pytest.mark.parametrize(
-    "decoder", [decode, decode_with_json], ids=["with msgspec, if it is installed", "json"]
+    "decoder", [best_decoder(), decode_with_json], ids=["with msgspec, if it is installed", "json"]
 )
 
 ACCEPTED = [

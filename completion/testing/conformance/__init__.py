@@ -19,7 +19,7 @@ from completion.contract.errors import Permanent, Transient
 from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest
 from completion.testing.conformance import streams, wires
-from completion.testing.conformance.answers import answers_of
+from completion.testing.conformance.answers import ErrorEvent, answers_of
 from completion.testing.conformance.subject import Subject, ThreadedCall
 from completion.testing.replies import Reply
 
@@ -114,7 +114,10 @@ def check_completion_model(
             must answer any number of requests. With ``answer`` it is called with ``base_url=`` and ``api_key=``, or
             with one of them if it accepts only one; a factory with one parameter of another name gets the URL.
         answer: a good answer in the adapter's wire format: a Reply, the bytes of its body, or the bytes of each event.
-            Or the name of a wire that the kit knows: ``"openai-chat"``, ``"anthropic"``.
+            Or the name of a wire that the kit knows: ``"openai-chat"``, ``"anthropic"``. Bytes are server-sent events,
+            or newline-delimited JSON if they begin with ``{``.
+        error: for an answer of your own: makes the bytes of an error event with the given message, as the provider
+            sends it inside a 200. None: errors inside a 200 are not checked.
         request: the request that the models get.
 
     Without ``answer`` the kit cannot check how a model reacts to a bad server (refusals, cut bodies, errors in a 200,
@@ -124,7 +127,7 @@ def check_completion_model(
     Raises:
         AssertionError: a line for each broken promise, with the faults that were found.
         TypeError: ``factory`` is not callable, or accepts no URL although there is an ``answer``, or needs arguments
-            although there is none.
+            although there is none; or ``error`` is not a function, or is given without an answer of your own.
         ValueError: ``answer`` is an unknown name, or empty.
     """
     if answer is None and error is not None:

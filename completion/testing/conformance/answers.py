@@ -49,8 +49,8 @@ class Answer:
     usage: Usage | None = None
     end: int | None = None
     """The index of the event that ends the turn."""
-    error: bytes | None = None
-    """An error event of this wire."""
+    error: ErrorEvent | None = None
+    """Makes an error event of this wire; an author can give it too."""
 
     @property
     def names_its_stream(self) -> bool:
@@ -83,14 +83,17 @@ Answers = Callable[[str], Answer]
 """Makes an answer that contains the given word. The answer of an author ignores the word."""
 
 
-def answers_of(given: Reply | str | bytes | Iterable[bytes]) -> Answers:
-    """The answers for the argument ``answer`` of ``check_completion_model``.
+def answers_of(given: Reply | str | bytes | Iterable[bytes], error: ErrorEvent | None = None) -> Answers:
+    """The answers for the arguments ``answer`` and ``error`` of ``check_completion_model``.
 
     Raises:
+        TypeError: ``error`` is not a function, or the answer is one of the kit's own.
         ValueError: an unknown name of a wire, or an answer without events.
     """
     if error is not None and not callable(error):
-        raise TypeError(f"error= takes a function from a message to the bytes of an event, got {type(error).__name__}")
+        raise TypeError(
+            f"error= must be a function from a message to the bytes of an event, got {type(error).__name__}"
+        )
     if isinstance(given, str):
         if error is not None:
             raise TypeError(f"error= is for answers of your own; the kit knows the errors of {given!r}")
@@ -106,6 +109,10 @@ def answers_of(given: Reply | str | bytes | Iterable[bytes]) -> Answers:
         answer = Answer(tuple(given))
     if not answer.events:
         raise ValueError("answer is empty: give at least one event")
+    if answer.content_type == EVENT_STREAM and answer.events[0].lstrip()[:1] in (b"{", b"["):
+        answer = replace(answer, events=_lines(b"".join(answer.events)), content_type=NDJSON)
+    if error is not None:
+        answer = replace(answer, error=error)
     return lambda word: answer
 
 
@@ -142,6 +149,19 @@ def _events(body: bytes) -> tuple[bytes, ...]:
     return tuple(re.findall(rb".+?(?:\r?\n\r?\n|\Z)", body, re.DOTALL))
 
 
+def _lines(body: bytes) -> tuple[bytes, ...]:
+    """The events of a body of newline-delimited JSON, each with its line end."""
+    return tuple(line for line in body.splitlines(keepends=True) if line.strip())
+
+
+def _is_sse(content_type: str | None) -> bool:
+    return EVENT_STREAM in (content_type or "").lower()
+
+
+def _is_ndjson(content_type: str | None) -> bool:
+    return any(word in (content_type or "").lower() for word in ("ndjson", "jsonl", "json-lines"))
+
+
 def break_json(given: bytes) -> bytes | None:
     """The event with only the first half of its JSON; None if it contains no JSON."""
     start = given.find(b"{")
@@ -176,7 +196,7 @@ def contents_of(chunks: Iterable[StreamChunk]) -> list[tuple[object, ...]]:
     return parts
 
 
-def _answer(word: str, events: tuple[bytes, ...], end: int, error: bytes) -> Answer:
+def _answer(word: str, events: tuple[bytes, ...], end: int, error: ErrorEvent) -> Answer:
     """The answer of each known wire: text, a tool call, usage."""
     call = (ToolCallFinished.type, "get_weather", {"city": "Köln"})
     contents = ((TextDelta.type, f"Grüße 🙂 {word}"), call, (TurnFinished.type, str(FinishReason.TOOL_USE)))

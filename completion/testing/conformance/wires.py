@@ -22,7 +22,7 @@ from completion.contract.model import CompletionModel
 from completion.contract.stream import ChatStream
 from completion.testing.conformance.answers import break_json, contents_of
 from completion.testing.conformance.subject import Stream, Subject, ThreadedCall, read_all, read_until_error
-from completion.testing.replies import Cut, Framing, Piece, Reply, Stall, WaitFor, event
+from completion.testing.replies import Cut, Framing, Piece, Reply, Stall, WaitFor
 from completion.testing.server import ProviderServer
 
 RETRY_AFTER_S = 1.0
@@ -186,8 +186,10 @@ def hides_its_key_in_errors(subject: Subject) -> Iterator[str]:
         "a 200 with HTML": Reply.text(f"<html>{echo}</html>", "text/html"),
         "a cut body": answer.beginning(subject.events_to_first_chunk, Cut()),
     }
-    if answer.is_event_stream:
-        replies["a bad event"] = answer.beginning(subject.events_to_first_chunk, event(f'{{"{echo}'))
+    if answer.names_its_stream:
+        replies["a bad event"] = answer.beginning(subject.events_to_first_chunk, answer.event(f'{{"{echo}'))
+    if answer.error is not None:
+        replies["an error event"] = answer.beginning(subject.events_to_first_chunk, answer.error(echo))
     for what, reply in replies.items():
         with subject.serving(always=reply) as (_, model):
             _, error = _call_and_read(subject, model)
@@ -358,7 +360,7 @@ def _faults_of_cuts(subject: Subject, *then: Piece) -> Iterator[str]:
                 stream = subject.open(model)
             except Exception as error:
                 # Without the type text/event-stream, the call may read the first bytes to recognize a stream.
-                if events or answer.is_event_stream:
+                if events or answer.names_its_stream:
                     yield f"{where} the call raised {error!r}, and not next()"
                 continue
             chunks, raised = read_until_error(stream)
@@ -382,16 +384,16 @@ def raises_for_bad_events(subject: Subject) -> Iterator[str]:
 
 
 def raises_for_error_events(subject: Subject) -> Iterator[str]:
-    """Only for the wires that the kit knows: it needs an error event of the wire."""
+    """Only for the wires that the kit knows, and where the author gave ``error=``."""
     if subject.answer.error is not None:
         error_event = subject.answer.error("The server is overloaded")
         for number in range(len(subject.answer.events)):
-            reply = subject.answer.beginning(number, subject.answer.error)
+            reply = subject.answer.beginning(number, error_event)
             with subject.serving(always=reply) as (_, model):
                 chunks, error = _call_and_read(subject, model)
                 if error is None:
                     got = contents_of(chunks)
-                    yield f"after {number} events {subject.answer.error!r} raised no error; the stream has {got}"
+                    yield f"after {number} events {error_event!r} raised no error; the stream has {got}"
 
 
 def ends_after_an_error(subject: Subject) -> Iterator[str]:
