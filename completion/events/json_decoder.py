@@ -40,6 +40,7 @@ def best_decoder() -> Callable[[str], Any]:
     A stream calls this when it begins: importing msgspec takes 15 ms, which ``import completion`` must not take.
     """
     try:
+        from msgspec import MsgspecError
         from msgspec.json import Decoder
     except ImportError:
         return decode_with_json
@@ -48,7 +49,7 @@ def best_decoder() -> Callable[[str], Any]:
     def decode(text: str) -> Any:
         try:
             return decode_with_msgspec(text)
-        except (ValueError, RecursionError):
+        except (MsgspecError, ValueError, RecursionError):  # a MsgspecError is not always a ValueError: not in msgspec 0.19
             return decode_with_json(text)
 
     return decode

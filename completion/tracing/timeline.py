@@ -240,7 +240,7 @@ def _tool_result(run: _Run, line: _Line, now: float) -> None:
 
 def _run_finished(run: _Run, line: _Line, now: float) -> None:
     said = (line.get("content") or {}).get("abort") or {}
-    abort = [f"aborted: {line['abort']}", *([said["message"]] if said.get("message") else [])]
+    abort = [f"aborted: {line['abort']}", *([str(said["message"])] if said.get("message") else [])]
     run.ending = [*(abort if line["abort"] else [str(line["reason"])]), *_tokens(line["usage"])]
     run.is_bad = bool(line["abort"])
 

@@ -489,7 +489,7 @@ def test_a_deployment_in_the_base_url_is_refused() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [("tok", "must be a function, got str"), (lambda: None, r"token_provider\(\) returned no token"),
-     (lambda: 5, r"token_provider\(\) must be a str, got int"), (lambda: "Bearer x", "begins with 'Bearer'")],
+     (lambda: 5, r"token_provider\(\) must be a str, got int"), (lambda: "Bearer x", "starts with 'Bearer'")],
     ids=["a string", "none", "a number", "with its prefix"],
 )  # fmt: skip
 def test_a_token_provider_that_returns_no_token_is_an_error(given: Any, said: str) -> None:

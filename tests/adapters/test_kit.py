@@ -171,7 +171,7 @@ def test_an_adapter_that_ignores_error_lines_is_found_out(acme: ModuleType) -> N
                 self.expect_nothing()
             return () if "error" in data else super().take(name, data)
 
-    assert "\n- an error event inside a 200 is an error: after 0 events came" in broken_promises(acme, Deaf)
+    assert "\n- an error event inside a 200 raises an error: after 0 events" in broken_promises(acme, Deaf)
 
 
 def test_an_adapter_that_keeps_the_event_on_its_error_is_found_out(acme: ModuleType) -> None:
@@ -184,7 +184,7 @@ def test_an_adapter_that_keeps_the_event_on_its_error_is_found_out(acme: ModuleT
                 raise
 
     told = broken_promises(acme, Leaky)
-    assert "the key is in no error, nor in the locals of its traceback: after an error event that echoes it" in told
+    assert "no error contains the key, and no local variable in its traceback does: after an error event that echoes the key" in told
 
 
 def test_an_adapter_that_takes_a_cut_answer_for_a_whole_one_is_found_out(acme: ModuleType) -> None:
@@ -192,14 +192,14 @@ def test_an_adapter_that_takes_a_cut_answer_for_a_whole_one_is_found_out(acme: M
         is_over = True
 
     told = broken_promises(acme, Trusting)
-    assert "\n- a body that ends before the end of turn is an error of next(): after 0 of 4 events" in told
-    assert "\n- a connection that breaks before the end of turn is an error of next(): after 0 of 4 events" in told
+    assert "\n- next() raises if the body ends before the end of turn: after 0 of 4 events" in told
+    assert "\n- next() raises if the connection breaks before the end of turn: after 0 of 4 events" in told
 
 
 @pytest.mark.parametrize(
     ("given", "error", "words"),
     [
-        (ANSWER, b"{}", "error= takes a function from a message to the bytes of an event, got bytes"),
+        (ANSWER, b"{}", "error= must be a function from a message to the bytes of an event, got bytes"),
         ("openai-chat", error_line, "error= is for answers of your own; the kit knows the errors of 'openai-chat'"),
         (None, error_line, "error= is for answers of your own: give answer= as well"),
     ],

@@ -315,7 +315,7 @@ def test_models_takes_no_options(server: ProviderServer) -> None:
         (["-m", "nope"], "write it as FAMILY:MODEL\n"),
         (["-m", "openai"], "-m openai: give the model id as well: openai:MODEL\n"),
         (["-m", "azure-openai:m"], "set AZURE_OPENAI_ENDPOINT or give --base-url\n"),
-        (["-m", "local:other"], "another one is given as -m local:FILE.gguf\n"),
+        (["-m", "local:other"], "give another model as -m local:FILE.gguf\n"),
         (["-m", "local", "--base-url", "http://127.0.0.1"], "--base-url is not supported by the family 'local'\n"),
         (["-m", "openai:m", "--base-url", "http://a:b@c"], "set the environment variable of the key"),
     ],

@@ -336,7 +336,7 @@ def test_ctrl_c_while_a_tool_blocks_stops_the_run_but_not_the_program(
     terminal.wait_for("(stopped)")
     terminal.type("Again\n")
     terminal.wait_for("Better.\r\n> ")
-    assert "broken off" in results(server)[0]
+    assert "interrupted" in results(server)[0]
     terminal.type("\x04")
     assert terminal.ended() == 0
 

@@ -142,13 +142,13 @@ def trace(path: Path | str) -> subprocess.CompletedProcess[str]:
 def test_a_file_without_a_run_says_so(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "trace").write_bytes(content)
     done = trace(tmp_path / "trace")
-    assert (done.returncode, done.stderr) == (0, "completion: there is no run in it\n")
+    assert (done.returncode, done.stderr) == (0, "completion: the trace contains no run\n")
 
 
 @pytest.mark.parametrize("path", [os.devnull, "-"])
 def test_a_device_without_a_line_has_no_run(path: str) -> None:
     done = trace(path)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "completion: there is no run in it\n")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "completion: the trace contains no run\n")
 
 
 def test_a_folder_and_a_missing_file_are_wrong_usage(tmp_path: Path) -> None:
