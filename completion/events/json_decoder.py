@@ -49,7 +49,7 @@ def best_decoder() -> Callable[[str], Any]:
     def decode(text: str) -> Any:
         try:
             return decode_with_msgspec(text)
-        except (MsgspecError, ValueError, RecursionError):  # a MsgspecError is not always a ValueError: not in msgspec 0.19
+        except (MsgspecError, ValueError, RecursionError):  # in msgspec 0.19 a MsgspecError is not a ValueError
             return decode_with_json(text)
 
     return decode

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import typing_extensions
 
 from completion import (
     AnthropicClient,
@@ -164,7 +165,8 @@ def test_models_and_clients_fit_the_contracts_protocols(adapter: Adapter) -> Non
 def test_options_are_those_of_the_client(adapter: Adapter) -> None:
     parameters = dict(inspect.signature(adapter.client_class).parameters)
     assert parameters.pop("options").annotation == "Unpack[HttpOptions]"
-    taken = typing.get_type_hints(adapter.client_class.__init__)
+    # Python 3.10 has no Unpack; the package imports it for type checkers only.
+    taken = typing.get_type_hints(adapter.client_class.__init__, localns={"Unpack": typing_extensions.Unpack})
     own = {name: taken[name] for name in parameters}
     assert typing.get_type_hints(adapter.options_class) == {**typing.get_type_hints(HttpOptions), **own}
     assert {parameter.kind for parameter in parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}

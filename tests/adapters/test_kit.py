@@ -184,7 +184,8 @@ def test_an_adapter_that_keeps_the_event_on_its_error_is_found_out(acme: ModuleT
                 raise
 
     told = broken_promises(acme, Leaky)
-    assert "no error contains the key, and no local variable in its traceback does: after an error event that echoes the key" in told
+    promise = "no error contains the key, and no local variable in its traceback does"
+    assert f"{promise}: after an error event that echoes the key" in told
 
 
 def test_an_adapter_that_takes_a_cut_answer_for_a_whole_one_is_found_out(acme: ModuleType) -> None:
