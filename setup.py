@@ -23,7 +23,7 @@ EXAMPLES = ["flask>=3", "django>=4.2", "gunicorn>=23", "uvicorn>=0.30", "markdow
 UVLOOP = ["uvloop>=0.21; sys_platform != 'win32'"]
 TEST = [
     *("pytest>=8", "pytest-xdist>=3.6.1", "hypothesis>=6.100", "coverage>=7.6", "trustme>=1.2", "docutils>=0.21"),
-    *("pygments>=2.17", "typing-extensions>=4.12"),
+    *("pygments>=2.17", "typing-extensions>=4.13"),
     *("opentelemetry-sdk>=1.30", "opentelemetry-exporter-otlp-proto-http>=1.30"),
 ]
 
