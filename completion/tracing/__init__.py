@@ -1,12 +1,12 @@
-"""What happened in a run, as lines of JSON, and as a picture in the terminal.
+"""What happens in a run, as lines of JSON, and as a timeline in the terminal.
 
     tracer = JsonTracer("trace.jsonl")
     run_chat(model, request, tools, middleware=[tracer])
 
-tracer (from hooks to lines) -> encoding (JSON of limited size) -> writer (a thread, a file)
--> timeline (from lines to a picture)
+tracer (hooks -> lines) -> encoding (JSON of limited size) -> writer (a thread, a file)
+-> timeline (lines -> a picture)
 
-``docs/reference/tracing.rst`` describes the lines, for programs that read them.
+``docs/reference/tracing.rst`` documents the lines, for programs that read them.
 """
 
 from completion.tracing.tracer import JsonTracer

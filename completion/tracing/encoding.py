@@ -1,4 +1,4 @@
-"""From the facts of a line to JSON, of a size that does not grow with what they hold."""
+"""The JSON of a line: its size is limited, however long its texts are."""
 
 from __future__ import annotations
 
@@ -10,89 +10,95 @@ from typing import Any
 
 from completion.contract.codec import Record
 
+SCHEMA = 1
+"""The version of the lines. Increase it when programs that read traces must change."""
+
 MAX_CHARS = 1024 * 1024
-"""Characters of text that one line holds at most."""
+"""The most characters of text in a line."""
 
-_OTHER_CHARS = 8  # what a number counts as
+_OTHER_CHARS = 8  # how many characters a value that is not text counts as
 
-# ASCII: a line that was cut off is text all the same, and any file can take it.
+# ASCII only: a line that is truncated at any byte is still valid text, and a file in any encoding can be written.
 encode_text = json.encoder.encode_basestring_ascii
 _encoder = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 
 def encoded(facts: dict[str, Any]) -> tuple[str, int]:
-    """JSON, and how much of the facts is left out of it: characters of texts, items of lists and objects.
+    """The facts as a JSON object, and how much was left out: characters of texts, items of lists and objects.
 
-    A value that cannot be said in JSON (NaN, a circle, keys that are no strings) is replaced by its ``repr``.
+    A value that JSON does not support (NaN, an object that contains itself, keys that are not strings) is replaced by
+    its ``repr``.
     """
-    cutter = _Cutter()
+    truncator = _Truncator()
     try:
-        return _encoder.encode(cutter.named(facts.items())), cutter.cut
+        return _encoder.encode(truncator.with_all_keys(facts.items())), truncator.left_out
     except (ValueError, TypeError, RecursionError):
-        cutter = _Cutter()
-        return _encoder.encode({str(key): cutter.sayable(value) for key, value in facts.items()}), cutter.cut
+        # Rare: find out which of the values cannot be encoded.
+        truncator = _Truncator()
+        values = {str(key): truncator.encodable(value) for key, value in facts.items()}
+        return _encoder.encode(values), truncator.left_out
 
 
 def json_chars(value: Any) -> int:
-    """How long the value is as JSON; where that is more than a line may hold, about."""
-    text, cut = encoded({"": value})
-    return len(text) - len('{"":}') + cut
+    """The length of the value as JSON; approximate if it is longer than ``MAX_CHARS``."""
+    text, left_out = encoded({"": value})
+    return len(text) - len('{"":}') + left_out
 
 
-class _Cutter:
-    """Values as JSON has them, and as much of their text as a line has room for."""
+class _Truncator:
+    """Converts values to types of JSON, until the text of a line reaches ``MAX_CHARS``."""
 
     def __init__(self) -> None:
-        self.cut = 0
-        self._left = MAX_CHARS
+        self.left_out = 0
+        self._remaining = MAX_CHARS
 
-    def named(self, items: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-        """An object that keeps all its keys."""
-        return {key: self.of(value) for key, value in items}
+    def with_all_keys(self, items: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+        """An object with all its keys: the keys of a line, and of a chunk, are few and short."""
+        return {key: self.truncated(value) for key, value in items}
 
-    def of(self, value: Any) -> Any:
+    def truncated(self, value: Any) -> Any:
         if isinstance(value, str):
             return self._text(value)
         if isinstance(value, dict):
             kept = {}
             for key, item in value.items():
-                if self._left <= 0:
+                if self._remaining <= 0:
                     break
-                kept[self._text(key) if isinstance(key, str) else key] = self.of(item)
-            self.cut += len(value) - len(kept)
+                kept[self._text(key) if isinstance(key, str) else key] = self.truncated(item)
+            self.left_out += len(value) - len(kept)
             return kept
         if isinstance(value, list | tuple):
             items = []
             for item in value:
-                if self._left <= 0:
+                if self._remaining <= 0:
                     break
-                items.append(self.of(item))
-            self.cut += len(value) - len(items)
+                items.append(self.truncated(item))
+            self.left_out += len(value) - len(items)
             return items
-        self._left -= _OTHER_CHARS
+        self._remaining -= _OTHER_CHARS
         if value is None or isinstance(value, int | float):
             return value
         if not isinstance(value, Record):
             return self._text(repr(value))
-        named = self.named((field.name, getattr(value, field.name)) for field in fields(value))  # type: ignore[arg-type]
+        named = self.with_all_keys((field.name, getattr(value, field.name)) for field in fields(value))  # type: ignore[arg-type]
         tag = getattr(type(value), "type", None)
         return {"type": tag, **named} if isinstance(tag, str) else named
 
-    def sayable(self, value: Any) -> Any:
-        """The value, or its ``repr``."""
-        before = self.cut, self._left
+    def encodable(self, value: Any) -> Any:
+        """The truncated value, or its ``repr`` if JSON does not support it."""
+        before = self.left_out, self._remaining
         try:
-            shown = self.of(value)
-            _encoder.encode(shown)
-            return shown
+            converted = self.truncated(value)
+            _encoder.encode(converted)
+            return converted
         except (ValueError, TypeError, RecursionError):
-            self.cut, self._left = before
+            self.left_out, self._remaining = before
             with suppress(RecursionError):
                 return self._text(repr(value))
             return f"<{type(value).__name__}, nested too deeply>"
 
     def _text(self, text: str) -> str:
-        kept = text[: max(self._left, 0)]
-        self._left -= len(kept) + 1
-        self.cut += len(text) - len(kept)
+        kept = text[: max(self._remaining, 0)]
+        self._remaining -= len(kept) + 1  # 1: many empty texts must reach the limit too
+        self.left_out += len(text) - len(kept)
         return kept

@@ -6,7 +6,8 @@
         weather     |      #########     |   800 ms  ok, 17 chars
       step 2        |               .####|   500 ms  end_turn, first 120 ms, 190 in, 22 out
 
-The light part of a bar is the wait for the first chunk. Runs stand one after the other, also where their lines do not.
+The light part of a bar is the wait for the first chunk. Each run is printed as a whole, even if its lines are mixed
+with those of other runs.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from pathlib import Path
 from typing import IO, Any, TextIO
 
 from completion.terminal import one_line, showable, terminal_width
+from completion.tracing.encoding import MAX_CHARS, SCHEMA
 
-SCHEMA = 1
-NARROWEST, WITHOUT_TERMINAL = 40, 100
+MIN_WIDTH, WIDTH_WITHOUT_TERMINAL = 40, 100
 FOLLOW_S = 0.2
-MAX_LINE_BYTES = 16 * 1024 * 1024  # twelve for each of the characters that a line may hold, and room for the rest
-_LAST_MS = 1e14
+MAX_LINE_BYTES = 16 * MAX_CHARS  # a character takes at most 12 bytes as ASCII; the rest is for the other facts
+_MAX_MS = 1e14  # the year 5138: a larger number is damaged, and may be too large for time.gmtime
 
-_LABEL, _TIME = 22, 8
-_WAIT, _WORK = ("░", "█"), (".", "#")  # where the output can show them, and where not
+_LABEL_WIDTH, _TIME_WIDTH = 22, 8
+_BLOCKS, _ASCII = ("░", "█"), (".", "#")  # for waiting and working; ASCII if the output cannot encode blocks
 _PLAIN, _BOLD, _RED = "\x1b[0m", "\x1b[1m", "\x1b[31m"
 
 _Line = dict[str, Any]
@@ -43,26 +44,27 @@ def show(
     width: int | None = None,
     colour: bool | None = None,
 ) -> int:
-    """Print the runs of a trace, in the order in which they began, and what could not be read; returns how many runs.
+    """Print the runs of a trace in the order of their start, and how many lines were unreadable. Returns the number of
+    runs.
 
     Args:
         source: the path of a trace, or a file open for bytes.
         out: where to print.
-        run: only runs whose id begins like this.
-        follow: wait for more lines, and print each run when it has ended, until KeyboardInterrupt; then those that
-            have not.
-        width: of the lines; None is that of the terminal.
-        colour: None is yes on a terminal, unless $NO_COLOR is set.
+        run: only print runs whose id starts with this.
+        follow: wait for more lines, and print each run when it ends, until KeyboardInterrupt; then print the runs that
+            have not ended.
+        width: of the lines; None: the width of the terminal.
+        colour: None: yes on a terminal, unless $NO_COLOR is set.
 
     Raises:
         OSError: the file cannot be read.
     """
     is_terminal = out.isatty()
     if width is None:
-        width = terminal_width() if is_terminal else WITHOUT_TERMINAL
+        width = terminal_width() if is_terminal else WIDTH_WITHOUT_TERMINAL
     if colour is None:
         colour = is_terminal and not os.environ.get("NO_COLOR")
-    page = _Page(out, max(width, NARROWEST), colour)
+    page = _Page(out, max(width, MIN_WIDTH), colour)
     trace = _Trace(run or "")
     if isinstance(source, str | os.PathLike):
         with Path(source).open("rb") as file:
@@ -88,26 +90,27 @@ def _read(trace: _Trace, page: _Page, file: IO[bytes], follow: bool) -> None:
 
 
 def _lines(file: IO[bytes], follow: bool) -> Iterator[bytes]:
-    """The lines of the file, and of one that is too long to be of a trace a part that is none."""
-    begun = b""
+    """The lines of the file. A line that is too long for a trace is replaced by text that is not JSON."""
+    line = b""
     while True:
-        read = file.readline(MAX_LINE_BYTES)
-        begun = begun + read if len(begun) < MAX_LINE_BYTES else begun
-        if begun and (read.endswith(b"\n") or not (read or follow)):
-            yield begun if len(begun) < MAX_LINE_BYTES else b"too long"
-            begun = b""
-        elif not read:
+        # With ``follow``, the last line may still be growing: readline then returns its parts.
+        part = file.readline(MAX_LINE_BYTES)
+        line = line + part if len(line) < MAX_LINE_BYTES else line
+        if line and (part.endswith(b"\n") or not (part or follow)):
+            yield line if len(line) < MAX_LINE_BYTES else b"too long"
+            line = b""
+        elif not part:
             if not follow:
                 return
             time.sleep(FOLLOW_S)
 
 
-# --- what a trace says -------------------------------------------------------------------------------------------
+# --- from lines to runs ------------------------------------------------------------------------------------------
 
 
 @dataclass
 class _Bar:
-    """One row. For its first ``wait_ms`` nothing came; without a length it is a moment."""
+    """One row. ``wait_ms``: the light part at its start. Without a length, it is a point in time."""
 
     label: str
     start_ms: float
@@ -119,7 +122,7 @@ class _Bar:
 
 @dataclass
 class _Run:
-    """What the lines of one run add up to."""
+    """What the lines of one run say."""
 
     run_id: str
     title: str
@@ -136,7 +139,7 @@ class _Run:
 
 
 class _Trace:
-    """Lines, taken apart by run."""
+    """Collects the lines of each run."""
 
     def __init__(self, prefix: str) -> None:
         self.runs: dict[str, _Run] = {}
@@ -145,23 +148,24 @@ class _Trace:
         self._dropped = 0
 
     def add(self, raw: bytes) -> _Run | None:
-        """Take in one line; gives the run that it ends."""
+        """Add one line; returns the run if the line ends it."""
         try:
             line = json.loads(raw)
             if line["schema"] != SCHEMA:
-                raise ValueError("a schema of another version")
-            return self._taken(line)
+                raise ValueError("another version of the schema")
+            return self._add(line)
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            # A trace is a file that anything may have written: any value may be missing or of another type.
             self._unreadable += bool(raw.strip())
             return None
 
     def notes(self) -> Iterator[str]:
         if self._dropped:
-            yield f"{_count(self._dropped, 'line')} could not be written when this was traced"
+            yield f"{_count(self._dropped, 'line')} could not be written to this trace"
         if self._unreadable:
-            yield f"{_count(self._unreadable, 'line')} could not be read: cut off, or not of a trace"
+            yield f"{_count(self._unreadable, 'line')} could not be read: truncated, or not from a trace"
 
-    def _taken(self, line: _Line) -> _Run | None:
+    def _add(self, line: _Line) -> _Run | None:
         kind, run_id, now = line["kind"], line["run_id"], _ms(line["ts_ms"])
         if run_id is None:
             self._dropped += _number(line["lines"]) if kind == "dropped" else 0
@@ -171,17 +175,17 @@ class _Trace:
         run = self.runs.get(run_id)
         if run is None:
             who = f"{line['provider']} {line['model']}"
-            run = self.runs[run_id] = _Run(run_id, f"{run_id}  {who}  {_moment(now)}", now, now)
+            run = self.runs[run_id] = _Run(run_id, f"{run_id}  {who}  {_timestamp(now)}", now, now)
         run.end_ms = max(run.end_ms, now)
         seq = _number(line["seq"])
         run.missing += max(seq - run.seq - 1, 0)
         run.seq = max(run.seq, seq)
-        if kind in _TAKEN:
-            _TAKEN[kind](run, line, now - run.start_ms)
+        if kind in _BY_KIND:  # newer versions may add kinds
+            _BY_KIND[kind](run, line, now - run.start_ms)
         if kind not in ("run_finished", "run_failed", "run_dropped"):
             return None
         run.length_ms = _ms(line["duration_ms"])
-        if run.step is not None and run.step.length_ms is None:  # its turn was broken off
+        if run.step is not None and run.step.length_ms is None:  # its turn was interrupted
             run.step.length_ms, run.step.is_bad = run.length_ms - run.step.start_ms, True
         return run
 
@@ -204,16 +208,16 @@ def _turn_finished(run: _Run, line: _Line, now: float) -> None:
 
 
 def _retry(run: _Run, line: _Line, now: float) -> None:
-    facts = [*_fault(line), f"again in {_seconds(_ms(line['delay_ms']))}"]
+    facts = [*_error(line), f"again in {_seconds(_ms(line['delay_ms']))}"]
     run.bars.append(_Bar(f"  retry {line['attempt']}/{line['max_attempts']}", now, facts=facts, is_bad=True))
 
 
-def _malformed(run: _Run, line: _Line, now: float) -> None:
+def _malformed_call(run: _Run, line: _Line, now: float) -> None:
     bar = _call(run, line, now)
     bar.facts, bar.is_bad = ["malformed arguments"], True
 
 
-def _called(run: _Run, line: _Line, now: float) -> None:
+def _finished_call(run: _Run, line: _Line, now: float) -> None:
     _call(run, line, now)
 
 
@@ -234,19 +238,19 @@ def _tool_finished(run: _Run, line: _Line, now: float) -> None:
 
 def _tool_result(run: _Run, line: _Line, now: float) -> None:
     bar = run.calls.get((line["step_id"], line["call_id"]))
-    if bar is not None and not bar.facts:  # without a tool_finished: other middleware ended the run
+    if bar is not None and not bar.facts:  # no tool_finished: other middleware aborted the run before
         bar.facts, bar.is_bad = ["error" if line["is_error"] else "ok"], bool(line["is_error"])
 
 
 def _run_finished(run: _Run, line: _Line, now: float) -> None:
-    said = (line.get("content") or {}).get("abort") or {}
-    abort = [f"aborted: {line['abort']}", *([str(said["message"])] if said.get("message") else [])]
+    content = (line.get("content") or {}).get("abort") or {}
+    abort = [f"aborted: {line['abort']}", *([str(content["message"])] if content.get("message") else [])]
     run.ending = [*(abort if line["abort"] else [str(line["reason"])]), *_tokens(line["usage"])]
     run.is_bad = bool(line["abort"])
 
 
 def _run_failed(run: _Run, line: _Line, now: float) -> None:
-    run.ending, run.is_bad = ["failed:", *_fault(line), *_tokens(line["usage"])], True
+    run.ending, run.is_bad = ["failed:", *_error(line), *_tokens(line["usage"])], True
     run.ending[:2] = [" ".join(run.ending[:2])]
 
 
@@ -254,13 +258,13 @@ def _run_dropped(run: _Run, line: _Line, now: float) -> None:
     run.ending, run.is_bad = ["dropped by its reader", *_tokens(line["usage"])], True
 
 
-_TAKEN = {
+_BY_KIND = {
     "request": _request,
     "first_chunk": _first_chunk,
     "turn_finished": _turn_finished,
     "retry": _retry,
-    "tool_call_malformed": _malformed,
-    "tool_call_finished": _called,
+    "tool_call_malformed": _malformed_call,
+    "tool_call_finished": _finished_call,
     "tool_started": _tool_started,
     "tool_finished": _tool_finished,
     "tool_result": _tool_result,
@@ -271,7 +275,7 @@ _TAKEN = {
 
 
 def _call(run: _Run, line: _Line, now: float) -> _Bar:
-    """The row of a call, which belongs to its step: another one may use the same id."""
+    """The row of a call. Its key includes the step: a later step may use the same call id."""
     key = line["step_id"], line["call_id"]
     if key not in run.calls:
         run.calls[key] = _Bar(f"  {line['name']}", now)
@@ -279,10 +283,10 @@ def _call(run: _Run, line: _Line, now: float) -> _Bar:
     return run.calls[key]
 
 
-def _fault(line: _Line) -> list[str]:
+def _error(line: _Line) -> list[str]:
     words = [str(line["error"]), *(str(line[name]) for name in ("status", "code") if line.get(name) is not None)]
-    said = (line.get("content") or {}).get("message")
-    return [" ".join(words), *([str(said)] if said else [])]
+    message = (line.get("content") or {}).get("message")
+    return [" ".join(words), *([str(message)] if message else [])]
 
 
 def _tokens(usage: _Line | None) -> list[str]:
@@ -294,13 +298,13 @@ def _count(number: int, noun: str) -> str:
 
 
 def _ms(value: Any) -> float:
-    if not 0 <= value < _LAST_MS:  # NaN and infinity are no times either
-        raise ValueError(f"{value!r} is no time")
+    if not 0 <= value < _MAX_MS:  # false for NaN and infinity too
+        raise ValueError(f"{value!r} is not a time")
     return float(value)
 
 
 def _number(value: Any) -> int:
-    return int(_ms(value))  # bounded as a time is: an integer of more than 4300 digits cannot be printed
+    return int(_ms(value))  # the same limit: Python refuses to print an int of more than 4300 digits
 
 
 def _seconds(ms: float) -> str:
@@ -309,24 +313,24 @@ def _seconds(ms: float) -> str:
     return f"{ms / 1000:.2f} s" if ms < 100_000 else f"{ms / 1000:.0f} s"
 
 
-def _moment(ms: float) -> str:
+def _timestamp(ms: float) -> str:
     second, rest = divmod(int(ms), 1000)
     return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(second))}.{rest:03d} UTC"
 
 
-# --- how it is drawn ---------------------------------------------------------------------------------------------
+# --- from runs to rows -------------------------------------------------------------------------------------------
 
 
 class _Page:
-    """Rows of a label, a bar, a time and what came of it, cut to the width."""
+    """Prints rows of a label, a bar, a time and facts, truncated to the width."""
 
     def __init__(self, out: TextIO, width: int, has_colour: bool) -> None:
         self.count = 0
         self._out = out
         self._width = width
         self._has_colour = has_colour
-        self._bar = max(min((width - _LABEL - _TIME) // 3, 40), 8)
-        self._wait, self._work = _WAIT if _can_show(out, "".join(_WAIT)) else _WORK
+        self._bar_width = max(min((width - _LABEL_WIDTH - _TIME_WIDTH) // 3, 40), 8)
+        self._wait, self._work = _BLOCKS if _can_encode(out, "".join(_BLOCKS)) else _ASCII
 
     def draw(self, run: _Run) -> None:
         if self.count:
@@ -347,28 +351,28 @@ class _Page:
         self._out.flush()
 
     def _row(self, bar: _Bar, whole: float) -> None:
-        label = _cut(one_line(f"  {bar.label}"), _LABEL - 1).ljust(_LABEL - 1)
+        label = _cut(one_line(f"  {bar.label}"), _LABEL_WIDTH - 1).ljust(_LABEL_WIDTH - 1)
         took = "" if bar.length_ms is None else _seconds(bar.length_ms)
-        row = f"{label} |{self._drawn(bar, whole)}| {took:>{_TIME}}  {', '.join(bar.facts)}"
+        row = f"{label} |{self._cells(bar, whole)}| {took:>{_TIME_WIDTH}}  {', '.join(bar.facts)}"
         self.line(_cut(one_line(row), self._width).rstrip(), _RED if bar.is_bad else "")
 
-    def _drawn(self, bar: _Bar, whole: float) -> str:
-        def cell(ms: float) -> int:
-            return min(max(round(ms / whole * self._bar), 0), self._bar)
+    def _cells(self, bar: _Bar, whole: float) -> str:
+        def column(ms: float) -> int:
+            return min(max(round(ms / whole * self._bar_width), 0), self._bar_width)
 
-        start = min(cell(bar.start_ms), self._bar - 1)
+        start = min(column(bar.start_ms), self._bar_width - 1)
         if bar.length_ms is None:
-            return f"{' ' * start}{'!' if bar.is_bad else '?'}".ljust(self._bar)
-        end = max(cell(bar.start_ms + bar.length_ms), start + 1)
-        first = min(max(cell(bar.start_ms + bar.wait_ms), start), end - 1)
-        return f"{' ' * start}{self._wait * (first - start)}{self._work * (end - first)}".ljust(self._bar)
+            return f"{' ' * start}{'!' if bar.is_bad else '?'}".ljust(self._bar_width)
+        end = max(column(bar.start_ms + bar.length_ms), start + 1)
+        first = min(max(column(bar.start_ms + bar.wait_ms), start), end - 1)
+        return f"{' ' * start}{self._wait * (first - start)}{self._work * (end - first)}".ljust(self._bar_width)
 
 
 def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else f"{text[: width - 3]}..."
 
 
-def _can_show(out: TextIO, text: str) -> bool:
+def _can_encode(out: TextIO, text: str) -> bool:
     try:
         text.encode(getattr(out, "encoding", None) or "utf-8")
     except (LookupError, UnicodeEncodeError):

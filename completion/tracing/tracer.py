@@ -1,9 +1,10 @@
-"""What a run does, a line of JSON for each step of it.
+"""The tracer: middleware that writes a line of JSON for each event of a run.
 
     with JsonTracer("trace.jsonl") as tracer:
         run_chat(model, request, middleware=[tracer])
 
-As the last middleware it sees what the model is sent and what it says; as the first, what the caller does.
+As the last middleware, it sees what the model gets and what it answers. As the first, it sees what the caller sends and
+what the reader gets.
 """
 
 from __future__ import annotations
@@ -45,69 +46,68 @@ from completion.contract.request import ChatRequest
 from completion.contract.run import RunFinished, RunStarted, StepFinished, StepStarted, ToolResult
 from completion.engine.middleware import Middleware, RunInfo
 from completion.engine.tools import Tool, ToolContext
-from completion.tracing.encoding import MAX_CHARS, encode_text, encoded, json_chars
+from completion.tracing.encoding import MAX_CHARS, SCHEMA, encode_text, encoded, json_chars
 from completion.tracing.writer import Writer
 from completion.wrappers.retry import RetryEvent
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 1
-
 _HookT = TypeVar("_HookT", bound=Callable[..., Any])
 _Fields = dict[str, Any]
 
-_OF_THE_RUN = (RunStarted, StepStarted, ToolResult, StepFinished, RunFinished)
+_DELTAS = (TextDelta, ReasoningDelta)
+_RUN_CHUNKS = (RunStarted, StepStarted, ToolResult, StepFinished, RunFinished)
 
 
-def _quiet(hook: _HookT) -> _HookT:
-    """A hook that tells of its errors in the log, once, and not in the run."""
+def _never_raises(hook: _HookT) -> _HookT:
+    """Log the first error of a hook instead of raising it, and return the last argument of the hook unchanged."""
 
     @wraps(hook)
-    def wrapper(self: JsonTracer, *facts: Any) -> Any:
+    def wrapper(self: JsonTracer, run: RunInfo, *arguments: Any) -> Any:
         try:
-            hook(self, *facts)
+            hook(self, run, *arguments)
         except Exception:
-            self._note_fault()
-        return facts[-1]  # the request, chunk, call or result, as it came
+            self._log_once()
+        return arguments[-1] if arguments else None  # the request, chunk, call or result
 
     return wrapper  # type: ignore[return-value]
 
 
 class JsonTracer(Middleware):
-    """Middleware that writes what happens as lines of JSON.
+    """Middleware that writes the events of a run as lines of JSON.
 
-    It changes nothing, and its troubles are not those of the run: what cannot be written (a full disk, a reader that
-    does not read) is dropped, told in the log once, and counted in ``lost`` and in the trace. Lines are written by a
-    thread of their own, at the latest at the end of a run. One tracer serves any number of runs and threads; several
-    processes may trace into one path.
+    It changes nothing, and its errors do not affect the run. Lines that cannot be written (the disk is full, a pipe is
+    not read) are dropped, logged once, and counted in ``lost`` and in the trace. A worker thread writes the lines, at
+    the latest at the end of a run. One tracer may serve many runs and threads; several processes may trace into one
+    path.
 
     Args:
-        target: a path, to which lines are added, or a file that is open for text or bytes, such as ``sys.stderr``.
-        verbose: the contents as well: prompts, answers, arguments, results, messages of errors. Without it only their
+        target: a path, to append to; or a file that is open for text or bytes, for example ``sys.stderr``.
+        verbose: also write the contents: prompts, answers, arguments, results, error messages. Default: only their
             sizes.
 
     Raises:
         OSError: the path cannot be opened.
-        TypeError: it is neither a path nor a file.
+        TypeError: the target is neither a path nor a file.
     """
 
     def __init__(self, target: str | os.PathLike[str] | IO[Any], verbose: bool = False) -> None:
         self.verbose = verbose
         self._pid = os.getpid()
-        self._runs: dict[str, _Run | None] = {}  # None: a run of the process that this one was forked from
+        self._runs: dict[str, _RunState | None] = {}  # None: a run that belongs to the parent of a forked process
         self._stamp = _Stamp()
         self._has_logged = False
         self._writer = Writer(target, self._stamp.lost_line)
         self._put = self._writer.put
-        self._close = weakref.finalize(self, self._writer.close)  # at exit too
+        self._close = weakref.finalize(self, self._writer.close)  # also at interpreter exit
 
     @property
     def lost(self) -> int:
-        """How many lines could not be written."""
+        """How many lines were lost because they could not be written."""
         return self._writer.lost
 
     def close(self) -> None:
-        """Write what waits, and close the file if it was opened here. Later lines are lost."""
+        """Write the lines that wait, and close the file if the tracer opened it. Later lines are lost."""
         self._close()
 
     def __enter__(self) -> JsonTracer:
@@ -120,19 +120,19 @@ class JsonTracer(Middleware):
 
     # Hooks
 
-    @_quiet
+    @_never_raises
     def on_run_started(self, run: RunInfo) -> None:
         state = self._state(run)
         if state is not None:
             self._line(run, "run_started", {"tool_names": list(run.tools)})
             run.tools.update({name: state.timed(tool) for name, tool in run.tools.items()})
 
-    @_quiet
+    @_never_raises
     def on_request(self, run: RunInfo, request: ChatRequest) -> Any:
         state = self._state(run)
         if state is None:
             return
-        state.enter_step(run.step_id)
+        state.begin_step(run.step_id)
         system = request.system_prompt
         parts = [system] if isinstance(system, str) else [block.text for block in system or ()]
         facts = {
@@ -145,44 +145,47 @@ class JsonTracer(Middleware):
         }
         self._line(run, "request", facts, _without_secrets(request) if self.verbose else None)
 
-    @_quiet
+    @_never_raises
     def on_retry(self, run: RunInfo, event: RetryEvent) -> None:
         facts = {"attempt": event.attempt, "max_attempts": event.max_attempts, "delay_ms": _ms(event.delay)}
         self._line(run, "retry", {**facts, **_error(event.error)}, {"message": str(event.error)})
 
-    def on_chunk(self, run: RunInfo, chunk: StreamChunk) -> StreamChunk:
-        try:
-            state = self._runs.get(run.run_id)
-            kind = type(chunk)
-            is_text = kind is TextDelta or kind is ReasoningDelta
-            delta: str = chunk.delta if is_text else ""  # type: ignore[attr-defined]
-            size = len(delta)
-            if is_text and size <= MAX_CHARS and state and state.has_begun and self._pid == os.getpid():
-                state.seq += 1
-                state.chunks += 1
-                state.chars += size
-                content = ""
-                if self.verbose:
-                    content = f',"content":{{"type":"{kind.type}","delta":{encode_text(delta)}}}'
-                self._put(
-                    f'{self._stamp.now()},"kind":"{kind.type}",{state.head}{state.seq}{state.tail}'
-                    f',"chars":{size}{content}}}\n'
+    @_never_raises
+    def on_chunk(self, run: RunInfo, chunk: StreamChunk) -> Any:
+        state = self._state(run)
+        if state is None:
+            return
+        if isinstance(chunk, _DELTAS):
+            self._delta_line(run, state, chunk)
+            return
+        if isinstance(chunk, RunStarted | RunFinished):  # on_run_started and on_finished write them
+            return
+        if not isinstance(chunk, _RUN_CHUNKS):
+            self._count_chunk(run, state)
+        facts = _FACTS[type(chunk)](chunk) if type(chunk) in _FACTS else {}
+        match chunk:
+            case StepStarted():
+                facts["opened_ms"] = _since(state.requested_at)
+            case TurnFinished():
+                facts.update(
+                    duration_ms=_since(state.requested_at),
+                    first_chunk_ms=state.first_chunk_ms,
+                    chunks=state.chunks,
+                    chars=state.chars,
                 )
-            else:
-                self._chunk(run, chunk)
-        except Exception:
-            self._note_fault()
-        return chunk
+            case StepFinished():
+                facts["duration_ms"] = _since(state.requested_at)
+        self._line(run, chunk.type, facts, chunk)
 
-    @_quiet
+    @_never_raises
     def before_tool(self, run: RunInfo, call: ToolCallBlock) -> Any:
         state = self._state(run)
         if state is not None:
-            state.calls[call.call_id] = _Call()
+            state.calls[call.call_id] = _CallTimes()
         facts = {"call_id": call.call_id, "name": call.name, "chars": json_chars(call.args)}
         self._line(run, "tool_started", facts, call)
 
-    @_quiet
+    @_never_raises
     def after_tool(self, run: RunInfo, call: ToolCallBlock, result: ToolResultBlock) -> Any:
         state = self._state(run)
         timed = state.calls.get(call.call_id) if state is not None else None
@@ -196,11 +199,11 @@ class JsonTracer(Middleware):
         }
         self._line(run, "tool_finished", facts, result)
 
-    @_quiet
+    @_never_raises
     def on_finished(self, run: RunInfo, end: RunFinished) -> None:
         state = self._state(run)
         if state is not None:
-            state.enter_step("")
+            state.begin_step("")
         facts = {
             "reason": end.reason,
             "abort": end.abort and end.abort.kind,
@@ -210,49 +213,46 @@ class JsonTracer(Middleware):
         self._end(run, "run_finished", facts, end)
         self._writer.flush()
 
-    @_quiet
+    @_never_raises
     def on_failed(self, run: RunInfo, error: BaseException) -> None:
         self._end(run, "run_failed", {**_error(error), "usage": run.usage}, {"message": str(error)})
         self._writer.flush()
 
-    @_quiet
+    @_never_raises
     def on_dropped(self, run: RunInfo) -> None:
         self._end(run, "run_dropped", {"usage": run.usage})
-        self._writer.hurry()  # and no waiting: this may be a finalizer
+        self._writer.write_now()  # do not wait: a finalizer may call this
 
-    # From facts to a line
+    # Lines
 
-    def _chunk(self, run: RunInfo, chunk: StreamChunk) -> None:
-        state = self._state(run)
-        if state is None or isinstance(chunk, RunStarted | RunFinished):  # on_run_started and on_finished tell of them
+    def _count_chunk(self, run: RunInfo, state: _RunState) -> None:
+        if not state.has_first_chunk:
+            state.has_first_chunk = True
+            state.first_chunk_ms = _since(state.requested_at)
+            self._line(run, "first_chunk", {"latency_ms": state.first_chunk_ms})
+        state.chunks += 1
+
+    def _delta_line(self, run: RunInfo, state: _RunState, chunk: TextDelta | ReasoningDelta) -> None:
+        """The line of a text or reasoning delta.
+
+        Nearly all chunks are deltas. Without ``encoded`` their lines cost half the time.
+        """
+        self._count_chunk(run, state)
+        size = len(chunk.delta)
+        state.chars += size
+        if size > MAX_CHARS:
+            self._line(run, chunk.type, {"chars": size}, chunk)
             return
-        if not isinstance(chunk, _OF_THE_RUN):
-            if not state.has_begun:
-                state.has_begun = True
-                state.first_chunk_ms = _since(state.asked_at)
-                self._line(run, "first_chunk", {"latency_ms": state.first_chunk_ms})
-            state.chunks += 1
-        facts = _FACTS[type(chunk)](chunk) if type(chunk) in _FACTS else {}
-        match chunk:
-            case TextDelta() | ReasoningDelta():
-                state.chars += len(chunk.delta)
-            case StepStarted():
-                facts["opened_ms"] = _since(state.asked_at)
-            case TurnFinished():
-                facts.update(
-                    duration_ms=_since(state.asked_at),
-                    first_chunk_ms=state.first_chunk_ms,
-                    chunks=state.chunks,
-                    chars=state.chars,
-                )
-            case StepFinished():
-                facts["duration_ms"] = _since(state.asked_at)
-        self._line(run, chunk.type, facts, chunk)
+        state.seq += 1
+        content = f',"content":{{"type":"{chunk.type}","delta":{encode_text(chunk.delta)}}}' if self.verbose else ""
+        self._put(
+            f'{self._stamp.now()},"kind":"{chunk.type}",{state.head}{state.seq}{state.tail},"chars":{size}{content}}}\n'
+        )
 
     def _end(self, run: RunInfo, kind: str, facts: _Fields, content: Any = None) -> None:
         state = self._state(run)
         if state is not None:
-            self._line(run, kind, {**facts, "duration_ms": _since(state.began_at)}, content)
+            self._line(run, kind, {**facts, "duration_ms": _since(state.started_at)}, content)
         self._runs.pop(run.run_id, None)
 
     def _line(self, run: RunInfo, kind: str, facts: _Fields, content: Any = None) -> None:
@@ -267,23 +267,24 @@ class JsonTracer(Middleware):
         head = f'{self._stamp.now()},"kind":{encode_text(kind)},{state.head}{state.seq}{state.tail}'
         self._put(f"{head}{',' if rest else ''}{rest}}}\n")
 
-    def _state(self, run: RunInfo) -> _Run | None:
+    def _state(self, run: RunInfo) -> _RunState | None:
+        """The state of a run; None if the run began in the process that this one was forked from."""
         if self._pid != os.getpid():
             self._pid = os.getpid()
             self._runs = dict.fromkeys(self._runs)
-            self._writer.start_anew()
+            self._writer.after_fork()
         if run.run_id not in self._runs:
-            self._runs[run.run_id] = _Run(run)
+            self._runs[run.run_id] = _RunState(run)
         return self._runs[run.run_id]
 
-    def _note_fault(self) -> None:
+    def _log_once(self) -> None:
         if not self._has_logged:
             self._has_logged = True
-            log.exception("a line of a trace could not be made")
+            log.exception("JsonTracer: a line could not be built; it is missing in the trace")
 
 
 class _Stamp:
-    """The beginning of every line. The text of a second is made once."""
+    """The start of every line: schema and time. The text of a second is formatted once, and used by all its lines."""
 
     def __init__(self) -> None:
         self._second = (-1, "")
@@ -291,77 +292,81 @@ class _Stamp:
     def now(self) -> str:
         now_ms = time.time_ns() // 1_000_000
         second, ms = divmod(now_ms, 1000)
-        known, text = self._second
-        if second != known:
+        cached, text = self._second
+        if second != cached:
             text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
             self._second = (second, text)
         return f'{{"schema":{SCHEMA},"ts":"{text}.{ms:03d}Z","ts_ms":{now_ms}'
 
     def lost_line(self, count: int) -> str:
-        """The line in place of those that are not there. It belongs to no run."""
-        empty = '"run_id":null,"step_id":null,"seq":null,"provider":null,"model":null'
-        return f'{self.now()},"kind":"dropped",{empty},"lines":{count}}}\n'
+        """The line that says how many lines were lost. It does not belong to a run."""
+        nulls = '"run_id":null,"step_id":null,"seq":null,"provider":null,"model":null'
+        return f'{self.now()},"kind":"dropped",{nulls},"lines":{count}}}\n'
 
 
-class _Run:
-    """What is kept of a run between its lines. Times are those of the monotonic clock."""
+class _RunState:
+    """The state of a run between its lines.
+
+    ``head`` and ``tail``: the parts of a line before and after its ``seq``. Times are from the monotonic clock.
+    """
 
     def __init__(self, run: RunInfo) -> None:
-        self.began_at = time.monotonic()
+        self.started_at = time.monotonic()
         self.seq = 0
         self.tail = f',"provider":{encode_text(run.provider)},"model":{encode_text(run.model)}'
         self._run_id = encode_text(run.run_id)
-        self.enter_step(run.step_id)
+        self.begin_step(run.step_id)
 
-    def enter_step(self, step_id: str) -> None:
+    def begin_step(self, step_id: str) -> None:
         self.head = f'"run_id":{self._run_id},"step_id":{encode_text(step_id) if step_id else "null"},"seq":'
-        self.asked_at = time.monotonic()
-        self.has_begun = False
+        self.requested_at = time.monotonic()
+        self.has_first_chunk = False
         self.first_chunk_ms: float | None = None
         self.chunks = 0
         self.chars = 0
-        self.calls: dict[str, _Call] = {}
+        self.calls: dict[str, _CallTimes] = {}
 
     def timed(self, tool: Tool) -> Tool:
-        """The tool, which notes when it begins and ends: hooks are called when a result has its turn."""
+        """A copy of the tool that records when it starts and ends.
+
+        The hooks cannot tell: after_tool is called in the order of the calls, and may come long after the tool ended.
+        """
         timed, run = copy(tool), tool.run
 
-        def noted(args: dict[str, Any], context: ToolContext) -> tuple[Block, ...]:
-            call = self.calls.get(context.call_id) or _Call()
-            call.began_at = time.monotonic()
+        def timed_run(args: dict[str, Any], context: ToolContext) -> tuple[Block, ...]:
+            call = self.calls.get(context.call_id) or _CallTimes()
+            call.started_at = time.monotonic()
             try:
                 return run(args, context)
             finally:
                 call.ended_at = time.monotonic()
 
-        timed.run = noted  # type: ignore[method-assign]
+        timed.run = timed_run  # type: ignore[method-assign]
         return timed
 
 
-class _Call:
-    """When a call was decided on, begun and ended."""
+class _CallTimes:
+    """When a call passed before_tool, and when its tool started and ended."""
 
     def __init__(self) -> None:
-        self.decided_at = time.monotonic()
-        self.began_at: float | None = None
+        self.approved_at = time.monotonic()
+        self.started_at: float | None = None
         self.ended_at: float | None = None
 
     @property
     def waited_ms(self) -> float | None:
-        """Until it began; None where it never did."""
-        return None if self.began_at is None else _ms(self.began_at - self.decided_at)
+        """The time until the tool started; None if it did not start."""
+        return None if self.started_at is None else _ms(self.started_at - self.approved_at)
 
     @property
     def duration_ms(self) -> float | None:
-        """How long it ran; so far, where it was given up."""
-        return None if self.began_at is None else _ms((self.ended_at or time.monotonic()) - self.began_at)
+        """How long the tool ran; until now if it is still running after its timeout."""
+        return None if self.started_at is None else _ms((self.ended_at or time.monotonic()) - self.started_at)
 
 
-# --- what is told of each chunk ----------------------------------------------------------------------------------
+# --- the facts of each chunk: sizes and ids, no contents ---------------------------------------------------------
 
 _FACTS: dict[type[StreamChunk], Callable[[Any], _Fields]] = {
-    TextDelta: lambda chunk: {"chars": len(chunk.delta)},
-    ReasoningDelta: lambda chunk: {"chars": len(chunk.delta)},
     ReasoningFinished: lambda chunk: {"signature_chars": len(chunk.signature or "")},
     RedactedReasoning: lambda chunk: {"chars": len(chunk.data)},
     ToolCallStarted: lambda chunk: {"call_id": chunk.call_id, "name": chunk.name},
@@ -390,8 +395,8 @@ _FACTS: dict[type[StreamChunk], Callable[[Any], _Fields]] = {
 
 
 def _sizes(blocks: Iterable[Block]) -> _Fields:
-    """How many blocks, the characters of their text and arguments, the bytes of their files."""
-    count = chars = size = 0
+    """The number of blocks, the characters of their texts and arguments, and the bytes of their files."""
+    count = chars = file_bytes = 0
     for block in blocks:
         count += 1
         match block:
@@ -401,10 +406,10 @@ def _sizes(blocks: Iterable[Block]) -> _Fields:
                 chars += json_chars(block.args)
             case ToolResultBlock():
                 inner = _sizes(block.blocks)
-                chars, size = chars + inner["chars"], size + inner["bytes"]
+                chars, file_bytes = chars + inner["chars"], file_bytes + inner["bytes"]
             case _ if isinstance(source := getattr(block, "source", None), Base64Source):
-                size += (len(source.data) - source.data[-2:].count("=")) * 3 // 4
-    return {"blocks": count, "chars": chars, "bytes": size}
+                file_bytes += (len(source.data) - source.data[-2:].count("=")) * 3 // 4  # of base64
+    return {"blocks": count, "chars": chars, "bytes": file_bytes}
 
 
 def _error(error: BaseException) -> _Fields:
@@ -412,17 +417,17 @@ def _error(error: BaseException) -> _Fields:
     return {"error": type(error).__name__, **{name: getattr(error, name, None) for name in names}}
 
 
-def _since(moment: float) -> float:
-    return _ms(time.monotonic() - moment)
+def _since(start: float) -> float:
+    return _ms(time.monotonic() - start)
 
 
 def _ms(seconds: float) -> float:
     return round(seconds * 1000, 1)
 
 
-# --- JSON --------------------------------------------------------------------------------------------------------
+# --- secrets -----------------------------------------------------------------------------------------------------
 
-# What other programs put into a request beside keys of the contract: a server of tools, and how to get in there.
+# Keys of additional_params whose values are secrets: an MCP server in the request needs its own token, for example.
 _SECRET = re.compile(r"api[-_]?key|authorization|headers|cookie|password|passwd|secret|credential|(^|_|-)token$", re.I)
 
 

@@ -1,11 +1,12 @@
-"""Lines on their way to a file, through a thread of its own: whoever writes one never waits for a disk.
+"""Writes lines to a file in a worker thread, so that a run does not wait for the disk.
 
-    put(line) -> a bounded queue => writer thread: gather -> lock -> one write of whole lines
+    put(line) -> a bounded queue => worker thread: collect lines -> lock the file -> one write of whole lines
 
-Several threads and several processes may write one path. A file that was moved or removed is opened anew. What cannot
-be written is lost and counted, and the next write that succeeds says how many lines that were.
+Several threads and several processes may write to one path. A file that was moved or removed is created again. Lines
+that cannot be written are lost and counted; the next successful write adds a line with their number.
 
-No lock that a finalizer or a signal handler could find taken is held while a line is put.
+``put`` may run in a finalizer or a signal handler, in the middle of any code, this module included. So its only lock is
+an RLock, which the same thread may take twice, and its queues are a deque and a SimpleQueue, which are reentrant.
 """
 
 from __future__ import annotations
@@ -29,43 +30,45 @@ log = logging.getLogger(__name__)
 
 QUEUE_LINES = 10_000
 QUEUE_CHARS = 8 * 1024 * 1024
-"""What may wait at a time, an estimate; a line is taken as long as it is not reached."""
+"""The limits of the queue. A line is accepted as long as neither is reached, so one long line may exceed the second."""
 
 GATHER_S = 0.05
-"""So long the thread lets lines come together: waking it for each would cost more than the line."""
+"""How long the worker thread collects lines before it writes. Waking it for each line costs more than the line."""
 
 FLUSH_S = 1.0
 ROOM_S = 0.05
-"""So long a run waits, at most: at its end, until its lines are in the file, and in its midst, when the queue is full.
-While the file takes nothing, nobody waits for it a second time."""
+"""How long a run waits at most: FLUSH_S at its end, for its lines to be in the file; ROOM_S when the queue is full.
+After one such wait has timed out, no run waits again until a write succeeds."""
 
 
 class Writer:
-    """Writes lines, and never raises.
+    """Writes lines. After its creation, it never raises.
 
     Args:
-        target: a path, or a file open for text or bytes, which stays open.
-        lost_line: makes the line that tells how many were lost.
+        target: a path, or a file open for text or bytes, which is not closed.
+        lost_line: returns the line that says how many lines were lost.
 
     Raises:
         OSError: the path cannot be opened.
-        TypeError: it is neither a path nor a file.
+        TypeError: the target is neither a path nor a file.
     """
 
     def __init__(self, target: str | os.PathLike[str] | IO[Any], lost_line: Callable[[int], str]) -> None:
         self.lost = 0
-        self._target = _Path(target) if isinstance(target, str | os.PathLike) else _Object(target)
+        self._target = _PathTarget(target) if isinstance(target, str | os.PathLike) else _FileTarget(target)
         self._lost_line = lost_line
-        self._lost_told = 0
+        self._lost_reported = 0
         self._has_logged = False
-        self._begin()
+        self._reset()
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self._pid = os.getpid()
         self._lock = threading.RLock()
-        self._queue: deque[str | threading.Lock] = deque()  # a lock is released when all before it is written
-        self._size = 0
-        self._bell: SimpleQueue[None] = SimpleQueue()
+        self._queue: deque[str | threading.Lock] = (
+            deque()
+        )  # a lock is a marker: it is released when all lines before it are written
+        self._queued_chars = 0
+        self._wakeups: SimpleQueue[None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._is_idle = True
         self._is_urgent = False
@@ -73,64 +76,64 @@ class Writer:
         self._is_closed = False
 
     def put(self, line: str) -> None:
-        """Have a line written, with its line end."""
+        """Queue a line, which includes its line end."""
         queue = self._queue
-        if len(queue) >= QUEUE_LINES or self._size >= QUEUE_CHARS or self._is_closed:
+        if len(queue) >= QUEUE_LINES or self._queued_chars >= QUEUE_CHARS or self._is_closed:
             self._wait(ROOM_S)
-            if len(queue) >= QUEUE_LINES or self._size >= QUEUE_CHARS or self._is_closed:
+            if len(queue) >= QUEUE_LINES or self._queued_chars >= QUEUE_CHARS or self._is_closed:
                 self._lose(1)
                 return
         queue.append(line)
-        self._size += len(line)  # not exact between threads, and right again whenever the queue is empty
+        self._queued_chars += len(line)  # not exact between threads; _write resets it
         if self._is_idle:
             self._wake()
         elif len(queue) == QUEUE_LINES // 2:
-            self.hurry()
+            self.write_now()
 
-    def hurry(self) -> None:
-        """Write what waits without gathering more."""
+    def write_now(self) -> None:
+        """Write the queued lines now, without collecting more."""
         self._is_urgent = True
-        self._bell.put(None)
+        self._wakeups.put(None)
 
     def flush(self) -> None:
-        """Wait until all lines are in the file, FLUSH_S at most."""
+        """Wait until all queued lines are in the file, at most FLUSH_S."""
         self._wait(FLUSH_S)
 
     def close(self) -> None:
-        """Flush, and take no more. In a forked child there is nothing to do: what waits is the parent's."""
+        """Flush; lines that are put later are lost. In a forked child this does nothing: the lines are the parent's."""
         if self._is_closed or self._pid != os.getpid():
             return
-        self._is_stuck = False  # the last chance is worth a wait
+        self._is_stuck = False  # the last chance: wait even if the file did not accept lines before
         self.flush()
         self._is_closed = True
         if self._thread is None:
             self._target.close()
         else:
-            self.hurry()
+            self.write_now()
 
-    def start_anew(self) -> None:
-        """In a forked child: the thread is the parent's, and so is what waited."""
-        self._begin()
-        self._target.start_anew()
+    def after_fork(self) -> None:
+        """Called in a forked child: it has no copy of the thread, and the queued lines are the parent's."""
+        self._reset()
+        self._target.after_fork()
 
     def _wait(self, seconds: float) -> None:
-        """Until all that is in the queue now is written; not while the thread hangs in a write."""
+        """Wait until all lines that are in the queue now are written; return at once if the file accepts no lines."""
         if self._is_stuck or self._is_closed or self._pid != os.getpid():
             return
-        if self._thread is threading.current_thread():  # a finalizer, inside of our own thread
+        if self._thread is threading.current_thread():  # a finalizer that runs in the worker thread
             return
-        gate = threading.Lock()
-        gate.acquire()
-        self._queue.append(gate)
+        marker = threading.Lock()
+        marker.acquire()
+        self._queue.append(marker)
         self._wake()
-        self.hurry()
-        self._is_stuck = not gate.acquire(timeout=seconds)
+        self.write_now()
+        self._is_stuck = not marker.acquire(timeout=seconds)
 
     def _lose(self, count: int) -> None:
         with self._lock:
             self.lost += count
 
-    # The thread
+    # The worker thread
 
     def _wake(self) -> None:
         self._is_idle = False
@@ -139,57 +142,57 @@ class Writer:
                 self._thread = threading.Thread(target=self._work, name="completion-tracer", daemon=True)
                 try:
                     self._thread.start()
-                except RuntimeError:  # the system gives no more threads, or Python is about to end
+                except RuntimeError:  # the system has no more threads, or the interpreter is exiting
                     self._thread = None
                     self._write()
                     self._is_idle = True
-        self._bell.put(None)
+        self._wakeups.put(None)
 
     def _work(self) -> None:
         while not self._is_closed:
             self._is_idle = True
             while not (self._queue or self._is_closed):
-                self._bell.get()
+                self._wakeups.get()
             self._is_idle = False
             if not self._is_urgent:
                 with suppress(Empty):
-                    self._bell.get(timeout=GATHER_S)
+                    self._wakeups.get(timeout=GATHER_S)
             self._is_urgent = False
             self._write()
         self._write()
         self._target.close()
 
     def _write(self) -> None:
-        waiting = [self._queue.popleft() for _ in range(len(self._queue))]
-        self._size = 0
-        lines = [item for item in waiting if isinstance(item, str)]
-        lost = self.lost - self._lost_told
-        written = self._written([*lines, self._lost_line(lost)] if lost else lines)
+        queued = [self._queue.popleft() for _ in range(len(self._queue))]
+        self._queued_chars = 0
+        lines = [item for item in queued if isinstance(item, str)]
+        lost = self.lost - self._lost_reported
+        written = self._write_lines([*lines, self._lost_line(lost)] if lost else lines)
         if written > len(lines):
-            self._lost_told += lost
+            self._lost_reported += lost
         self._lose(max(len(lines) - written, 0))
         self._is_stuck = False
-        for item in waiting:
+        for item in queued:
             if not isinstance(item, str):
                 item.release()
 
-    def _written(self, lines: list[str]) -> int:
-        """How many of the lines are in the file now."""
+    def _write_lines(self, lines: list[str]) -> int:
+        """Write the lines, and return how many of them are in the file."""
         if not lines:
             return 0
         data = "".join(lines).encode()
         try:
             self._target.write(data)
-        except Exception as error:  # a file of somebody else's may raise anything
+        except Exception as error:  # the file object is not ours: it may raise anything
             if not self._has_logged:
                 self._has_logged = True
-                log.warning("the trace cannot be written, lines of it are lost: %s", error)
+                log.warning("JsonTracer: the trace cannot be written, lines are lost: %s", error)
             return data[: self._target.written].count(b"\n")
         return len(lines)
 
 
-class _Path:
-    """A file by its name, which other processes write as well."""
+class _PathTarget:
+    """A path, to which other processes may write too."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = os.path.abspath(path)
@@ -197,18 +200,18 @@ class _Path:
         self.written = 0
 
     def write(self, data: bytes) -> None:
-        """One write, of whole lines; ``written`` bytes of it are there also where it fails."""
+        """Write whole lines. If it raises, ``written`` is the number of bytes that are in the file."""
         self.written = 0
         self._reopen_if_moved()
         with _locked(self._file):
-            if self._is_torn():
-                os.write(self._file, b"\n")
+            if self._ends_inside_line():
+                os.write(self._file, b"\n")  # or our first line would become part of the broken one
             with memoryview(data) as view:
                 while self.written < len(data):
                     self.written += os.write(self._file, view[self.written :])
 
-    def start_anew(self) -> None:
-        """With an open file of its own: the parent's shares its lock."""
+    def after_fork(self) -> None:
+        """Close the inherited file and open it again later: a lock would be shared with the parent."""
         self.close()
 
     def close(self) -> None:
@@ -227,24 +230,26 @@ class _Path:
         self.close()
         self._file = self._open()
 
-    def _is_torn(self) -> bool:
-        """Whether a writer was killed in the midst of the last line."""
+    def _ends_inside_line(self) -> bool:
+        """Whether the file ends inside a line: a process was killed while it wrote."""
         if not stat.S_ISREG(os.fstat(self._file).st_mode) or os.lseek(self._file, 0, os.SEEK_END) == 0:
             return False
         os.lseek(self._file, -1, os.SEEK_END)
         return os.read(self._file, 1) != b"\n"
 
 
-class _Object:
-    """A file object of somebody else's."""
+class _FileTarget:
+    """A file object of the caller."""
 
     def __init__(self, file: IO[Any]) -> None:
         if not callable(getattr(file, "write", None)):
-            raise TypeError(f"a trace goes to a path or to a file that is open for writing, got {type(file).__name__}")
+            raise TypeError(
+                f"JsonTracer: target must be a path or a file that is open for writing, got {type(file).__name__}"
+            )
         self._file = file
         self.written = 0
         try:
-            file.write("")
+            file.write("")  # a binary file raises TypeError
             self._is_text = True
         except TypeError:
             self._is_text = False
@@ -255,13 +260,13 @@ class _Object:
             self._file.write(data.decode())
         else:
             while self.written < len(data):
-                count = self._file.write(data[self.written :])
+                count = self._file.write(data[self.written :])  # unbuffered files write a part
                 self.written += count if isinstance(count, int) else len(data)
         flush = getattr(self._file, "flush", None)
         if flush is not None:
             flush()
 
-    def start_anew(self) -> None:
+    def after_fork(self) -> None:
         pass
 
     def close(self) -> None:
@@ -270,9 +275,10 @@ class _Object:
 
 @contextmanager
 def _locked(file: int) -> Iterator[None]:
-    """No other process writes meanwhile: O_APPEND keeps writes apart where they are whole, and this where they are not.
+    """Hold the lock of the file, so that lines of different processes do not mix.
 
-    The system takes the lock from a process that is killed.
+    O_APPEND alone is not enough: the system may write a part of the bytes, and other bytes may follow before the rest.
+    When a process is killed, the system releases its lock.
     """
     if fcntl is not None:
         with suppress(OSError):  # a file system without locks

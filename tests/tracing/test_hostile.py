@@ -1,4 +1,4 @@
-"""``completion trace`` on files that nobody's tracer wrote: it shows what it can, and never a traceback."""
+"""``completion trace`` on damaged and hostile files: it shows the readable lines, and never a traceback."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ HOSTILE = "\x1b[2J\u202e\u2028\r\nx"
 
 
 def real_lines() -> list[bytes]:
-    """A line of each kind that the timeline knows."""
+    """A line of each kind that the timeline uses."""
     run, failed = run_with_tools(), Trace("run_b")
-    nobody = {"run_id": None, "step_id": None, "seq": None, "provider": None, "model": None}
-    dropped = {"schema": 1, "ts": "", "ts_ms": START_MS, "kind": "dropped", **nobody, "lines": 3}
+    no_run = {"run_id": None, "step_id": None, "seq": None, "provider": None, "model": None}
+    dropped = {"schema": 1, "ts": "", "ts_ms": START_MS, "kind": "dropped", **no_run, "lines": 3}
     return [
         *run,
         failed.line(0, "request", 1, iteration=1),
@@ -53,7 +53,7 @@ def paths(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
             yield from paths(inner, (*path, key))
 
 
-# As they stand in the file, so that they can be what no json.dumps writes.
+# JSON text and not values, because json.dumps cannot write some of it.
 ODD = st.one_of(
     st.sampled_from(
         ["NaN", "Infinity", "-1", "1e400", "1" * 4300, "9" * 5000, "[" * 400 + "]" * 400, "[" * 5000, '"\\ud800"', "{}",
@@ -68,7 +68,7 @@ ODD = st.one_of(
 
 @st.composite
 def odd_lines(draw: st.DrawFn) -> bytes:
-    """A real line in which a value is another one, or missing, or bytes are others."""
+    """A real line with a changed or missing value, or with changed bytes."""
     line = draw(st.sampled_from(LINES))
     match draw(st.integers(0, 3)):
         case 0:
@@ -90,9 +90,7 @@ def odd_lines(draw: st.DrawFn) -> bytes:
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(odd_lines(), min_size=1, max_size=4), st.lists(st.sampled_from(LINES), max_size=4), st.booleans())
-def test_whatever_stands_in_the_file_it_is_shown_without_an_error(
-    odd: list[bytes], real: list[bytes], is_first: bool
-) -> None:
+def test_any_file_is_shown_without_an_error(odd: list[bytes], real: list[bytes], is_first: bool) -> None:
     lines = [*odd, *real] if is_first else [*real, *odd]
     out = io.TextIOWrapper(io.BytesIO(), encoding="ascii", newline="\n")
     count = show(io.BytesIO(b"".join(lines)), out, width=60)
@@ -102,15 +100,15 @@ def test_whatever_stands_in_the_file_it_is_shown_without_an_error(
     assert harmless(text) == text
 
 
-def test_numbers_that_add_up_to_more_than_can_be_printed_are_passed_over() -> None:
+def test_numbers_too_large_to_print_are_skipped() -> None:
     dropped = LINES[-1].replace(b'"lines": 3', b'"lines": ' + b"9" * 4300)
     assert shown([dropped, dropped, LINES[-1]]).splitlines() == [
-        "3 lines could not be written when this was traced",
-        "2 lines could not be read: cut off, or not of a trace",
+        "3 lines could not be written to this trace",
+        "2 lines could not be read: truncated, or not from a trace",
     ]
 
 
-def test_texts_of_the_file_do_not_steer_the_terminal_or_begin_lines() -> None:
+def test_texts_of_the_file_do_not_control_the_terminal_or_start_lines() -> None:
     run = Trace(f"run_{HOSTILE}")
     lines = [
         *run.turn(0, 1, first=1, length=2, reason=HOSTILE),
@@ -122,7 +120,7 @@ def test_texts_of_the_file_do_not_steer_the_terminal_or_begin_lines() -> None:
     assert harmless(text) == text
 
 
-def test_names_that_the_output_cannot_show_are_cut_down_to_what_it_can() -> None:
+def test_characters_that_the_output_cannot_encode_are_replaced() -> None:
     out = io.TextIOWrapper(io.BytesIO(), encoding="ascii", newline="\n")
     show(io.BytesIO(b"".join([*Trace("run_é\ud83d").call(0, "você", 1)])), out, width=80)
     out.seek(0)

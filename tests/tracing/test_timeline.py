@@ -1,4 +1,4 @@
-"""The timeline: literal pictures of literal traces."""
+"""The timeline: traces and their pictures, both literal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ERROR = {"error": "RateLimitError", "status": 429, "code": "limit"}
 
 
 class Trace:
-    """Lines of one run."""
+    """Builds the lines of one run."""
 
     def __init__(self, run_id: str = "run_a", start_ms: int = START_MS) -> None:
         self.run_id, self.start_ms, self.seq = run_id, start_ms, 0
@@ -90,7 +90,7 @@ run_a  openai gpt-4o  2026-11-26 23:51:45.166 UTC
     assert shown(run_with_tools()) == picture
 
 
-def test_output_that_cannot_show_blocks_gets_plain_signs() -> None:
+def test_output_that_cannot_encode_blocks_gets_ascii() -> None:
     raw = io.BytesIO()
     out = io.TextIOWrapper(raw, encoding="ascii", newline="\n")
     show(io.BytesIO(b"".join(run_with_tools())), out, width=60)
@@ -105,7 +105,7 @@ run_a  openai gpt-4o  2026-11-26 23:51:45.166 UTC
     assert raw.getvalue().decode() == picture
 
 
-def test_runs_stand_apart_where_their_lines_do_not() -> None:
+def test_runs_with_mixed_lines_are_printed_separately() -> None:
     one, two = Trace("run_a"), Trace("run_b", START_MS + 100)
     lines = [
         *one.turn(0, 1, first=100, length=200, reason="end_turn"),
@@ -142,7 +142,7 @@ run_a  openai gpt-4o  2026-11-26 23:51:45.166 UTC
     assert shown(lines) == picture
 
 
-def test_an_abort_with_calls_that_were_not_made() -> None:
+def test_an_abort_with_calls_that_were_not_run() -> None:
     run = Trace()
     lines = [
         *run.turn(0, 1, first=50, length=100, reason="tool_use"),
@@ -160,12 +160,12 @@ run_a  openai gpt-4o  2026-11-26 23:51:45.166 UTC
     assert shown(lines) == picture
 
 
-def test_a_reader_that_left_and_a_run_without_an_end() -> None:
-    left, killed = Trace("run_a"), Trace("run_b")
+def test_a_dropped_run_and_a_run_without_an_end() -> None:
+    dropped, killed = Trace("run_a"), Trace("run_b")
     lines = [
-        left.line(0, "request", 1, iteration=1),
+        dropped.line(0, "request", 1, iteration=1),
         killed.line(0, "request", 1, iteration=1),
-        left.end(100, "run_dropped"),
+        dropped.end(100, "run_dropped"),
         killed.line(5.5, "first_chunk", 1, latency_ms=5.5),  # type: ignore[arg-type]
     ]
     picture = """\
@@ -199,40 +199,40 @@ run_b  openai gpt-4o  2026-11-26 23:51:45.166 UTC
     ],
     ids=lambda line: line[:40].decode(errors="replace"),
 )
-def test_a_line_that_cannot_be_read_is_skipped_and_counted(line: bytes) -> None:
+def test_an_unreadable_line_is_skipped_and_counted(line: bytes) -> None:
     whole = shown(run_with_tools())
-    note = "1 line could not be read: cut off, or not of a trace\n"
+    note = "1 line could not be read: truncated, or not from a trace\n"
     assert shown([line, *run_with_tools(), b"\n"]) == whole + note
 
 
-def test_lines_that_were_lost_are_counted() -> None:
+def test_lost_lines_are_counted() -> None:
     lines = run_with_tools()
-    nobody = {"run_id": None, "step_id": None, "seq": None, "provider": None, "model": None}
-    dropped = {"schema": 1, "ts": "", "ts_ms": START_MS, "kind": "dropped", **nobody, "lines": 1200}
+    no_run = {"run_id": None, "step_id": None, "seq": None, "provider": None, "model": None}
+    dropped = {"schema": 1, "ts": "", "ts_ms": START_MS, "kind": "dropped", **no_run, "lines": 1200}
     del lines[3]
-    lost = "  1 line of this run missing\n1,200 lines could not be written when this was traced\n"
+    lost = "  1 line of this run missing\n1,200 lines could not be written to this trace\n"
     assert shown([*lines, json.dumps(dropped).encode()]) == shown(run_with_tools()) + lost
 
 
-def test_kinds_of_later_versions_are_passed_over() -> None:
+def test_unknown_kinds_are_skipped() -> None:
     lines = run_with_tools()
     assert shown([*lines, Trace().line(1, "something_new")]).splitlines()[:6] == shown(lines).splitlines()
 
 
-def test_one_run_can_be_asked_for() -> None:
+def test_run_selects_runs_by_the_start_of_their_id() -> None:
     one, two = Trace("run_aa"), Trace("run_ab")
     lines = [one.line(0, "run_started"), two.line(0, "run_started")]
     assert shown(lines, run="run_ab").splitlines()[0].startswith("run_ab  openai")
     assert "run_aa" not in shown(lines, run="run_ab")
 
 
-def test_a_wide_label_is_cut() -> None:
+def test_a_wide_label_is_truncated() -> None:
     run = Trace()
     lines = [*run.call(0, "a_tool_with_a_name_that_is_long", 100), run.end(100)]
     assert shown(lines).splitlines()[2] == "    a_tool_with_a_... |███████████████████████|   100 ms  ok, 17 chars"
 
 
-def test_colours_are_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_terminal_gets_colours(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -250,7 +250,7 @@ def test_colours_are_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Growing(io.BytesIO):
-    """A file that somebody writes, until Ctrl-C: what there is comes in pieces, and not only whole lines."""
+    """A file that is still being written: readline returns parts of lines, and Ctrl-C ends it."""
 
     def __init__(self, pieces: list[bytes]) -> None:
         super().__init__()
@@ -262,7 +262,7 @@ class Growing(io.BytesIO):
         return self._pieces.pop(0)
 
 
-def test_a_file_that_grows_is_followed() -> None:
+def test_follow_reads_a_growing_file() -> None:
     first, rest = run_with_tools()[0], run_with_tools()[1:]
     pieces = [first[:30], b"", first[30:], *rest, Trace("run_b").line(0, "run_started")]
     out = io.StringIO()
@@ -272,16 +272,16 @@ def test_a_file_that_grows_is_followed() -> None:
     assert second.startswith("run_b") and "no end in this trace" in second
 
 
-def test_what_the_tracer_writes_can_be_shown(tmp_path: Path) -> None:
+def test_a_file_of_the_tracer_can_be_shown(tmp_path: Path) -> None:
     path = tmp_path / "trace.jsonl"
-    asks = [
+    call_turn = [
         ToolCallStarted("c1", "weather"),
         ToolCallFinished("c1", "weather", {}),
         TurnFinished(FinishReason.TOOL_USE, Usage(10, 5)),
     ]
     tool = Tool(ToolDefinition("weather", "", {"type": "object"}), lambda: "17 °C")
     with JsonTracer(path) as tracer:
-        run_chat(ScriptedModel(asks, "Warm."), ChatRequest("Hi"), [tool], [tracer]).collect()
+        run_chat(ScriptedModel(call_turn, "Warm."), ChatRequest("Hi"), [tool], [tracer]).collect()
     out = io.StringIO()
     assert show(path, out) == 1
     head, total, *rows = out.getvalue().splitlines()
@@ -291,7 +291,7 @@ def test_what_the_tracer_writes_can_be_shown(tmp_path: Path) -> None:
     assert rows[1].endswith("ok, 5 chars")
 
 
-def test_a_line_that_is_too_long_is_not_held_and_told_as_unreadable(tmp_path: Path) -> None:
+def test_a_line_that_is_too_long_is_not_kept_in_memory_and_counts_as_unreadable(tmp_path: Path) -> None:
     path, trace = tmp_path / "trace.jsonl", Trace()
     with path.open("wb") as file:
         file.write(trace.line(0, "run_started", tool_names=[]))
@@ -311,7 +311,7 @@ def test_a_line_that_is_too_long_is_not_held_and_told_as_unreadable(tmp_path: Pa
     assert "1 line could not be read" in out.getvalue()
 
 
-def test_the_longest_line_that_a_tracer_writes_can_be_read(tmp_path: Path) -> None:
+def test_the_longest_line_of_a_tracer_can_be_read(tmp_path: Path) -> None:
     path = tmp_path / "trace.jsonl"
     with JsonTracer(path, verbose=True) as tracer:
         run_chat(ScriptedModel("\U0001f600" * 2 * MAX_CHARS), ChatRequest("Hi"), middleware=[tracer]).collect()

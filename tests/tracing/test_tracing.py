@@ -1,4 +1,4 @@
-"""The JSON tracer: each line, and a file that many write, that cannot be written, and whose writers are killed."""
+"""The JSON tracer: the lines; files with many writers, that cannot be written, or whose writers are killed."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ NO_USAGE = {
 }  # fmt: skip
 USAGE = {**NO_USAGE, "input_tokens": 10, "output_tokens": 5}
 NO_ERROR = {"status": None, "code": None, "request_id": None, "retry_after": None, "attempts": None}
-MS = "some milliseconds"
+MS = "a number of milliseconds"
 
 WEATHER = ToolDefinition("weather", "The weather.", {"type": "object"})
-ASKS = (
+CALL_TURN = (
     ToolCallStarted("c1", "weather"),
     ToolCallArgsDelta("c1", '{"city":"Köln"}'),
     ToolCallFinished("c1", "weather", {"city": "Köln"}),
@@ -83,8 +83,8 @@ def kinds(lines: Sequence[Line]) -> list[str]:
     return [line["kind"] for line in lines]
 
 
-def told(line: Line) -> Line:
-    """A line without its envelope, its times taken for granted."""
+def facts_of(line: Line) -> Line:
+    """The line without its envelope, and with MS in place of durations."""
     rest = {key: value for key, value in line.items() if key not in ENVELOPE}
     for key, value in rest.items():
         if key.endswith("_ms") and value is not None:
@@ -111,9 +111,9 @@ def path(tmp_path: Path) -> Path:
 # --- the lines ---------------------------------------------------------------------------------------------------
 
 
-def test_every_line_begins_with_the_same_keys(path: Path) -> None:
+def test_every_line_starts_with_the_same_keys(path: Path) -> None:
     before = time.time_ns() // 1_000_000
-    lines = traced(path, ScriptedModel(ASKS, "It is warm.", name="a-provider", model='a "model"'), tools=[TOOL])
+    lines = traced(path, ScriptedModel(CALL_TURN, "It is warm.", name="a-provider", model='a "model"'), tools=[TOOL])
     for line in lines:
         assert tuple(line)[: len(ENVELOPE)] == ENVELOPE
         assert (line["schema"], line["provider"], line["model"]) == (1, "a-provider", 'a "model"')
@@ -129,11 +129,13 @@ TOOL = Tool(WEATHER, weather)
 
 
 def test_a_run_line_by_line(path: Path) -> None:
-    lines = traced(path, ScriptedModel(ASKS, "It is warm."), tools=[TOOL], request=ChatRequest("Hi", system_prompt="S"))
+    lines = traced(
+        path, ScriptedModel(CALL_TURN, "It is warm."), tools=[TOOL], request=ChatRequest("Hi", system_prompt="S")
+    )
     request = {"messages": 1, "blocks": 1, "chars": 2, "bytes": 0, "system_chars": 1, "tools": 1, "max_tokens": 4096}
     end = {"service_tier": None, "response_id": None, "response_model": None, "duration_ms": MS, "first_chunk_ms": MS}
     sizes = {"blocks": 1, "chars": 13, "bytes": 0}
-    assert [(line["kind"], told(line)) for line in lines] == [
+    assert [(line["kind"], facts_of(line)) for line in lines] == [
         ("run_started", {"tool_names": ["weather"]}),
         ("request", {"iteration": 1, **request}),
         ("step_started", {"iteration": 1, "opened_ms": MS}),
@@ -167,8 +169,8 @@ def test_a_run_line_by_line(path: Path) -> None:
     ]
 
 
-def test_a_line_names_the_step_that_it_is_of(path: Path) -> None:
-    lines = traced(path, ScriptedModel(ASKS, "Warm."), tools=[TOOL])
+def test_a_line_has_the_id_of_its_step(path: Path) -> None:
+    lines = traced(path, ScriptedModel(CALL_TURN, "Warm."), tools=[TOOL])
     steps = [line["step_id"] for line in lines]
     first, second = dict.fromkeys(step for step in steps if step is not None)
     assert steps == [None, *[first] * 11, *[second] * (len(steps) - 13), None]
@@ -188,8 +190,8 @@ SIZES: list[tuple[StreamChunk, Line]] = [
 ]
 
 
-class Adding(Middleware):
-    """Puts a chunk into the trace that the model did not say."""
+class Replace(Middleware):
+    """Replaces the delta "here" with another chunk."""
 
     def __init__(self, chunk: StreamChunk) -> None:
         self.chunk = chunk
@@ -199,30 +201,30 @@ class Adding(Middleware):
 
 
 def chunk_line(path: Path, chunk: StreamChunk, *, verbose: bool) -> Line:
-    """What is told of a chunk that is not the first of its turn."""
+    """The line of a chunk that is not the first of its turn."""
     model = ScriptedModel([TextDelta("first "), TextDelta("here"), END])
     with JsonTracer(path, verbose) as tracer:
-        run_chat(model, ChatRequest("Hi"), middleware=[tracer, Adding(chunk)]).collect()
+        run_chat(model, ChatRequest("Hi"), middleware=[tracer, Replace(chunk)]).collect()
     lines = lines_of(path)
     return lines[kinds(lines).index("text_delta") + 1]
 
 
 @pytest.mark.parametrize(("chunk", "sizes"), SIZES, ids=lambda value: getattr(value, "type", ""))
-def test_a_chunk_is_told_by_its_size(path: Path, chunk: StreamChunk, sizes: Line) -> None:
+def test_the_line_of_a_chunk_has_its_sizes(path: Path, chunk: StreamChunk, sizes: Line) -> None:
     line = chunk_line(path, chunk, verbose=False)
     assert line["kind"] == chunk.type
-    assert told(line) == sizes
+    assert facts_of(line) == sizes
 
 
 @pytest.mark.parametrize(("chunk", "sizes"), SIZES, ids=lambda value: getattr(value, "type", ""))
-def test_with_verbose_a_chunk_can_be_had_again(path: Path, chunk: StreamChunk, sizes: Line) -> None:
+def test_with_verbose_the_line_contains_the_chunk(path: Path, chunk: StreamChunk, sizes: Line) -> None:
     line = chunk_line(path, chunk, verbose=True)
     assert line["content"] == chunk.to_dict()
     assert StreamChunk.from_dict(line["content"]) == chunk
-    assert told(line) == {**sizes, "content": line["content"]}
+    assert facts_of(line) == {**sizes, "content": line["content"]}
 
 
-def test_with_verbose_the_request_can_be_had_again(path: Path) -> None:
+def test_with_verbose_the_line_contains_the_request(path: Path) -> None:
     image = ImageBlock(Base64Source("image/png", b"12345"))
     request = ChatRequest([Message.user([image])], system_prompt="Be short.", tools=[WEATHER], temperature=0.5)
     line = traced(path, ScriptedModel("Yes."), verbose=True, request=request)[1]
@@ -246,7 +248,7 @@ LONG = "x" * (MAX_CHARS + 1000)
     ],
     ids=lambda chunk: chunk.type,
 )
-def test_a_line_holds_so_much_text_and_says_how_much_is_left_out(path: Path, chunk: StreamChunk) -> None:
+def test_a_long_line_is_truncated_and_says_by_how_much(path: Path, chunk: StreamChunk) -> None:
     line = chunk_line(path, chunk, verbose=True)
     assert 1000 <= line["cut"] <= len(LONG) + 2000
     assert len(LONG) <= line["chars"] <= 2 * len(LONG) + 100
@@ -254,19 +256,19 @@ def test_a_line_holds_so_much_text_and_says_how_much_is_left_out(path: Path, chu
     assert MAX_CHARS - 1000 < len(written) < MAX_CHARS + 1000
 
 
-def test_sizes_of_what_is_too_long_for_a_line_are_told_without_verbose(path: Path) -> None:
+def test_without_verbose_the_size_of_a_long_text_is_not_truncated(path: Path) -> None:
     line = chunk_line(path, ToolCallFinished("c9", "weather", {"a": LONG}), verbose=False)
     assert abs(line["chars"] - len(LONG)) < 20
     assert "cut" not in line
 
 
-def test_a_name_that_is_too_long_for_a_line_leaves_the_other_facts_there(path: Path) -> None:
+def test_a_line_with_a_long_name_keeps_the_other_facts(path: Path) -> None:
     line = chunk_line(path, ToolCallMalformed("c9", LONG, "{", "bad"), verbose=True)
     assert (line["call_id"], line["chars"], line["content"]["type"]) == ("c9", 1, "tool_call_malformed")
     assert line["cut"] > 1000
 
 
-def test_memory_for_a_trace_does_not_grow_with_the_answer(path: Path) -> None:
+def test_the_memory_of_the_tracer_does_not_grow_with_the_answer(path: Path) -> None:
     model = ScriptedModel("x" * 50_000_000)
     with JsonTracer(path, verbose=True) as tracer:
         run = run_chat(model, ChatRequest("Hi"), middleware=[tracer])
@@ -281,8 +283,8 @@ def test_memory_for_a_trace_does_not_grow_with_the_answer(path: Path) -> None:
     }  # fmt: skip
 
 
-def test_with_verbose_calls_results_and_ends_are_there(path: Path) -> None:
-    model = ScriptedModel(ASKS, "Warm.")
+def test_with_verbose_the_lines_contain_calls_results_and_the_end(path: Path) -> None:
+    model = ScriptedModel(CALL_TURN, "Warm.")
     with JsonTracer(path, verbose=True) as tracer:
         end = list(run_chat(model, ChatRequest("Hi"), [TOOL], [tracer]))[-1]
     content = {line["kind"]: line.get("content") for line in lines_of(path)}
@@ -291,15 +293,15 @@ def test_with_verbose_calls_results_and_ends_are_there(path: Path) -> None:
     assert content["run_finished"] == end.to_dict()
 
 
-def test_without_verbose_no_word_of_the_contents_is_there(path: Path) -> None:
-    model = ScriptedModel([ReasoningDelta("secretly"), ReasoningFinished("secret"), *ASKS], "A secret.")
+def test_without_verbose_no_contents_are_written(path: Path) -> None:
+    model = ScriptedModel([ReasoningDelta("secretly"), ReasoningFinished("secret"), *CALL_TURN], "A secret.")
     tool = Tool(WEATHER, lambda city: "secret")
     traced(path, model, tools=[tool], request=ChatRequest("My secret", system_prompt="secret"))
     assert "secret" not in path.read_text()
     assert "Köln" not in path.read_text() and "K\\u00f6ln" not in path.read_text()
 
 
-def test_keys_of_other_services_are_not_written(path: Path) -> None:
+def test_secrets_in_additional_params_are_not_written(path: Path) -> None:
     server = {"type": "mcp", "authorization": "Bearer sk-1", "headers": {"X": "sk-2"}, "server_url": "http://x"}
     params = {"tools": [server], "api_key": "sk-3", "auth": {"access_token": "sk-4"}, "max_tokens": 5}
     line = traced(path, ScriptedModel("Yes."), verbose=True, request=ChatRequest("Hi", additional_params=params))[1]
@@ -312,63 +314,63 @@ def test_keys_of_other_services_are_not_written(path: Path) -> None:
     }
 
 
-def test_a_retry_is_told(path: Path) -> None:
+def test_a_retry_has_a_line(path: Path) -> None:
     limit = RateLimitError("slow down", status=429, code="limit", request_id="r1")
     lines = traced(path, RetryingModel(ScriptedModel(limit, "Yes."), RetryConfig(base_delay=0)), verbose=True)
     assert kinds(lines)[:4] == ["run_started", "request", "retry", "step_started"]
-    assert told(lines[2]) == {
+    assert facts_of(lines[2]) == {
         **{"attempt": 1, "max_attempts": 3, "delay_ms": MS, "error": "RateLimitError", "status": 429},
         **{"code": "limit", "request_id": "r1", "retry_after": None, "attempts": 1},
         "content": {"message": str(limit)},
     }
 
 
-def test_a_run_that_fails_is_told(path: Path) -> None:
+def test_a_run_that_fails_has_a_last_line_with_its_error(path: Path) -> None:
     with JsonTracer(path) as tracer, pytest.raises(RateLimitError):
         run_chat(ScriptedModel([TextDelta("He"), RateLimitError("no")]), ChatRequest("Hi"), (), [tracer]).collect()
     line = lines_of(path)[-1]
     assert (line["kind"], line["step_id"] is None) == ("run_failed", False)
-    assert told(line) == {"error": "RateLimitError", **NO_ERROR, "usage": NO_USAGE, "duration_ms": MS}
+    assert facts_of(line) == {"error": "RateLimitError", **NO_ERROR, "usage": NO_USAGE, "duration_ms": MS}
 
 
-def test_a_run_whose_first_turn_does_not_open_is_told(path: Path) -> None:
+def test_a_run_whose_first_turn_does_not_open_has_lines(path: Path) -> None:
     with JsonTracer(path) as tracer, pytest.raises(RateLimitError):
         run_chat(ScriptedModel(RateLimitError("no")), ChatRequest("Hi"), (), [tracer])
     assert kinds(lines_of(path)) == ["run_started", "request", "run_failed"]
 
 
-def test_an_abort_is_told(path: Path) -> None:
-    lines = traced(path, ScriptedModel(ASKS), tools=[TOOL], config=RunConfig(max_iterations=1), verbose=True)
+def test_an_abort_is_in_the_last_line(path: Path) -> None:
+    lines = traced(path, ScriptedModel(CALL_TURN), tools=[TOOL], config=RunConfig(max_iterations=1), verbose=True)
     assert (lines[-1]["reason"], lines[-1]["abort"]) == ("aborted", "max_iterations")
     assert lines[-1]["content"]["abort"]["message"]
     result = next(line for line in lines if line["kind"] == "tool_result")
     assert result["is_error"]
 
 
-def test_a_reader_that_leaves_is_told(path: Path) -> None:
+def test_closing_a_run_early_writes_run_dropped(path: Path) -> None:
     with JsonTracer(path) as tracer:
         stream = run_chat(ScriptedModel("One two three."), ChatRequest("Hi"), middleware=[tracer])
         next(stream)
         stream.close()
     assert kinds(lines_of(path))[-1] == "run_dropped"
-    assert told(lines_of(path)[-1]) == {"usage": NO_USAGE, "duration_ms": MS}
+    assert facts_of(lines_of(path)[-1]) == {"usage": NO_USAGE, "duration_ms": MS}
 
 
-def test_a_run_that_nobody_keeps_is_told(path: Path) -> None:
+def test_a_garbage_collected_run_writes_run_dropped(path: Path) -> None:
     with JsonTracer(path) as tracer:
         next(run_chat(ScriptedModel("One two three."), ChatRequest("Hi"), middleware=[tracer]))
         gc.collect()
     assert kinds(lines_of(path))[-1] == "run_dropped"
 
 
-def test_a_call_that_is_not_made_has_no_times(path: Path) -> None:
-    asks = (ToolCallStarted("c1", "weather"), ToolCallMalformed("c1", "weather", "{", "bad"), ASKS[-1])
-    lines = traced(path, ScriptedModel(asks, "Sorry."), tools=[TOOL])
+def test_a_call_that_is_not_run_has_no_times(path: Path) -> None:
+    malformed = (ToolCallStarted("c1", "weather"), ToolCallMalformed("c1", "weather", "{", "bad"), CALL_TURN[-1])
+    lines = traced(path, ScriptedModel(malformed, "Sorry."), tools=[TOOL])
     line = next(line for line in lines if line["kind"] == "tool_finished")
     assert (line["is_error"], line["waited_ms"], line["duration_ms"]) == (True, None, None)
 
 
-def test_the_times_of_tools_are_their_own_and_not_those_of_their_turn(path: Path) -> None:
+def test_each_tool_has_its_own_duration(path: Path) -> None:
     second_is_done = threading.Event()
 
     def first() -> None:
@@ -377,7 +379,7 @@ def test_the_times_of_tools_are_their_own_and_not_those_of_their_turn(path: Path
 
     names = {"first": first, "second": second_is_done.set}
     calls = [(ToolCallStarted(name, name), ToolCallFinished(name, name, {})) for name in names]
-    model = ScriptedModel([chunk for call in calls for chunk in call] + [ASKS[-1]], "Done.")
+    model = ScriptedModel([chunk for call in calls for chunk in call] + [CALL_TURN[-1]], "Done.")
     tools = [Tool(ToolDefinition(name, "", {"type": "object"}), function) for name, function in names.items()]
     lines = traced(path, model, tools=tools)
     took = {line["name"]: line["duration_ms"] for line in lines if line["kind"] == "tool_finished"}
@@ -390,20 +392,22 @@ class Circle(dict[str, Any]):
 
 
 @pytest.mark.parametrize("args", [{"a": float("nan")}, {"a": b"bytes"}, {("a",): 1}, Circle(), {"a": "\ud83d"}])
-def test_what_is_no_json_becomes_text(path: Path, args: dict[str, Any]) -> None:
+def test_values_that_are_not_json_are_written_as_text(path: Path, args: dict[str, Any]) -> None:
     line = chunk_line(path, ToolCallFinished("c1", "weather", args), verbose=True)
     assert line["kind"] == "tool_call_finished"
     assert line["content"]
 
 
-def test_a_line_that_cannot_be_made_is_no_fault_of_the_run(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_while_building_a_line_does_not_fail_the_run(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     odd: Any = 5
     line = chunk_line(path, TextDelta(odd), verbose=False)
     assert line["kind"] == "turn_finished"
-    assert [record.message for record in caplog.records] == ["a line of a trace could not be made"]
+    assert [record.message for record in caplog.records] == [
+        "JsonTracer: a line could not be built; it is missing in the trace"
+    ]
 
 
-# --- where they go -----------------------------------------------------------------------------------------------
+# --- targets -----------------------------------------------------------------------------------------------------
 
 
 def test_lines_are_in_the_file_when_a_run_has_ended(path: Path) -> None:
@@ -433,15 +437,15 @@ def test_stderr_is_written(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def write_one_run(target: str | Path | IO[Any]) -> int:
-    """Eight lines; returns how many were lost."""
+    """Write eight lines; returns how many of them were lost."""
     with JsonTracer(target) as tracer:
         assert run_chat(ScriptedModel("Yes."), ChatRequest("Hi"), middleware=[tracer]).collect().text == "Yes."
     return tracer.lost
 
 
-def test_a_target_that_is_none_is_refused() -> None:
+def test_a_target_of_another_type_is_refused() -> None:
     target: Any = 5
-    with pytest.raises(TypeError, match="a path or to a file that is open for writing, got int"):
+    with pytest.raises(TypeError, match="a path or a file that is open for writing, got int"):
         JsonTracer(target)
 
 
@@ -450,13 +454,13 @@ def test_a_path_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
         JsonTracer(tmp_path / "missing" / "trace.jsonl")
 
 
-def test_lines_are_added_to_those_of_before(path: Path) -> None:
+def test_lines_are_appended(path: Path) -> None:
     write_one_run(path)
     write_one_run(str(path))
     assert kinds(lines_of(path)).count("run_started") == 2
 
 
-def test_a_line_that_was_cut_off_is_ended(path: Path) -> None:
+def test_a_truncated_last_line_is_ended_before_new_lines(path: Path) -> None:
     path.write_text('{"schema":1,"ts":"20')
     write_one_run(path)
     first, *others = path.read_text().splitlines()
@@ -464,7 +468,7 @@ def test_a_line_that_was_cut_off_is_ended(path: Path) -> None:
     assert len([json.loads(line) for line in others]) == 8
 
 
-def test_a_file_that_was_moved_is_made_anew(path: Path) -> None:
+def test_a_file_that_was_moved_is_created_again(path: Path) -> None:
     with JsonTracer(path) as tracer:
         run_chat(ScriptedModel("Yes."), ChatRequest("Hi"), middleware=[tracer]).collect()
         path.rename(path.with_suffix(".1"))
@@ -472,29 +476,29 @@ def test_a_file_that_was_moved_is_made_anew(path: Path) -> None:
     assert len(lines_of(path)) == len(lines_of(path.with_suffix(".1"))) == 8
 
 
-# --- what cannot be written --------------------------------------------------------------------------------------
+# --- files that cannot be written --------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no disk that is always full")
-def test_a_full_disk_is_logged_once_and_the_runs_go_on(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_is_logged_once_and_the_runs_continue(caplog: pytest.LogCaptureFixture) -> None:
     with JsonTracer("/dev/full") as tracer:
         for _ in range(3):
             run_chat(ScriptedModel("Yes."), ChatRequest("Hi"), middleware=[tracer]).collect()
     assert tracer.lost == 24
     assert len(caplog.records) == 1
-    assert "lines of it are lost" in caplog.text and "No space left" in caplog.text
+    assert "lines are lost" in caplog.text and "No space left" in caplog.text
 
 
-def test_a_file_that_was_closed_is_logged_and_the_run_goes_on(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_closed_file_is_logged_and_the_run_continues(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with path.open("w") as file:
         tracer = JsonTracer(file)
     assert run_chat(ScriptedModel("Yes."), ChatRequest("Hi"), middleware=[tracer]).collect().text == "Yes."
     tracer.close()
     assert tracer.lost == 8
-    assert "lines of it are lost" in caplog.text
+    assert "lines are lost" in caplog.text
 
 
-def test_a_closed_tracer_counts_what_it_loses(path: Path) -> None:
+def test_a_closed_tracer_counts_lost_lines(path: Path) -> None:
     tracer = JsonTracer(path)
     tracer.close()
     tracer.close()
@@ -502,7 +506,9 @@ def test_a_closed_tracer_counts_what_it_loses(path: Path) -> None:
     assert tracer.lost == 8
 
 
-def test_a_directory_that_was_removed_and_comes_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_lines_are_written_again_after_the_directory_was_removed_and_created(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = tmp_path / "traces"
     folder.mkdir()
     path = folder / "trace.jsonl"
@@ -522,7 +528,7 @@ def test_a_directory_that_was_removed_and_comes_back(tmp_path: Path, caplog: pyt
     assert len(caplog.records) == 1
 
 
-def test_a_pipe_that_nobody_reads_loses_lines_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_pipe_that_is_not_read_loses_lines_and_counts_them(caplog: pytest.LogCaptureFixture) -> None:
     reading, writing = os.pipe()
     words = QUEUE_LINES * 2
     model = ScriptedModel([*[TextDelta("word ")] * words, END])
@@ -544,7 +550,7 @@ def test_a_pipe_that_nobody_reads_loses_lines_and_says_so(caplog: pytest.LogCapt
     assert len([line for line in lines if line["kind"] != "dropped"]) + lost == words + 8 - 1
 
 
-def test_a_run_does_not_wait_twice_for_a_pipe_that_nobody_reads() -> None:
+def test_only_one_run_waits_for_a_pipe_that_is_not_read() -> None:
     reading, writing = os.pipe()
     with open(writing, "wb", buffering=0) as file, open(reading, "rb"):
         tracer = JsonTracer(file, verbose=True)
@@ -559,17 +565,17 @@ def test_a_run_does_not_wait_twice_for_a_pipe_that_nobody_reads() -> None:
 # --- many writers ------------------------------------------------------------------------------------------------
 
 
-def test_a_hundred_runs_at_the_same_time_are_told_apart(path: Path) -> None:
+def test_the_lines_of_a_hundred_parallel_runs_can_be_separated(path: Path) -> None:
     start = threading.Barrier(100)
-    said = {f"model-{i}": f"I am number {i} of them." for i in range(100)}
-    wants = {name: "".join(said[name]) for name in said}
+    answers = {f"model-{i}": f"I am number {i} of them." for i in range(100)}
+    expected = dict(answers)
 
     def ask(name: str) -> None:
         start.wait(PATIENCE_S)
-        run_chat(ScriptedModel(ASKS, said[name], model=name), ChatRequest("Hi"), [TOOL], [tracer]).collect()
+        run_chat(ScriptedModel(CALL_TURN, answers[name], model=name), ChatRequest("Hi"), [TOOL], [tracer]).collect()
 
     with JsonTracer(path, verbose=True) as tracer:
-        threads = [threading.Thread(target=ask, args=(name,)) for name in said]
+        threads = [threading.Thread(target=ask, args=(name,)) for name in answers]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -581,8 +587,8 @@ def test_a_hundred_runs_at_the_same_time_are_told_apart(path: Path) -> None:
         assert is_complete(lines)
         assert len({line["model"] for line in lines}) == 1
         text = "".join(line["content"]["delta"] for line in lines if line["kind"] == "text_delta")
-        assert text == wants.pop(lines[0]["model"])
-    assert wants == {}
+        assert text == expected.pop(lines[0]["model"])
+    assert expected == {}
 
 
 def by_run(lines: Sequence[Line]) -> dict[str, list[Line]]:
@@ -602,7 +608,7 @@ def is_complete(lines: Sequence[Line]) -> bool:
     )
 
 
-# What the programs below begin with.
+# The start of each program below.
 PRELUDE = """
 import os, sys, time
 from completion import ChatRequest, TextDelta, run_chat
@@ -616,7 +622,7 @@ def ask(tracer, text="One two three."):
 
 @pytest.fixture
 def python(path: Path) -> Callable[[str], subprocess.Popen[str]]:
-    """Starts a program with the path of the trace as its argument."""
+    """Start a program with the path of the trace as its argument."""
 
     def start(code: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-W", "error", "-c", PRELUDE + textwrap.dedent(code), str(path)]
@@ -636,7 +642,7 @@ def ran(process: subprocess.Popen[str]) -> str:
     return out
 
 
-def test_several_processes_write_one_file(path: Path, python: Python) -> None:
+def test_several_processes_can_write_one_file(path: Path, python: Python) -> None:
     writer = """
     with JsonTracer(sys.argv[1], verbose=True) as tracer:
         print("ready", flush=True)
@@ -692,7 +698,7 @@ def test_a_file_whose_writers_are_killed_can_be_read(path: Path, python: Python)
     assert show(path, io.StringIO()) == len(killed) + 1
 
 
-def test_what_waits_is_written_at_exit(path: Path, python: Python) -> None:
+def test_queued_lines_are_written_at_exit(path: Path, python: Python) -> None:
     ran(
         python("""
     tracer = JsonTracer(sys.argv[1])
@@ -703,7 +709,7 @@ def test_what_waits_is_written_at_exit(path: Path, python: Python) -> None:
     assert kinds(lines_of(path))[:2] == ["run_started", "request"]
 
 
-def test_a_pipe_that_nobody_reads_does_not_keep_python_from_ending(python: Python) -> None:
+def test_a_pipe_that_is_not_read_does_not_block_the_exit_of_python(python: Python) -> None:
     began = time.monotonic()
     ran(
         python("""
@@ -716,18 +722,18 @@ def test_a_pipe_that_nobody_reads_does_not_keep_python_from_ending(python: Pytho
     assert time.monotonic() - began < PATIENCE_S
 
 
-def test_a_forked_child_writes_its_own_runs_and_nothing_of_its_parents(path: Path, python: Python) -> None:
+def test_a_forked_child_writes_its_own_runs_and_not_the_parents(path: Path, python: Python) -> None:
     ran(
         python("""
     tracer = JsonTracer(sys.argv[1])
     ask(tracer)
     stream = run_chat(ScriptedModel("One two three."), ChatRequest("Hi"), middleware=[tracer])
-    next(stream)                                        # and lines of it wait
+    next(stream)                                        # its lines are queued
     import warnings
-    warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside a thread
+    warnings.simplefilter("ignore", DeprecationWarning)  # fork() in a process with threads
     child = os.fork()
     if child == 0:
-        del stream                                      # dropped here, and going on there
+        del stream                                      # dropped in the child; the parent continues it
         ask(tracer)
         sys.exit(0)
     assert os.waitpid(child, 0)[1] == 0
@@ -742,7 +748,7 @@ def test_a_forked_child_writes_its_own_runs_and_nothing_of_its_parents(path: Pat
         assert [line["seq"] for line in lines] == list(range(1, len(lines) + 1))
 
 
-def test_a_tracer_that_nobody_keeps_ends_its_thread(path: Path) -> None:
+def test_the_thread_of_a_garbage_collected_tracer_ends(path: Path) -> None:
     tracer = JsonTracer(path)
     run_chat(ScriptedModel("Yes."), ChatRequest("Hi"), middleware=[tracer]).collect()
     (thread,) = [thread for thread in threading.enumerate() if thread.name == "completion-tracer"]
