@@ -7,7 +7,6 @@ The thread of the cell reads the stream, so interrupting the kernel interrupts t
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections import deque
 from collections.abc import Iterable
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, overload
 from completion.contract.chunks import StreamChunk
 from completion.contract.collect import TurnSoFar
 from completion.contract.errors import ConfigurationError
+from completion.contract.packages import install_command
 from completion.contract.turn import Turn
 from completion.engine import RunResult, RunStream
 from completion.terminal import harmless, showable
@@ -124,7 +124,7 @@ def _output() -> _Output | _Terminal:
         from IPython.core.interactiveshell import InteractiveShell
         from IPython.display import DisplayHandle
     except ImportError as exc:
-        install = shlex.join([sys.executable, "-m", "pip", "install", "ipykernel"])
+        install = install_command("ipykernel")
         raise ConfigurationError(f"show() needs IPython ({exc}); run: {install}") from exc
     if InteractiveShell.initialized():
         publisher = InteractiveShell.instance().display_pub

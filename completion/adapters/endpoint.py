@@ -20,7 +20,7 @@ from completion.contract.errors import (
 )
 from completion.contract.frames import clear_all
 from completion.contract.stream import ChatStream, ResponseInfo
-from completion.transport import Body, Session, Timeout, Transport, is_from_signal_handler
+from completion.transport import Body, Session, Timeout, Transport, must_raise_unchanged
 from completion.transport.credentials import ApiKey
 from completion.wires import refusals
 from completion.wires.assembly import WAIT_FOR_EOF_S
@@ -132,7 +132,7 @@ class Endpoint:
                     body.end_of_turn(WAIT_FOR_EOF_S)  # the body ends after it, so a retry can use the connection
                 raise self._with_context(error, body, has_chunks) from error.__cause__
             except BaseException as exc:  # any other exception means an event of an unknown shape
-                if not isinstance(exc, Exception) or is_from_signal_handler(exc):
+                if not isinstance(exc, Exception) or must_raise_unchanged(exc):
                     clear_all(exc, exc.__context__)  # the response may contain an echo of the key
                     raise
                 unknown_shape = MalformedStreamError(f"an event of the stream has an unknown shape ({exc!r})")

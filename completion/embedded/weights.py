@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from completion.contract import packages
 from completion.contract.errors import ConfigurationError, shortage
 
 CHUNK_BYTES = 1 << 20
@@ -120,7 +121,7 @@ def weights_path(weights: PackagedWeights = SMOLLM2, *, cache_dir: Path | None =
 
 def install_command() -> str:
     """The command that installs the packages of the extra ``local``."""
-    return shlex.join([sys.executable, "-m", "pip", "install", "xllamacpp", "filelock", "platformdirs"])
+    return packages.install_command("xllamacpp", "filelock", "platformdirs")
 
 
 def require_descriptors(purpose: str) -> None:

@@ -460,7 +460,8 @@ class _Run:
 def _fastest_iterator(stream: Chunks) -> Iterator[StreamChunk]:
     """What ``next(stream)`` reads from, if ``next`` does nothing else that a run needs: this saves a call per chunk.
 
-    The run itself closes and cancels the stream. A subclass with its own ``__next__`` or ``_failed`` is read normally.
+    The run itself closes and cancels the stream. A subclass with its own ``__next__`` or ``_before_raise`` is read
+    normally.
     """
     if isinstance(stream, ChatStream):
         kind = type(stream)

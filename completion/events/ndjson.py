@@ -8,8 +8,8 @@ Format: https://github.com/ndjson/ndjson-spec (read November 2026). A line may e
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
 
 from completion.contract.errors import BODY_LIMIT, MalformedStreamError
 from completion.events import MAX_EVENT_BYTES, Events
@@ -29,6 +29,7 @@ def ndjson_events(pieces: Iterable[bytes], max_event_bytes: int = MAX_EVENT_BYTE
     Raises:
         MalformedStreamError: a line is not JSON, or is longer than ``max_event_bytes``.
     """
+    decode = best_decoder()
     held = bytearray()  # the beginning of a line whose end has not arrived
     is_first = True
     for piece in pieces:
@@ -45,13 +46,13 @@ def ndjson_events(pieces: Iterable[bytes], max_event_bytes: int = MAX_EVENT_BYTE
                     line = line.removeprefix(_BOM)
                 if line := line.strip():
                     is_first = False
-                    yield "message", _value(line)
+                    yield "message", _value(line, decode)
         if len(held) > max_event_bytes:
             raise _too_large(max_event_bytes)
     line = bytes(held).removeprefix(_BOM if is_first else b"").strip()
     if line:
         try:
-            value = _value(line)
+            value = _value(line, decode)
         except MalformedStreamError:
             if is_first and not line.startswith(b"{"):
                 raise  # not the beginning of an event: the whole body is something else
@@ -67,10 +68,10 @@ def _lines(complete: bytes) -> Iterator[bytes]:
     return iter(complete.split(b"\n"))
 
 
-def _value(line: bytes) -> object:
+def _value(line: bytes, decode: Callable[[str], Any]) -> object:
     text = line.decode("utf-8", "replace")
     try:
-        return best_decoder()(text)
+        return decode(text)
     except (ValueError, RecursionError) as exc:
         raise MalformedStreamError(
             f"a line of the stream is not JSON ({exc}): {text[:200]!r}", body=text[:BODY_LIMIT]

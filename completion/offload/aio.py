@@ -21,7 +21,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Final
 
-from completion.contract.checks import require_model
+from completion.contract.checks import require_model, require_whole_number
 from completion.contract.chunks import StreamChunk, TurnFinished
 from completion.contract.collect import TurnSoFar
 from completion.contract.errors import CompletionError, stream_cancelled
@@ -71,8 +71,7 @@ class AsyncModel(NamedAfter):
         if executor is not None and not isinstance(executor, Executor):
             raise TypeError(f"executor= takes a concurrent.futures.Executor, got {type(executor).__name__}")
         for name, number in (("buffer", buffer), ("max_streams", max_streams)):
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise ValueError(f"AsyncModel: {name} must be a whole number of 1 or more, got {number!r}")
+            require_whole_number(number, f"AsyncModel: {name}")
         self.inner = self._named_after = model
         self._arguments = (model, executor, buffer, max_streams)
         self._executor = executor or Threads(max_streams)

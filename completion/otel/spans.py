@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import shlex
 import sys
 import threading
 import time
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from completion.contract.chunks import StreamChunk, TurnFinished
 from completion.contract.collect import TurnSoFar
 from completion.contract.errors import ConfigurationError
+from completion.contract.packages import install_command
 from completion.contract.request import ChatRequest
 from completion.contract.turn import Turn
 from completion.otel.attributes import (
@@ -80,7 +80,7 @@ def make_instruments(tracer_provider: TracerProvider | None, meter_provider: Met
     try:
         from opentelemetry import context, metrics, trace
     except ImportError as exc:
-        install = shlex.join([sys.executable, "-m", "pip", "install", "opentelemetry-api"])
+        install = install_command("opentelemetry-api")
         raise ConfigurationError(f"tracing needs the package opentelemetry-api ({exc}); run: {install}") from exc
     meter = metrics.get_meter("completion", __version__, meter_provider)
 

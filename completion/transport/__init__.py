@@ -27,12 +27,12 @@ from completion.contract.frames import clear_all
 from completion.transport.body import Body
 from completion.transport.credentials import Authorization
 from completion.transport.exchange import Exchange, exchange_in_progress
-from completion.transport.faults import is_connection_lost, is_from_signal_handler, scrubbed
+from completion.transport.faults import is_connection_lost, must_raise_unchanged, scrubbed
 from completion.transport.session import new_session
 from completion.transport.timeout import Timeout
 from completion.version import __version__
 
-__all__ = ["Body", "Session", "Timeout", "Transport", "is_from_signal_handler"]
+__all__ = ["Body", "Session", "Timeout", "Transport", "must_raise_unchanged"]
 
 
 class Transport:
@@ -94,7 +94,7 @@ class Transport:
             return self._send(url, data, authorization, exchange, accept)
         except BaseException as exc:
             exchange.finish()
-            if not isinstance(exc, Exception) or is_from_signal_handler(exc):
+            if not isinstance(exc, Exception) or must_raise_unchanged(exc):
                 raise
             failure = exchange.setup_error(exc)
             failure.__cause__ = scrubbed(exc, authorization, handled)

@@ -17,7 +17,7 @@ from completion.contract.errors import BODY_LIMIT, CompletionError, MalformedStr
 from completion.transport.chunked import ChunkedReader
 from completion.transport.encoding import Decoder, encoding_of
 from completion.transport.exchange import Exchange
-from completion.transport.faults import is_from_signal_handler, scrubbed
+from completion.transport.faults import must_raise_unchanged, scrubbed
 
 READ_SIZE: Final = 64 * 1024
 
@@ -87,7 +87,7 @@ class Body:
                 self._is_broken = True
                 raise self.attributed(error)  # noqa: B904  the same error
             except Exception as exc:
-                if is_from_signal_handler(exc):
+                if must_raise_unchanged(exc):
                     raise
                 failure, reason = exchange.stream_error(exc), exc
                 break

@@ -24,14 +24,12 @@ from completion.transport.timeout import Timeout
 _NETWORK_ERRORS = (OSError, ValueError, http.client.HTTPException, urllib3.exceptions.HTTPError)
 
 
-def is_from_signal_handler(exc: BaseException) -> bool:
-    """Whether to raise the exception unchanged: it is neither from the network libraries nor a builtin one.
+def must_raise_unchanged(exc: Exception) -> bool:
+    """True if the exception is neither from the network libraries nor a builtin one.
 
     A signal handler of the program may raise in the middle of a call, as Celery's soft time limit does. Our own errors
     are raised unchanged too.
     """
-    if not isinstance(exc, Exception):
-        return True
     return not isinstance(exc, _NETWORK_ERRORS) and type(exc).__module__ != "builtins"
 
 

@@ -20,7 +20,7 @@ from itertools import repeat
 from random import SystemRandom
 from typing import Any
 
-from completion.contract.checks import require_model
+from completion.contract.checks import require_model, require_whole_number
 from completion.contract.errors import StreamCancelledError, Transient, in_short
 from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest, as_request
@@ -61,8 +61,7 @@ class RetryConfig:
     before_first_chunk: bool = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.max_attempts, bool) or not isinstance(self.max_attempts, int) or self.max_attempts < 1:
-            raise ValueError(f"RetryConfig.max_attempts must be a whole number of 1 or more, got {self.max_attempts!r}")
+        require_whole_number(self.max_attempts, "RetryConfig.max_attempts")
         for name in ("base_delay", "max_delay", "max_retry_after", "total"):
             seconds = getattr(self, name)
             if seconds is None and name == "total":
