@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -25,6 +26,10 @@ from completion.contract.errors import (
 from completion.transport.credentials import Authorization
 from completion.transport.faults import describe_failure, innermost_message, is_connection_lost
 from completion.transport.timeout import Timeout
+
+# struct linger {on, 0 seconds}: close() sends a reset. Without it a server whose send buffer is full, because it sends
+# faster than we read, does not notice for a minute that we left.
+_RESET_AT_CLOSE = struct.pack("HH" if os.name == "nt" else "ii", 1, 0)
 
 _fork_count = 0
 """Forks between the process that imported this module and this one. os.getpid() would be a system call."""
@@ -156,9 +161,12 @@ class Exchange:
         with self._lock:
             if self._socket is not None:
                 with suppress(OSError, ValueError, AttributeError):
+                    tcp_socket = _tcp_socket(self._socket)
+                    with suppress(OSError):
+                        tcp_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_AT_CLOSE)
                     # Not SSLSocket.shutdown: it removes the TLS layer first, and a thread that is about to send would
                     # send in clear text.
-                    socket.socket.shutdown(_tcp_socket(self._socket), socket.SHUT_RDWR)
+                    socket.socket.shutdown(tcp_socket, socket.SHUT_RDWR)
             elif self._shutdown is not None:
                 with suppress(OSError, ValueError, RuntimeError):
                     self._shutdown()
