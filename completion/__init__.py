@@ -109,9 +109,9 @@ from completion.contract.messages import (
     ToolResultBlock,
     UrlSource,
 )
-from completion.contract.model import CompletionClient, CompletionModel
+from completion.contract.model import ChatModel, CompletionClient, CompletionModel
 from completion.contract.request import ChatRequest, JsonSchema, SystemBlock, ToolChoice, ToolDefinition
-from completion.contract.run import Abort, RunFinished, RunStarted, StepFinished, StepStarted, ToolResult
+from completion.contract.run import Abort, Chunk, RunFinished, RunStarted, StepFinished, StepStarted, ToolResult
 from completion.contract.stream import ChatStream, ResponseInfo
 from completion.contract.turn import Turn
 from completion.registry import model
@@ -160,8 +160,10 @@ __all__ = [
     "CacheControl",
     "CallLimit",
     "CancelToken",
+    "ChatModel",
     "ChatRequest",
     "ChatStream",
+    "Chunk",
     "CompletionClient",
     "CompletionError",
     "CompletionModel",

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from completion.contract.errors import ConfigurationError
 from completion.contract.frames import secretive
-from completion.contract.model import CompletionModel
+from completion.contract.model import ChatModel
 
 GROUP = "completion.adapters"
 
@@ -26,11 +26,11 @@ OURS = {
     "openai": "completion.adapters.openai:OpenAIModel",
 }
 
-Family = Callable[..., CompletionModel]
+Family = Callable[..., ChatModel]
 
 
 @secretive
-def model(name: str, **options: Any) -> CompletionModel:
+def model(name: str, **options: Any) -> ChatModel:
     """The model with this name, ``"family:model-id"``. The options are passed to the family.
 
     The model id may be omitted for a family with a default model, such as ``local``.

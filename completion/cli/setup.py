@@ -12,12 +12,12 @@ from operator import attrgetter
 
 from completion import registry
 from completion.contract.errors import CompletionError, ConfigurationError
-from completion.contract.model import CompletionModel
+from completion.contract.model import ChatModel
 from completion.engine import Middleware, Tool, tool
 from completion.tracing import JsonTracer
 
 
-def make_model(options: argparse.Namespace) -> CompletionModel:
+def make_model(options: argparse.Namespace) -> ChatModel:
     """The model that ``-m`` or ``COMPLETION_MODEL`` names.
 
     Raises:

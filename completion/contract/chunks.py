@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from completion.contract.codec import Record, Tagged, nested
 
@@ -70,7 +70,7 @@ class StreamChunk(Tagged):
 class TextDelta(StreamChunk):
     """More text; never empty."""
 
-    type: ClassVar[str] = "text_delta"
+    type: ClassVar[Literal["text_delta"]] = "text_delta"
     delta: str
 
 
@@ -78,7 +78,7 @@ class TextDelta(StreamChunk):
 class ReasoningDelta(StreamChunk):
     """More text of the model's reasoning; never empty."""
 
-    type: ClassVar[str] = "reasoning_delta"
+    type: ClassVar[Literal["reasoning_delta"]] = "reasoning_delta"
     delta: str
 
 
@@ -89,7 +89,7 @@ class ReasoningFinished(StreamChunk):
     ``signature`` is opaque: the provider needs it to accept the block again. None if it gave none.
     """
 
-    type: ClassVar[str] = "reasoning_finished"
+    type: ClassVar[Literal["reasoning_finished"]] = "reasoning_finished"
     signature: str | None = None
 
 
@@ -97,7 +97,7 @@ class ReasoningFinished(StreamChunk):
 class RedactedReasoning(StreamChunk):
     """A complete reasoning block that the provider encrypted."""
 
-    type: ClassVar[str] = "redacted_reasoning"
+    type: ClassVar[Literal["redacted_reasoning"]] = "redacted_reasoning"
     data: str
 
 
@@ -105,7 +105,7 @@ class RedactedReasoning(StreamChunk):
 class ToolCallStarted(StreamChunk):
     """The model calls a tool. ``call_id`` is unique in the turn."""
 
-    type: ClassVar[str] = "tool_call_started"
+    type: ClassVar[Literal["tool_call_started"]] = "tool_call_started"
     call_id: str
     name: str
 
@@ -114,7 +114,7 @@ class ToolCallStarted(StreamChunk):
 class ToolCallArgsDelta(StreamChunk):
     """More JSON text of the arguments; the deltas of a call add up to its arguments."""
 
-    type: ClassVar[str] = "tool_call_args_delta"
+    type: ClassVar[Literal["tool_call_args_delta"]] = "tool_call_args_delta"
     call_id: str
     delta: str
 
@@ -123,7 +123,7 @@ class ToolCallArgsDelta(StreamChunk):
 class ToolCallFinished(StreamChunk):
     """The call is complete. ``args`` is the JSON object; ``{}`` if the model wrote blank text."""
 
-    type: ClassVar[str] = "tool_call_finished"
+    type: ClassVar[Literal["tool_call_finished"]] = "tool_call_finished"
     call_id: str
     name: str
     args: dict[str, Any] = field(metadata=nested(dict))
@@ -137,7 +137,7 @@ class ToolCallMalformed(StreamChunk):
     ``raw`` is the text of the arguments, ``error`` says what is wrong with it.
     """
 
-    type: ClassVar[str] = "tool_call_malformed"
+    type: ClassVar[Literal["tool_call_malformed"]] = "tool_call_malformed"
     call_id: str
     name: str
     raw: str
@@ -148,7 +148,7 @@ class ToolCallMalformed(StreamChunk):
 class ProviderBlockFinished(StreamChunk):
     """A complete block of a kind that has no class here: server tools, custom tools, citations."""
 
-    type: ClassVar[str] = "provider_block"
+    type: ClassVar[Literal["provider_block"]] = "provider_block"
     provider: str
     data: dict[str, Any] = field(metadata=nested(dict))
 
@@ -160,7 +160,7 @@ class TurnFinished(StreamChunk):
     ``provider_reason`` is the provider's own word for ``reason``.
     """
 
-    type: ClassVar[str] = "turn_finished"
+    type: ClassVar[Literal["turn_finished"]] = "turn_finished"
     reason: FinishReason = field(metadata=nested(FinishReason))
     usage: Usage | None = None
     service_tier: str | None = None

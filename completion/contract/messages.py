@@ -55,7 +55,7 @@ class Source(Tagged):
 class Base64Source(Source):
     """The bytes are part of the request. ``data`` is base64 text; ``bytes`` are encoded by the constructor."""
 
-    type: ClassVar[str] = "base64"
+    type: ClassVar[Literal["base64"]] = "base64"
     media_type: str
     data: str
 
@@ -84,7 +84,7 @@ class Base64Source(Source):
 class UrlSource(Source):
     """A URL that the provider fetches."""
 
-    type: ClassVar[str] = "url"
+    type: ClassVar[Literal["url"]] = "url"
     url: str
 
     def __post_init__(self) -> None:
@@ -97,7 +97,7 @@ class UrlSource(Source):
 class FileSource(Source):
     """A file that was uploaded to the provider earlier."""
 
-    type: ClassVar[str] = "file"
+    type: ClassVar[Literal["file"]] = "file"
     file_id: str
 
     def __post_init__(self) -> None:
@@ -121,7 +121,7 @@ class Block(Tagged):
 class TextBlock(Block):
     """Text. An empty block is not sent."""
 
-    type: ClassVar[str] = "text"
+    type: ClassVar[Literal["text"]] = "text"
     text: str
 
 
@@ -148,14 +148,14 @@ class _FileBlock(Block):
 class ImageBlock(_FileBlock):
     """An image."""
 
-    type: ClassVar[str] = "image"
+    type: ClassVar[Literal["image"]] = "image"
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentBlock(_FileBlock):
     """A document, usually a PDF. ``name`` is its file name."""
 
-    type: ClassVar[str] = "document"
+    type: ClassVar[Literal["document"]] = "document"
     name: str | None = None
 
     @classmethod
@@ -170,14 +170,14 @@ class DocumentBlock(_FileBlock):
 class AudioBlock(_FileBlock):
     """Audio, such as speech."""
 
-    type: ClassVar[str] = "audio"
+    type: ClassVar[Literal["audio"]] = "audio"
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCallBlock(Block):
     """A tool call of the model. ``args`` is the JSON object of its arguments."""
 
-    type: ClassVar[str] = "tool_call"
+    type: ClassVar[Literal["tool_call"]] = "tool_call"
     call_id: str
     name: str
     args: dict[str, Any] = field(metadata=nested(dict))
@@ -188,7 +188,7 @@ class ToolCallBlock(Block):
 class ToolResultBlock(Block):
     """The result of the tool call ``call_id``. ``blocks`` may be a plain string, or mix strings and blocks."""
 
-    type: ClassVar[str] = "tool_result"
+    type: ClassVar[Literal["tool_result"]] = "tool_result"
     call_id: str
     blocks: tuple[Block, ...] = field(metadata=nested(Block))
     is_error: bool = False
@@ -213,7 +213,7 @@ class ToolResultBlock(Block):
 class ReasoningBlock(Block):
     """Reasoning of the model. It is sent back only to the provider that signed it."""
 
-    type: ClassVar[str] = "reasoning"
+    type: ClassVar[Literal["reasoning"]] = "reasoning"
     text: str
     signature: str | None = None
 
@@ -222,7 +222,7 @@ class ReasoningBlock(Block):
 class RedactedReasoningBlock(Block):
     """Reasoning that the provider encrypted."""
 
-    type: ClassVar[str] = "redacted_reasoning"
+    type: ClassVar[Literal["redacted_reasoning"]] = "redacted_reasoning"
     data: str
 
 
@@ -233,7 +233,7 @@ class ProviderBlock(Block):
     ``provider`` is the wire: ``anthropic``, ``openai-chat``, ``openai-responses``, ``gemini``, ``bedrock``.
     """
 
-    type: ClassVar[str] = "provider"
+    type: ClassVar[Literal["provider"]] = "provider"
     provider: str
     data: dict[str, Any] = field(metadata=nested(dict))
 

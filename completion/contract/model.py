@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterator
+from typing import Any, Protocol, runtime_checkable
 
-from completion.contract.chunks import StreamChunk
 from completion.contract.request import ChatRequest
+from completion.contract.stream import ChatStream
 
 
 @runtime_checkable
@@ -24,13 +24,23 @@ class CompletionModel(Protocol):
     def model(self) -> str:
         """The id of the model, or the name of the deployment."""
 
-    def chat_stream(self, req: ChatRequest) -> Generator[StreamChunk, None, None]:
+    # Any: a third party may declare its chunks as Chunk, StreamChunk, or only the classes that it yields. All of these
+    # are a CompletionModel, and a caller may still write ``if chunk.type == "text_delta": chunk.delta``.
+    def chat_stream(self, req: ChatRequest) -> Iterator[Any]:
         """Open the stream and return it. This call blocks until the response headers have arrived.
 
         It raises every error up to that moment, and leaves no connection open. ``next()`` raises the later ones. A
         complete turn ends with exactly one TurnFinished. If the body ends without the provider's own end of turn,
         ``next()`` raises TruncatedStreamError.
         """
+
+
+@runtime_checkable
+class ChatModel(CompletionModel, Protocol):
+    """A CompletionModel whose stream is a ChatStream: all models and wrappers of this library."""
+
+    def chat_stream(self, req: ChatRequest | str) -> ChatStream:
+        """Open the stream and return it. A string is sent as one user message."""
 
 
 @runtime_checkable

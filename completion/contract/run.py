@@ -11,7 +11,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from completion.contract.chunks import FinishReason, StreamChunk, Usage
+from completion.contract.chunks import (
+    FinishReason,
+    ProviderBlockFinished,
+    ReasoningDelta,
+    ReasoningFinished,
+    RedactedReasoning,
+    StreamChunk,
+    TextDelta,
+    ToolCallArgsDelta,
+    ToolCallFinished,
+    ToolCallMalformed,
+    ToolCallStarted,
+    TurnFinished,
+    Usage,
+)
 from completion.contract.codec import Record, nested
 from completion.contract.messages import Block, Message
 
@@ -30,7 +44,7 @@ class Abort(Record):
 class RunStarted(StreamChunk):
     """The first chunk of a run. ``provider`` and ``model`` are the model's ``name`` and ``model``."""
 
-    type: ClassVar[str] = "run_started"
+    type: ClassVar[Literal["run_started"]] = "run_started"
     run_id: str
     provider: str
     model: str
@@ -40,7 +54,7 @@ class RunStarted(StreamChunk):
 class StepStarted(StreamChunk):
     """A request is sent to the model. ``iteration`` counts from 1."""
 
-    type: ClassVar[str] = "step_started"
+    type: ClassVar[Literal["step_started"]] = "step_started"
     run_id: str
     step_id: str
     iteration: int
@@ -53,7 +67,7 @@ class ToolResult(StreamChunk):
     ``is_error``: the tool failed or did not run; ``blocks`` tell the model what to correct.
     """
 
-    type: ClassVar[str] = "tool_result"
+    type: ClassVar[Literal["tool_result"]] = "tool_result"
     run_id: str
     step_id: str
     call_id: str
@@ -68,7 +82,7 @@ class StepFinished(StreamChunk):
     ``new_messages`` and ``usage`` are those of this step alone. ``usage`` includes what the tools report.
     """
 
-    type: ClassVar[str] = "step_finished"
+    type: ClassVar[Literal["step_finished"]] = "step_finished"
     run_id: str
     step_id: str
     iteration: int
@@ -85,9 +99,29 @@ class RunFinished(StreamChunk):
     can then be sent again, unless a tool call without a result was left to the caller.
     """
 
-    type: ClassVar[str] = "run_finished"
+    type: ClassVar[Literal["run_finished"]] = "run_finished"
     run_id: str
     reason: FinishReason = field(metadata=nested(FinishReason))
     usage: Usage
     new_messages: tuple[Message, ...] = field(metadata=nested(Message))
     abort: Abort | None = None
+
+
+Chunk = (
+    TextDelta
+    | ReasoningDelta
+    | ReasoningFinished
+    | RedactedReasoning
+    | ToolCallStarted
+    | ToolCallArgsDelta
+    | ToolCallFinished
+    | ToolCallMalformed
+    | ProviderBlockFinished
+    | TurnFinished
+    | RunStarted
+    | StepStarted
+    | ToolResult
+    | StepFinished
+    | RunFinished
+)
+"""Any chunk. ``if chunk.type == "text_delta"`` tells a type checker its class. (With StreamChunk it does not.)"""

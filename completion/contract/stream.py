@@ -8,13 +8,14 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from types import TracebackType
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 from completion.contract.cancel import CancelToken
 from completion.contract.chunks import StreamChunk, TextDelta
 from completion.contract.collect import TurnSoFar
 from completion.contract.errors import CompletionError, stream_cancelled
 from completion.contract.frames import clear_ours, is_ours
+from completion.contract.run import Chunk
 from completion.contract.turn import Turn
 
 
@@ -40,6 +41,11 @@ def response_of(stream: object) -> ResponseInfo:
     response = getattr(stream, "response", None)
     has_all_fields = all(hasattr(response, fact.name) for fact in fields(ResponseInfo))
     return response if response is not None and has_all_fields else ResponseInfo()
+
+
+def closable(stream: Iterator[StreamChunk]) -> Generator[StreamChunk, None, None]:
+    """The stream itself; an iterator of a third party without ``close()`` becomes a generator."""
+    return cast(Any, stream) if hasattr(stream, "close") else (chunk for chunk in stream)
 
 
 def close_quietly(stream: object) -> None:
@@ -112,7 +118,7 @@ def _frames_of_others(trace: TracebackType | None) -> TracebackType | None:
     return theirs[0]
 
 
-class ChatStream(Generator[StreamChunk, None, None]):
+class ChatStream(Generator[Chunk, None, None]):
     """A blocking generator of chunks that is also a context manager.
 
     The connection is closed when the ``with`` block ends, by ``close()``, and when the stream is garbage collected, so
@@ -147,14 +153,14 @@ class ChatStream(Generator[StreamChunk, None, None]):
         model: str | None = None,
     ) -> None:
         self.response = response or ResponseInfo()
-        self._chunks = chunks
+        self._chunks = cast(Iterator[Chunk], chunks)
         self._unbind = _nothing
         if token is None:
             token, self._unbind = CancelToken.bound()
         self._token = token
         self._release = release
         self._drop = drop
-        self._adopted: Chunks | None = None
+        self._adopted: Iterator[StreamChunk] | None = None
         self._has_begun = False
         self._so_far: TurnSoFar | None = None
         self._origin = (provider, model)
@@ -163,7 +169,7 @@ class ChatStream(Generator[StreamChunk, None, None]):
     def __iter__(self) -> ChatStream:
         return self
 
-    def __next__(self) -> StreamChunk:
+    def __next__(self) -> Chunk:
         if self._token.cancelled:
             self._close_cancelled()
         self._has_begun = True
@@ -176,7 +182,7 @@ class ChatStream(Generator[StreamChunk, None, None]):
                     clear_ours(exc)
             raise
 
-    def send(self, value: None) -> StreamChunk:
+    def send(self, value: None) -> Chunk:
         """The same as ``next()``."""
         return next(self)
 
@@ -185,7 +191,7 @@ class ChatStream(Generator[StreamChunk, None, None]):
         typ: type[BaseException] | BaseException,
         val: object = None,
         tb: TracebackType | None = None,
-    ) -> StreamChunk:
+    ) -> Chunk:
         """Close the stream and raise the given error. It does not reach the iterator that makes the chunks."""
         self.close()
         if isinstance(typ, BaseException):
@@ -300,7 +306,7 @@ class ChatStream(Generator[StreamChunk, None, None]):
             for _ in self._texts():
                 pass
 
-    def adopt(self, stream: Chunks) -> None:
+    def adopt(self, stream: Iterator[StreamChunk]) -> None:
         """Show the response of another stream, name its model in errors, and close it with this stream.
 
         The chunks still come from this stream's own iterator. For wrappers: the iterator reads from ``stream``, and
@@ -312,7 +318,7 @@ class ChatStream(Generator[StreamChunk, None, None]):
             self._drop, self._origin = stream._drop, stream._origin
         self._adopted = stream
 
-    def continue_with(self, stream: Chunks) -> None:
+    def continue_with(self, stream: Iterator[StreamChunk]) -> None:
         """Adopt another stream, and yield its chunks from the next ``next()`` on.
 
         For wrappers; called in the thread that reads. This stream's own iterator is not read again. A chunk costs no
@@ -320,7 +326,7 @@ class ChatStream(Generator[StreamChunk, None, None]):
         ``__next__``.
         """
         self.adopt(stream)
-        self._chunks = stream
+        self._chunks = cast(Iterator[Chunk], stream)
         if isinstance(stream, ChatStream) and type(stream).__next__ is ChatStream.__next__:
             self._chunks = stream._chunks
 
@@ -361,7 +367,3 @@ class ChatStream(Generator[StreamChunk, None, None]):
     def __repr__(self) -> str:
         state = "over" if self._is_over else "cancelled" if self._token.cancelled else "open"
         return f"<ChatStream {state}, status {self.response.status}>"
-
-
-Chunks = Generator[StreamChunk, None, None]
-"""The result of ``chat_stream`` of any CompletionModel: a ChatStream, or a plain generator."""

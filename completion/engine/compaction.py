@@ -10,16 +10,17 @@ exchanges are removed, and never the last one: a tool result without its call wo
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any, Literal, TypeAlias
 
+from completion.contract.chunks import StreamChunk
 from completion.contract.errors import ContextOverflowError, StreamCancelledError
 from completion.contract.messages import Message
 from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest
-from completion.contract.stream import ChatStream, Chunks, without_our_frames
+from completion.contract.stream import ChatStream, without_our_frames
 from completion.engine.bounds import RunConfig
 from completion.engine.history import as_transcript, starts_exchange, why_invalid
 from completion.engine.middleware import AbortRun, RunInfo
@@ -196,7 +197,7 @@ class _TurnAttempts(Attempts):
         self._request = request
         self._has_shortened = False
 
-    def call(self) -> Chunks:
+    def call(self) -> Iterator[StreamChunk]:
         self._compactor.note_request(self._request)
         return self._model.chat_stream(self._request)
 

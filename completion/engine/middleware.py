@@ -43,7 +43,7 @@ from completion.contract.cancel import CancelToken
 from completion.contract.chunks import StreamChunk, Usage
 from completion.contract.messages import Message, ToolCallBlock, ToolResultBlock
 from completion.contract.request import ChatRequest
-from completion.contract.run import RunFinished
+from completion.contract.run import Chunk, RunFinished
 from completion.contract.turn import Turn
 from completion.engine.tools import Tool
 from completion.wrappers.retry import RetryEvent
@@ -115,7 +115,7 @@ class Middleware:
     def on_retry(self, run: RunInfo, event: RetryEvent) -> None:
         """A RetryingModel (the model, or one inside it) is about to retry."""
 
-    def on_chunk(self, run: RunInfo, chunk: StreamChunk) -> StreamChunk | Sequence[StreamChunk] | None:
+    def on_chunk(self, run: RunInfo, chunk: Chunk) -> StreamChunk | Sequence[StreamChunk] | None:
         """Return what the reader gets: this chunk or another one, several, or None for nothing. The history keeps the
         model's own words. For chunks of the run itself (RunStarted, StepStarted, ToolResult, StepFinished,
         RunFinished), the return value is ignored."""

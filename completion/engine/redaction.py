@@ -25,6 +25,7 @@ from completion.contract.errors import ConfigurationError
 from completion.contract.messages import Block, Message, ReasoningBlock, TextBlock, ToolCallBlock, ToolResultBlock
 from completion.contract.packages import install_command
 from completion.contract.request import ChatRequest
+from completion.contract.run import Chunk
 from completion.engine.middleware import RunInfo, StatefulMiddleware
 
 # No pattern looks ahead; see _compiled.
@@ -117,7 +118,7 @@ class Redaction(StatefulMiddleware["_RunState"]):
     def after_tool(self, run: RunInfo, call: ToolCallBlock, result: ToolResultBlock) -> ToolResultBlock:
         return replace(result, blocks=self._redact_blocks(result.blocks))
 
-    def on_chunk(self, run: RunInfo, chunk: StreamChunk) -> StreamChunk | Sequence[StreamChunk] | None:
+    def on_chunk(self, run: RunInfo, chunk: Chunk) -> StreamChunk | Sequence[StreamChunk] | None:
         state = self._states.get(run.run_id)
         if state is None:  # the run is over: its RunFinished
             return chunk

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
@@ -31,7 +31,7 @@ from completion.contract.messages import (
 from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest, ToolChoice, as_request
 from completion.contract.run import Abort, RunFinished, RunStarted, StepFinished, StepStarted, ToolResult
-from completion.contract.stream import ChatStream, Chunks, response_of, without_our_frames
+from completion.contract.stream import ChatStream, closable, response_of, without_our_frames
 from completion.contract.turn import Turn
 from completion.engine.bounds import Ending, RunConfig
 from completion.engine.calls import Call, Calls, block_of, with_distinct_ids
@@ -222,7 +222,7 @@ class _Run:
         config: RunConfig,
     ) -> None:
         self.name, self.model = model.name, model.model  # ``without_our_frames`` reads them to complete errors
-        self.stream: Chunks | None = None
+        self.stream: Generator[StreamChunk, None, None] | None = None
         self.ending = Ending()
         self.info = RunInfo(_new_id("run"), self.name, self.model, tools, self.ending.token, asked=model)
         self._model = model
@@ -240,12 +240,12 @@ class _Run:
         self._has_ended = False  # one of on_finished, on_failed and on_dropped was called
 
     @without_our_frames
-    def chat_stream(self, req: ChatRequest) -> Chunks | None:
+    def chat_stream(self, req: ChatRequest) -> Generator[StreamChunk, None, None] | None:
         """Open a turn; None if the run must end. Errors get the treatment of every model's ``chat_stream``."""
         if self.ending.abort is not None:
             return None
         with self.ending.token, watching_retries(self._on_retry):
-            return self._model.chat_stream(req)
+            return closable(self._model.chat_stream(req))
 
     def begin(self) -> None:
         """Start the clock, call ``on_run_started``, and open the first turn."""
@@ -457,7 +457,7 @@ class _Run:
                 log.exception("the hook %s of a middleware failed", name)
 
 
-def _fastest_iterator(stream: Chunks) -> Iterator[StreamChunk]:
+def _fastest_iterator(stream: Iterator[StreamChunk]) -> Iterator[StreamChunk]:
     """What ``next(stream)`` reads from, if ``next`` does nothing else that a run needs: this saves a call per chunk.
 
     The run itself closes and cancels the stream. A subclass with its own ``__next__`` or ``_before_raise`` is read

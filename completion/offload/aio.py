@@ -13,13 +13,13 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Executor
 from contextlib import suppress
 from enum import Enum
 from functools import partial
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from completion.contract.checks import require_model, require_whole_number
 from completion.contract.chunks import StreamChunk, TurnFinished
@@ -27,7 +27,8 @@ from completion.contract.collect import TurnSoFar
 from completion.contract.errors import CompletionError, stream_cancelled
 from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest
-from completion.contract.stream import Chunks, ResponseInfo, response_of
+from completion.contract.run import Chunk
+from completion.contract.stream import ResponseInfo, response_of
 from completion.contract.turn import Turn
 from completion.offload.pump import Pump
 from completion.offload.threads import Threads
@@ -84,7 +85,7 @@ class AsyncModel(NamedAfter):
         """
         return self.stream(partial(self.inner.chat_stream, ChatRequest(req) if isinstance(req, str) else req))
 
-    def stream(self, source: Callable[[], Chunks]) -> AsyncChatStream:
+    def stream(self, source: Callable[[], Iterator[StreamChunk]]) -> AsyncChatStream:
         """Like ``chat_stream``, for any function that opens a blocking stream:
         ``stream(partial(run_chat, model, req))``."""
         if not callable(source):
@@ -121,7 +122,7 @@ class AsyncChatStream:
     """
 
     def __init__(
-        self, source: Callable[[], Chunks], *, executor: Executor, buffer: int, provider: str, model: str
+        self, source: Callable[[], Iterator[StreamChunk]], *, executor: Executor, buffer: int, provider: str, model: str
     ) -> None:
         self._source = source
         self._executor = executor
@@ -181,14 +182,14 @@ class AsyncChatStream:
     def __aiter__(self) -> AsyncChatStream:
         return self
 
-    async def __anext__(self) -> StreamChunk:
+    async def __anext__(self) -> Chunk:
         # Also after a whole buffer without a wait: else a fast stream would never let other tasks run.
         if not self._chunks or self._taken_since_wait >= self._buffer:
             await self._wait_for_chunk()
         assert self._pump is not None
         self._taken_since_wait += 1
         self._last = chunk = self._pump.take()
-        return chunk
+        return cast(Chunk, chunk)
 
     async def next_within(self, seconds: float | None) -> StreamChunk | None:
         """The next chunk, or None when none arrives in this time (None: no limit); the stream stays open.

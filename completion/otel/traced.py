@@ -8,7 +8,7 @@ The span ends with the TurnFinished, with the error, or when the stream is close
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from completion.contract.chunks import StreamChunk
 from completion.contract.errors import StreamCancelledError
 from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest, as_request
-from completion.contract.stream import ChatStream, Chunks, ResponseInfo, response_of, without_our_frames
+from completion.contract.stream import ChatStream, ResponseInfo, closable, response_of, without_our_frames
 from completion.engine.middleware import base_url_of
 from completion.otel.attributes import captures_content, without_none
 from completion.otel.spans import ChatOperation, log_failures, make_instruments, run_outside_finalizer
@@ -106,7 +106,7 @@ class TracedModel:
             untie()
             chat.fail(error)
             raise
-        return _TracedStream(stream, chat, token, untie)
+        return _TracedStream(closable(stream), chat, token, untie)
 
     def _begin(self, req: ChatRequest) -> ChatOperation | None:
         with log_failures():
@@ -127,7 +127,13 @@ class TracedModel:
 class _TracedStream(ChatStream):
     """The chunks of the inner stream. It ends the span when it ends itself."""
 
-    def __init__(self, stream: Chunks, chat: ChatOperation, token: CancelToken, untie: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        stream: Generator[StreamChunk, None, None],
+        chat: ChatOperation,
+        token: CancelToken,
+        untie: Callable[[], None],
+    ) -> None:
         self._inner = stream
         self._chat = chat
         provider, model = chat.origin
@@ -161,7 +167,7 @@ class _TracedStream(ChatStream):
                 chat.end(kind)
 
 
-def _drop(stream: Chunks, chat: ChatOperation) -> None:
+def _drop(stream: Iterator[StreamChunk], chat: ChatOperation) -> None:
     """Called by the garbage collector: mark the span, so that ``_end`` ends it in another thread."""
     chat.is_dropped = True
     drop = getattr(stream, "_drop", None)
@@ -169,7 +175,9 @@ def _drop(stream: Chunks, chat: ChatOperation) -> None:
         drop()
 
 
-def _chunks(stream: Chunks, chat: ChatOperation, token: CancelToken) -> Iterator[StreamChunk]:
+def _chunks(
+    stream: Generator[StreamChunk, None, None], chat: ChatOperation, token: CancelToken
+) -> Iterator[StreamChunk]:
     try:
         with closing(stream):
             with token, chat.current():

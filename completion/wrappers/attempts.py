@@ -27,7 +27,7 @@ from completion.contract.errors import (
     TruncatedStreamError,
     stream_cancelled,
 )
-from completion.contract.stream import ChatStream, Chunks, close_quietly
+from completion.contract.stream import ChatStream, close_quietly
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Attempts(ABC):
         self.token, self._unbind = CancelToken.bound()
 
     @abstractmethod
-    def call(self) -> Chunks:
+    def call(self) -> Iterator[StreamChunk]:
         """Make one attempt: call the model."""
 
     @abstractmethod
@@ -77,7 +77,7 @@ class Attempts(ABC):
             self._unbind()
             raise
 
-    def opened(self) -> Chunks:
+    def opened(self) -> Iterator[StreamChunk]:
         """Call until a call succeeds. Raises the last error when there is no other attempt."""
         while True:
             if self.token.cancelled:
@@ -94,7 +94,7 @@ class Attempts(ABC):
             del failure  # contract/frames.py says why
             self.pause()
 
-    def first_chunk(self, stream: Chunks) -> StreamChunk:
+    def first_chunk(self, stream: Iterator[StreamChunk]) -> StreamChunk:
         """The stream's first chunk. A model that is a generator function opens its connection only here."""
         chunk = self._run(next, stream, None)
         if chunk is None:
@@ -131,7 +131,7 @@ class Attempts(ABC):
 class _RestartableStream(ChatStream):
     """A stream that continues with that of another attempt when it fails before its first chunk."""
 
-    def __init__(self, stream: Chunks, attempts: Attempts, unbind: Callable[[], None]) -> None:
+    def __init__(self, stream: Iterator[StreamChunk], attempts: Attempts, unbind: Callable[[], None]) -> None:
         provider, model = attempts.origin
         # A weak reference, because a cycle would keep a dropped stream, and its connection, until the next garbage
         # collection.
@@ -146,7 +146,9 @@ class _RestartableStream(ChatStream):
         super()._before_raise(error)
 
 
-def _beginning(owner: weakref.ref[_RestartableStream], attempts: Attempts, stream: Chunks) -> Iterator[StreamChunk]:
+def _beginning(
+    owner: weakref.ref[_RestartableStream], attempts: Attempts, stream: Iterator[StreamChunk]
+) -> Iterator[StreamChunk]:
     """Yields the first chunk of the first attempt that has one. Then the owner reads directly from that stream."""
     while True:
         try:

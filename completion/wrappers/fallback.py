@@ -10,10 +10,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
 from completion.contract.checks import require_model
+from completion.contract.chunks import StreamChunk
 from completion.contract.errors import CompletionError, InvalidRequestError, StreamCancelledError, Transient, in_short
 from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest, as_request
-from completion.contract.stream import ChatStream, Chunks, without_our_frames
+from completion.contract.stream import ChatStream, without_our_frames
 from completion.wrappers.attempts import Attempts, is_retried, verdict
 from completion.wrappers.named_after import NamedAfter
 
@@ -70,7 +71,7 @@ class _Candidates(Attempts):
         self._left = deque(owner.models)
         self._last_error: Exception | None = None
 
-    def call(self) -> Chunks:
+    def call(self) -> Iterator[StreamChunk]:
         self._current = self._left.popleft()
         return self._current.chat_stream(self._req)
 

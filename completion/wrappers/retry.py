@@ -21,10 +21,11 @@ from random import SystemRandom
 from typing import Any
 
 from completion.contract.checks import require_model, require_whole_number
+from completion.contract.chunks import StreamChunk
 from completion.contract.errors import StreamCancelledError, Transient, in_short
 from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest, as_request
-from completion.contract.stream import ChatStream, Chunks, without_our_frames
+from completion.contract.stream import ChatStream, without_our_frames
 from completion.wrappers.attempts import Attempts, is_retried, verdict
 from completion.wrappers.named_after import NamedAfter
 
@@ -160,7 +161,7 @@ class _Retries(Attempts):
         # If an outer wrapper retries, we make one attempt only.
         self._max_attempts = 1 if is_retried.get() else owner.config.max_attempts
 
-    def call(self) -> Chunks:
+    def call(self) -> Iterator[StreamChunk]:
         self._number += 1
         return self._owner.inner.chat_stream(self._req)
 

@@ -12,6 +12,7 @@ import pytest
 from completion import (
     CancelToken,
     ChatStream,
+    Chunk,
     FinishReason,
     Message,
     ResponseInfo,
@@ -499,7 +500,7 @@ class Counting(ChatStream):
 
     calls = 0
 
-    def __next__(self) -> StreamChunk:
+    def __next__(self) -> Chunk:
         self.calls += 1
         return super().__next__()
 

@@ -208,7 +208,9 @@ def test_the_calls_of_a_turn_run_in_parallel_and_are_answered_in_the_order_of_th
     model = ScriptedModel(turn(called("first", "a"), called("second", "b")), turn("ok"))
     chunks = list(run_chat(model, HI, [named("first", first), named("second", second)]))
     assert [chunk.call_id for chunk in chunks if isinstance(chunk, ToolResult)] == ["a", "b"]
-    check_history(chunks[-1].new_messages)  # type: ignore[attr-defined]
+    end = chunks[-1]
+    assert isinstance(end, RunFinished)
+    check_history(end.new_messages)
 
 
 def test_at_most_parallel_tools_run_at_the_same_time() -> None:
@@ -404,7 +406,9 @@ def test_usage_adds_up_over_turns_and_tools() -> None:
     chunks = list(run_chat(model, HI, [named("costly", costly)]))
     steps = [chunk.usage for chunk in chunks if isinstance(chunk, StepFinished)]
     assert steps == [used(405, 42), used(200, 20), used(9, 1)]
-    assert chunks[-1].usage == used(614, 63)  # type: ignore[attr-defined]
+    end = chunks[-1]
+    assert isinstance(end, RunFinished)
+    assert end.usage == used(614, 63)
 
 
 def test_the_usage_that_a_tool_reports_counts_even_if_it_fails_or_times_out() -> None:

@@ -268,7 +268,7 @@ def test_an_error_of_the_stream_is_raised_once_and_after_its_chunks(
             with pytest.raises(TruncatedStreamError):
                 await stream.__anext__()
             assert await read(stream) == []
-        return found
+        return [*found]
 
     assert loop.run_until_complete(main()) == [TextDelta("Hel"), TextDelta("lo")]
 

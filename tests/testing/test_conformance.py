@@ -21,6 +21,7 @@ from completion import (
     CancelToken,
     ChatRequest,
     ChatStream,
+    Chunk,
     CompletionModel,
     FallbackModel,
     FinishReason,
@@ -593,7 +594,7 @@ class CancelsByAnotherError(Parrot):
 
 
 class Misnaming(ChatStream):
-    def __next__(self) -> StreamChunk:
+    def __next__(self) -> Chunk:
         if self._token.cancelled and not self._is_over:
             self.close()
             raise TransportError("the connection was closed")
@@ -1070,7 +1071,7 @@ class KeepsAKey:
         self.inner = inner
         self.api_key = "sk-very-secret-1234"
 
-    def chat_stream(self, req: ChatRequest) -> Chunks:
+    def chat_stream(self, req: ChatRequest) -> Iterator[StreamChunk]:
         return self.inner.chat_stream(req)
 
     def __repr__(self) -> str:

@@ -22,6 +22,7 @@ from completion import (
     CancelToken,
     ChatRequest,
     ChatStream,
+    Chunk,
     CompletionClient,
     CompletionError,
     CompletionModel,
@@ -228,7 +229,7 @@ def streamed(model: OpenAIModel | AzureOpenAIModel | LocalModel, req: ChatReques
         assert_type(stream.response.headers["date"], str)
         assert_type(stream.response.request_id, str | None)
         assert_type(stream.response.dropped, tuple[str, ...])
-        assert_type(next(stream), StreamChunk)
+        assert_type(next(stream), Chunk)
         threading.Timer(5, stream.cancel).start()
         turn = stream.collect()
     assert_type(turn.text, str)

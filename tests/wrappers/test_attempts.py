@@ -20,6 +20,7 @@ from completion import (
     CancelToken,
     ChatRequest,
     ChatStream,
+    Chunk,
     CompletionModel,
     FallbackModel,
     FinishReason,
@@ -323,7 +324,7 @@ def test_a_stream_of_a_subclass_is_read_through_its_own_next(wrap: Wrap) -> None
     class Counting(ChatStream):
         read = 0
 
-        def __next__(self) -> StreamChunk:
+        def __next__(self) -> Chunk:
             chunk = super().__next__()
             self.read += 1
             return chunk

@@ -12,6 +12,7 @@ from typing import Any
 from completion.contract.chunks import StreamChunk
 from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest
+from completion.contract.stream import closable
 from completion.testing.conformance.answers import Answer, Answers
 from completion.testing.replies import Reply
 from completion.testing.server import ProviderServer
@@ -87,7 +88,7 @@ class Subject:
         return self._factory(**by_name) if "base_url" in by_name else self._factory(url, **by_name)
 
     def open(self, model: CompletionModel) -> Stream:
-        return model.chat_stream(self.request)
+        return closable(model.chat_stream(self.request))
 
     def read(self, model: CompletionModel) -> list[StreamChunk]:
         """The chunks of a complete answer."""
