@@ -13,9 +13,11 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, cast
 
+from completion.adapters.account import HttpModel
 from completion.contract.errors import ConfigurationError
 from completion.contract.frames import secretive
-from completion.contract.model import ChatModel
+from completion.contract.model import ChatModel, CompletionModel
+from completion.wrappers.third_party import ThirdPartyModel
 
 GROUP = "completion.adapters"
 
@@ -26,28 +28,28 @@ OURS = {
     "openai": "completion.adapters.openai:OpenAIModel",
 }
 
-Family = Callable[..., ChatModel]
+Family = Callable[..., CompletionModel]
 
 
 @secretive
 def model(name: str, **options: Any) -> ChatModel:
     """The model with this name, ``"family:model-id"``. The options are passed to the family.
 
-    The model id may be omitted for a family with a default model, such as ``local``.
+    The model id may be omitted for a family with a default model, such as ``local``. A model of another package is
+    wrapped, so that its stream is a ChatStream too.
 
     Raises:
         ConfigurationError: the family is unknown or cannot be imported, or it needs a model id.
-        TypeError: the name is not a string.
+        TypeError: the name is not a string, or the family of another package does not make a model.
     """
     if not isinstance(name, str):
         raise TypeError(f"completion.model takes a str like 'family:model-id', got {type(name).__name__}")
     family_name, _, model_id = name.partition(":")
     make = family(family_name)
-    if model_id:
-        return make(model_id, **options)
-    if not getattr(make, "has_default_model", False):
+    if not model_id and not getattr(make, "has_default_model", False):
         raise ConfigurationError(f"the model id is missing; write '{family_name}:<model id>'", provider=family_name)
-    return make(**options)
+    made = make(model_id, **options) if model_id else make(**options)
+    return made if isinstance(made, HttpModel) else ThirdPartyModel(made)
 
 
 def families() -> list[str]:

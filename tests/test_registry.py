@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import completion
-from completion import AnthropicModel, AzureOpenAIModel, CompletionModel, ConfigurationError, LocalModel, OpenAIModel
+from completion import (
+    AnthropicModel,
+    AzureOpenAIModel,
+    ChatStream,
+    CompletionModel,
+    ConfigurationError,
+    LocalModel,
+    OpenAIModel,
+    StreamCancelledError,
+    TextDelta,
+)
 from completion.adapters.account import HttpModel
 from completion.registry import families, family
 
@@ -17,12 +29,24 @@ ACME = """
 class AcmeModel:
     name = "acme"
 
-    def __init__(self, model, *, shout=False):
+    def __init__(self, model, *, shout=False, pause=0):
         self.model = model
+        self.pause = pause
         self.shout = shout
 
     def chat_stream(self, req):
-        yield from ()
+        from completion import CancelToken, FinishReason, TextDelta, TurnFinished
+
+        token = CancelToken.current()
+        yield TextDelta(req.messages[0].text)
+        if self.shout:
+            yield TextDelta("!")
+        token.sleep(self.pause)
+        yield TurnFinished(FinishReason.END_TURN)
+
+
+def no_model(model):
+    return model
 """
 
 ENTRY_POINTS = """\
@@ -31,6 +55,7 @@ acme = acme_llm:AcmeModel
 broken = acme_llm.nowhere:AcmeModel
 renamed = acme_llm:NoSuchModel
 openai = acme_llm:AcmeModel
+no-model = acme_llm:no_model
 """
 
 
@@ -81,7 +106,35 @@ def test_the_embedded_model_needs_no_model_id() -> None:
 def test_the_family_of_another_package_is_found() -> None:
     model = completion.model("acme:large", shout=True)
     assert isinstance(model, CompletionModel)
-    assert (model.name, model.model, vars(model)["shout"]) == ("acme", "large", True)
+    assert (model.name, model.model, getattr(model, "shout")) == ("acme", "large", True)  # noqa: B009  not in the type
+
+
+@pytest.mark.usefixtures("_acme_is_installed")
+def test_the_generator_of_another_package_becomes_a_chat_stream() -> None:
+    with completion.model("acme:large", shout=True).chat_stream("Hello") as stream:
+        assert isinstance(stream, ChatStream)
+        assert stream.collect().text == "Hello!"
+
+
+@pytest.mark.usefixtures("_acme_is_installed")
+def test_the_generator_of_another_package_can_be_cancelled() -> None:
+    with completion.model("acme:large", pause=60).chat_stream("Hello") as stream:
+        assert next(stream) == TextDelta("Hello")
+        threading.Timer(0.05, stream.cancel).start()
+        with pytest.raises(StreamCancelledError):
+            next(stream)
+
+
+@pytest.mark.usefixtures("_acme_is_installed")
+def test_the_model_of_another_package_pickles() -> None:
+    model = pickle.loads(pickle.dumps(completion.model("acme:large", shout=True)))
+    assert model.chat_stream("Hello").collect().text == "Hello!"
+
+
+@pytest.mark.usefixtures("_acme_is_installed")
+def test_a_family_that_makes_no_model_is_refused() -> None:
+    with pytest.raises(TypeError, match="a model has name, model and chat_stream"):
+        completion.model("no-model:x")
 
 
 @pytest.mark.usefixtures("_acme_is_installed")

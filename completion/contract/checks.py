@@ -9,10 +9,10 @@ def require_model(given: object, owner: str) -> None:
     """Raise TypeError unless the object is a blocking model. ``owner`` begins the message."""
     if isinstance(given, type) or not isinstance(given, CompletionModel):
         what = f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
-        raise TypeError(f"{owner} takes models, objects with name, model and chat_stream(req); got {what}")
+        raise TypeError(f"{owner}: a model has name, model and chat_stream(req); got {what}")
     if hasattr(type(given), "__is_asynchronous__"):
         wrapper = type(given).__name__
-        raise TypeError(f"{owner} takes a blocking model, got {wrapper}; pass the model that {wrapper} wraps")
+        raise TypeError(f"{owner}: the model must be blocking, got {wrapper}; pass the model that {wrapper} wraps")
 
 
 def require_seconds(given: object, name: str) -> None:

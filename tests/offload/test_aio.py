@@ -888,7 +888,7 @@ def test_a_cancelled_stream_leaves_the_queue(server: ProviderServer) -> None:
 def test_an_async_model_cannot_be_wrapped() -> None:
     inner: Any = AsyncModel(ScriptedModel("a"))
     for owner in (AsyncModel, RetryingModel, lambda model: FallbackModel([model]), lambda model: run_chat(model, HI)):
-        with pytest.raises(TypeError, match="takes a blocking model, got AsyncModel; pass the model that"):
+        with pytest.raises(TypeError, match="the model must be blocking, got AsyncModel; pass the model that"):
             owner(inner)
 
 

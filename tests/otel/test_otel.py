@@ -463,7 +463,7 @@ def test_a_traced_model_pickles(recorded: Recorded) -> None:
 
 
 def test_traced_refuses_what_is_not_a_model() -> None:
-    with pytest.raises(TypeError, match="traced takes models"):
+    with pytest.raises(TypeError, match="traced: a model has name"):
         traced(ScriptedModel)  # type: ignore[arg-type]
 
 
