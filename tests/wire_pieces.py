@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import FrameType
@@ -13,6 +15,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from completion import (
+    Base64Source,
     ChatRequest,
     ChatStream,
     CompletionError,
@@ -23,6 +26,7 @@ from completion import (
     ToolCallFinished,
     ToolCallMalformed,
     ToolCallStarted,
+    ToolDefinition,
     Turn,
     TurnFinished,
     collect,
@@ -37,6 +41,9 @@ from completion.wires.openai_chat.dialect import COMPATIBLE, OPENAI
 from completion.wires.wire import Assemble, Lowered
 
 DONE = b"data: [DONE]\n\n"
+PNG = Base64Source("image/png", "iVBORw==")
+PDF = Base64Source("application/pdf", "JVBERg==")
+TOOL = ToolDefinition("f", "Does f.", {"type": "object"})
 IS_SAMPLED = bool(os.environ.get("SAMPLED"))
 """Whether long tables are sampled. tox sets it on all Pythons but one."""
 
@@ -70,6 +77,68 @@ def piece(
 def calls(*pieces: dict[str, Any]) -> dict[str, Any]:
     """A chunk with pieces of tool calls."""
     return delta(tool_calls=list(pieces))
+
+
+STOP = delta("stop")
+"""The last chunk of an answer in Chat Completions."""
+TOOLS = delta("tool_calls")
+"""The last chunk of an answer with tool calls."""
+
+
+# Events of Anthropic Messages, and what they contain.
+PING = {"type": "ping"}
+MESSAGE_STOP = {"type": "message_stop"}
+CITATION = {"type": "char_location", "cited_text": "x", "document_index": 0}
+LATER_CITATION = {**CITATION, "cited_text": "y"}
+
+
+def block_start(index: Any, kind: str, **fields: Any) -> dict[str, Any]:
+    """The event that starts a content block in Anthropic Messages."""
+    return {"type": "content_block_start", "index": index, "content_block": {"type": kind, **fields}}
+
+
+def block_delta(index: Any, kind: str, **fields: Any) -> dict[str, Any]:
+    return {"type": "content_block_delta", "index": index, "delta": {"type": kind, **fields}}
+
+
+def block_stop(index: Any) -> dict[str, Any]:
+    return {"type": "content_block_stop", "index": index}
+
+
+def message_delta(reason: str | None, sequence: str | None = None, **fields: Any) -> dict[str, Any]:
+    return {"type": "message_delta", "delta": {"stop_reason": reason, "stop_sequence": sequence}, **fields}
+
+
+def error_event(kind: str, message: str = "no") -> dict[str, Any]:
+    return {"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_body"}
+
+
+def text_block(index: Any, *pieces: str, **fields: Any) -> list[dict[str, Any]]:
+    """The events of a text block in Anthropic Messages."""
+    deltas = [block_delta(index, "text_delta", text=piece) for piece in pieces]
+    return [block_start(index, "text", text="", **fields), *deltas, block_stop(index)]
+
+
+def thinking_block(index: Any, *pieces: str, signature: str | None = "s") -> list[dict[str, Any]]:
+    """The events of a thinking block."""
+    deltas = [block_delta(index, "thinking_delta", thinking=piece) for piece in pieces]
+    signed = [block_delta(index, "signature_delta", signature=signature)] if signature else []
+    return [block_start(index, "thinking", thinking="", signature=""), *deltas, *signed, block_stop(index)]
+
+
+def call_block(
+    index: Any, *pieces: str, id: str = "c", name: str = "f", kind: str = "tool_use", **fields: Any
+) -> list[dict[str, Any]]:
+    """The events of a tool call."""
+    deltas = [block_delta(index, "input_json_delta", partial_json=piece) for piece in pieces]
+    return [block_start(index, kind, id=id, name=name, input={}, **fields), *deltas, block_stop(index)]
+
+
+def anthropic_stream(*data: dict[str, Any]) -> bytes:
+    """A body with these events, each named after its type. Half of a surrogate pair is escaped: it is not UTF-8."""
+    lines = ((sent["type"], json.dumps(sent, ensure_ascii=False, separators=(",", ":"))) for sent in data)
+    text = "".join(f"event: {name}\ndata: {line}\n\n" for name, line in lines)
+    return re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text).encode()
 
 
 def events(*data: Any) -> Iterator[tuple[str, Any]]:

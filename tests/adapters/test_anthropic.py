@@ -51,7 +51,20 @@ from completion import (
     collect,
 )
 from completion.testing import Cut, ProviderServer, Reply, WaitFor, event
-from tests.wire_pieces import cuts_of, order_faults, read_to_the_end
+from tests.wire_pieces import (
+    MESSAGE_STOP,
+    PING,
+    anthropic_stream,
+    block_delta,
+    call_block,
+    cuts_of,
+    error_event,
+    message_delta,
+    order_faults,
+    read_to_the_end,
+    text_block,
+    thinking_block,
+)
 
 KEY = "sk-ant-api03-secret"
 HI = ChatRequest("hi")
@@ -68,30 +81,8 @@ def model(shared: ProviderServer) -> AnthropicModel:
     return AnthropicModel("m-1", api_key=KEY, base_url=shared.url)
 
 
-def named(*events: dict[str, Any]) -> bytes:
-    """The events as Anthropic sends them, with the type as the event name."""
-    return b"".join(event(data, data["type"]) for data in events)
-
-
-def begin(index: int, kind: str, **fields: Any) -> dict[str, Any]:
-    return {"type": "content_block_start", "index": index, "content_block": {"type": kind, **fields}}
-
-
-def delta(index: int, kind: str, **fields: Any) -> dict[str, Any]:
-    return {"type": "content_block_delta", "index": index, "delta": {"type": kind, **fields}}
-
-
-def stop(index: int) -> dict[str, Any]:
-    return {"type": "content_block_stop", "index": index}
-
-
-def ends(reason: str, **usage: int) -> dict[str, Any]:
-    delta = {"stop_reason": reason, "stop_sequence": None}
-    return {"type": "message_delta", "delta": delta, "usage": {"output_tokens": 2, **usage}}
-
-
-def failed(kind: str, message: str = "no") -> dict[str, Any]:
-    return {"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_body"}
+def message_end(reason: str, **usage: int) -> dict[str, Any]:
+    return message_delta(reason, usage={"output_tokens": 2, **usage})
 
 
 GIVEN = {"input_tokens": 9, "cache_read_input_tokens": 0, "output_tokens": 1}
@@ -99,14 +90,8 @@ START = {
     "type": "message_start",
     "message": {"id": "msg_1", "model": "m-1", "content": [], "stop_reason": None, "usage": GIVEN},
 }
-OVER = {"type": "message_stop"}
-SAID = [
-    begin(0, "text", text=""),
-    delta(0, "text_delta", text="grün "),
-    delta(0, "text_delta", text="日本 🎉"),
-    stop(0),
-]
-TEXT = named(START, {"type": "ping"}, *SAID, ends("end_turn"), OVER)
+SAID = text_block(0, "grün ", "日本 🎉")
+TEXT = anthropic_stream(START, PING, *SAID, message_end("end_turn"), MESSAGE_STOP)
 USAGE = Usage(9, 2)
 
 
@@ -117,24 +102,14 @@ def end(reason: FinishReason, word: str | None, usage: Usage = USAGE) -> TurnFin
 DELTAS: list[StreamChunk] = [TextDelta("grün "), TextDelta("日本 🎉")]
 TEXT_CHUNKS = [*DELTAS, end(FinishReason.END_TURN, "end_turn")]
 SEARCH = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "ü"}}
-TOOLS = named(
+TOOLS = anthropic_stream(
     START,
-    begin(0, "thinking", thinking="", signature=""),
-    delta(0, "thinking_delta", thinking="hm"),
-    delta(0, "signature_delta", signature="EqQB"),
-    stop(0),
-    begin(1, "server_tool_use", id="srvtoolu_1", name="web_search", input={}),
-    delta(1, "input_json_delta", partial_json='{"query": "'),
-    delta(1, "input_json_delta", partial_json='ü"}'),
-    stop(1),
-    begin(2, "tool_use", id="toolu_1", name="f", input={}),
-    delta(2, "input_json_delta", partial_json='{"a"'),
-    delta(2, "input_json_delta", partial_json=": 1}"),
-    stop(2),
-    begin(3, "tool_use", id="toolu_2", name="g", input={}),
-    stop(3),
-    ends("tool_use"),
-    OVER,
+    *thinking_block(0, "hm", signature="EqQB"),
+    *call_block(1, '{"query": "', 'ü"}', id="srvtoolu_1", name="web_search", kind="server_tool_use"),
+    *call_block(2, '{"a"', ": 1}", id="toolu_1"),
+    *call_block(3, id="toolu_2", name="g"),
+    message_end("tool_use"),
+    MESSAGE_STOP,
 )
 TOOLS_CHUNKS = [
     ReasoningDelta("hm"),
@@ -148,7 +123,7 @@ TOOLS_CHUNKS = [
     ToolCallFinished("toolu_2", "g", {}),
     end(FinishReason.TOOL_USE, "tool_use"),
 ]
-OVERLOADED = named(failed("overloaded_error", "Overloaded"))
+OVERLOADED = anthropic_stream(error_event("overloaded_error", "Overloaded"))
 
 CASES: dict[str, tuple[bytes, list[StreamChunk], type[CompletionError] | None]] = {
     "text": (TEXT, TEXT_CHUNKS, None),
@@ -157,22 +132,23 @@ CASES: dict[str, tuple[bytes, list[StreamChunk], type[CompletionError] | None]] 
     "text without names of events": (TEXT.replace(b"event: ", b": "), TEXT_CHUNKS, None),
     "text with retries and ids": (TEXT.replace(b"event: ", b"retry: 3000\nid: 7\nevent: "), TEXT_CHUNKS, None),
     "tools": (TOOLS, TOOLS_CHUNKS, None),
-    "no message_stop": (TEXT.removesuffix(named(OVER)), TEXT_CHUNKS, None),
+    "no message_stop": (TEXT.removesuffix(anthropic_stream(MESSAGE_STOP)), TEXT_CHUNKS, None),
     "no stop_reason": (
-        named(START, *SAID, OVER),
+        anthropic_stream(START, *SAID, MESSAGE_STOP),
         [*DELTAS, end(FinishReason.OTHER, None, Usage(9, 1))],
         None,
     ),
     "DONE after the end": (TEXT + event("[DONE]"), TEXT_CHUNKS, None),
     "no blank line at the end": (TEXT[:-2], TEXT_CHUNKS, None),
-    "a pause": (named(START, *SAID, ends("pause_turn"), OVER), [*DELTAS, end(FinishReason.PAUSE, "pause_turn")], None),
-    "DONE in place of the end": (named(START, *SAID) + event("[DONE]"), DELTAS, TruncatedStreamError),
-    "neither": (named(START, *SAID), DELTAS, TruncatedStreamError),
+    "a pause": (anthropic_stream(START, *SAID, message_end("pause_turn"), MESSAGE_STOP),
+                [*DELTAS, end(FinishReason.PAUSE, "pause_turn")], None),
+    "DONE in place of the end": (anthropic_stream(START, *SAID) + event("[DONE]"), DELTAS, TruncatedStreamError),
+    "neither": (anthropic_stream(START, *SAID), DELTAS, TruncatedStreamError),
     "nothing": (b"", [], TruncatedStreamError),
-    "bad JSON": (named(START, *SAID) + b"event: ping\ndata: {\n\n" + TEXT, DELTAS, MalformedStreamError),
+    "bad JSON": (anthropic_stream(START, *SAID) + b"event: ping\ndata: {\n\n" + TEXT, DELTAS, MalformedStreamError),
     "HTML": (b"<html>\n\n</html>", [], MalformedStreamError),
     "overloaded at once": (OVERLOADED, [], OverloadedError),
-    "overloaded after text": (named(START, *SAID) + OVERLOADED, DELTAS, OverloadedError),
+    "overloaded after text": (anthropic_stream(START, *SAID) + OVERLOADED, DELTAS, OverloadedError),
     "overloaded after the end": (TEXT + OVERLOADED, DELTAS, OverloadedError),
     "a JSON error": (b'{"type":"error","error":{"type":"api_error","message":"x"}}', [], ServerError),
     "two messages": (TEXT + TEXT.replace(b"msg_1", b"msg_2"), DELTAS, MalformedStreamError),
@@ -242,7 +218,10 @@ def test_an_answer_that_is_cut_at_any_byte_is_complete_or_an_error(
 
 def test_a_chunk_is_yielded_before_the_next_event_is_sent(shared: ProviderServer, model: AnthropicModel) -> None:
     seen = threading.Event()
-    first, rest = named(START, delta(0, "text_delta", text="a")), named(ends("end_turn"), OVER)
+    first, rest = (
+        anthropic_stream(START, block_delta(0, "text_delta", text="a")),
+        anthropic_stream(message_end("end_turn"), MESSAGE_STOP),
+    )
     shared.reply(Reply(first, WaitFor(seen), rest))
     with model.chat_stream(HI) as stream:
         assert next(stream) == TextDelta("a")
@@ -252,7 +231,7 @@ def test_a_chunk_is_yielded_before_the_next_event_is_sent(shared: ProviderServer
 
 def test_closing_early_hangs_up(shared: ProviderServer, model: AnthropicModel) -> None:
     count = len(shared.hangups) + 1
-    shared.reply(Reply(named(START, *SAID[:2]), WaitFor(threading.Event())))
+    shared.reply(Reply(anthropic_stream(START, *SAID[:2]), WaitFor(threading.Event())))
     with model.chat_stream(HI) as stream:
         assert next(stream) == DELTAS[0]
     assert shared.wait_hung_up(count=count)
@@ -389,24 +368,24 @@ def test_a_turn_is_sent_back_as_history(server: ProviderServer) -> None:
 @pytest.mark.parametrize(
     ("status", "body", "kind", "code", "retry"),
     [
-        (400, failed("invalid_request_error"), InvalidRequestError, "invalid_request_error", Permanent()),
+        (400, error_event("invalid_request_error"), InvalidRequestError, "invalid_request_error", Permanent()),
         (
             400,
-            failed("invalid_request_error", "prompt is too long: 200082 tokens > 200000 maximum"),
+            error_event("invalid_request_error", "prompt is too long: 200082 tokens > 200000 maximum"),
             ContextOverflowError,
             "invalid_request_error",
             Permanent(),
         ),
-        (401, failed("authentication_error", "invalid x-api-key"), AuthenticationError, "authentication_error",
+        (401, error_event("authentication_error", "invalid x-api-key"), AuthenticationError, "authentication_error",
          Permanent()),
-        (402, failed("billing_error"), QuotaExceededError, "billing_error", Permanent()),
-        (403, failed("permission_error"), PermissionDeniedError, "permission_error", Permanent()),
-        (404, failed("not_found_error", "model: m-1"), NotFoundError, "not_found_error", Permanent()),
-        (413, failed("request_too_large"), RequestTooLargeError, "request_too_large", Permanent()),
-        (429, failed("rate_limit_error"), RateLimitError, "rate_limit_error", Transient(1.5)),
-        (500, failed("api_error"), ServerError, "api_error", Transient(1.5)),
-        (504, failed("timeout_error"), ServerError, "timeout_error", Transient(1.5)),
-        (529, failed("overloaded_error"), OverloadedError, "overloaded_error", Transient(1.5)),
+        (402, error_event("billing_error"), QuotaExceededError, "billing_error", Permanent()),
+        (403, error_event("permission_error"), PermissionDeniedError, "permission_error", Permanent()),
+        (404, error_event("not_found_error", "model: m-1"), NotFoundError, "not_found_error", Permanent()),
+        (413, error_event("request_too_large"), RequestTooLargeError, "request_too_large", Permanent()),
+        (429, error_event("rate_limit_error"), RateLimitError, "rate_limit_error", Transient(1.5)),
+        (500, error_event("api_error"), ServerError, "api_error", Transient(1.5)),
+        (504, error_event("timeout_error"), ServerError, "timeout_error", Transient(1.5)),
+        (529, error_event("overloaded_error"), OverloadedError, "overloaded_error", Transient(1.5)),
         (503, "<html>busy</html>", OverloadedError, None, Transient(1.5)),
     ],
     ids=[

@@ -55,9 +55,20 @@ from completion.wires.openai_chat.lower import lower as lower_openai
 from completion.wires.tool_call import COMPLETE, ToolCall
 from completion.wires.turn_order import TurnOrder
 from tests.loopback import HI, KEY, PATIENCE_S, Caught, model_at
-from tests.wire_pieces import calls, delta, events, piece, texts_parsed
-
-TOOLS = delta("tool_calls")
+from tests.wire_pieces import (
+    MESSAGE_STOP,
+    STOP,
+    TOOLS,
+    block_delta,
+    block_start,
+    block_stop,
+    calls,
+    delta,
+    events,
+    message_delta,
+    piece,
+    texts_parsed,
+)
 
 
 def characters_parsed(work: Callable[[], object]) -> int:
@@ -102,10 +113,9 @@ def test_pieces_that_each_look_complete_are_not_parsed_repeatedly(shape: set[str
 
 @pytest.mark.parametrize("then", ['{"a":1}', "{}", '[{"a":1}', '"}{}'])
 def test_pieces_that_each_look_complete_are_not_parsed_repeatedly_on_messages(then: str) -> None:
-    begin = {"type": "content_block_start", "index": 0, "content_block": {"type": "tool_use", "id": "c", "name": "f"}}
-    more = {"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": then}}
-    end = {"type": "message_delta", "delta": {"stop_reason": "tool_use"}}
-    wire = [begin, *[more] * 2000, end]
+    begin = block_start(0, "tool_use", id="c", name="f")
+    more = block_delta(0, "input_json_delta", partial_json=then)
+    wire = [begin, *[more] * 2000, message_delta("tool_use")]
     assert characters_parsed(lambda: list(assemble_anthropic(events(*wire)))) <= 4 * 2000 * len(then)
 
 
@@ -123,9 +133,8 @@ def test_changing_the_args_of_a_chunk_does_not_change_the_call() -> None:
 
 def test_the_parts_of_a_compaction_are_not_copied_with_each_delta() -> None:
     def read(count: int) -> None:
-        parts = ({"type": "compaction_delta", f"key{n}": "x"} for n in range(count))
-        deltas = ({"type": "content_block_delta", "index": 0, "delta": part} for part in parts)
-        for _ in assemble_anthropic(events(*deltas, {"type": "message_stop"})):
+        deltas = (block_delta(0, "compaction_delta", **{f"key{n}": "x"}) for n in range(count))
+        for _ in assemble_anthropic(events(*deltas, MESSAGE_STOP)):
             pass
 
     assert times_as_long(read, 2000) < 12
@@ -208,14 +217,13 @@ def blocks(assemble: Any, wire: list[dict[str, Any]]) -> list[ProviderBlockFinis
 
 
 def messages_block(**fields: Any) -> list[dict[str, Any]]:
-    begin = {"type": "content_block_start", "index": 0, "content_block": {"type": "server_tool_use", **fields}}
-    return [begin, {"type": "content_block_stop", "index": 0}, {"type": "message_stop"}]
+    return [block_start(0, "server_tool_use", **fields), block_stop(0), MESSAGE_STOP]
 
 
 BLOCKS: dict[str, tuple[Any, Callable[[Any], list[dict[str, Any]]]]] = {
-    "Chat Completions": (assemble_openai, lambda value: [delta(executed_tools=[{"a": value}]), delta("stop")]),
-    "sources": (assemble_openai, lambda value: [{**delta("stop"), "citations": [{"a": value}]}]),
-    "content": (assemble_openai, lambda value: [delta(content=[{"type": "reference", "a": value}]), delta("stop")]),
+    "Chat Completions": (assemble_openai, lambda value: [delta(executed_tools=[{"a": value}]), STOP]),
+    "sources": (assemble_openai, lambda value: [{**STOP, "citations": [{"a": value}]}]),
+    "content": (assemble_openai, lambda value: [delta(content=[{"type": "reference", "a": value}]), STOP]),
     "Messages": (assemble_anthropic, lambda value: messages_block(a=value)),
 }
 
@@ -239,13 +247,13 @@ def test_the_input_of_a_server_side_tool_that_is_nested_too_deeply_is_kept_as_te
     begin, *end = messages_block(id="s")
     for depth in (MAX_DEPTH, MAX_DEPTH + 1, 500):
         raw = json.dumps(nested(depth))
-        part = {"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": raw}}
+        part = block_delta(0, "input_json_delta", partial_json=raw)
         assert blocks(assemble_anthropic, [begin, part, *end])[0].data["input"] == raw
 
 
 def test_counters_of_thousands_of_digits_are_ignored() -> None:
     usage = {"prompt_tokens": 10**4299, "completion_tokens": 10**3999}
-    *_, end = assemble_openai(events({**delta("stop"), "usage": usage}))
+    *_, end = assemble_openai(events({**STOP, "usage": usage}))
     assert json.loads(end.to_json())["usage"]["input_tokens"] == 0
 
 

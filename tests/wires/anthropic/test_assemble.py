@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -51,16 +50,29 @@ from completion.events.sse import sse_events
 from completion.wires.anthropic.assemble import assemble
 from completion.wires.assembly import WAIT_FOR_EOF_S, WAIT_FOR_USAGE_S
 from tests.wire_pieces import (
+    CITATION,
+    LATER_CITATION,
+    MESSAGE_STOP,
+    PING,
     Reading,
     anthropic_body,
+    anthropic_stream,
     anything,
+    block_delta,
+    block_start,
+    block_stop,
     broken_after,
+    call_block,
     chunks_of,
+    error_event,
     events,
     interleaved,
     lines_run,
+    message_delta,
     objects_with,
     order_faults,
+    text_block,
+    thinking_block,
 )
 
 
@@ -69,52 +81,8 @@ def start(**fields: Any) -> dict[str, Any]:
     return {"type": "message_start", "message": {**message, "stop_reason": None, **fields}}
 
 
-def begin(index: Any, kind: str, **fields: Any) -> dict[str, Any]:
-    return {"type": "content_block_start", "index": index, "content_block": {"type": kind, **fields}}
-
-
-def delta(index: Any, kind: str, **fields: Any) -> dict[str, Any]:
-    return {"type": "content_block_delta", "index": index, "delta": {"type": kind, **fields}}
-
-
-def stop(index: Any) -> dict[str, Any]:
-    return {"type": "content_block_stop", "index": index}
-
-
-def ends(reason: str | None, sequence: str | None = None, **fields: Any) -> dict[str, Any]:
-    return {"type": "message_delta", "delta": {"stop_reason": reason, "stop_sequence": sequence}, **fields}
-
-
-PING = {"type": "ping"}
-OVER = {"type": "message_stop"}
-END = [ends("end_turn"), OVER]
-CALLED = [ends("tool_use"), OVER]
-
-
-def says(index: Any, *pieces: str, **fields: Any) -> list[dict[str, Any]]:
-    """A block of text."""
-    deltas = [delta(index, "text_delta", text=piece) for piece in pieces]
-    return [begin(index, "text", text="", **fields), *deltas, stop(index)]
-
-
-def thinks(index: Any, *pieces: str, signature: str | None = "s") -> list[dict[str, Any]]:
-    deltas = [delta(index, "thinking_delta", thinking=piece) for piece in pieces]
-    signed = [delta(index, "signature_delta", signature=signature)] if signature else []
-    return [begin(index, "thinking", thinking="", signature=""), *deltas, *signed, stop(index)]
-
-
-def asks(
-    index: Any, *pieces: str, id: str = "c", name: str = "f", kind: str = "tool_use", **fields: Any
-) -> list[dict[str, Any]]:
-    """A call of a tool."""
-    deltas = [delta(index, "input_json_delta", partial_json=piece) for piece in pieces]
-    return [begin(index, kind, id=id, name=name, input={}, **fields), *deltas, stop(index)]
-
-
-def wire(*data: dict[str, Any]) -> bytes:
-    """The events as bytes. Half a surrogate pair cannot be encoded, so it is sent as an escape."""
-    text = "".join(f"event: {sent['type']}\ndata: {json.dumps(sent, ensure_ascii=False)}\n\n" for sent in data)
-    return re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text).encode()
+END = [message_delta("end_turn"), MESSAGE_STOP]
+CALLED = [message_delta("tool_use"), MESSAGE_STOP]
 
 
 READING = Reading(assemble)
@@ -129,8 +97,6 @@ def own(**data: Any) -> ProviderBlockFinished:
 # What real servers send
 
 HI, HM, SIGNED = TextDelta("hi"), ReasoningDelta("hm"), ReasoningFinished("s")
-CITATION = {"type": "char_location", "cited_text": "x", "document_index": 0}
-LATER = {**CITATION, "cited_text": "y"}
 SEARCH = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "x"}}
 FOUND = {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": [{"url": "https://x"}]}
 COMPACTION = {"type": "compaction", "content": "A summary", "encrypted_content": "EqQ"}
@@ -145,132 +111,152 @@ def called(args: dict[str, Any], *pieces: str, id: str = "c", name: str = "f") -
 
 
 TRAITS: dict[str, tuple[list[dict[str, Any]], Sequence[StreamChunk]]] = {
-    "text": (says(0, "h", "i"), [TextDelta("h"), TextDelta("i")]),
-    "characters beyond ASCII": (says(0, "grün 日本", " 🎉", "ﬁ"),
+    "text": (text_block(0, "h", "i"), [TextDelta("h"), TextDelta("i")]),
+    "characters beyond ASCII": (text_block(0, "grün 日本", " 🎉", "ﬁ"),
                                 [TextDelta("grün 日本"), TextDelta(" 🎉"), TextDelta("ﬁ")]),
-    "pings": ([PING, *says(0, "hi"), PING], [HI]),
-    "text in the block's start": ([begin(0, "text", text="h"), delta(0, "text_delta", text="i"), stop(0)],
+    "pings": ([PING, *text_block(0, "hi"), PING], [HI]),
+    "text in the block's start": ([block_start(0, "text", text="h"), block_delta(0, "text_delta", text="i"),
+                                   block_stop(0)],
                                   [TextDelta("h"), TextDelta("i")]),
-    "several texts": ([*says(0, "h"), *says(1, "i")], [TextDelta("h"), TextDelta("i")]),
-    "empty text": ([*says(0, "", "hi", ""), *says(1)], [HI]),
-    "thinking": ([*thinks(0, "h", "m"), *says(1, "hi")], [ReasoningDelta("h"), ReasoningDelta("m"), SIGNED, HI]),
-    "thinking in the block's start": ([begin(0, "thinking", thinking="hm", signature="s"), stop(0)], [HM, SIGNED]),
-    "a signature alone": ([*thinks(0), *says(1, "hi")], [SIGNED, HI]),
-    "thinking unsigned": (thinks(0, "hm", signature=None), [HM, ReasoningFinished()]),
-    "empty thinking unsigned": ([*thinks(0, "", signature=None), *says(1, "hi")], [HI]),
-    "several thoughts": ([*thinks(0, "hm"), *thinks(1, "hm", signature="t")],
+    "several texts": ([*text_block(0, "h"), *text_block(1, "i")], [TextDelta("h"), TextDelta("i")]),
+    "empty text": ([*text_block(0, "", "hi", ""), *text_block(1)], [HI]),
+    "thinking": ([*thinking_block(0, "h", "m"), *text_block(1, "hi")],
+                 [ReasoningDelta("h"), ReasoningDelta("m"), SIGNED, HI]),
+    "thinking in the block's start": ([block_start(0, "thinking", thinking="hm", signature="s"), block_stop(0)],
+                                      [HM, SIGNED]),
+    "a signature alone": ([*thinking_block(0), *text_block(1, "hi")], [SIGNED, HI]),
+    "thinking unsigned": (thinking_block(0, "hm", signature=None), [HM, ReasoningFinished()]),
+    "empty thinking unsigned": ([*thinking_block(0, "", signature=None), *text_block(1, "hi")], [HI]),
+    "several thoughts": ([*thinking_block(0, "hm"), *thinking_block(1, "hm", signature="t")],
                          [HM, SIGNED, HM, ReasoningFinished("t")]),
-    "several thoughts unsigned": ([*thinks(0, "hm", signature=None), *thinks(1, "hm", signature=None)],
+    "several thoughts unsigned": ([*thinking_block(0, "hm", signature=None), *thinking_block(1, "hm", signature=None)],
                                   [HM, ReasoningFinished(), HM, ReasoningFinished()]),
-    "a signature and null after it": ([begin(0, "thinking", thinking="hm", signature="s"),
-                                       delta(0, "signature_delta", signature=None), stop(0)], [HM, SIGNED]),
-    "redacted thinking": ([begin(0, "redacted_thinking", data="Eqk"), stop(0), *says(1, "hi")],
+    "a signature and null after it": ([block_start(0, "thinking", thinking="hm", signature="s"),
+                                       block_delta(0, "signature_delta", signature=None), block_stop(0)], [HM, SIGNED]),
+    "redacted thinking": ([block_start(0, "redacted_thinking", data="Eqk"), block_stop(0), *text_block(1, "hi")],
                           [RedactedReasoning("Eqk"), HI]),
-    "a call": (asks(0, "", '{"a"', ": 1}"), called({"a": 1}, '{"a"', ": 1}")),
-    "a call without input": (asks(0), called({})),
-    "a call with empty input": (asks(0, ""), called({})),
-    "input in the block's start": ([begin(0, "tool_use", id="c", name="f", input={"a": "ü"}), stop(0)],
+    "a call": (call_block(0, "", '{"a"', ": 1}"), called({"a": 1}, '{"a"', ": 1}")),
+    "a call without input": (call_block(0), called({})),
+    "a call with empty input": (call_block(0, ""), called({})),
+    "input in the block's start": ([block_start(0, "tool_use", id="c", name="f", input={"a": "ü"}), block_stop(0)],
                                    called({"a": "ü"}, '{"a":"ü"}')),
-    "input in both": ([begin(0, "tool_use", id="c", name="f", input={"a": 1}), *asks(0, '{"a":2}')[1:]],
+    "input in both": ([block_start(0, "tool_use", id="c", name="f", input={"a": 1}), *call_block(0, '{"a":2}')[1:]],
                       called({"a": 2}, '{"a":2}')),
-    "input as text": ([begin(0, "tool_use", id="c", name="f", input='{"a":1}'), stop(0)], called({"a": 1}, '{"a":1}')),
-    "a call by the model itself": (asks(0, caller={"type": "direct"}), called({})),
-    "a call from code": (asks(0, caller=CALLER, toolset_name=None),
+    "input as text": ([block_start(0, "tool_use", id="c", name="f", input='{"a":1}'), block_stop(0)],
+                      called({"a": 1}, '{"a":1}')),
+    "a call by the model itself": (call_block(0, caller={"type": "direct"}), called({})),
+    "a call from code": (call_block(0, caller=CALLER, toolset_name=None),
                          [*called({}), own(type="caller", tool_use_id="c", caller=CALLER)]),
-    "a call of a toolset": (asks(0, caller={"type": "direct"}, toolset_name="browser"),
+    "a call of a toolset": (call_block(0, caller={"type": "direct"}, toolset_name="browser"),
                             [*called({}), own(type="caller", tool_use_id="c", toolset_name="browser")]),
-    "parallel calls": ([*asks(0, "{}", id="c"), *asks(1, '{"b":2}', id="d", name="g")],
+    "parallel calls": ([*call_block(0, "{}", id="c"), *call_block(1, '{"b":2}', id="d", name="g")],
                        [*called({}, "{}"), *called({"b": 2}, '{"b":2}', id="d", name="g")]),
-    "text before and after a call": ([*says(0, "hi"), *asks(1), *says(2, "hi")], [HI, *called({}), HI]),
+    "text before and after a call": ([*text_block(0, "hi"), *call_block(1), *text_block(2, "hi")],
+                                     [HI, *called({}), HI]),
     "server tools": (
-        [*says(0, "hi"), *asks(1, "", '{"que', 'ry": "x"}', id="srvtoolu_1", name="web_search", kind="server_tool_use"),
-         {"type": "content_block_start", "index": 2, "content_block": FOUND}, stop(2), *says(3, "hi")],
+        [*text_block(0, "hi"),
+         *call_block(1, "", '{"que', 'ry": "x"}', id="srvtoolu_1", name="web_search", kind="server_tool_use"),
+         {"type": "content_block_start", "index": 2, "content_block": FOUND}, block_stop(2), *text_block(3, "hi")],
         [HI, own(**SEARCH), own(**FOUND), HI],
     ),
-    "a server tool's input cut off": (asks(0, '{"que', kind="server_tool_use"),
+    "a server tool's input cut off": (call_block(0, '{"que', kind="server_tool_use"),
                                       [own(type="server_tool_use", id="c", name="f", input='{"que')]),
     "a server tool's input that JSON cannot carry back": (
-        asks(0, '{"a": NaN}', kind="server_tool_use"),
+        call_block(0, '{"a": NaN}', kind="server_tool_use"),
         [own(type="server_tool_use", id="c", name="f", input='{"a": NaN}')],
     ),
-    "a tool of an MCP server": (asks(0, '{"a": 1}', kind="mcp_tool_use", server_name="x"),
+    "a tool of an MCP server": (call_block(0, '{"a": 1}', kind="mcp_tool_use", server_name="x"),
                                 [own(type="mcp_tool_use", id="c", name="f", input={"a": 1}, server_name="x")]),
-    "a block of a kind yet unknown": ([begin(0, "hologram", pixels=[1]), delta(0, "hologram_delta", pixels=[2]),
-                                       stop(0), *says(1, "hi")], [own(type="hologram", pixels=[1]), HI]),
+    "a block of a kind yet unknown": ([block_start(0, "hologram", pixels=[1]),
+                                       block_delta(0, "hologram_delta", pixels=[2]),
+                                       block_stop(0), *text_block(1, "hi")], [own(type="hologram", pixels=[1]), HI]),
     "citations": (
-        [begin(0, "text", text="", citations=[]), delta(0, "citations_delta", citation=CITATION),
-         delta(0, "text_delta", text="hi"), delta(0, "citations_delta", citation=LATER), stop(0)],
-        [HI, own(type="citations", citations=[CITATION, LATER], length=2)],
+        [block_start(0, "text", text="", citations=[]), block_delta(0, "citations_delta", citation=CITATION),
+         block_delta(0, "text_delta", text="hi"), block_delta(0, "citations_delta", citation=LATER_CITATION),
+         block_stop(0)],
+        [HI, own(type="citations", citations=[CITATION, LATER_CITATION], length=2)],
     ),
-    "citations in the block's start": ([*says(0, "so: "), *says(1, "hi", citations=[CITATION])],
+    "citations in the block's start": ([*text_block(0, "so: "), *text_block(1, "hi", citations=[CITATION])],
                                        [TextDelta("so: "), HI, own(type="citations", citations=[CITATION], length=2)]),
-    "citations after the block's stop": ([*says(0, "hi"), delta(0, "citations_delta", citation=CITATION)],
+    "citations after the block's stop": ([*text_block(0, "hi"), block_delta(0, "citations_delta", citation=CITATION)],
                                          [HI, own(type="citations", citations=[CITATION], length=2)]),
     "citations after the stop of a second text": (
-        [*says(0, "so: "), *says(1, "hi"), delta(1, "citations_delta", citation=CITATION)],
+        [*text_block(0, "so: "), *text_block(1, "hi"), block_delta(1, "citations_delta", citation=CITATION)],
         [TextDelta("so: "), HI, own(type="citations", citations=[CITATION], length=2)],
     ),
     "citations inside another block": (
-        [*says(0, "hi"), begin(1, "hologram"), delta(1, "citations_delta", citation=CITATION), stop(1)],
+        [*text_block(0, "hi"), block_start(1, "hologram"), block_delta(1, "citations_delta", citation=CITATION),
+         block_stop(1)],
         [HI, own(type="citations", citations=[CITATION], length=2), own(type="hologram")],
     ),
-    "compaction": ([begin(0, "compaction", content=None),
-                    delta(0, "compaction_delta", content="A summary", encrypted_content="EqQ"), stop(0)],
+    "compaction": ([block_start(0, "compaction", content=None),
+                    block_delta(0, "compaction_delta", content="A summary", encrypted_content="EqQ"), block_stop(0)],
                    [own(**COMPACTION)]),
-    "another model takes over": ([*says(0, "hi"),
-                                  {"type": "content_block_start", "index": 1, "content_block": FALLBACK}, stop(1)],
+    "another model takes over": ([*text_block(0, "hi"),
+                                  {"type": "content_block_start", "index": 1, "content_block": FALLBACK},
+                                  block_stop(1)],
                                  [HI, own(**FALLBACK)]),
-    "events and deltas yet unknown": ([{"type": "weather"}, begin(0, "text", text=""), delta(0, "scent_delta", scent=1),
-                                       delta(0, "text_delta", text="hi"), stop(0)], [HI]),
-    "a delta after the block's stop": ([*says(0, "h"), delta(0, "text_delta", text="i")],
+    "events and deltas yet unknown": ([{"type": "weather"}, block_start(0, "text", text=""),
+                                       block_delta(0, "scent_delta", scent=1),
+                                       block_delta(0, "text_delta", text="hi"), block_stop(0)], [HI]),
+    "a delta after the block's stop": ([*text_block(0, "h"), block_delta(0, "text_delta", text="i")],
                                        [TextDelta("h"), TextDelta("i")]),
-    "an empty piece of input after the call's stop": ([*asks(0, "{}"), delta(0, "input_json_delta", partial_json="")],
+    "an empty piece of input after the call's stop": ([*call_block(0, "{}"),
+                                                       block_delta(0, "input_json_delta", partial_json="")],
                                                       called({}, "{}")),
-    "the start again": ([*says(0, "h"), start(), *says(1, "i")], [TextDelta("h"), TextDelta("i")]),
+    "the start again": ([*text_block(0, "h"), start(), *text_block(1, "i")], [TextDelta("h"), TextDelta("i")]),
     "blocks without an end": (
-        [begin(0, "thinking", thinking=""), delta(0, "thinking_delta", thinking="hm"),
-         delta(0, "signature_delta", signature="s"), begin(1, "text", text=""), delta(1, "text_delta", text="hi"),
-         begin(2, "tool_use", id="c", name="f", input={}), delta(2, "input_json_delta", partial_json="{}")],
+        [block_start(0, "thinking", thinking=""), block_delta(0, "thinking_delta", thinking="hm"),
+         block_delta(0, "signature_delta", signature="s"), block_start(1, "text", text=""),
+         block_delta(1, "text_delta", text="hi"),
+         block_start(2, "tool_use", id="c", name="f", input={}), block_delta(2, "input_json_delta", partial_json="{}")],
         [HM, SIGNED, HI, *called({}, "{}")],
     ),
     "a text without an end before another block": (
-        [begin(0, "text", text="hi", citations=[CITATION]), *asks(1, kind="server_tool_use", id="srvtoolu_1")],
+        [block_start(0, "text", text="hi", citations=[CITATION]),
+         *call_block(1, kind="server_tool_use", id="srvtoolu_1")],
         [HI, own(type="citations", citations=[CITATION], length=2),
          own(type="server_tool_use", id="srvtoolu_1", name="f", input={})],
     ),
-    "calls without an end": ([*asks(0, "{}", id="c")[:-1], *asks(1, "{}", id="d")[:-1]],
+    "calls without an end": ([*call_block(0, "{}", id="c")[:-1], *call_block(1, "{}", id="d")[:-1]],
                              [*called({}, "{}"), *called({}, "{}", id="d")]),
     "interleaved calls": (
-        [begin(0, "tool_use", id="c", name="f", input={}), begin(1, "tool_use", id="d", name="g", input={}),
-         delta(1, "input_json_delta", partial_json='{"b"'), delta(0, "input_json_delta", partial_json='{"a"'),
-         delta(1, "input_json_delta", partial_json=":2}"), stop(1), delta(0, "input_json_delta", partial_json=":1}"),
-         stop(0)],
+        [block_start(0, "tool_use", id="c", name="f", input={}), block_start(1, "tool_use", id="d", name="g", input={}),
+         block_delta(1, "input_json_delta", partial_json='{"b"'),
+         block_delta(0, "input_json_delta", partial_json='{"a"'),
+         block_delta(1, "input_json_delta", partial_json=":2}"), block_stop(1),
+         block_delta(0, "input_json_delta", partial_json=":1}"),
+         block_stop(0)],
         [*called({"a": 1}, '{"a"', ":1}"), *called({"b": 2}, '{"b"', ":2}", id="d", name="g")],
     ),
-    "text inside a call": ([*asks(0)[:-1], *says(1, "hi"), stop(0)], [*called({}), HI]),
+    "text inside a call": ([*call_block(0)[:-1], *text_block(1, "hi"), block_stop(0)], [*called({}), HI]),
     "no starts of blocks": (
-        [delta(0, "thinking_delta", thinking="hm"), delta(0, "signature_delta", signature="s"), stop(0),
-         delta(1, "text_delta", text="hi"), delta(1, "citations_delta", citation=CITATION), stop(1),
-         delta(2, "compaction_delta", content="A summary"), stop(2)],
+        [block_delta(0, "thinking_delta", thinking="hm"), block_delta(0, "signature_delta", signature="s"),
+         block_stop(0),
+         block_delta(1, "text_delta", text="hi"), block_delta(1, "citations_delta", citation=CITATION), block_stop(1),
+         block_delta(2, "compaction_delta", content="A summary"), block_stop(2)],
         [HM, SIGNED, HI, own(type="citations", citations=[CITATION], length=2),
          own(type="compaction", content="A summary")],
     ),
     "no indexes": (
         [{key: value for key, value in sent.items() if key != "index"}
-         for sent in [*thinks(0, "hm"), *says(1, "hi"), *asks(2, '{"a"', ":1}"), *asks(3, "{}", id="d")]],
+         for sent in [*thinking_block(0, "hm"), *text_block(1, "hi"), *call_block(2, '{"a"', ":1}"),
+                      *call_block(3, "{}", id="d")]],
         [HM, SIGNED, HI, *called({"a": 1}, '{"a"', ":1}"), *called({}, "{}", id="d")],
     ),
     "indexes in the starts only": (
-        [*asks(0)[:1], delta(None, "input_json_delta", partial_json="{}"), stop([]), *says(1)[:1],
-         delta({}, "text_delta", text="hi"), delta(1.5, "citations_delta", citation=CITATION), stop(None)],
+        [*call_block(0)[:1], block_delta(None, "input_json_delta", partial_json="{}"), block_stop([]),
+         *text_block(1)[:1],
+         block_delta({}, "text_delta", text="hi"), block_delta(1.5, "citations_delta", citation=CITATION),
+         block_stop(None)],
         [*called({}, "{}"), HI, own(type="citations", citations=[CITATION], length=2)],
     ),
-    "an index again": ([*asks(0, "{}"), *asks(0, "{}", id="d"), *says(0, "hi")],
+    "an index again": ([*call_block(0, "{}"), *call_block(0, "{}", id="d"), *text_block(0, "hi")],
                        [*called({}, "{}"), *called({}, "{}", id="d"), HI]),
-    "indexes from anywhere": ([*says(10**30, "hi"), *thinks(-1, "hm"), *asks("x", "{}")],
+    "indexes from anywhere": ([*text_block(10**30, "hi"), *thinking_block(-1, "hm"), *call_block("x", "{}")],
                               [HI, HM, SIGNED, *called({}, "{}")]),
-    "a character cut in two": (says(0, "a\ud83d", "\ude00b"), [TextDelta("a"), TextDelta("\U0001f600b")]),
-    "half a character": ([*says(0, "a\ud83d"), *says(1, "hi")], [TextDelta("a"), TextDelta("\ufffd"), HI]),
+    "a character cut in two": (text_block(0, "a\ud83d", "\ude00b"), [TextDelta("a"), TextDelta("\U0001f600b")]),
+    "half a character": ([*text_block(0, "a\ud83d"), *text_block(1, "hi")], [TextDelta("a"), TextDelta("\ufffd"), HI]),
 }  # fmt: skip
 
 
@@ -290,14 +276,14 @@ def test_the_events_of_servers_become_chunks(case: str) -> None:
 @pytest.mark.parametrize("case", TRAITS)
 def test_the_chunks_are_the_same_however_the_body_is_cut(case: str, split: int | None) -> None:
     sent, expected = TRAITS[case]
-    found = list(assemble(sse_events(chunks_of(wire(*finished(sent)), split))))
+    found = list(assemble(sse_events(chunks_of(anthropic_stream(*finished(sent)), split))))
     assert found[:-1] == expected
 
 
 @pytest.mark.parametrize("case", TRAITS)
 def test_blocks_without_a_message_start_are_read(case: str) -> None:
     sent, expected = TRAITS[case]
-    assert content(*(data for data in sent if data["type"] != "message_start"), OVER) == expected
+    assert content(*(data for data in sent if data["type"] != "message_start"), MESSAGE_STOP) == expected
     with pytest.raises(TruncatedStreamError, match="not complete"):
         list(assemble(events(*sent)))
 
@@ -315,12 +301,12 @@ def test_an_answer_that_is_cut_after_any_event_is_truncated(case: str) -> None:
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        ([begin(0, "tool_use", name="f", input={}), *asks(0, "{}")[1:]], [("f", {})]),
-        ([begin(0, "tool_use", id=7, name="f", input={}), stop(0)], [("f", {})]),
-        ([*asks(0), *asks(1)], [("f", {}), ("f", {})]),
-        ([delta(0, "input_json_delta", partial_json='{"a":1}'), stop(0)], [("", '{"a":1}')]),
-        ([begin(0, "tool_use", id="c", input={}), *asks(0, "{}")[1:]], [("", "{}")]),
-        ([*says(0, "hi"), delta(0, "input_json_delta", partial_json="{")], [("", "{")]),
+        ([block_start(0, "tool_use", name="f", input={}), *call_block(0, "{}")[1:]], [("f", {})]),
+        ([block_start(0, "tool_use", id=7, name="f", input={}), block_stop(0)], [("f", {})]),
+        ([*call_block(0), *call_block(1)], [("f", {}), ("f", {})]),
+        ([block_delta(0, "input_json_delta", partial_json='{"a":1}'), block_stop(0)], [("", '{"a":1}')]),
+        ([block_start(0, "tool_use", id="c", input={}), *call_block(0, "{}")[1:]], [("", "{}")]),
+        ([*text_block(0, "hi"), block_delta(0, "input_json_delta", partial_json="{")], [("", "{")]),
     ],
     ids=["no id", "a number as id", "one id twice", "no start", "no name", "input after a text"],
 )
@@ -342,27 +328,27 @@ def test_calls_without_usable_ids_get_unique_ids(data: list[Any], expected: list
     ids=["cut off by max_tokens", "list", "text", "NaN", "brace too many"],
 )
 def test_input_that_is_not_an_object_makes_a_call_malformed(pieces: list[str], raw: str) -> None:
-    assert calls(start(), *asks(0, *pieces), ends("max_tokens"), OVER) == [("c", "f", raw)]
+    assert calls(start(), *call_block(0, *pieces), message_delta("max_tokens"), MESSAGE_STOP) == [("c", "f", raw)]
 
 
 @pytest.mark.parametrize("input", [[1], 5, True, "x", {"a": float("nan")}])
 def test_invalid_input_in_the_start_makes_a_call_malformed(input: Any) -> None:
-    ((_, _, raw),) = calls(begin(0, "tool_use", id="c", name="f", input=input), stop(0), *CALLED)
+    ((_, _, raw),) = calls(block_start(0, "tool_use", id="c", name="f", input=input), block_stop(0), *CALLED)
     assert isinstance(raw, str)
 
 
 @pytest.mark.parametrize("kind", ["tool_use", "server_tool_use"])
 def test_input_after_the_end_of_its_block_is_malformed(kind: str) -> None:
-    more = delta(0, "input_json_delta", partial_json="}")
+    more = block_delta(0, "input_json_delta", partial_json="}")
     with pytest.raises(MalformedStreamError, match="after its end"):
-        chunks(start(), *asks(0, "{}", kind=kind), more, *END)
+        chunks(start(), *call_block(0, "{}", kind=kind), more, *END)
 
 
 @pytest.mark.parametrize("index", [0, None], ids=["its index", "no index"])
 def test_a_call_ends_with_its_block(index: Any) -> None:
-    data = [*asks(0)[:-1], stop(index)]
+    data = [*call_block(0)[:-1], block_stop(index)]
     assert read(*data)[0] == called({})
-    assert read(*data, delta(1, "text_delta", text="hi"))[0] == [*called({}), HI]
+    assert read(*data, block_delta(1, "text_delta", text="hi"))[0] == [*called({}), HI]
 
 
 # Messages with all of their content in message_start
@@ -375,7 +361,7 @@ def test_a_message_start_with_all_of_the_content_is_read() -> None:
         SEARCH,
         {"type": "tool_use", "id": "c", "name": "f", "input": {"a": 1}, "caller": CALLER},
     ]
-    assert chunks(start(content=blocks, stop_reason="tool_use", usage={"output_tokens": 7}), OVER) == [
+    assert chunks(start(content=blocks, stop_reason="tool_use", usage={"output_tokens": 7}), MESSAGE_STOP) == [
         HM,
         SIGNED,
         HI,
@@ -410,23 +396,23 @@ def test_the_message_start_alone_can_be_a_complete_turn() -> None:
     ],
 )
 def test_a_stop_reason_is_translated_and_kept(word: str, reason: FinishReason) -> None:
-    found = turn(start(), *says(0, "hi"), ends(word), OVER)
+    found = turn(start(), *text_block(0, "hi"), message_delta(word), MESSAGE_STOP)
     assert (found.reason, found.provider_reason) == (reason, word)
 
 
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        ([*asks(0), ends("end_turn")], FinishReason.TOOL_USE),
-        ([*asks(0), ends("max_tokens")], FinishReason.MAX_TOKENS),
-        ([*asks(0), ends("pause_turn")], FinishReason.PAUSE),
-        ([*asks(0, "{"), ends("end_turn")], FinishReason.END_TURN),
-        ([*asks(0), OVER], FinishReason.TOOL_USE),
-        ([*asks(0), ends(None), OVER], FinishReason.TOOL_USE),
-        ([*asks(0, "{"), OVER], FinishReason.OTHER),
-        ([*says(0, "hi"), OVER], FinishReason.OTHER),
-        ([OVER], FinishReason.OTHER),
-        ([*says(0, "hi"), ends("end_turn", "e")], FinishReason.STOP_SEQUENCE),
+        ([*call_block(0), message_delta("end_turn")], FinishReason.TOOL_USE),
+        ([*call_block(0), message_delta("max_tokens")], FinishReason.MAX_TOKENS),
+        ([*call_block(0), message_delta("pause_turn")], FinishReason.PAUSE),
+        ([*call_block(0, "{"), message_delta("end_turn")], FinishReason.END_TURN),
+        ([*call_block(0), MESSAGE_STOP], FinishReason.TOOL_USE),
+        ([*call_block(0), message_delta(None), MESSAGE_STOP], FinishReason.TOOL_USE),
+        ([*call_block(0, "{"), MESSAGE_STOP], FinishReason.OTHER),
+        ([*text_block(0, "hi"), MESSAGE_STOP], FinishReason.OTHER),
+        ([MESSAGE_STOP], FinishReason.OTHER),
+        ([*text_block(0, "hi"), message_delta("end_turn", "e")], FinishReason.STOP_SEQUENCE),
     ],
     ids=[
         "a call", "cut off", "paused", "malformed call", "message_stop after a call", "null", "after a malformed one",
@@ -438,20 +424,20 @@ def test_the_finish_reason_depends_on_the_answer(data: list[Any], reason: Finish
 
 
 def test_the_stop_sequence_is_kept() -> None:
-    found = turn(start(stop_sequence=None), ends("stop_sequence", "</a>"), OVER)
+    found = turn(start(stop_sequence=None), message_delta("stop_sequence", "</a>"), MESSAGE_STOP)
     assert (found.reason, found.stop_sequence) == (FinishReason.STOP_SEQUENCE, "</a>")
 
 
 def test_done_does_not_end_the_turn_on_this_wire() -> None:
-    assert turn(start(), *says(0, "hi"), *END, DONE).text == "hi"
+    assert turn(start(), *text_block(0, "hi"), *END, DONE).text == "hi"
     with pytest.raises(TruncatedStreamError):
-        chunks(start(), *says(0, "hi"), DONE)
-    assert content(*says(0, "hi"), OVER, DONE, *says(1, "ho")) == [HI]
+        chunks(start(), *text_block(0, "hi"), DONE)
+    assert content(*text_block(0, "hi"), MESSAGE_STOP, DONE, *text_block(1, "ho")) == [HI]
 
 
-@pytest.mark.parametrize("end", [ends("end_turn"), OVER], ids=["stop_reason", "message_stop"])
+@pytest.mark.parametrize("end", [message_delta("end_turn"), MESSAGE_STOP], ids=["stop_reason", "message_stop"])
 def test_a_connection_that_breaks_after_the_end_of_the_turn_is_ignored(end: dict[str, Any]) -> None:
-    found = list(assemble(broken_after(TransportError("reset"), *says(0, "hi"), end)))
+    found = list(assemble(broken_after(TransportError("reset"), *text_block(0, "hi"), end)))
     assert found[:-1] == [HI]
     assert isinstance(found[-1], TurnFinished)
 
@@ -459,9 +445,9 @@ def test_a_connection_that_breaks_after_the_end_of_the_turn_is_ignored(end: dict
 @pytest.mark.parametrize(
     ("error", "data"),
     [
-        (TransportError("x"), says(0, "hi")),
-        (StreamCancelledError("x"), [*says(0, "hi"), *END]),
-        (MalformedStreamError("x"), [*says(0, "hi"), *END]),
+        (TransportError("x"), text_block(0, "hi")),
+        (StreamCancelledError("x"), [*text_block(0, "hi"), *END]),
+        (MalformedStreamError("x"), [*text_block(0, "hi"), *END]),
     ],
     ids=["reset before the end", "cancelled after it", "malformed after it"],
 )
@@ -478,14 +464,14 @@ def test_the_end_of_the_turn_is_reported_at_once() -> None:
     waits: list[float | None] = []
 
     def wire() -> Iterator[tuple[str, Any]]:
-        for data in says(0, "hi"):
+        for data in text_block(0, "hi"):
             yield "message", data
             assert waits == []
-        yield "message", ends("end_turn")
+        yield "message", message_delta("end_turn")
         assert waits == [WAIT_FOR_USAGE_S]
-        yield "message", delta(0, "text_delta", text="more")
+        yield "message", block_delta(0, "text_delta", text="more")
         assert waits == [WAIT_FOR_USAGE_S, None]
-        yield "message", OVER
+        yield "message", MESSAGE_STOP
         assert waits == [WAIT_FOR_USAGE_S, None, WAIT_FOR_EOF_S]
 
     assert collect(assemble(wire(), waits.append)).text == "himore"
@@ -494,10 +480,10 @@ def test_the_end_of_the_turn_is_reported_at_once() -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        [start(), *says(0, "hi"), start(id="msg_2"), *END],
-        [start(), *says(0, "hi"), *END, start(id="msg_2"), *says(0, "ho"), *END],
-        [start(), *says(0, "hi"), *END, start(), *says(0, "ho"), *END],
-        [start(id=None), *says(0, "hi"), start(), *END],
+        [start(), *text_block(0, "hi"), start(id="msg_2"), *END],
+        [start(), *text_block(0, "hi"), *END, start(id="msg_2"), *text_block(0, "ho"), *END],
+        [start(), *text_block(0, "hi"), *END, start(), *text_block(0, "ho"), *END],
+        [start(id=None), *text_block(0, "hi"), start(), *END],
     ],
     ids=["inside", "after the end", "the same once more", "with an id"],
 )
@@ -508,12 +494,12 @@ def test_a_second_message_in_the_body_is_malformed(data: list[Any]) -> None:
 
 @pytest.mark.parametrize(
     "more",
-    [says(0, "Other"), [delta(0, "text_delta", text="more")], asks(1, "{}"), thinks(1, "hm")],
+    [text_block(0, "Other"), [block_delta(0, "text_delta", text="more")], call_block(1, "{}"), thinking_block(1, "hm")],
     ids=["a block", "a delta", "a call", "thinking"],
 )
 def test_an_answer_that_goes_on_after_message_stop_is_malformed(more: list[dict[str, Any]]) -> None:
     with pytest.raises(MalformedStreamError, match="after message_stop"):
-        list(assemble(events(start(), *says(0, "Hello"), *END, *more)))
+        list(assemble(events(start(), *text_block(0, "Hello"), *END, *more)))
 
 
 def test_a_stream_of_another_wire_is_reported_as_one() -> None:
@@ -531,22 +517,22 @@ def test_a_truncated_answer_with_unknown_events_is_not_another_wire() -> None:
 
 
 def test_id_model_and_tier_are_read_from_the_message() -> None:
-    found = turn(start(usage={"service_tier": "priority", "output_tokens": 1}), *says(0, "hi"), *END)
+    found = turn(start(usage={"service_tier": "priority", "output_tokens": 1}), *text_block(0, "hi"), *END)
     assert (found.response_id, found.response_model, found.service_tier) == ("msg_1", "m-1", "priority")
 
 
 def test_the_model_that_took_over_is_the_one_that_answered() -> None:
     data = {"type": "content_block_start", "index": 0, "content_block": FALLBACK}
-    assert turn(start(), data, stop(0), *END).response_model == "m-2"
+    assert turn(start(), data, block_stop(0), *END).response_model == "m-2"
 
 
 def test_container_refusal_details_and_context_edits_are_one_block_at_the_end() -> None:
     container = {"id": "cntr_1", "expires_at": "2026-11-22T00:00:00Z"}
     details = {"type": "refusal", "category": "cyber"}
     edits = {"applied_edits": [{"type": "clear_thinking_20251015"}]}
-    end = ends("refusal", context_management=edits)
+    end = message_delta("refusal", context_management=edits)
     end["delta"].update(container=container, stop_details=details)
-    assert content(start(container=None), *says(0, "hi"), end, OVER) == [
+    assert content(start(container=None), *text_block(0, "hi"), end, MESSAGE_STOP) == [
         HI,
         own(type="message", container=container, stop_details=details, context_management=edits),
     ]
@@ -599,35 +585,37 @@ def test_container_refusal_details_and_context_edits_are_one_block_at_the_end() 
     ],
 )  # fmt: skip
 def test_usage_counts_totals_and_their_parts(first: Any, later: Any, usage: Usage | None) -> None:
-    assert turn(start(usage=first), *says(0, "hi"), ends("end_turn", usage=later), OVER).usage == usage
+    assert (
+        turn(start(usage=first), *text_block(0, "hi"), message_delta("end_turn", usage=later), MESSAGE_STOP).usage
+        == usage
+    )
 
 
 def test_usage_may_come_in_several_events() -> None:
-    first, second = ends(None, usage={"output_tokens": 3}), ends("end_turn", usage={"input_tokens": 2})
-    third = ends(None, usage={"output_tokens": 4})
-    found = turn(start(usage={"input_tokens": 1}), first, second, third, OVER)
+    first, second = (
+        message_delta(None, usage={"output_tokens": 3}),
+        message_delta("end_turn", usage={"input_tokens": 2}),
+    )
+    third = message_delta(None, usage={"output_tokens": 4})
+    found = turn(start(usage={"input_tokens": 1}), first, second, third, MESSAGE_STOP)
     assert (found.usage, found.reason) == (Usage(2, 4), FinishReason.END_TURN)
 
 
 # Errors inside a 200
 
 
-def failed(kind: str, message: str = "no") -> dict[str, Any]:
-    return {"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_1"}
-
-
 @pytest.mark.parametrize(
     ("data", "kind"),
     [
-        (failed("overloaded_error"), OverloadedError),
-        (failed("api_error"), ServerError),
-        (failed("timeout_error"), ServerError),
-        (failed("rate_limit_error"), RateLimitError),
-        (failed("authentication_error"), AuthenticationError),
-        (failed("billing_error"), QuotaExceededError),
-        (failed("invalid_request_error"), InvalidRequestError),
-        (failed("invalid_request_error", "prompt is too long: 9 tokens > 8 maximum"), ContextOverflowError),
-        (failed("odd_error"), ProviderError),
+        (error_event("overloaded_error"), OverloadedError),
+        (error_event("api_error"), ServerError),
+        (error_event("timeout_error"), ServerError),
+        (error_event("rate_limit_error"), RateLimitError),
+        (error_event("authentication_error"), AuthenticationError),
+        (error_event("billing_error"), QuotaExceededError),
+        (error_event("invalid_request_error"), InvalidRequestError),
+        (error_event("invalid_request_error", "prompt is too long: 9 tokens > 8 maximum"), ContextOverflowError),
+        (error_event("odd_error"), ProviderError),
         ({"error": {"message": "busy", "code": 529}}, OverloadedError),
         ({"type": "weather", "error": "storm"}, ProviderError),
         ({"type": "error"}, ProviderError),
@@ -641,13 +629,13 @@ def failed(kind: str, message: str = "no") -> dict[str, Any]:
 )  # fmt: skip
 @pytest.mark.parametrize(
     "before",
-    [[], [start(), *says(0, "hi")], [start(), *says(0, "hi"), ends("end_turn")]],
+    [[], [start(), *text_block(0, "hi")], [start(), *text_block(0, "hi"), message_delta("end_turn")]],
     ids=["first", "after text", "after the end"],
 )
 def test_an_error_in_the_stream_is_raised_as_its_class(
     before: list[Any], data: dict[str, Any], kind: type[ProviderError]
 ) -> None:
-    found = assemble(events(*before, data, OVER))
+    found = assemble(events(*before, data, MESSAGE_STOP))
     if before:
         assert next(found) == HI
     with pytest.raises(ProviderError) as caught:
@@ -669,11 +657,11 @@ def test_an_error_in_the_stream_is_raised_as_its_class(
 )
 def test_an_event_named_error_is_an_error_whatever_it_contains(data: Any, message: str) -> None:
     with pytest.raises(ProviderError, match=message):
-        list(assemble(iter([("error", data), ("message", OVER)])))
+        list(assemble(iter([("error", data), ("message", MESSAGE_STOP)])))
 
 
 def test_the_event_name_replaces_a_missing_type() -> None:
-    untyped = [start(), *says(0, "hi"), *END]
+    untyped = [start(), *text_block(0, "hi"), *END]
     found = collect(assemble((data["type"], {**data, "type": ""}) for data in untyped))
     assert (found.text, found.reason) == ("hi", FinishReason.END_TURN)
 
@@ -694,11 +682,11 @@ VERBATIM: list[dict[str, Any]] = [
     SEARCH,
     FOUND,
     {"type": "text", "text": "So: "},
-    {"type": "text", "text": "it is.", "citations": [CITATION, LATER]},
+    {"type": "text", "text": "it is.", "citations": [CITATION, LATER_CITATION]},
     {"type": "text", "text": " And "},
     {"type": "thinking", "thinking": "", "signature": "EqQC"},
     {"type": "text", "text": "so on.", "citations": [CITATION]},
-    {"type": "text", "text": "Again.", "citations": [LATER]},
+    {"type": "text", "text": "Again.", "citations": [LATER_CITATION]},
     {"type": "mcp_tool_use", "id": "mcptoolu_1", "name": "g", "server_name": "x", "input": {"a": []}},
     {"type": "mcp_tool_result", "tool_use_id": "mcptoolu_1", "is_error": False, "content": []},
     COMPACTION,
@@ -714,24 +702,24 @@ def streamed(index: int, block: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The events of a block, with deltas of two characters."""
     match block["type"]:
         case "text" | "thinking" as kind:
-            yield begin(index, kind, **{kind: ""})
+            yield block_start(index, kind, **{kind: ""})
             for n in range(0, len(block[kind]), 2):
-                yield delta(index, f"{kind}_delta", **{kind: block[kind][n : n + 2]})
+                yield block_delta(index, f"{kind}_delta", **{kind: block[kind][n : n + 2]})
             for citation in block.get("citations", ()):
-                yield delta(index, "citations_delta", citation=citation)
+                yield block_delta(index, "citations_delta", citation=citation)
             if "signature" in block:
-                yield delta(index, "signature_delta", signature=block["signature"])
+                yield block_delta(index, "signature_delta", signature=block["signature"])
         case "compaction":
-            yield begin(index, "compaction", content=None)
+            yield block_start(index, "compaction", content=None)
             yield {"type": "content_block_delta", "index": index, "delta": {**block, "type": "compaction_delta"}}
         case "tool_use" | "server_tool_use" | "mcp_tool_use":
             raw = json.dumps(block["input"])
             yield {"type": "content_block_start", "index": index, "content_block": {**block, "input": {}}}
             for n in range(0, len(raw), 2):
-                yield delta(index, "input_json_delta", partial_json=raw[n : n + 2])
+                yield block_delta(index, "input_json_delta", partial_json=raw[n : n + 2])
         case _:
             yield {"type": "content_block_start", "index": index, "content_block": block}
-    yield stop(index)
+    yield block_stop(index)
 
 
 def test_a_turn_is_sent_back_with_the_same_blocks() -> None:
@@ -740,20 +728,20 @@ def test_a_turn_is_sent_back_with_the_same_blocks() -> None:
 
 
 def test_a_turn_in_one_event_is_sent_back_with_the_same_blocks() -> None:
-    body = back(start(content=VERBATIM, stop_reason="tool_use"), OVER)
+    body = back(start(content=VERBATIM, stop_reason="tool_use"), MESSAGE_STOP)
     assert body["messages"][0] == {"role": "assistant", "content": VERBATIM}
 
 
 def test_the_next_request_names_the_container_of_the_last_answer() -> None:
-    end = ends("pause_turn")
+    end = message_delta("pause_turn")
     end["delta"]["container"] = {"id": "cntr_1", "expires_at": "2026-11-22T00:00:00Z"}
-    body = back(start(), *says(0, "hi"), end, OVER)
+    body = back(start(), *text_block(0, "hi"), end, MESSAGE_STOP)
     assert body["container"] == "cntr_1"
     assert body["messages"][0]["content"] == [{"type": "text", "text": "hi"}]
 
 
 def test_truncated_thinking_is_not_sent_back() -> None:
-    found = assemble(events(start(), *thinks(0, "hm")[:2]))
+    found = assemble(events(start(), *thinking_block(0, "hm")[:2]))
     with pytest.raises(TruncatedStreamError) as caught:
         collect(found)
     assert caught.value.partial is not None
@@ -767,7 +755,7 @@ BLOCKS = st.one_of(
     st.fixed_dictionaries({"type": st.just("thinking"), "thinking": TEXTS, "signature": st.sampled_from(["s", "t"])}),
     st.fixed_dictionaries(
         {"type": st.just("text"), "text": TEXTS.map(lambda text: text + ".")},
-        optional={"citations": st.lists(st.sampled_from([CITATION, LATER]), min_size=1, max_size=2)},
+        optional={"citations": st.lists(st.sampled_from([CITATION, LATER_CITATION]), min_size=1, max_size=2)},
     ),
     st.fixed_dictionaries({"type": st.just("redacted_thinking"), "data": st.just("x")}),
     st.fixed_dictionaries(
@@ -803,7 +791,7 @@ def test_any_blocks_in_any_pieces_are_sent_back_complete(
     data = [sent for index, block in enumerate(blocks) for sent in streamed(index, block)]
     if not stops:
         data = [sent for sent in data if sent["type"] != "content_block_stop"]
-    body = wire(start(), PING, *data, *END)
+    body = anthropic_stream(start(), PING, *data, *END)
     pieces, begin_at = [], 0
     for length in cuts:
         pieces.append(body[begin_at : begin_at + length])
@@ -890,14 +878,14 @@ def test_any_events_are_chunks_in_order_or_a_completion_error(data: list[Any], d
         {"type": "content_block_delta", "index": 0},
         {"type": "content_block_delta", "index": 0, "delta": None},
         {"type": "content_block_delta", "index": 0, "delta": ["text_delta"]},
-        delta(0, "text_delta"),
-        delta(0, "text_delta", text=None),
-        delta(0, "text_delta", text=["x"]),
-        delta(0, "text_delta", text=7),
-        delta(0, "thinking_delta", thinking={}),
-        delta(0, "signature_delta", signature=None),
-        delta(0, "citations_delta", citation="x"),
-        delta(9, "input_json_delta", partial_json=None),
+        block_delta(0, "text_delta"),
+        block_delta(0, "text_delta", text=None),
+        block_delta(0, "text_delta", text=["x"]),
+        block_delta(0, "text_delta", text=7),
+        block_delta(0, "thinking_delta", thinking={}),
+        block_delta(0, "signature_delta", signature=None),
+        block_delta(0, "citations_delta", citation="x"),
+        block_delta(9, "input_json_delta", partial_json=None),
         {"type": "content_block_start", "index": 9},
         {"type": "content_block_start", "index": 9, "content_block": None},
         {"type": "content_block_start", "index": 9, "content_block": {}},
@@ -915,21 +903,24 @@ def test_any_events_are_chunks_in_order_or_a_completion_error(data: list[Any], d
     ids=str,
 )
 def test_an_event_of_an_unknown_shape_is_skipped(odd: Any) -> None:
-    found = turn(odd, start(), odd, *says(0, "h"), odd, *says(1, "i"), odd, *END, odd)
+    found = turn(odd, start(), odd, *text_block(0, "h"), odd, *text_block(1, "i"), odd, *END, odd)
     assert (found.message, found.reason) == (Message.assistant("hi"), FinishReason.END_TURN)
 
 
 MANY = {
-    "texts": lambda n: [sent for i in range(n) for sent in says(i, "a")],
-    "texts without an end": lambda n: [begin(i, "text", text="a") for i in range(n)],
-    "citations": lambda n: [begin(0, "text", text=""), *[delta(0, "citations_delta", citation=CITATION)] * n],
-    "thinking without an end": lambda n: [begin(i, "thinking", thinking="a") for i in range(n)],
-    "thinking without a start": lambda n: [delta(i, "thinking_delta", thinking="a") for i in range(n)],
-    "calls": lambda n: [sent for i in range(n) for sent in asks(i, "{}", id=f"c{i}")],
-    "calls without an end": lambda n: [sent for i in range(n) for sent in asks(i, "{}", id=f"c{i}")[:-1]],
-    "unknown blocks without an end": lambda n: [begin(i, "hologram") for i in range(n)],
-    "halves of characters": lambda n: [delta(0, "text_delta", text="\ud83d")] * n,
-    "pieces of input": lambda n: asks(0, *["{}"] * n, kind="server_tool_use"),
+    "texts": lambda n: [sent for i in range(n) for sent in text_block(i, "a")],
+    "texts without an end": lambda n: [block_start(i, "text", text="a") for i in range(n)],
+    "citations": lambda n: [
+        block_start(0, "text", text=""),
+        *[block_delta(0, "citations_delta", citation=CITATION)] * n,
+    ],
+    "thinking without an end": lambda n: [block_start(i, "thinking", thinking="a") for i in range(n)],
+    "thinking without a start": lambda n: [block_delta(i, "thinking_delta", thinking="a") for i in range(n)],
+    "calls": lambda n: [sent for i in range(n) for sent in call_block(i, "{}", id=f"c{i}")],
+    "calls without an end": lambda n: [sent for i in range(n) for sent in call_block(i, "{}", id=f"c{i}")[:-1]],
+    "unknown blocks without an end": lambda n: [block_start(i, "hologram") for i in range(n)],
+    "halves of characters": lambda n: [block_delta(0, "text_delta", text="\ud83d")] * n,
+    "pieces of input": lambda n: call_block(0, *["{}"] * n, kind="server_tool_use"),
 }
 
 
@@ -940,19 +931,28 @@ def test_ten_times_the_blocks_take_ten_times_the_work(case: str) -> None:
 
 
 def test_blank_pieces_of_input_do_not_replace_the_input_of_the_start() -> None:
-    data = [begin(0, "tool_use", id="c", name="f", input={"a": 1}), delta(0, "input_json_delta", partial_json=" ")]
-    assert turn(start(), *data, stop(0), *CALLED).tool_calls[0].args == {"a": 1}
+    data = [
+        block_start(0, "tool_use", id="c", name="f", input={"a": 1}),
+        block_delta(0, "input_json_delta", partial_json=" "),
+    ]
+    assert turn(start(), *data, block_stop(0), *CALLED).tool_calls[0].args == {"a": 1}
 
 
 @pytest.mark.parametrize("given", [[], False, 0, "x", [1]])
 def test_input_of_a_start_that_is_not_an_object_is_malformed(given: Any) -> None:
-    found = turn(start(), begin(0, "tool_use", id="c", name="f", input=given), stop(0), *CALLED)
+    found = turn(start(), block_start(0, "tool_use", id="c", name="f", input=given), block_stop(0), *CALLED)
     assert found.tool_calls == ()
     assert found.malformed_calls[0].name == "f"
 
 
 def test_a_server_side_call_that_was_cut_off_is_not_sent_back() -> None:
-    cut = turn(start(), *says(0, "hi"), *asks(1, '{"query": "x', kind="server_tool_use"), ends("max_tokens"), OVER)
+    cut = turn(
+        start(),
+        *text_block(0, "hi"),
+        *call_block(1, '{"query": "x', kind="server_tool_use"),
+        message_delta("max_tokens"),
+        MESSAGE_STOP,
+    )
     blocks = anthropic_body(ChatRequest([Message.user("a"), cut.message, Message.user("b")]), "m")[0]["messages"][1][
         "content"
     ]
@@ -962,10 +962,15 @@ def test_a_server_side_call_that_was_cut_off_is_not_sent_back() -> None:
 def test_cache_counters_that_do_not_add_up_are_ignored() -> None:
     parts = {"ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 0}
     first = {"input_tokens": 1, "cache_creation_input_tokens": 10, "cache_creation": parts}
-    found = turn(start(usage=first), *says(0, "hi"), ends("end_turn", usage={"cache_creation_input_tokens": 4}), OVER)
+    found = turn(
+        start(usage=first),
+        *text_block(0, "hi"),
+        message_delta("end_turn", usage={"cache_creation_input_tokens": 4}),
+        MESSAGE_STOP,
+    )
     assert found.usage == Usage(input_tokens=5, cache_creation_input_tokens=4)
 
 
 @pytest.mark.parametrize("text", ["a\ud83d b", "\ude00b", "\ud83d"])
 def test_half_a_character_is_replaced(text: str) -> None:
-    assert "\ufffd" in turn(start(), *says(0, text), *END).text.encode().decode()
+    assert "\ufffd" in turn(start(), *text_block(0, text), *END).text.encode().decode()

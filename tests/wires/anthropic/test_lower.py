@@ -33,15 +33,12 @@ from completion import (
     UnsupportedContentError,
     UrlSource,
 )
-from tests.wire_pieces import anthropic_body
+from tests.wire_pieces import CITATION, LATER_CITATION, PDF, PNG, TOOL, anthropic_body
 
 OLD, NEW = "claude-sonnet-4-5-20250929", "claude-opus-4-7"
-TOOL = ToolDefinition("f", "Does f.", {"type": "object"})
 TOOL_JSON = {"name": "f", "description": "Does f.", "input_schema": {"type": "object"}}
 SERVER_TOOL = {"type": "web_search_20250305", "name": "web_search"}
-PNG = Base64Source("image/png", "iVBORw==")
 PNG_JSON = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw=="}}
-PDF = Base64Source("application/pdf", "JVBERg==")
 FIVE, HOUR = {"type": "ephemeral"}, {"type": "ephemeral", "ttl": "1h"}
 SCHEMA = JsonSchema("n", {"type": "object"})
 FORMAT = {"type": "json_schema", "schema": {"type": "object"}}
@@ -192,7 +189,7 @@ def test_additional_params_are_merged_into_the_body() -> None:
 # Thinking
 
 
-def thinks(budget: int) -> dict[str, Any]:
+def thinks_up_to(budget: int) -> dict[str, Any]:
     return {"max_tokens": 4096 + budget, "thinking": {"type": "enabled", "budget_tokens": budget}}
 
 
@@ -205,13 +202,13 @@ LEAST: dict[str, Any] = {"output_config": {"effort": "low"}}
 
 BY_BUDGET: dict[str | int, dict[str, Any]] = {
     "minimal": DISABLED,
-    "low": thinks(1024),
-    "medium": thinks(4096),
-    "high": thinks(16384),
+    "low": thinks_up_to(1024),
+    "medium": thinks_up_to(4096),
+    "high": thinks_up_to(16384),
     0: DISABLED,
-    1: thinks(1024),
-    1024: thinks(1024),
-    30_000: thinks(30_000),
+    1: thinks_up_to(1024),
+    1024: thinks_up_to(1024),
+    30_000: thinks_up_to(30_000),
 }
 EITHER: dict[str | int, dict[str, Any]] = {
     "minimal": LEAST,
@@ -219,8 +216,8 @@ EITHER: dict[str | int, dict[str, Any]] = {
     "medium": adapts("medium"),
     "high": adapts("high"),
     0: LEAST,
-    1: thinks(1024),
-    30_000: thinks(30_000),
+    1: thinks_up_to(1024),
+    30_000: thinks_up_to(30_000),
 }
 BY_EFFORT: dict[str | int, dict[str, Any]] = {
     "minimal": LEAST,
@@ -539,10 +536,6 @@ def test_an_invalid_call_id_is_replaced_in_call_and_result_alike(given: str, sen
     assert asked["content"][0]["id"] == answered["content"][0]["tool_use_id"] == sent
 
 
-CITATION = {"type": "char_location", "cited_text": "x", "document_index": 0}
-LATER = {**CITATION, "cited_text": "y"}
-
-
 def own(**data: Any) -> ProviderBlock:
     return ProviderBlock("anthropic", data)
 
@@ -570,17 +563,17 @@ def own(**data: Any) -> ProviderBlock:
             [
                 TextBlock("So: it is."),
                 own(type="citations", citations=[CITATION], length=6),
-                own(type="citations", citations=[LATER], length=6),
+                own(type="citations", citations=[LATER_CITATION], length=6),
             ],
-            [text("So: "), text("it is.", citations=[CITATION, LATER])],
+            [text("So: "), text("it is.", citations=[CITATION, LATER_CITATION])],
         ),
         (
             [
                 TextBlock("it is."),
                 own(type="citations", citations=[CITATION], length=6),
-                own(type="citations", citations=[LATER], length=3),
+                own(type="citations", citations=[LATER_CITATION], length=3),
             ],
-            [text("it is.", citations=[CITATION, LATER])],
+            [text("it is.", citations=[CITATION, LATER_CITATION])],
         ),
         ([TextBlock("a"), own(type="citations", citations=[CITATION], length=0)], [text("a")]),
         ([TextBlock("a"), own(type="citations"), own(type="citations", length="x", citations=5)], [text("a")]),

@@ -45,6 +45,8 @@ from completion.events import DONE
 from completion.wires.assembly import WAIT_FOR_EOF_S, WAIT_FOR_USAGE_S
 from completion.wires.openai_chat.assemble import assemble
 from tests.wire_pieces import (
+    STOP,
+    TOOLS,
     Reading,
     anything,
     broken_after,
@@ -58,12 +60,8 @@ from tests.wire_pieces import (
     texts_parsed,
 )
 
-STOP = delta("stop")
-TOOLS = delta("tool_calls")
-
-
 READING = Reading(assemble)
-chunks, content, turn, ends = READING.chunks, READING.content, READING.turn, READING.calls
+chunks, content, turn, calls_read = READING.chunks, READING.content, READING.turn, READING.calls
 
 
 # Text
@@ -374,7 +372,7 @@ C = piece(0, A, id="c", name="f")
     ],
 )  # fmt: skip
 def test_pieces_are_joined_to_the_right_calls(data: list[Any], expected: list[Any]) -> None:
-    assert ends(*data, TOOLS) == expected
+    assert calls_read(*data, TOOLS) == expected
 
 
 @pytest.mark.parametrize(
@@ -410,7 +408,7 @@ def test_pieces_are_joined_to_the_right_calls(data: list[Any], expected: list[An
     ],
 )  # fmt: skip
 def test_calls_without_usable_ids_get_unique_ids(data: list[Any], expected: list[Any]) -> None:
-    found = ends(*data, TOOLS)
+    found = calls_read(*data, TOOLS)
     assert [(name, args) for _, name, args in found] == expected
     assert len({call_id for call_id, _, _ in found}) == len(expected)
 
@@ -778,7 +776,7 @@ def test_any_interleaving_of_calls_and_text_loses_nothing(
     assert "".join(chunk.delta for chunk in found if isinstance(chunk, TextDelta)) == "ab"
     assert [chunk.delta for chunk in found if isinstance(chunk, ReasoningDelta)] == ["c"]
     expected = {f"c{n}": args for n, (_, args) in enumerate(picked)}
-    assert {call_id: args for call_id, _, args in ends(*sent, TOOLS)} == expected
+    assert {call_id: args for call_id, _, args in calls_read(*sent, TOOLS)} == expected
 
 
 def test_a_call_in_many_pieces_is_not_parsed_at_each() -> None:
@@ -855,16 +853,16 @@ def test_a_message_that_repeats_the_deltas_is_skipped() -> None:
 def test_a_placeholder_and_a_repeated_name_are_one_call(again: dict[str, str]) -> None:
     opening = piece(0, "{}", id="x", name="f")
     rest = {**piece(0, '{"city":"Rome"}', name="f"), **again}
-    assert ends(calls(opening), calls(rest), TOOLS) == [("x", "f", {"city": "Rome"})]
+    assert calls_read(calls(opening), calls(rest), TOOLS) == [("x", "f", {"city": "Rome"})]
 
 
 def test_a_call_repeated_with_other_white_space_is_one_call() -> None:
     first, again = piece(0, '{"a":1}', id="x", name="f"), piece(0, '{"a": 1}', id="x", name="f")
-    assert ends(calls(first), calls(again), TOOLS) == [("x", "f", {"a": 1})]
+    assert calls_read(calls(first), calls(again), TOOLS) == [("x", "f", {"a": 1})]
 
 
 def test_a_name_that_arrives_after_the_next_call_is_used() -> None:
-    found = ends(
+    found = calls_read(
         calls(piece(0, "{}", id="x")), calls(piece(1, "{}", id="y", name="g")), calls(piece(0, name="f")), TOOLS
     )
     assert found == [("x", "f", {}), ("y", "g", {})]

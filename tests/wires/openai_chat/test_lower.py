@@ -33,12 +33,9 @@ from completion import (
     UrlSource,
 )
 from completion.wires.lowering import merged
-from tests.wire_pieces import openai_body
+from tests.wire_pieces import PDF, PNG, TOOL, openai_body
 
-TOOL = ToolDefinition("f", "Does f.", {"type": "object"})
 TOOL_JSON = {"type": "function", "function": {"name": "f", "description": "Does f.", "parameters": {"type": "object"}}}
-PNG = Base64Source("image/png", "iVBORw==")
-PDF = Base64Source("application/pdf", "JVBERg==")
 
 MINIMAL: dict[str, Any] = {
     "model": "m",
