@@ -2,7 +2,7 @@
 
     ChatRequest -> lower -> JSON body    ...    bytes -> events -> TurnReader -> StreamChunk
 
-No I/O, no keys. This module has what an adapter for another wire is made of; ``docs/howto/provider.rst`` writes one.
+No I/O, no keys. This module exports the parts of an adapter for another wire; ``docs/howto/provider.rst`` builds one.
 """
 
 from completion.contract.request import system_text

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from completion.wires.json_values import MAX_DEPTH, has_surrogates, is_too_deep, join_surrogates
 
-# The braces of a text, its quotes, and escapes, which hide a quote or a brace.
+# What decides where an object ends: braces, quotes, and escapes (an escaped quote does not end a string).
 _MARKS = re.compile(r'\\.|["{}]', re.DOTALL)
 _DEPTH_OF = {"{": 1, "}": -1}
 
@@ -64,8 +64,8 @@ class Arguments:
                 self.state = PLACEHOLDER
                 return
             if self.placeholder and not text.strip():
-                return
-            # A text that begins no object goes on behind the "{}", which was no placeholder then.
+                return  # blank text does not replace the placeholder
+            # Other text than an object continues the "{}", so that was not a placeholder.
             if self.placeholder and not text.lstrip().startswith("{"):
                 self.pieces.append(self.placeholder)
             self.placeholder = ""
@@ -101,7 +101,7 @@ class Arguments:
         if self._half:
             self._half = ""
             self.pieces.append("\ufffd")
-            self.state = BROKEN
+            self.state = BROKEN  # the half follows the last brace, or is in a string that never ends
 
     def is_repeated_by(self, text: str) -> bool:
         """The text is all of the arguments once more: some servers repeat a call that is complete."""

@@ -1,4 +1,4 @@
-"""Reading single JSON values of an event: strings, numbers, lists of objects, cut surrogate pairs."""
+"""Reading single JSON values of an event: strings, numbers, lists of objects, and surrogate pairs cut in two."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ def is_too_deep(value: Any) -> bool:
     """The value is nested deeper than MAX_DEPTH. Goes level by level: a recursive check would fail where it matters."""
     level = [value]
     for _ in range(MAX_DEPTH):
+        # A string is iterated like a list: its characters are not containers.
         children = [item for parent in level for item in (parent.values() if isinstance(parent, dict) else parent)]
         level = [item for item in children if isinstance(item, dict | list)]
         if not level:
@@ -52,11 +53,12 @@ def str_or_empty(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-_MAX_INT = 10**4000  # Python cannot print an int of more than 4300 digits, and our sums may be longer than their parts
+# Python cannot print an int of more than 4300 digits. A sum of usage counters must stay below that as well.
+_MAX_INT = 10**4000
 
 
 def positive_int(fields: Any, name: str) -> int:
-    """The number in the field of this name; 0 if there is none, or it is not a positive number."""
+    """The number in the field of this name, as an int; 0 if it is missing or is not a positive number."""
     value = fields.get(name) if isinstance(fields, dict) else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return 0

@@ -79,7 +79,7 @@ def dropped_fields(request: ChatRequest, *, supported: Collection[str]) -> list[
     if request.parallel_tool_use is False and request.tools and "parallel_tool_use" not in supported:
         raise unsupported("parallel_tool_use=False", "this provider does not support it")
     dropped = [name for name in _PREFERENCES if getattr(request, name) is not None and name not in supported]
-    if "cache_control" not in supported and cache_wishes(request):
+    if "cache_control" not in supported and count_cache_controls(request):
         dropped.append("cache_control")
     return dropped
 
@@ -87,7 +87,7 @@ def dropped_fields(request: ChatRequest, *, supported: Collection[str]) -> list[
 def portable_blocks(message: Message) -> Iterator[Block]:
     """The blocks of a message that mean the same to every provider.
 
-    Left out is what can only go back to the provider that made it: reasoning, and ProviderBlocks.
+    Skips reasoning and ProviderBlocks: only the provider that made them accepts them back.
     """
     for block in message.blocks:
         if not isinstance(block, ReasoningBlock | RedactedReasoningBlock | ProviderBlock):
@@ -103,7 +103,7 @@ def result_text(block: ToolResultBlock) -> str:
     texts = []
     for inner in block.blocks:
         if not isinstance(inner, TextBlock):
-            raise unsupported(f"{type(inner).__name__} in a ToolResultBlock", "a tool message holds text only")
+            raise unsupported(f"{type(inner).__name__} in a ToolResultBlock", "this provider accepts only text there")
         texts.append(inner.text)
     return "".join(texts)
 
@@ -113,7 +113,7 @@ def effort_word(budget: int) -> str:
     return "low" if budget < 2048 else "medium" if budget < 8192 else "high"
 
 
-def cache_wishes(request: ChatRequest) -> int:
+def count_cache_controls(request: ChatRequest) -> int:
     """How many parts of the request have a CacheControl."""
     system = request.system_prompt if isinstance(request.system_prompt, tuple) else ()
     blocks = [block for message in request.messages for block in message.blocks]

@@ -186,11 +186,11 @@ PHRASES: tuple[tuple[Kind, tuple[int | None, ...], tuple[str, ...]], ...] = (
 )
 
 
-# What a word may make of a 5xx. Any other word contradicts the status.
+# The only errors that a code or a phrase can turn a 5xx into. Any other error would contradict the status.
 KINDS_OF_5XX = (OverloadedError, QuotaExceededError, ContextOverflowError)
 
 
-# What to do about an error that waiting does not help against.
+# What the caller can do about an error that a retry does not fix.
 ADVICE: dict[Kind, str] = {
     AuthenticationError: "check the API key or token",
     PermissionDeniedError: "check what this key may do, and whether it may use this model",
@@ -203,14 +203,15 @@ ADVICE: dict[Kind, str] = {
 
 
 def normalized(code: str) -> str:
+    """The code in the form in which codes are compared: providers spell the same one in several ways."""
     return code.lower().replace("_", "").removesuffix("error").removesuffix("exception")
 
 
-def _by_word(table: Mapping[Kind, tuple[str, ...]]) -> dict[str, Kind]:
+def _kind_by_code(table: Mapping[Kind, tuple[str, ...]]) -> dict[str, Kind]:
     return {normalized(word): kind for kind, words in table.items() for word in words}
 
 
-KIND_BY_CODE = _by_word(WORDS)
+KIND_BY_CODE = _kind_by_code(WORDS)
 
 
-KIND_BY_CODE_WITHOUT_STATUS = _by_word(WORDS_WITHOUT_STATUS)
+KIND_BY_CODE_WITHOUT_STATUS = _kind_by_code(WORDS_WITHOUT_STATUS)

@@ -47,7 +47,7 @@ def _kind(status: int | None, codes: list[str], message: str) -> Kind:
     by_word = _first(codes, KIND_BY_CODE) or _kind_by_phrase(status, message.lower())
     if status is None:
         return by_word or _first(codes, KIND_BY_CODE_WITHOUT_STATUS) or ProviderError
-    # With 401 and 5xx the status counts: most words would contradict it.
+    # With 401 and 5xx the status counts: most words would contradict it. Azure sends 401 with PermissionDenied.
     if status == 401 or (status >= 500 and by_word not in KINDS_OF_5XX):
         by_word = None
     return by_word or KIND_BY_STATUS.get(status, ServerError if status >= 500 else InvalidRequestError)
@@ -70,9 +70,10 @@ def _kind_by_phrase(status: int | None, message: str) -> Kind | None:
 def refusal(status: int, headers: Mapping[str, str], text: str, *, request_id: str | None = None) -> CompletionError:
     """The error for an HTTP response with a status other than 2xx. ``text`` is its body."""
     if 300 <= status < 400:
-        location = headers.get("location", "").split("?")[0]
+        location = headers.get("location", "").split("?")[0]  # the query may contain a key
+        target = f" to {location}" if location else ""
         return ConfigurationError(
-            f"the server answered with a redirect to {location or 'nowhere'}, which is not followed: set base_url",
+            f"the server answered with a redirect{target}, which is not followed: set base_url",
             status=status,
             request_id=request_id,
             body=text,
@@ -111,7 +112,7 @@ def not_a_stream(text: str, content_type: str) -> CompletionError:
     what = "one JSON object" if isinstance(value, dict) else content_type or "text"
     return MalformedStreamError(
         f"the server answered 200 with {what} instead of an event stream; does base_url point at the API, and does"
-        f" the server stream? It begins: {_excerpt(text)[:200]!r}",
+        f" the server stream? The body begins: {_excerpt(text)[:200]!r}",
         body=text,
     )
 
@@ -176,6 +177,7 @@ def _parse_error(value: Any) -> _ParsedError:
             status = _status_number(code)
             if status is not None:
                 parsed.status = parsed.status or status
+            # Anthropic's outer {"type": "error"} is not a code.
             elif isinstance(code, str | int) and not isinstance(code, bool) and code not in ("", "error"):
                 parsed.codes += filter(None, [_code_name(str(code))])
         # Google: [{"@type": "…ErrorInfo", "reason": "API_KEY_INVALID"}, {"@type": "…RetryInfo", "retryDelay": "7.5s"}]
@@ -189,7 +191,10 @@ def _parse_error(value: Any) -> _ParsedError:
 
 
 def _levels(value: Any) -> Iterator[Mapping[str, Any]]:
-    """The objects that may contain message and code, the most specific first: ``error``, inside it, and the body."""
+    """The objects that may contain message and code: ``error``, the objects inside it, then the body.
+
+    The most specific one is first, because the first message counts.
+    """
     if isinstance(value, str):
         yield {"message": value}
     if not isinstance(value, Mapping):
@@ -201,16 +206,17 @@ def _levels(value: Any) -> Iterator[Mapping[str, Any]]:
             if isinstance(inner.get(key), Mapping):
                 yield inner[key]
     elif isinstance(inner, str):
+        # {"error": "out of memory"} is a message, {"error": "over_capacity"} is a code.
         yield {"message": inner} if " " in inner else {"code": inner}
     yield value
     if isinstance(value.get("message"), Mapping):  # Mistral: {"message": {"detail": [{"loc": …, "msg": "…"}]}}
         yield value["message"]
-    if isinstance(inner, str):
+    if isinstance(inner, str):  # a code is the message as well if there is no other
         yield {"message": inner}
 
 
 def _text(value: Any) -> str:
-    """The value if it is a string, the first error of a list of FastAPI's, else an empty string."""
+    """The value if it is a string; the first error if it is a list of FastAPI errors; else an empty string."""
     # FastAPI: [{"loc": ["body", "model"], "msg": "Field required", "input": …}]
     first = value[0] if isinstance(value, list) and value else None
     if isinstance(first, Mapping) and isinstance(first.get("msg"), str):

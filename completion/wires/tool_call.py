@@ -66,7 +66,7 @@ class ToolCall:
         self._state = CLOSED
 
     def new_chunks(self, used_ids: Collection[str] = ()) -> Iterator[StreamChunk]:
-        """The chunks that were not yielded yet. None before both id and name are known.
+        """The chunks that were not yielded yet. Nothing is yielded until both id and name are known.
 
         ``used_ids``: the ids of earlier calls of the turn.
         """

@@ -52,7 +52,7 @@ class TurnOrder:
             delta, self._half_text = join_surrogates(self._half_text + delta)
         self.text_length += len(delta)
         out = self._add(TextDelta(delta)) if delta else []
-        self._update()
+        self._update_fast_path()
         return out
 
     def end_text(self) -> list[StreamChunk]:
@@ -99,16 +99,18 @@ class TurnOrder:
             self._waiting.append(item)
             self._release_waiting(out, at_end=False)
         else:
-            self._append(item, out)
+            self._append_chunk(item, out)
         return out
 
     def _end_half_reasoning(self) -> list[StreamChunk]:
+        """Half of a surrogate pair at the end of the reasoning becomes U+FFFD."""
         if not self._half_reasoning:
             return []
         self._half_reasoning = ""
         return self._add(ReasoningDelta("\ufffd"))
 
     def _release_waiting(self, out: list[StreamChunk], *, at_end: bool) -> None:
+        """Append what need not wait any longer. At the end of the turn that is everything."""
         waiting = self._waiting
         while waiting:
             first = waiting[0]
@@ -123,11 +125,11 @@ class TurnOrder:
                 self._used_ids.add(first.call_id)
                 self.calls_finished += isinstance(out[-1], ToolCallFinished)
             else:
-                self._append(first, out)
+                self._append_chunk(first, out)
             waiting.popleft()
-        self._update()
+        self._update_fast_path()
 
-    def _append(self, chunk: StreamChunk, out: list[StreamChunk]) -> None:
+    def _append_chunk(self, chunk: StreamChunk, out: list[StreamChunk]) -> None:
         """Append a chunk, and before it the end of the reasoning if the chunk is something else."""
         if isinstance(chunk, ReasoningDelta):
             self._in_reasoning = True
@@ -136,13 +138,14 @@ class TurnOrder:
         else:
             self._end_reasoning(out)
         out.append(chunk)
-        self._update()
+        self._update_fast_path()
 
     def _end_reasoning(self, out: list[StreamChunk]) -> None:
+        """Append the end of the reasoning, if a reasoning is open."""
         if self._in_reasoning:
             out.append(ReasoningFinished())
             self._in_reasoning = False
-            self._update()
+            self._update_fast_path()
 
-    def _update(self) -> None:
+    def _update_fast_path(self) -> None:
         self.can_yield_text_directly = not (self._waiting or self._in_reasoning or self._half_text)

@@ -16,7 +16,7 @@ from completion.contract.messages import sendable
 from completion.contract.request import ChatRequest
 from completion.events import Events, ReadEvents
 from completion.events.sse import sse_events
-from completion.wires.lowering import cache_wishes, with_additional
+from completion.wires.lowering import count_cache_controls, with_additional
 
 Lowered = tuple[dict[str, Any], list[str]]
 """The JSON body, and the names of the request fields that were dropped because the API does not support them."""
@@ -63,15 +63,16 @@ class Wire:
 
     def matches_content_type(self, content_type: str) -> bool:
         """A response with this Content-Type is a stream of this wire."""
+        # Some servers send application/ndjson for application/x-ndjson.
         return self.accept.rpartition("/")[2].removeprefix("x-") in content_type.lower()
 
     def can_begin_with(self, beginning: bytes) -> bool:
-        """A body that begins like this may be a stream of this wire, although its Content-Type is another.
+        """A body that begins like this may be a stream of this wire, even with another Content-Type.
 
         A web page never is. A body that begins with a JSON value is not, unless the events are lines of JSON.
         """
-        never = (b"<",) if "json" in self.accept else (b"{", b"[", b"<")
-        return beginning.lstrip()[:1] not in never
+        other_formats = (b"<",) if "json" in self.accept else (b"{", b"[", b"<")
+        return beginning.lstrip()[:1] not in other_formats
 
     def body(self, request: ChatRequest, model: str, dialect: Any = None) -> Lowered:
         """The complete JSON body of a request: with a valid history, ``additional_params`` merged in, and checked.
@@ -82,7 +83,7 @@ class Wire:
         request.check_tool_choice()
         valid = request.with_messages(sendable(request.messages))
         lowered, dropped = self.lower(valid, model, dialect)
-        if "cache_control" not in dropped and cache_wishes(valid) < cache_wishes(request):
+        if "cache_control" not in dropped and count_cache_controls(valid) < count_cache_controls(request):
             dropped.append("cache_control")  # it was on a block that is not sent
         body = with_additional(lowered, request)
         self.check(body, dialect)

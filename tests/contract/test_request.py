@@ -22,7 +22,7 @@ from completion import (
 )
 from completion.contract.request import system_text
 from completion.testing import ScriptedModel
-from completion.wires.lowering import cache_wishes, data_uri, json_text, merged, unsupported
+from completion.wires.lowering import count_cache_controls, data_uri, json_text, merged, unsupported
 
 TOOL = ToolDefinition("f", "does f", {"type": "object"})
 
@@ -211,7 +211,7 @@ CACHED = CacheControl()
     ],
 )
 def test_a_cache_control_is_found_everywhere_in_a_request(req: ChatRequest, wanted: bool) -> None:
-    assert bool(cache_wishes(req)) is wanted
+    assert bool(count_cache_controls(req)) is wanted
 
 
 def test_the_error_for_unsupported_content_names_it() -> None:

@@ -93,7 +93,8 @@ SHAPES = [set(), {"index"}, {"id"}, {"index", "id"}, {"name"}, {"index", "name"}
 BIG = json.dumps({"a": "x" * 100_000})
 
 
-def chat(shape: set[str], first: str, then: str, count: int) -> list[dict[str, Any]]:
+def call_in_pieces(shape: set[str], first: str, then: str, count: int) -> list[dict[str, Any]]:
+    """The chunks of a call. Each piece after the first has only the keys of the shape."""
     known = {name: value for name, value in (("id", "c"), ("name", "f")) if name in shape}
     more = piece(0 if "index" in shape else None, then, **known)
     return [calls(piece(0, first, id="c", name="f")), *[calls(more)] * count, TOOLS]
@@ -106,13 +107,13 @@ def chat(shape: set[str], first: str, then: str, count: int) -> list[dict[str, A
 )
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "+".join(sorted(shape)) or "nothing")
 def test_pieces_that_each_look_complete_are_not_parsed_repeatedly(shape: set[str], first: str, then: str) -> None:
-    wire = chat(shape, first, then, 2000)
+    wire = call_in_pieces(shape, first, then, 2000)
     sent = len(first) + 2000 * len(then)
     assert characters_parsed(lambda: list(assemble_openai(events(*wire)))) <= 4 * sent
 
 
 @pytest.mark.parametrize("then", ['{"a":1}', "{}", '[{"a":1}', '"}{}'])
-def test_pieces_that_each_look_complete_are_not_parsed_repeatedly_on_messages(then: str) -> None:
+def test_pieces_that_each_look_complete_are_not_parsed_repeatedly_for_anthropic(then: str) -> None:
     begin = block_start(0, "tool_use", id="c", name="f")
     more = block_delta(0, "input_json_delta", partial_json=then)
     wire = [begin, *[more] * 2000, message_delta("tool_use")]
@@ -264,14 +265,11 @@ def contains_itself() -> list[Any]:
 
 
 RESULTS: dict[str, tuple[Callable[[], Any], str]] = {
-    "too deep": (lambda: nested(100_000), "is nested too deeply, or contains itself"),
-    "a circle": (contains_itself, "is nested too deeply, or contains itself"),
-    "too long a number": (lambda: 10**5000, "is not JSON: Exceeds the limit"),
-    "a block that is too deep": (lambda: ProviderBlock("p", nested(2000)), "100 levels"),
-    "a call that is too deep": (
-        lambda: ToolCallBlock("x", "y", nested(101)),
-        "100 levels",
-    ),
+    "nested too deeply": (lambda: nested(100_000), "is nested too deeply, or contains itself"),
+    "contains itself": (contains_itself, "is nested too deeply, or contains itself"),
+    "a number that is too long": (lambda: 10**5000, "is not JSON: Exceeds the limit"),
+    "a block that is nested too deeply": (lambda: ProviderBlock("p", nested(2000)), "100 levels"),
+    "a call that is nested too deeply": (lambda: ToolCallBlock("x", "y", nested(101)), "100 levels"),
 }
 
 

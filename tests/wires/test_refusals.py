@@ -333,11 +333,26 @@ def test_a_status_alone_decides_the_class(status: int, kind: type[ProviderError]
         ),
         (
             400,
+            '{"__type": "ServiceQuotaExceededException", "message": "Your quota is used up"}',
+            QuotaExceededError,
+            "ServiceQuotaExceededException",
+            "Your quota is used up",
+        ),
+        (
+            429,
+            '{"__type": "ModelNotReadyException", "message": "Not ready"}',
+            OverloadedError,
+            "ModelNotReadyException",
+            "Not ready",
+        ),
+        (
+            400,
             '{"message": "The provided model identifier is invalid."}',
             NotFoundError,
             None,
             "The provided model identifier is invalid",
         ),
+        # LiteLLM, OpenRouter, DeepSeek, Mistral: an unknown model
         (
             400,
             '{"error": {"message": "Invalid model name passed in model=x", "type": "None", "code": "400"}}',
@@ -353,20 +368,6 @@ def test_a_status_alone_decides_the_class(status: int, kind: type[ProviderError]
             NotFoundError,
             "1500",
             "Invalid model: x",
-        ),
-        (
-            400,
-            '{"__type": "ServiceQuotaExceededException", "message": "Your quota is used up"}',
-            QuotaExceededError,
-            "ServiceQuotaExceededException",
-            "Your quota is used up",
-        ),
-        (
-            429,
-            '{"__type": "ModelNotReadyException", "message": "Not ready"}',
-            OverloadedError,
-            "ModelNotReadyException",
-            "Not ready",
         ),
         # llama.cpp, vLLM, OpenRouter and others
         (
@@ -654,7 +655,7 @@ def test_any_body_is_an_error_with_its_status(status: int, body: str) -> None:
     ("headers", "message"),
     [
         ({"location": "https://other.test/v1?key=secret"}, "a redirect to https://other.test/v1, which is not foll"),
-        ({}, "a redirect to nowhere, which is not followed: set base_url"),
+        ({}, "a redirect, which is not followed: set base_url"),
     ],
 )
 def test_a_redirect_is_a_wrong_base_url(headers: dict[str, str], message: str) -> None:
@@ -883,14 +884,14 @@ def test_an_error_inside_a_200_has_the_status_of_its_body(
             "application/json",
             MalformedStreamError,
             "the server answered 200 with one JSON object instead of an event stream; does base_url point at the API,"
-            ' and does the server stream? It begins: \'{"id": "x", "choices": []}\'',
+            ' and does the server stream? The body begins: \'{"id": "x", "choices": []}\'',
         ),
         (
             "<html>\n<h1>Welcome</h1>",
             "text/html; charset=utf-8",
             MalformedStreamError,
             "the server answered 200 with text/html; charset=utf-8 instead of an event stream; does base_url point at"
-            " the API, and does the server stream? It begins: '<html> <h1>Welcome</h1>'",
+            " the API, and does the server stream? The body begins: '<html> <h1>Welcome</h1>'",
         ),
         ("[]", "", MalformedStreamError, "the server answered 200 with text instead of an event stream;"),
     ],

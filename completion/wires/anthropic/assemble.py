@@ -58,6 +58,7 @@ class MessageTurn(TurnReader):
         return ()
 
     def unfinished(self) -> CompletionError:
+        # The fast path only counts the text: it does not set _has_known_events.
         if self._has_unknown_events and not (self._has_known_events or self.order.text_length):
             return MalformedStreamError(
                 "no event is an event of Anthropic Messages: does base_url point at a server of this wire?"

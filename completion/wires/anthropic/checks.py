@@ -35,9 +35,9 @@ def _sampling(body: dict[str, Any], dialect: MessagesDialect) -> Refusal:
 def _forced_call_while_thinking(body: dict[str, Any], dialect: MessagesDialect) -> Refusal:
     choice = body.get("tool_choice")
     is_forced = isinstance(choice, dict) and choice.get("type") in ("any", "tool")
-    return (
-        ("tool_choice", "a tool call cannot be forced while the model thinks") if is_forced and _thinks(body) else None
-    )
+    if is_forced and _thinks(body):
+        return "tool_choice", "a tool call cannot be forced while the model thinks"
+    return None
 
 
 def _sampling_while_thinking(body: dict[str, Any], dialect: MessagesDialect) -> Refusal:
@@ -45,12 +45,13 @@ def _sampling_while_thinking(body: dict[str, Any], dialect: MessagesDialect) -> 
         for name in _sampling_fields(body):
             value = body[name]
             if isinstance(value, int | float) and not MIN_SAMPLING_WHILE_THINKING.get(name, math.inf) <= value <= 1:
-                return name, "it cannot be set while the model thinks"
+                return name, f"it cannot be {value} while the model thinks"
     return None
 
 
 def _budget(body: dict[str, Any], dialect: MessagesDialect) -> Refusal:
-    budget, cap = body["thinking"].get("budget_tokens") if _thinks(body) else None, body.get("max_tokens")
+    budget = body["thinking"].get("budget_tokens") if _thinks(body) else None
+    cap = body.get("max_tokens")
     # With interleaved thinking, the budget is for several answers, so it may be larger than max_tokens.
     is_shared = any(beta.startswith("interleaved-thinking") for beta in dialect.betas)
     if isinstance(budget, int) and isinstance(cap, int) and budget >= cap and not is_shared:
@@ -60,8 +61,9 @@ def _budget(body: dict[str, Any], dialect: MessagesDialect) -> Refusal:
 
 def _breakpoints(body: dict[str, Any], dialect: MessagesDialect) -> Refusal:
     count = count_breakpoints(body)
-    too_many = f"the API accepts {MAX_BREAKPOINTS} of them, got {count}"
-    return ("cache_control", too_many) if count > MAX_BREAKPOINTS else None
+    if count > MAX_BREAKPOINTS:
+        return "cache_control", f"the API accepts {MAX_BREAKPOINTS} of them, got {count}"
+    return None
 
 
 _RULES: tuple[Callable[[dict[str, Any], MessagesDialect], Refusal], ...] = (
@@ -79,7 +81,7 @@ def _sampling_fields(body: dict[str, Any]) -> list[str]:
 
 
 def count_breakpoints(body: dict[str, Any]) -> int:
-    """How many ``cache_control`` the body contains."""
+    """How many parts of the body have a ``cache_control``."""
     blocks = [body, *objects_in(body.get("tools")), *objects_in(body.get("system"))]
     for message in objects_in(body.get("messages")):
         content = objects_in(message.get("content"))

@@ -24,16 +24,16 @@ class ContentBlocks:
 
     def __init__(self, order: TurnOrder) -> None:
         self._order = order
+        # By the index of the block.
         self._open: dict[Any, _OpenBlock] = {}
-        # The keys are the indexes of the blocks.
-        self._open_texts: dict[Any, None] = {}  # the open blocks of text and thinking, in order
-        self._stopped_calls: set[Any] = set()  # of client-side and server-side tools
-        self._last: Any = None  # the block that started last
+        self._open_texts: dict[Any, None] = {}  # text and thinking; a dict keeps their order
+        self._stopped_calls: set[Any] = set()  # calls of client-side and server-side tools
+        self._last_index: Any = None  # of the block that started last
         self._last_text: _OpenBlock | None = None  # the text block that stopped last
 
     def start(self, index: Any, fields: dict[str, Any]) -> Iterator[StreamChunk]:
         index = _usable_index(index)
-        # Some servers send no content_block_stop: the next block ends open texts. Calls may go on beside it.
+        # Some servers send no content_block_stop: the next block ends open texts. Open calls may still go on.
         for other in (*self._open_texts, index):
             yield from self._stop(other)
         kind = str_or_empty(fields.get("type"))
@@ -56,7 +56,8 @@ class ContentBlocks:
 
     def delta(self, index: Any, delta: dict[str, Any]) -> Iterator[StreamChunk]:
         kind = delta.get("type")
-        index = self._last if _usable_index(index) is None else index
+        index = self._index_or_last(index)
+        # Some servers send no content_block_start: the first delta opens the block then.
         block = self._open.get(index)
         match kind:
             case "text_delta":
@@ -73,7 +74,7 @@ class ContentBlocks:
                 citation = objects_in([delta.get("citation")])
                 if block is not None and block.kind == "text":
                     block.citations += citation
-                else:
+                else:  # the text block has stopped, or another block has started
                     yield from self._cite(self._last_text or _OpenBlock("text", {}, 0), citation)
             case "compaction_delta":
                 # {"type": "compaction_delta", "content": "A summary", "encrypted_content": "…"}
@@ -85,7 +86,7 @@ class ContentBlocks:
                 log.debug("skipped a delta of unknown type")
 
     def stop(self, index: Any) -> Iterator[StreamChunk]:
-        return self._stop(self._last if _usable_index(index) is None else index)
+        return self._stop(self._index_or_last(index))
 
     def end(self) -> Iterator[StreamChunk]:
         """The end of the message: the ends of all open blocks."""
@@ -94,9 +95,13 @@ class ContentBlocks:
         yield from self._order.end_text()
         yield from self._order.end()
 
+    def _index_or_last(self, index: Any) -> Any:
+        """The index of an event; without a usable one, the index of the block that started last."""
+        return self._last_index if _usable_index(index) is None else index
+
     def _open_block(self, index: Any, kind: str, fields: dict[str, Any]) -> _OpenBlock:
         block = self._open[index] = _OpenBlock(kind, fields, self._order.text_length)
-        self._last = index
+        self._last_index = index
         if kind in ("text", "thinking"):
             self._open_texts[index] = None
         return block
@@ -192,7 +197,7 @@ class _OpenBlock:
         self.inputs: list[str] = []
         self.citations: list[dict[str, Any]] = []
         self.signature = ""
-        self.is_empty = True
+        self.is_empty = True  # no thinking was read
 
     def complete(self) -> dict[str, Any]:
         """The fields of the block, with the input that came in deltas. Unfinished input stays a text."""

@@ -30,11 +30,11 @@ from completion.wires.json_values import objects_in, positive_int, str_or_empty,
 from completion.wires.lowering import unsupported
 
 
-def cached(block: dict[str, Any], wish: CacheControl | None) -> dict[str, Any]:
-    """The block, with ``cache_control`` if there is a wish to cache the prompt up to it."""
-    if wish is None:
+def cached(block: dict[str, Any], control: CacheControl | None) -> dict[str, Any]:
+    """The block, with ``cache_control`` if the API is to cache the prompt up to it."""
+    if control is None:
         return block
-    ttl = {} if wish.ttl == "5m" else {"ttl": wish.ttl}
+    ttl = {} if control.ttl == "5m" else {"ttl": control.ttl}
     return {**block, "cache_control": {"type": "ephemeral", **ttl}}
 
 
@@ -84,7 +84,7 @@ def _assistant(message: Message) -> list[dict[str, Any]]:
     return content
 
 
-def _put_back(own: dict[str, Any], content: list[dict[str, Any]], wish: CacheControl | None) -> None:
+def _put_back(own: dict[str, Any], content: list[dict[str, Any]], control: CacheControl | None) -> None:
     """Add a provider block of this wire unchanged. One that we made ourselves is merged into the block it came from."""
     kind = own.get("type")
     if kind == CITATIONS:
@@ -97,11 +97,11 @@ def _put_back(own: dict[str, Any], content: list[dict[str, Any]], wish: CacheCon
                 content[n] = {**block, **extra_fields}
     # The input of a server-side tool call that was cut off is a text. The API refuses that.
     elif kind != MESSAGE and isinstance(own.get("input", {}), dict):
-        content.append(cached(own, wish))
+        content.append(cached(own, control))
 
 
 def _cited(block: dict[str, Any], own: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The text block with its citations. If they belong to the end of it only, the rest is a block before it."""
+    """The text block with its citations. If they belong only to its end, the text before that is a block of its own."""
     text, length = str_or_empty(block.get("text")), positive_int(own, "length")
     if not length:  # citations without text
         yield block

@@ -17,7 +17,7 @@ from completion.wires.anthropic.history import cached, container_id, messages
 from completion.wires.anthropic.names import SAMPLING
 from completion.wires.anthropic.thinking import thinking_and_effort
 from completion.wires.json_values import without_none
-from completion.wires.lowering import cache_wishes, unsupported
+from completion.wires.lowering import count_cache_controls, unsupported
 from completion.wires.wire import Lowered
 
 
@@ -48,7 +48,7 @@ def lower(request: ChatRequest, model: str, dialect: MessagesDialect = DEFAULT) 
         **without_none(optional),
     }
     dropped = ["seed"] if request.seed is not None else []
-    if count_breakpoints(body) < cache_wishes(request):
+    if count_breakpoints(body) < count_cache_controls(request):
         dropped.append("cache_control")
     return body, dropped
 

@@ -38,7 +38,7 @@ def thinking_and_effort(effort: str | int | None, model: str) -> tuple[dict[str,
     if effort is None:
         return None, None
     version = _version_of(model)
-    effort = effort or "minimal"
+    effort = effort or "minimal"  # a budget of 0
     adaptive_since = ADAPTIVE_SINCE if isinstance(effort, str) else ADAPTIVE_ONLY_SINCE
     is_adaptive = version is not None and version >= adaptive_since
     if not is_adaptive:

@@ -57,7 +57,7 @@ class ChatTurn(TurnReader):
             and (len(delta) == 1 or _is_plain(delta))
             and (text.isascii() or not has_surrogates(text))
         ):
-            return (TextDelta(text),) if text else ()
+            return (TextDelta(text),) if text else ()  # order.text_length is not counted: this wire does not use it
         return self._take_all(data, choice, delta)
 
     def _take_all(self, data: dict[str, Any], choice: dict[str, Any], delta: dict[str, Any]) -> Iterator[StreamChunk]:
@@ -65,7 +65,7 @@ class ChatTurn(TurnReader):
         summary = self._summary
         if delta:
             if summary.provider_reason is not None:
-                summary.check_not_spliced(data, delta)
+                summary.check_no_second_answer(data, delta)
             yield from _delta_chunks(delta, self.order, self._calls, summary)
         reason = choice.get("finish_reason")
         if (reason and reason != "null") or "error" in choice:
@@ -161,7 +161,7 @@ def _reasoning(delta: dict[str, Any], order: TurnOrder, summary: ChatSummary) ->
             summary.has_both_reasonings = True
         elif detail_text and not summary.repeats_reasoning(detail_text, signature):
             yield from order.reasoning(detail_text)
-        if signature and signature != summary.signature:
+        if signature and signature != summary.signature:  # later chunks may repeat it
             summary.signature = signature
             yield from order.end_reasoning(signature)
         encrypted = str_or_empty(detail.get("data"))

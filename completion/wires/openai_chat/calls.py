@@ -112,7 +112,7 @@ class Calls:
 
 
 def _what_piece_brings(call: ToolCall, arguments: str) -> Literal["nothing", "the same", "{}", "an object", "text"]:
-    """The kind of the arguments in a piece, beside those that the call has already."""
+    """What the arguments in a piece are, compared with those that the call already has."""
     if call.arguments.is_repeated_by(arguments):
         return "the same"
     text = arguments.strip()
@@ -152,7 +152,10 @@ def _begins_another_call(call: ToolCall, call_id: str, name: str, brings: str) -
 
 
 def _compared_id(call: ToolCall, call_id: str) -> Literal["none", "omitted", "same", "other"]:
-    """The id of a piece beside the id of the call: ``none`` if the call has none, ``omitted`` if the piece has none."""
+    """The id of a piece compared with the id of its call.
+
+    ``none``: the call has no id yet; ``omitted``: the call has one, the piece has none.
+    """
     if not call.provider_id:
         return "none"
     if not call_id:

@@ -29,7 +29,7 @@ from completion.contract.request import (
     system_text,
 )
 from completion.wires.json_values import without_none
-from completion.wires.lowering import cache_wishes, data_uri, effort_word, json_text, result_text, unsupported
+from completion.wires.lowering import count_cache_controls, data_uri, effort_word, json_text, result_text, unsupported
 from completion.wires.openai_chat.dialect import OPENAI, ChatDialect
 from completion.wires.openai_chat.names import AUDIO_FORMATS, TOOL_CHOICES, WIRE
 from completion.wires.wire import Lowered
@@ -41,7 +41,7 @@ def lower(request: ChatRequest, model: str, dialect: ChatDialect = OPENAI) -> Lo
     Raises:
         UnsupportedContentError: the API does not support a part of the request that would change the answer.
     """
-    dropped = ["cache_control"] if cache_wishes(request) else []
+    dropped = ["cache_control"] if count_cache_controls(request) else []
     body: dict[str, Any] = {
         "model": model,
         "messages": _messages(request),
@@ -173,6 +173,7 @@ def _part(block: Block) -> Iterator[dict[str, Any]]:
 
 def _result_text(block: ToolResultBlock) -> str:
     text = result_text(block)
+    # A tool message has no field for a failed call.
     return f"Error: {text}" if block.is_error else text
 
 

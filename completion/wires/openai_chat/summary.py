@@ -34,13 +34,13 @@ class ChatSummary(TurnSummary):
         self._sources: dict[str, Any] = {}
 
     def repeats_reasoning(self, text: str, signature: str) -> bool:
-        """A reasoning detail, in a delta without plain reasoning, repeats plain reasoning of earlier deltas.
+        """Whether a reasoning detail, in a delta without plain reasoning, repeats plain reasoning of earlier deltas.
 
-        It is a repetition if earlier deltas had plain reasoning only, or if it is as long as all of that and signed.
-        Otherwise the details have taken over from the plain reasoning, and this one goes on.
+        It does if no delta had both. If one had, it does only if it is signed and as long as all of the plain
+        reasoning: a shorter one is new text.
         """
-        signs_all = bool(signature) and len(text) >= self.plain_reasoning_length
-        return bool(self.plain_reasoning_length) and (signs_all or not self.has_both_reasonings)
+        is_all_signed = bool(signature) and len(text) >= self.plain_reasoning_length
+        return bool(self.plain_reasoning_length) and (is_all_signed or not self.has_both_reasonings)
 
     def first_choice(self, data: dict[str, Any]) -> dict[str, Any] | None:
         """The choice with index 0 or without one; else the choice with the index of the first chunk."""
@@ -53,7 +53,8 @@ class ChatSummary(TurnSummary):
         for choice in choices:
             if isinstance(choice, dict) and choice.get("index") in (self._choice_index, 0, None):
                 return choice
-        if self._choice_index is None and self.response_id is None and isinstance(choices[0], dict):
+        is_first_chunk = self._choice_index is None and self.response_id is None
+        if is_first_chunk and isinstance(choices[0], dict):
             self._choice_index = choices[0].get("index")
             return choices[0]
         return None
@@ -97,11 +98,11 @@ class ChatSummary(TurnSummary):
         self.provider_reason = str(reason)
         self._finished_id = data.get("id")
 
-    def check_not_spliced(self, data: dict[str, Any], delta: dict[str, Any]) -> None:
+    def check_no_second_answer(self, data: dict[str, Any], delta: dict[str, Any]) -> None:
         """Raise MalformedStreamError if an answer with another id follows the end of this one.
 
-        On some servers every chunk has another id (Groq's compound models). There the ids say nothing: the last chunk
-        of the answer has another id than the first.
+        Ids are compared only if the finish reason came with the id of the first chunk. On some servers every chunk has
+        an id of its own (Groq's compound models).
         """
         has_content = any(value for key, value in delta.items() if key != "role")
         chunk_id = data.get("id")

@@ -360,7 +360,7 @@ C = piece(0, A, id="c", name="f")
         ([delta(tool_calls=[None, "x", piece(0, A, id="c1", name="f"), {"index": 0}, {"function": []}])], [F1]),
     ],
     ids=[
-        "several in one chunk", "parallel", "interleaved", "indexes from anywhere", "ids and names repeated",
+        "several in one chunk", "parallel", "interleaved", "indexes in any order", "ids and names repeated",
         "late name", "late id", "late id without index", "same index", "same index, split", "same index and name",
         "id changes within a call", "no index", "no index, interleaved", "no index, split", "no index, late name",
         "new index, late name", "object",
@@ -368,7 +368,7 @@ C = piece(0, A, id="c", name="f")
         "no arguments", "arguments null", "blank arguments", "empty object", "{} placeholder",
         "{} placeholders interleaved",
         "{} placeholder, ids and names repeated", "half arguments", "list", "number", "false", "NaN", "brace too many",
-        "nameless", "message", "pieces of no shape",
+        "nameless", "message", "pieces of other shapes",
     ],
 )  # fmt: skip
 def test_pieces_are_joined_to_the_right_calls(data: list[Any], expected: list[Any]) -> None:
@@ -483,7 +483,7 @@ def test_a_stop_after_a_call_is_tool_use(arguments: str, word: str, reason: Fini
     ],
     ids=["text", "call", "malformed call", "refusal", "nothing"],
 )
-def test_done_alone_ends_the_turn(data: list[Any], reason: FinishReason) -> None:
+def test_done_without_a_finish_reason_ends_the_turn(data: list[Any], reason: FinishReason) -> None:
     found = turn(*data, DONE)
     assert (found.reason, found.provider_reason) == (reason, None)
 
@@ -783,10 +783,8 @@ def test_a_call_in_many_pieces_is_not_parsed_at_each() -> None:
     """Each piece ends with a brace, so each may end the call. Parsing all of the arguments each time is quadratic."""
     found: list[StreamChunk] = []
     wire = [calls(piece(0, ',{"b":2}')) for _ in range(1000)]
-    first = [
-        piece(0, '{"a":[1', id="c", name="f"),
-        piece(1, "{", id="d", name="g"),
-    ]  # the second call waits for the first
+    # The second call waits for the first.
+    first = [piece(0, '{"a":[1', id="c", name="f"), piece(1, "{", id="d", name="g")]
     wire = [calls(*first), *wire, calls(piece(0, "]}"))]
     parsed = texts_parsed(lambda: found.extend(assemble(events(*wire, TOOLS))))
     assert ToolCallFinished("c", "f", {"a": [1] + [{"b": 2}] * 1000}) in found
@@ -874,11 +872,9 @@ def test_a_character_that_was_cut_in_two_is_joined() -> None:
 
 
 def test_a_number_that_cannot_be_sent_back_makes_a_call_malformed() -> None:
-    (bad,) = [
-        c for c in chunks(calls(piece(0, '{"a":1e999}', id="x", name="f")), TOOLS) if c.type.endswith("malformed")
-    ]
-    assert isinstance(bad, ToolCallMalformed)
-    assert "1e999" in bad.error
+    malformed = content(calls(piece(0, '{"a":1e999}', id="x", name="f")), TOOLS)[-1]
+    assert isinstance(malformed, ToolCallMalformed)
+    assert "1e999" in malformed.error
 
 
 @pytest.mark.parametrize(
