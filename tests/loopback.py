@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Literal
 
-from completion import ChatRequest, ChatStream, OpenAIModel, TextDelta, Timeout
+import pytest
+
+from completion import ChatRequest, ChatStream, CompletionError, OpenAIModel, TextDelta, Timeout
 from completion.testing import ProviderServer, event
 
 Framing = Literal["chunked", "length", "close"]
@@ -34,6 +36,13 @@ def model_at(url: str, **options: Any) -> OpenAIModel:
 
 def model_of(server: ProviderServer, **options: Any) -> OpenAIModel:
     return model_at(server.url, **options)
+
+
+def failure_of(call: Callable[[], Any]) -> CompletionError:
+    """The error that the call raises."""
+    with pytest.raises(CompletionError) as caught:
+        call()
+    return caught.value
 
 
 def first_text(stream: ChatStream) -> str:

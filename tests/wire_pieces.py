@@ -39,8 +39,8 @@ from completion.wires.arguments import parse_args
 from completion.wires.openai_chat import CHAT_COMPLETIONS
 from completion.wires.openai_chat.dialect import COMPATIBLE, OPENAI
 from completion.wires.wire import Assemble, Lowered
+from tests.loopback import DONE
 
-DONE = b"data: [DONE]\n\n"
 PNG = Base64Source("image/png", "iVBORw==")
 PDF = Base64Source("application/pdf", "JVBERg==")
 TOOL = ToolDefinition("f", "Does f.", {"type": "object"})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import pickle
 import typing
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +19,6 @@ from completion import (
     AzureOpenAIClient,
     AzureOpenAIModel,
     CompletionClient,
-    CompletionError,
     CompletionModel,
     ConfigurationError,
     ContextOverflowError,
@@ -44,20 +42,21 @@ from completion.adapters.azure_openai import AzureOptions
 from completion.adapters.openai import OpenAIOptions
 from completion.registry import OURS
 from completion.testing import ProviderServer, Reply, event
-from tests.loopback import END, HI, KEY, text
+from tests.loopback import END, HI, KEY, failure_of, text
+from tests.wire_pieces import MESSAGE_STOP, block_delta, block_start, block_stop, message_delta
 
 BEGUN: Final = b"".join(
     [
         event({"type": "message_start", "message": {"id": "msg_1", "model": "m-1", "usage": {"input_tokens": 3}}}),
-        event({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
-        event({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "a"}}),
+        event(block_start(0, "text", text="")),
+        event(block_delta(0, "text_delta", text="a")),
     ]
 )
 ENDED: Final = b"".join(
     [
-        event({"type": "content_block_stop", "index": 0}),
-        event({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 1}}),
-        event({"type": "message_stop"}),
+        event(block_stop(0)),
+        event(message_delta("end_turn", usage={"output_tokens": 1})),
+        event(MESSAGE_STOP),
     ]
 )
 
@@ -136,12 +135,6 @@ ADAPTERS: Final = {
 
 # A test with this decorator runs for each adapter.
 adapters = pytest.mark.parametrize("adapter", [pytest.param(adapter, id=name) for name, adapter in ADAPTERS.items()])
-
-
-def failure_of(call: Callable[[], Any]) -> CompletionError:
-    with pytest.raises(CompletionError) as caught:
-        call()
-    return caught.value
 
 
 def test_every_family_except_the_embedded_one_is_tested_here() -> None:

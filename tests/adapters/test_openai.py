@@ -34,7 +34,8 @@ from completion import (
     collect,
 )
 from completion.testing import Cut, ProviderServer, Reply, WaitFor, event
-from tests.wire_pieces import DONE, body, calls, cuts_of, delta, order_faults, piece, read_to_the_end
+from tests.loopback import DONE
+from tests.wire_pieces import body, calls, cuts_of, delta, order_faults, piece, read_to_the_end
 
 
 @pytest.fixture(scope="module")
