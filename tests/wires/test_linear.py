@@ -145,6 +145,7 @@ def test_the_parts_of_a_compaction_are_not_copied_with_each_delta() -> None:
 
 
 def nested(depth: int, kind: str = "objects") -> Any:
+    """A value in so many objects, or in objects and lists by turns. The outermost one is an object."""
     value: Any = 1
     for level in range(depth):
         is_object = kind == "objects" or level == depth - 1 or level % 2 == 0
@@ -153,6 +154,7 @@ def nested(depth: int, kind: str = "objects") -> Any:
 
 
 def end_of_call(raw: str) -> StreamChunk:
+    """The last chunk of a call with these arguments."""
     return list(assemble_openai(events(calls(piece(0, raw, id="c", name="f")), TOOLS)))[-2]
 
 

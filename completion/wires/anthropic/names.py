@@ -47,10 +47,13 @@ MIN_SAMPLING_WHILE_THINKING = {"temperature": 1, "top_p": 0.95}
 CITATIONS, CALLER, MESSAGE = "citations", "caller", "message"
 
 
+# The fields of a tool call that our ToolCallBlock has. Others are kept in a block of type CALLER.
 TOOL_USE_FIELDS = ("type", "id", "name", "input")
 
 
+# The fields that are kept in a block of type MESSAGE.
 MESSAGE_EXTRAS = ("container", "stop_details", "context_management")
 
 
+# A usage without any of these is not a usage.
 USAGE_COUNTERS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")

@@ -7,20 +7,24 @@ from typing import Any
 
 from completion.wires.lowering import effort_word
 
-# Models before 4.6 take a budget of tokens. 4.6 takes a budget or an effort. Later models take an effort only.
+# Models before 4.6 accept a budget of tokens. 4.6 accepts a budget or an effort. Later models accept an effort only.
 BUDGETS = {"minimal": 0, "low": 1024, "medium": 4096, "high": 16384}
 
 
 MIN_BUDGET = 1024
+"""The smallest budget that the API accepts."""
 
 
 ADAPTIVE_SINCE = (4, 6)
+"""The first version that accepts an effort."""
 
 
 ADAPTIVE_ONLY_SINCE = (4, 7)
+"""The first version that refuses a budget."""
 
 
 NEWEST = (99, 0)
+"""Stands for the version of a Claude whose name has none: it is probably a new one."""
 
 
 def _version_of(model: str) -> tuple[int, int] | None:

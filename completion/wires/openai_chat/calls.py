@@ -55,6 +55,7 @@ class Calls:
         is_new = call is None
         if call is None:
             call = ToolCall(call_id)
+        # Later pieces with this index or id belong to the newest call that has it.
         if index is not None:
             self._by_index[index] = call
         call.provider_id = call.provider_id or call_id

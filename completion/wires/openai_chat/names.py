@@ -20,6 +20,7 @@ FINISH_REASONS = {
 USAGE_TOTALS = ("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens")
 
 
+# Our words for tool_choice, and the API's.
 TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 
@@ -28,6 +29,7 @@ TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 PROVIDER_BLOCK_FIELDS = ("annotations", "images", "executed_tools", "context")
 
 
+# The format that the API expects for each media type.
 AUDIO_FORMATS = {
     "audio/wav": "wav",
     "audio/x-wav": "wav",

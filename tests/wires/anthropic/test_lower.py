@@ -39,6 +39,7 @@ OLD, NEW = "claude-sonnet-4-5-20250929", "claude-opus-4-7"
 TOOL_JSON = {"name": "f", "description": "Does f.", "input_schema": {"type": "object"}}
 SERVER_TOOL = {"type": "web_search_20250305", "name": "web_search"}
 PNG_JSON = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw=="}}
+# cache_control as it is sent.
 FIVE, HOUR = {"type": "ephemeral"}, {"type": "ephemeral", "ttl": "1h"}
 SCHEMA = JsonSchema("n", {"type": "object"})
 FORMAT = {"type": "json_schema", "schema": {"type": "object"}}
@@ -428,7 +429,7 @@ def test_unsupported_content_is_refused(message: Message, words: str) -> None:
         (ToolResultBlock("c", "", is_error=True), {"content": [text("Error")], "is_error": True}),
         (ToolResultBlock("c", [ProviderBlock("gemini", {"type": "x"})]), {}),
     ],
-    ids=["text", "nothing", "blank", "error", "error without words", "another's block"],
+    ids=["text", "nothing", "blank", "error", "error without words", "a block of another wire"],
 )
 def test_a_tool_result_is_a_block(result: ToolResultBlock, fields: dict[str, Any]) -> None:
     assert parts(Message.user([result])) == [{"type": "tool_result", "tool_use_id": "c", **fields}]
@@ -582,7 +583,7 @@ def own(**data: Any) -> ProviderBlock:
     ],
     ids=[
         "the end of a text", "a whole text", "after blank text", "longer than the text", "in two parts",
-        "of a part once more", "of no text", "nonsense", "after no text", "before the text",
+        "twice for one part", "of no text", "of other types", "after no text", "before the text",
     ],
 )  # fmt: skip
 def test_citations_are_sent_back_with_their_text(blocks: Sequence[Block], content: list[Any]) -> None:
@@ -704,7 +705,15 @@ def test_cache_control_is_sent_on_a_tool_and_on_the_system_prompt() -> None:
             [Message.assistant([TextBlock("hi"), ProviderBlock("anthropic", {"type": "message"}, cache_control=C5)])]
         ),
     ],
-    ids=["empty text", "blank text", "empty system", "thinking", "redacted", "another's block", "no block of the wire"],
+    ids=[
+        "empty text",
+        "blank text",
+        "empty system",
+        "thinking",
+        "redacted",
+        "a block of another wire",
+        "a block that is not sent",
+    ],
 )
 def test_cache_control_that_cannot_be_sent_is_dropped_and_reported(req: ChatRequest) -> None:
     body, dropped = anthropic_body(req, OLD)

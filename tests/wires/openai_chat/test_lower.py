@@ -56,6 +56,7 @@ def messages(*sent: Message, **options: Any) -> list[Any]:
 
 
 def parts(*blocks: Block) -> Any:
+    """The content of a user message with these blocks."""
     return messages(Message.user(blocks))[0]["content"]
 
 
