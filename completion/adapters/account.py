@@ -148,7 +148,7 @@ class HttpModel(_KeepsKeySecret):
 
     def lowered(self, request: ChatRequest) -> Lowered:
         """The JSON body of the request, and the names of the request fields that were dropped."""
-        return self.wire.body(request, self.model, self.client.dialect)
+        return self.wire.body(request, self.model, self.client.dialect, self.client.endpoint.host)
 
     def _endpoint(self) -> Endpoint:
         return self.client.endpoint

@@ -1,6 +1,6 @@
 """From a lowered request to a ChatStream, for all HTTP adapters.
 
-JSON body -> transport: POST -> wire.events -> wire.assemble -> ChatStream
+JSON body -> transport: POST -> wire.events -> wire.chunks -> ChatStream
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from completion.adapters.checks import checked_base_url, checked_headers
 from completion.contract.chunks import StreamChunk
@@ -66,6 +67,11 @@ class Endpoint:
             no_proxy=no_proxy,
         )
 
+    @property
+    def host(self) -> str:
+        """The host and the port of the base URL. Signatures of some wires are valid on one host only."""
+        return urlsplit(self.base_url).netloc
+
     def stream(self, path: str, json_body: Any, wire: Wire, *, model: str, dropped: Sequence[str] = ()) -> ChatStream:
         """Send the body and return the open stream.
 
@@ -114,7 +120,8 @@ class Endpoint:
             has_chunks = False
             body.chunk_yielded()
             try:
-                chunks = wire.assemble(wire.events(body.pieces(), self._max_event_bytes), body.end_of_turn)
+                events = wire.events(body.pieces(), self._max_event_bytes)
+                chunks = wire.chunks(events, body.end_of_turn, self.host)
                 for chunk in chunks:
                     has_chunks = True
                     yield chunk

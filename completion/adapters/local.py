@@ -10,13 +10,14 @@ Wire: https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md (
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from completion.adapters.account import HttpModel
 from completion.adapters.endpoint import Endpoint, TimeoutLike
-from completion.adapters.local_request import adapted, check_supported
+from completion.adapters.local_request import adapted, check_supported, history_rules
 from completion.adapters.openai import PATH
 from completion.contract.errors import ConfigurationError
 from completion.contract.request import ChatRequest
@@ -54,7 +55,7 @@ class LocalModel(HttpModel):
 
     name = "local"
     key_variable = None
-    wire = CHAT_COMPLETIONS
+    wire = replace(CHAT_COMPLETIONS, history=history_rules)
     path = PATH
     has_default_model: ClassVar[bool] = True
 

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from completion.contract.messages import AudioBlock, DocumentBlock, ImageBlock
+from completion.contract.messages import AudioBlock, DocumentBlock, ImageBlock, TextBlock
 from completion.contract.request import ChatRequest
 from completion.embedded.template import CALL_BEGINS, CALL_ENDS
+from completion.wires.history import HistoryRules
 from completion.wires.lowering import unsupported
 from completion.wires.wire import Lowered
+
+
+def history_rules(dialect: Any) -> HistoryRules:
+    """Of a tool result the model reads the text only."""
+    return HistoryRules(can_send=lambda block: isinstance(block, TextBlock))
 
 
 def check_supported(request: ChatRequest) -> None:

@@ -86,19 +86,25 @@ class ReasoningDelta(StreamChunk):
 class ReasoningFinished(StreamChunk):
     """Closes one reasoning block, which may be empty.
 
-    ``signature`` is opaque: the provider needs it to accept the block again. None if it gave none.
+    ``signature`` is opaque: the provider needs it to accept the block again. None if it gave none. ``provider`` is the
+    wire that signed it, or ``wire@host`` where servers of one wire do not accept each other's signatures. ``wire_data``
+    is what that wire needs besides, such as the field in which the reasoning came.
     """
 
     type: ClassVar[Literal["reasoning_finished"]] = "reasoning_finished"
     signature: str | None = None
+    provider: str | None = None
+    wire_data: dict[str, Any] | None = field(default=None, compare=False, metadata=nested(dict))
 
 
 @dataclass(frozen=True, slots=True)
 class RedactedReasoning(StreamChunk):
-    """A complete reasoning block that the provider encrypted."""
+    """A complete reasoning block that the provider encrypted. ``provider``, ``wire_data``: as in ReasoningFinished."""
 
     type: ClassVar[Literal["redacted_reasoning"]] = "redacted_reasoning"
     data: str
+    provider: str | None = None
+    wire_data: dict[str, Any] | None = field(default=None, compare=False, metadata=nested(dict))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +127,18 @@ class ToolCallArgsDelta(StreamChunk):
 
 @dataclass(frozen=True, slots=True)
 class ToolCallFinished(StreamChunk):
-    """The call is complete. ``args`` is the JSON object; ``{}`` if the model wrote blank text."""
+    """The call is complete. ``args`` is the JSON object; ``{}`` if the model wrote blank text.
+
+    Gemini signs calls: ``signature``, ``provider`` and ``wire_data`` are as in ReasoningFinished.
+    """
 
     type: ClassVar[Literal["tool_call_finished"]] = "tool_call_finished"
     call_id: str
     name: str
     args: dict[str, Any] = field(metadata=nested(dict))
     signature: str | None = None
+    provider: str | None = None
+    wire_data: dict[str, Any] | None = field(default=None, compare=False, metadata=nested(dict))
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,11 @@ def collect(chunks: Iterable[StreamChunk]) -> Turn:
     return so_far.turn()
 
 
+def call_block(call: ToolCallFinished) -> ToolCallBlock:
+    """The block of a history for a finished call."""
+    return ToolCallBlock(call.call_id, call.name, call.args, call.signature, call.provider, call.wire_data)
+
+
 class TurnSoFar:
     """Collects chunks into a turn. ``turn()`` may be called at any time.
 
@@ -98,15 +103,16 @@ class TurnSoFar:
                 self._text.append(delta)
             case ReasoningDelta(delta):
                 self._reasoning.append(delta)
-            case ReasoningFinished(signature):
+            case ReasoningFinished(signature, provider, wire_data):
                 self._close_text()
-                self._blocks.append(ReasoningBlock("".join(self._reasoning), signature))
+                text = "".join(self._reasoning)
+                self._blocks.append(ReasoningBlock(text, signature, provider, wire_data))
                 self._reasoning.clear()
-            case RedactedReasoning(data):
-                self._append(RedactedReasoningBlock(data))
-            case ToolCallFinished(call_id, name, args, signature):
+            case RedactedReasoning(data, provider, wire_data):
+                self._append(RedactedReasoningBlock(data, provider, wire_data))
+            case ToolCallFinished():
                 self.calls.append(chunk)
-                self._append(ToolCallBlock(call_id, name, args, signature))
+                self._append(call_block(chunk))
             case ProviderBlockFinished(provider, data):
                 self._append(ProviderBlock(provider, data))
             case ToolCallMalformed():

@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import json
 import mimetypes
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from os import PathLike
@@ -175,13 +175,18 @@ class AudioBlock(_FileBlock):
 
 @dataclass(frozen=True, slots=True)
 class ToolCallBlock(Block):
-    """A tool call of the model. ``args`` is the JSON object of its arguments."""
+    """A tool call of the model. ``args`` is the JSON object of its arguments.
+
+    A call may be signed: ``signature``, ``provider`` and ``wire_data`` are as in ReasoningBlock.
+    """
 
     type: ClassVar[Literal["tool_call"]] = "tool_call"
     call_id: str
     name: str
     args: dict[str, Any] = field(metadata=nested(dict))
     signature: str | None = None
+    provider: str | None = None
+    wire_data: dict[str, Any] | None = field(default=None, compare=False, metadata=nested(dict))
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,19 +216,28 @@ class ToolResultBlock(Block):
 
 @dataclass(frozen=True, slots=True)
 class ReasoningBlock(Block):
-    """Reasoning of the model. It is sent back only to the provider that signed it."""
+    """Reasoning of the model.
+
+    ``signature`` is sent back only to the ``provider`` that signed it: a wire such as ``anthropic``, or ``wire@host``.
+    None (an old snapshot) goes to every provider of the wire. ``wire_data`` is what the wire needs besides, such as the
+    field in which the reasoning came.
+    """
 
     type: ClassVar[Literal["reasoning"]] = "reasoning"
     text: str
     signature: str | None = None
+    provider: str | None = None
+    wire_data: dict[str, Any] | None = field(default=None, compare=False, metadata=nested(dict))
 
 
 @dataclass(frozen=True, slots=True)
 class RedactedReasoningBlock(Block):
-    """Reasoning that the provider encrypted."""
+    """Reasoning that the provider encrypted. ``provider``, ``wire_data``: as in ReasoningBlock."""
 
     type: ClassVar[Literal["redacted_reasoning"]] = "redacted_reasoning"
     data: str
+    provider: str | None = None
+    wire_data: dict[str, Any] | None = field(default=None, compare=False, metadata=nested(dict))
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,20 +357,3 @@ def _as_blocks(given: str | Sequence[str | Block], owner: str) -> tuple[Block, .
                 f"{owner}.blocks[{i}] must be a str, or a block such as ImageBlock, got {type(block).__name__}"
             )
     return blocks
-
-
-def sendable(messages: Sequence[Message]) -> Iterator[Message]:
-    """The history as providers accept it: no empty text blocks, no empty messages, and the roles alternate."""
-    role: Role | None = None
-    blocks: list[Block] = []
-    for message in messages:
-        kept = [block for block in message.blocks if not (isinstance(block, TextBlock) and not block.text)]
-        if not kept:
-            continue
-        if role is not None and message.role != role:
-            yield Message(role, blocks)
-            blocks = []
-        role = message.role
-        blocks.extend(kept)
-    if role is not None and blocks:
-        yield Message(role, blocks)

@@ -35,6 +35,7 @@ class TurnReader(ABC):
 
     Args:
         summary: collects what TurnFinished carries. None: a TurnSummary that knows no finish reasons.
+        origin: the ``provider`` of signatures, see TurnOrder.
     """
 
     truncated: ClassVar[str] = "the body ended before the end of the turn: the answer is not complete"
@@ -46,8 +47,8 @@ class TurnReader(ABC):
     wait_s: float = WAIT_FOR_USAGE_S
     """How long to wait for the rest of the body once the turn is over."""
 
-    def __init__(self, summary: TurnSummary | None = None) -> None:
-        self.order = TurnOrder()
+    def __init__(self, summary: TurnSummary | None = None, origin: str | None = None) -> None:
+        self.order = TurnOrder(origin)
         """Puts chunks into the order that the contract promises."""
         self.summary = TurnSummary({}) if summary is None else summary
         """Collects what the last chunk of the turn carries."""

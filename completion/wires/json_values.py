@@ -77,11 +77,16 @@ def join_surrogates(text: str) -> tuple[str, str]:
     """
     half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
     rest = text[: len(text) - len(half)]
-    return rest.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"), half
+    return without_surrogates(rest), half
 
 
 def without_none(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def without_surrogates(text: str) -> str:
+    """The text with its surrogate pairs joined, and every half of a pair replaced by U+FFFD."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def objects_in(value: Any) -> list[dict[str, Any]]:

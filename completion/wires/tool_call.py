@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator
 from enum import Enum
+from typing import Any
 
 from completion.contract.chunks import (
     StreamChunk,
@@ -38,12 +39,14 @@ class ToolCall:
         name: the tool; may arrive later.
     """
 
-    __slots__ = ("_pieces_yielded", "_state", "arguments", "call_id", "name", "provider_id", "signature")
+    __slots__ = ("_pieces_yielded", "_state", "arguments", "call_id", "name", "provider_id", "signature", "wire_data")
 
     def __init__(self, provider_id: str = "", name: str = "") -> None:
         self.provider_id = provider_id
         self.name = name
         self.signature: str | None = None
+        self.wire_data: dict[str, Any] | None = None
+        """What the wire needs besides the signature to send the call back."""
         self.arguments = Arguments()
         self.call_id = ""
         """The id in the chunks, from the first chunk on: the provider's, or a made-up one if that is missing or is the
@@ -73,8 +76,8 @@ class ToolCall:
         if self.provider_id and self.name:
             yield from self._start_and_deltas(used_ids)
 
-    def last_chunks(self, used_ids: Collection[str] = ()) -> Iterator[StreamChunk]:
-        """The rest of the call, up to its ToolCallFinished or ToolCallMalformed."""
+    def last_chunks(self, used_ids: Collection[str] = (), origin: str | None = None) -> Iterator[StreamChunk]:
+        """The rest of the call, up to its ToolCallFinished or ToolCallMalformed. ``origin``: who signed it."""
         arguments = self.arguments
         arguments.end()
         yield from self._start_and_deltas(used_ids)
@@ -91,7 +94,8 @@ class ToolCall:
             yield ToolCallMalformed(self.call_id, self.name, raw, f"the arguments are not JSON: {exc}")
             return
         if isinstance(args, dict):
-            yield ToolCallFinished(self.call_id, self.name, args, self.signature)
+            provider = None if self.signature is None else origin
+            yield ToolCallFinished(self.call_id, self.name, args, self.signature, provider, self.wire_data)
         else:
             error = f"the arguments are not a JSON object but {type(args).__name__}"
             yield ToolCallMalformed(self.call_id, self.name, raw, error)

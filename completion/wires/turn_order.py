@@ -9,6 +9,7 @@ the end of the turn. While nothing else arrives, nothing waits: each piece is yi
 from __future__ import annotations
 
 from collections import deque
+from typing import Any
 
 from completion.contract.chunks import (
     ProviderBlockFinished,
@@ -28,10 +29,14 @@ class TurnOrder:
 
     __slots__ = (
         "_half_reasoning", "_half_text", "_in_reasoning", "_used_ids", "_waiting", "calls_finished",
-        "can_yield_text_directly", "text_length",
+        "can_yield_text_directly", "origin", "reasoning_data", "text_length",
     )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, origin: str | None = None) -> None:
+        self.origin = origin
+        """The ``provider`` of signatures: the wire, or ``wire@host``."""
+        self.reasoning_data: dict[str, Any] | None = None
+        """The ``wire_data`` of the open reasoning. Its end resets this to None."""
         self.can_yield_text_directly = True
         """No call and no reasoning is open, and no surrogate pair is cut in two. A wire may then yield a TextDelta
         without calling ``text``, which is faster, but it has to add its length to ``text_length`` itself."""
@@ -67,9 +72,14 @@ class TurnOrder:
             delta, self._half_reasoning = join_surrogates(self._half_reasoning + delta)
         return self._add(ReasoningDelta(delta)) if delta else []
 
-    def end_reasoning(self, signature: str | None) -> list[StreamChunk]:
+    def end_reasoning(self, signature: str | None, wire_data: dict[str, Any] | None = None) -> list[StreamChunk]:
         """Ends the open reasoning. If none is open, the result is an empty reasoning with this signature."""
-        return self._add(ReasoningFinished(signature))
+        wire_data, self.reasoning_data = wire_data or self.reasoning_data, None
+        return self._add(self._reasoning_finished(signature, wire_data))
+
+    def _reasoning_finished(self, signature: str | None, wire_data: dict[str, Any] | None) -> ReasoningFinished:
+        has_origin = signature is not None or wire_data is not None
+        return ReasoningFinished(signature, self.origin if has_origin else None, wire_data)
 
     def block(self, chunk: RedactedReasoning | ProviderBlockFinished) -> list[StreamChunk]:
         """A block that arrives in one piece."""
@@ -121,7 +131,7 @@ class TurnOrder:
                 # A complete call stays open as long as nothing waits: one more brace would make it malformed.
                 if not (at_end or state is CLOSED or (state is COMPLETE and len(waiting) > 1)):
                     break
-                out.extend(first.last_chunks(self._used_ids))
+                out.extend(first.last_chunks(self._used_ids, self.origin))
                 self._used_ids.add(first.call_id)
                 self.calls_finished += isinstance(out[-1], ToolCallFinished)
             else:
@@ -143,7 +153,8 @@ class TurnOrder:
     def _end_reasoning(self, out: list[StreamChunk]) -> None:
         """Append the end of the reasoning, if a reasoning is open."""
         if self._in_reasoning:
-            out.append(ReasoningFinished())
+            out.append(self._reasoning_finished(None, self.reasoning_data))
+            self.reasoning_data = None
             self._in_reasoning = False
             self._update_fast_path()
 

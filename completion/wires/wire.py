@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from completion.contract.chunks import StreamChunk
-from completion.contract.messages import sendable
 from completion.contract.request import ChatRequest
 from completion.events import Events, ReadEvents
 from completion.events.sse import sse_events
+from completion.wires.history import HistoryRules, Origin, valid_history
 from completion.wires.lowering import count_cache_controls, with_additional
 
 Lowered = tuple[dict[str, Any], list[str]]
@@ -31,8 +31,15 @@ OnEndOfTurn = Callable[[float | None], None]
 """Called after the provider's end of turn was read, with the seconds to wait for trailing events. A later call can only
 shorten the wait. None means that the answer goes on after all: the usual clocks apply again."""
 
-Assemble = Callable[[Events, OnEndOfTurn], Iterator[StreamChunk]]
-"""From the events of one turn to its chunks."""
+Assemble = Callable[..., Iterator[StreamChunk]]
+"""From the events of one turn to its chunks: ``assemble(events, on_end_of_turn)``, with Events and an OnEndOfTurn.
+
+A wire with ``signs_per_host`` also gets ``origin=``, the ``provider`` of its signatures.
+"""
+
+
+def _default_rules(dialect: Any) -> HistoryRules:
+    return HistoryRules()
 
 
 def _accept_any_body(body: dict[str, Any], dialect: Any) -> None:
@@ -52,6 +59,8 @@ class Wire:
             stream of this wire.
         check: raises UnsupportedContentError for a body that the API is known to refuse. It gets the body with
             ``additional_params`` merged in.
+        history: from the dialect to what the wire accepts in a history.
+        signs_per_host: servers of this wire do not accept each other's signatures.
     """
 
     name: str
@@ -60,6 +69,8 @@ class Wire:
     events: ReadEvents = sse_events
     accept: str = "text/event-stream"
     check: Callable[[dict[str, Any], Any], None] = _accept_any_body
+    history: Callable[[Any], HistoryRules] = _default_rules
+    signs_per_host: bool = False
 
     def matches_content_type(self, content_type: str) -> bool:
         """A response with this Content-Type is a stream of this wire."""
@@ -74,14 +85,25 @@ class Wire:
         other_formats = (b"<",) if "json" in self.accept else (b"{", b"[", b"<")
         return beginning.lstrip()[:1] not in other_formats
 
-    def body(self, request: ChatRequest, model: str, dialect: Any = None) -> Lowered:
+    def chunks(self, events: Events, on_end_of_turn: OnEndOfTurn, host: str | None = None) -> Iterator[StreamChunk]:
+        """The chunks of one turn that was read from this host."""
+        if not self.signs_per_host:
+            return self.assemble(events, on_end_of_turn)
+        return self.assemble(events, on_end_of_turn, origin=str(Origin(self.name, host)))
+
+    def body(self, request: ChatRequest, model: str, dialect: Any = None, host: str | None = None) -> Lowered:
         """The complete JSON body of a request: with a valid history, ``additional_params`` merged in, and checked.
+
+        Args:
+            host: where the request goes; signatures of other hosts are left out if the wire has ``signs_per_host``.
 
         Raises:
             UnsupportedContentError: the API does not support a part of the request that would change the answer.
         """
         request.check_tool_choice()
-        valid = request.with_messages(sendable(request.messages))
+        origin = Origin(self.name, host if self.signs_per_host else None)
+        offered = {tool.name for tool in request.tools}
+        valid = request.with_messages(valid_history(request.messages, self.history(dialect), origin, offered))
         lowered, dropped = self.lower(valid, model, dialect)
         if "cache_control" not in dropped and count_cache_controls(valid) < count_cache_controls(request):
             dropped.append("cache_control")  # it was on a block that is not sent

@@ -31,7 +31,6 @@ from completion import (
     UrlSource,
     Usage,
 )
-from completion.contract.messages import sendable
 
 # Arguments of the wrong type, as a program without a type checker may pass them.
 untyped: Any = object()
@@ -178,29 +177,3 @@ def test_a_repr_leaves_out_fields_with_their_default(record: object, shown: str)
 def test_a_repr_can_be_evaluated() -> None:
     turn = Turn(Message.assistant(["a", ToolCallBlock("c", "f", {"x": 1})]), FinishReason.TOOL_USE, Usage(1, 2))
     assert eval(repr(turn), vars(completion)) == turn
-
-
-CALL = ToolCallBlock("c", "f", {})
-
-
-@pytest.mark.parametrize(
-    ("history", "sent"),
-    [
-        ([], []),
-        ([Message.user("")], []),
-        ([Message.user([])], []),
-        ([Message.user("a"), Message.user("b")], [Message.user([TextBlock("a"), TextBlock("b")])]),
-        (
-            [Message.user("a"), Message.assistant(""), Message.user("b")],
-            [Message.user([TextBlock("a"), TextBlock("b")])],
-        ),
-        ([Message.assistant([TextBlock(""), CALL])], [Message.assistant([CALL])]),
-        (
-            [Message.user("a"), Message.assistant("b"), Message.user("c")],
-            [Message.user("a"), Message.assistant("b"), Message.user("c")],
-        ),
-        ([Message.assistant(" "), Message.user("a")], [Message.assistant(" "), Message.user("a")]),
-    ],
-)
-def test_sendable_makes_a_history_valid(history: list[Message], sent: list[Message]) -> None:
-    assert list(sendable(history)) == sent

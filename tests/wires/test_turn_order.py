@@ -324,7 +324,7 @@ def test_any_interleaving_keeps_the_order_and_loses_nothing(
 ) -> None:
     order, out = TurnOrder(), list[StreamChunk]()
     calls = [ToolCall({"id": f"c{n}", "same id": "c", "no id": ""}[kind], f"f{n}") for n, kind in enumerate(ids)]
-    others = [order.text, order.reasoning, order.end_reasoning, order.text]
+    others: list[Callable[[str], list[StreamChunk]]] = [order.text, order.reasoning, order.end_reasoning, order.text]
     pieces: list[list[str | None]] = [[None, *pieces] for pieces, _ in picked]
     pieces.append(["one", "two", "signature", "three"])
     for which in interleaved([len(own) for own in pieces], picks):

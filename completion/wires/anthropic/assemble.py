@@ -11,6 +11,7 @@ from completion.contract.errors import CompletionError, MalformedStreamError
 from completion.events import Events
 from completion.wires import refusals
 from completion.wires.anthropic.content import ContentBlocks
+from completion.wires.anthropic.names import WIRE
 from completion.wires.anthropic.summary import MessageSummary
 from completion.wires.assembly import TurnReader, assembled
 from completion.wires.json_values import has_surrogates, objects_in
@@ -30,7 +31,7 @@ class MessageTurn(TurnReader):
 
     def __init__(self) -> None:
         self._summary = MessageSummary()
-        super().__init__(self._summary)
+        super().__init__(self._summary, WIRE)
         self._content = ContentBlocks(self.order)
         self._has_known_events = self._has_unknown_events = False
 

@@ -49,7 +49,7 @@ class ContentBlocks:
                 yield from self._reasoning(block, fields.get("thinking"))
             case "redacted_thinking":
                 # {"type": "redacted_thinking", "data": "EqkE…"}
-                yield from self._order.block(RedactedReasoning(str_or_empty(fields.get("data"))))
+                yield from self._order.block(RedactedReasoning(str_or_empty(fields.get("data")), WIRE))
             case "tool_use":
                 # {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {}}
                 yield from self._order.call(block.call)

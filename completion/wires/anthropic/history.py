@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import re
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from completion.contract.errors import UnsupportedContentError
 from completion.contract.messages import (
     Base64Source,
     Block,
@@ -26,8 +26,9 @@ from completion.contract.messages import (
 )
 from completion.contract.request import ChatRequest
 from completion.wires.anthropic.names import CALLER, CITATIONS, EMPTY_ERROR, IMAGE_TYPES, MESSAGE, WIRE
+from completion.wires.history import CallIds, HistoryRules
 from completion.wires.json_values import objects_in, positive_int, str_or_empty, without_none
-from completion.wires.lowering import unsupported
+from completion.wires.lowering import image_type, unsupported
 
 
 def cached(block: dict[str, Any], control: CacheControl | None) -> dict[str, Any]:
@@ -38,10 +39,41 @@ def cached(block: dict[str, Any], control: CacheControl | None) -> dict[str, Any
     return {**block, "cache_control": {"type": "ephemeral", **ttl}}
 
 
+def history_rules(dialect: Any) -> HistoryRules:
+    return HistoryRules(
+        call_ids=CallIds(illegal=re.compile(r"[^a-zA-Z0-9_-]")),
+        max_name_length=128,
+        result_blocks=(TextBlock, ImageBlock, DocumentBlock, ProviderBlock),
+        error_blocks=(TextBlock,),  # the API refuses an image in a failed result
+        can_send=_can_send,
+        fills_message=_fills_message,
+        begins_with_user=True,
+    )
+
+
+def _fills_message(block: Block) -> bool:
+    match block:
+        case TextBlock(text=text):
+            return bool(text.strip())  # the API refuses blank texts
+        case ReasoningBlock(signature=signature):
+            return bool(signature)
+        case ProviderBlock(data=own):
+            return own.get("type") not in (CITATIONS, CALLER, MESSAGE)
+    return True
+
+
+def _can_send(block: Block) -> bool:
+    try:
+        return _part(block) is not None
+    except UnsupportedContentError:
+        return False
+
+
 def messages(request: ChatRequest) -> list[dict[str, Any]]:
     lowered: list[dict[str, Any]] = []
     for message in request.messages:
-        content = _assistant(message) if message.role == "assistant" else _parts(message.blocks)
+        is_last = message is request.messages[-1]
+        content = _parts(message.blocks) if message.role == "user" else _assistant(message, is_last=is_last)
         if not content:
             continue
         if lowered and lowered[-1]["role"] == message.role:  # the message between them had nothing to send
@@ -60,7 +92,7 @@ def messages(request: ChatRequest) -> list[dict[str, Any]]:
     return lowered
 
 
-def _assistant(message: Message) -> list[dict[str, Any]]:
+def _assistant(message: Message, *, is_last: bool) -> list[dict[str, Any]]:
     """The content blocks as the API sent them, with thinking and signatures, in the same order."""
     content: list[dict[str, Any]] = []
     for block in message.blocks:
@@ -74,14 +106,26 @@ def _assistant(message: Message) -> list[dict[str, Any]]:
             case RedactedReasoningBlock(data=data):
                 content.append({"type": "redacted_thinking", "data": data})
             case ToolCallBlock(call_id=call_id, name=name, args=args):
-                call = {"type": "tool_use", "id": _call_id(call_id), "name": name, "input": args}
+                call = {"type": "tool_use", "id": call_id, "name": name, "input": args}
                 content.append(cached(call, block.cache_control))
-            case ProviderBlock(provider=provider, data=own):
-                if provider == WIRE:
-                    _put_back(own, content, block.cache_control)
+            case ProviderBlock(data=own):
+                _put_back(own, content, block.cache_control)
             case _:
                 raise unsupported(type(block).__name__, "an assistant message cannot contain it")
-    return content
+    return content if is_last else _without_unanswered(content)
+
+
+def _without_unanswered(content: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The blocks without server-side calls that have no result, as after ``pause_turn``.
+
+    If the message is the last one, the API runs them. In front of a message of the user it refuses them.
+    """
+    answered = {block.get("tool_use_id") for block in content}
+    return [
+        block
+        for block in content
+        if block.get("type") not in ("server_tool_use", "mcp_tool_use") or block.get("id") in answered
+    ]
 
 
 def _put_back(own: dict[str, Any], content: list[dict[str, Any]], control: CacheControl | None) -> None:
@@ -93,7 +137,7 @@ def _put_back(own: dict[str, Any], content: list[dict[str, Any]], control: Cache
     elif kind == CALLER:
         extra_fields = {name: value for name, value in own.items() if name not in ("type", "tool_use_id")}
         for n, block in enumerate(content):
-            if block.get("type") == "tool_use" and block.get("id") == _call_id(str_or_empty(own.get("tool_use_id"))):
+            if block.get("type") == "tool_use" and block.get("id") == own.get("tool_use_id"):
                 content[n] = {**block, **extra_fields}
     # The input of a server-side tool call that was cut off is a text. The API refuses that.
     elif kind != MESSAGE and isinstance(own.get("input", {}), dict):
@@ -128,7 +172,7 @@ def _tool_result(result: ToolResultBlock) -> dict[str, Any]:
         raise unsupported("ToolResultBlock", "a ToolResultBlock cannot contain it")
     fields: dict[str, Any] = {
         "type": "tool_result",
-        "tool_use_id": _call_id(result.call_id),
+        "tool_use_id": result.call_id,
         "content": _parts(result.blocks) or ([{"type": "text", "text": EMPTY_ERROR}] if result.is_error else None),
         "is_error": result.is_error or None,
     }
@@ -147,7 +191,8 @@ def _part(block: Block) -> dict[str, Any] | None:
     match block:
         case TextBlock(text=text):
             return {"type": "text", "text": text} if text.strip() else None
-        case ImageBlock(source=Base64Source(media_type=media_type, data=data)):
+        case ImageBlock(source=Base64Source(data=data) as source):
+            media_type = image_type(source)
             if media_type not in IMAGE_TYPES:
                 raise unsupported("ImageBlock", f"{media_type} is not one of {', '.join(IMAGE_TYPES)}")
             return {"type": "image", "source": {"type": "base64", "media_type": media_type, "data": data}}
@@ -180,9 +225,3 @@ def _text_or_pdf(source: Base64Source) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise unsupported("DocumentBlock", f"its {source.media_type} is not UTF-8") from None
     return {"type": "text", "media_type": "text/plain", "data": text}
-
-
-def _call_id(call_id: str) -> str:
-    """The id in the characters that the API accepts. Other providers use more; a checksum keeps such ids unique."""
-    legal = re.sub(r"[^a-zA-Z0-9_-]", "_", call_id)
-    return legal if legal == call_id and legal else f"{legal}_{zlib.crc32(call_id.encode('utf-8', 'replace')):08x}"

@@ -11,6 +11,7 @@ from completion.contract.request import (
     ToolDefinition,
     system_text,
 )
+from completion.contract.schemas import ANTHROPIC_STRICT, OpenSchemaError, for_tools, strict
 from completion.wires.anthropic.checks import count_breakpoints
 from completion.wires.anthropic.dialect import DEFAULT, MessagesDialect
 from completion.wires.anthropic.history import cached, container_id, messages
@@ -27,11 +28,16 @@ def lower(request: ChatRequest, model: str, dialect: MessagesDialect = DEFAULT) 
     Raises:
         UnsupportedContentError: the API does not support a part of the request that would change the answer.
     """
+    sent = messages(request)
     thinking, effort = thinking_and_effort(request.reasoning_effort, model)
+    dropped = ["seed"] if request.seed is not None else []
+    if thinking and thinking["type"] == "enabled" and _continues_without_thinking(sent):
+        thinking = None
+        dropped.append("reasoning_effort")
     output_config = {"effort": effort, "format": _format(request.response_format)}
     optional = {
         "system": _system(request),
-        "tools": [_tool(tool) for tool in request.tools] or None,
+        "tools": [_tool(tool, dropped) for tool in request.tools] or None,
         "tool_choice": _tool_choice(request),
         **{name: getattr(request, name) for name in SAMPLING},
         "stop_sequences": list(request.stop_sequences) or None,
@@ -43,21 +49,36 @@ def lower(request: ChatRequest, model: str, dialect: MessagesDialect = DEFAULT) 
         "model": model,
         # Thinking counts as output, so its budget is added: max_tokens is meant for the answer.
         "max_tokens": request.max_tokens + (thinking or {}).get("budget_tokens", 0),
-        "messages": messages(request),
+        "messages": sent,
         "stream": True,
         **without_none(optional),
     }
-    dropped = ["seed"] if request.seed is not None else []
     if count_breakpoints(body) < count_cache_controls(request):
         dropped.append("cache_control")
     return body, dropped
+
+
+def _continues_without_thinking(sent: list[dict[str, Any]]) -> bool:
+    """The request continues an answer that does not begin with thinking, such as a call of another provider's model.
+
+    The API refuses that while thinking has a budget: Expected `thinking` or `redacted_thinking`, but found `tool_use`.
+    """
+    last = sent[-1]
+    if last["role"] == "user":
+        if last["content"][0].get("type") != "tool_result":
+            return False
+        last = sent[-2]
+    return last["content"][0].get("type") not in ("thinking", "redacted_thinking")
 
 
 def _format(wanted: JsonSchema | str | None) -> dict[str, Any] | None:
     if wanted is None:
         return None
     if isinstance(wanted, JsonSchema):
-        return {"type": "json_schema", "schema": wanted.schema}
+        try:
+            return {"type": "json_schema", "schema": strict(wanted.schema, ANTHROPIC_STRICT)}
+        except OpenSchemaError as error:
+            raise unsupported("response_format", f"Anthropic Messages supports closed schemas only: {error}") from None
     raise unsupported("response_format='json'", "Anthropic Messages supports schemas only: give a JsonSchema")
 
 
@@ -70,12 +91,19 @@ def _system(request: ChatRequest) -> Any:
     return [cached({"type": "text", "text": block.text}, block.cache_control) for block in blocks] or None
 
 
-def _tool(tool: ToolDefinition) -> dict[str, Any]:
+def _tool(tool: ToolDefinition, dropped: list[str]) -> dict[str, Any]:
+    schema, is_strict = for_tools(tool.input_schema), tool.strict
+    if is_strict:
+        try:
+            schema = strict(schema, ANTHROPIC_STRICT)
+        except OpenSchemaError:
+            is_strict = False
+            dropped.append("tools.strict")
     fields = {
         "name": tool.name,
         "description": tool.description or None,
-        "input_schema": {"type": "object", **tool.input_schema},  # required, also for a tool without input
-        "strict": tool.strict,
+        "input_schema": schema,
+        "strict": is_strict,
     }
     return cached(without_none(fields), tool.cache_control)
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from completion.contract.chunks import RedactedReasoning, StreamChunk, TextDelta
+from completion.contract.chunks import StreamChunk, TextDelta
 from completion.events import Events
 from completion.wires import refusals
 from completion.wires.assembly import TurnReader, assembled
-from completion.wires.json_values import has_surrogates, provider_block, str_or_empty
+from completion.wires.json_values import has_surrogates, objects_in, provider_block, str_or_empty
 from completion.wires.openai_chat.calls import Calls
-from completion.wires.openai_chat.names import PROVIDER_BLOCK_FIELDS, WIRE
+from completion.wires.openai_chat.names import PROVIDER_BLOCK_FIELDS, REASONING_PARTS, WIRE
+from completion.wires.openai_chat.reasoning import CONTENT, ReasoningReader
 from completion.wires.openai_chat.summary import ChatSummary
-from completion.wires.turn_order import TurnOrder
 from completion.wires.wire import OnEndOfTurn
 
 
@@ -25,10 +25,11 @@ class ChatTurn(TurnReader):
 
     truncated = "the body ended without finish_reason and without [DONE]: the answer is not complete"
 
-    def __init__(self) -> None:
+    def __init__(self, origin: str | None = None) -> None:
         self._summary = ChatSummary()
-        super().__init__(self._summary)
+        super().__init__(self._summary, origin)
         self._calls = Calls(self.order)
+        self._reasoning = ReasoningReader(self.order)
 
     def take(self, name: str, data: dict[str, Any]) -> Iterable[StreamChunk]:
         # {"id": "…", "choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": null}], "usage": null}
@@ -66,7 +67,7 @@ class ChatTurn(TurnReader):
         if delta:
             if summary.provider_reason is not None:
                 summary.check_no_second_answer(data, delta)
-            yield from _delta_chunks(delta, self.order, self._calls, summary)
+            yield from self._delta_chunks(delta)
         reason = choice.get("finish_reason")
         if (reason and reason != "null") or "error" in choice:
             summary.read_finish_reason(reason, data, choice)
@@ -81,10 +82,48 @@ class ChatTurn(TurnReader):
         yield from self._calls.custom_blocks()
         yield from self._summary.chunks(self.order.calls_finished)
 
+    def _delta_chunks(self, delta: dict[str, Any]) -> Iterator[StreamChunk]:
+        """The chunks of everything that a delta contains."""
+        order = self.order
+        yield from self._reasoning.take(delta)
+        content = delta.get("content")
+        for part in content if isinstance(content, list) else [content]:
+            yield from self._part_chunks(part)
+        refusal = delta.get("refusal")
+        if refusal and isinstance(refusal, str):
+            self._summary.is_refusal = True
+            yield from order.text(refusal)
+        for piece in objects_in(delta.get("tool_calls")):
+            yield from self._calls.take(piece)
+        function = delta.get("function_call")  # the older form, for one call only
+        if isinstance(function, dict):
+            yield from self._calls.take({"index": "function_call", "function": function})
+        for kind in PROVIDER_BLOCK_FIELDS:
+            items = delta.get(kind)
+            for item in items if isinstance(items, list) else [items]:
+                if isinstance(item, dict):
+                    yield from order.block(provider_block(WIRE, item))
 
-def assemble(events: Events, on_end_of_turn: OnEndOfTurn = lambda seconds: None) -> Iterator[StreamChunk]:
-    """The chunks of one turn."""
-    return assembled(events, ChatTurn(), on_end_of_turn)
+    def _part_chunks(self, part: Any) -> Iterator[StreamChunk]:
+        """The chunks of the content, or of one part of it."""
+        # Mistral and others: [{"type": "thinking", "thinking": […]}, {"type": "text", "text": "…"}]
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind in REASONING_PARTS:
+            for name in REASONING_PARTS[kind]:
+                for text in _texts(part.get(name)):
+                    yield from self._reasoning.add(text, CONTENT)
+        elif kind is not None and not isinstance(part.get("text"), str):
+            yield from self.order.block(provider_block(WIRE, part))  # {"type": "reference", "reference_ids": […]}
+        else:
+            for text in _texts([part]):
+                yield from self.order.text(text)
+
+
+def assemble(
+    events: Events, on_end_of_turn: OnEndOfTurn = lambda seconds: None, *, origin: str | None = None
+) -> Iterator[StreamChunk]:
+    """The chunks of one turn. ``origin``: the ``provider`` of its signatures."""
+    return assembled(events, ChatTurn(origin), on_end_of_turn)
 
 
 def _is_plain(delta: dict[str, Any]) -> bool:
@@ -109,64 +148,6 @@ def _raise_if_error(data: dict[str, Any], name: str) -> None:
     message = data.get("detail") or data.get("error_code") or str_or_empty(data.get("message"))
     if error is not None or has_failed or message:
         raise refusals.in_band({**data, "message": base.get("status_msg")} if isinstance(base, dict) else data)
-
-
-def _delta_chunks(delta: dict[str, Any], order: TurnOrder, calls: Calls, summary: ChatSummary) -> Iterator[StreamChunk]:
-    """The chunks of everything that a delta contains."""
-    yield from _reasoning(delta, order, summary)
-    content = delta.get("content")
-    # Mistral and others: [{"type": "thinking", "thinking": […]}, {"type": "text", "text": "…"}]
-    for part in content if isinstance(content, list) else [content]:
-        if isinstance(part, dict) and part.get("type") == "thinking":
-            for text in _texts(part.get("thinking")):
-                yield from order.reasoning(text)
-        elif isinstance(part, dict) and not isinstance(part.get("text"), str) and "type" in part:
-            yield from order.block(provider_block(WIRE, part))  # {"type": "reference", "reference_ids": […]}
-        else:
-            for text in _texts([part]):
-                yield from order.text(text)
-    refusal = delta.get("refusal")
-    if refusal and isinstance(refusal, str):
-        summary.is_refusal = True
-        yield from order.text(refusal)
-    pieces = delta.get("tool_calls")
-    if isinstance(pieces, list):
-        for piece in pieces:
-            if isinstance(piece, dict):
-                yield from calls.take(piece)
-    function = delta.get("function_call")  # the older form, for one call only
-    if isinstance(function, dict):
-        yield from calls.take({"index": "function_call", "function": function})
-    for kind in PROVIDER_BLOCK_FIELDS:
-        items = delta.get(kind)
-        for item in items if isinstance(items, list) else [items]:
-            if isinstance(item, dict):
-                yield from order.block(provider_block(WIRE, item))
-
-
-def _reasoning(delta: dict[str, Any], order: TurnOrder, summary: ChatSummary) -> Iterator[StreamChunk]:
-    """The chunks of the reasoning. It has three fields; OpenRouter sends the same text in two of them."""
-    text = str_or_empty(delta.get("reasoning_content")) or str_or_empty(delta.get("reasoning"))
-    if text:
-        summary.plain_reasoning_length += len(text)
-        yield from order.reasoning(text)
-    details = delta.get("reasoning_details")
-    # [{"type": "reasoning.text", "text": "…", "signature": "…"}, {"type": "reasoning.encrypted", "data": "…"}]
-    for detail in details if isinstance(details, list) else ():
-        if not isinstance(detail, dict):
-            continue
-        detail_text = str_or_empty(detail.get("text")) or str_or_empty(detail.get("summary"))
-        signature = str_or_empty(detail.get("signature"))
-        if detail_text and text:
-            summary.has_both_reasonings = True
-        elif detail_text and not summary.repeats_reasoning(detail_text, signature):
-            yield from order.reasoning(detail_text)
-        if signature and signature != summary.signature:  # later chunks may repeat it
-            summary.signature = signature
-            yield from order.end_reasoning(signature)
-        encrypted = str_or_empty(detail.get("data"))
-        if encrypted:
-            yield from order.block(RedactedReasoning(encrypted))
 
 
 def _texts(parts: Any) -> Iterator[str]:

@@ -60,7 +60,8 @@ class Calls:
             self._by_index[index] = call
         call.provider_id = call.provider_id or call_id
         call.name = call.name or name
-        call.signature = call.signature or _signature(piece)
+        if call.signature is None:
+            call.signature, call.wire_data = _signature(piece)
         if is_new or brings != "the same":
             call.add(arguments)
         if call_id:
@@ -173,9 +174,36 @@ class _CustomCall:
         self.inputs: list[str] = []
 
 
-def _signature(piece: dict[str, Any]) -> str | None:
-    # Gemini: {"extra_content": {"google": {"thought_signature": "…"}}}
-    extra = piece.get("extra_content")
-    google = extra.get("google") if isinstance(extra, dict) else None
-    signature = google.get("thought_signature") if isinstance(google, dict) else None
-    return signature if isinstance(signature, str) else None
+# Where a call carries Gemini's signature: the field of the call, and the path inside of it.
+_SIGNATURE_PATHS = (
+    ("extra_content", "google", "thought_signature"),  # Gemini's compatible endpoint
+    ("extra_content", "vertex", "thought_signature"),
+    ("provider_specific_fields", "thought_signature"),  # LiteLLM
+    ("provider_metadata", "google", "thought_signature"),
+    ("thought_signature",),
+    ("thoughtSignature",),
+    ("signature",),
+    ("function", "thought_signature"),
+    ("function", "provider_specific_fields", "thought_signature"),
+)
+
+
+def _signature(piece: dict[str, Any]) -> tuple[str | None, dict[str, Any] | None]:
+    """The signature of a call, and the fields in which it came if they are not Gemini's own."""
+    for path in _SIGNATURE_PATHS:
+        value: Any = piece
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        if value and isinstance(value, str):
+            if path == _SIGNATURE_PATHS[0]:
+                return value, None
+            for key in reversed(path):
+                value = {key: value}
+            return _at(piece, path), value
+    return None, None
+
+
+def _at(piece: Any, path: tuple[str, ...]) -> str:
+    for key in path:
+        piece = piece[key]
+    return str(piece)

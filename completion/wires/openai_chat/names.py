@@ -29,6 +29,15 @@ TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 PROVIDER_BLOCK_FIELDS = ("annotations", "images", "executed_tools", "context")
 
 
+# Parts of the content that are reasoning, and the fields of their text.
+REASONING_PARTS = {
+    "thinking": ("thinking", "text"),  # Mistral
+    "reasoning": ("reasoning", "text"),
+    "reasoning_text": ("text",),
+    "reasoning_content": ("text",),
+}
+
+
 # The format that the API expects for each media type.
 AUDIO_FORMATS = {
     "audio/wav": "wav",

@@ -22,25 +22,10 @@ class ChatSummary(TurnSummary):
         """A delta had a ``refusal``."""
         self.has_delta = False
         """A chunk had a ``delta`` that was not empty."""
-        self.signature: str | None = None
-        """The last signature of the reasoning."""
-        self.plain_reasoning_length = 0
-        """Characters of reasoning in ``reasoning`` and ``reasoning_content``."""
-        self.has_both_reasonings = False
-        """One delta had plain reasoning and ``reasoning_details`` together."""
         self._choice_index: Any = None
         self._finished_id: Any = None
         self._usage: dict[str, Any] | None = None
         self._sources: dict[str, Any] = {}
-
-    def repeats_reasoning(self, text: str, signature: str) -> bool:
-        """Whether a reasoning detail, in a delta without plain reasoning, repeats plain reasoning of earlier deltas.
-
-        It does if no delta had both. If one had, it does only if it is signed and as long as all of the plain
-        reasoning: a shorter one is new text.
-        """
-        is_all_signed = bool(signature) and len(text) >= self.plain_reasoning_length
-        return bool(self.plain_reasoning_length) and (is_all_signed or not self.has_both_reasonings)
 
     def first_choice(self, data: dict[str, Any]) -> dict[str, Any] | None:
         """The choice with index 0 or without one; else the choice with the index of the first chunk."""

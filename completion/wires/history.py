@@ -1,0 +1,332 @@
+"""Makes a history valid for one wire, wherever its messages came from.
+
+    messages of any provider -> valid_history(messages, rules, origin) -> messages that this wire accepts
+
+Each wire states what it accepts as ``HistoryRules``. Everything that a model or a tool wrote is mended here, so that it
+can never make the next request impossible. What the user wrote is not changed: it raises an error where a wire cannot
+send it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from completion.contract.messages import (
+    Block,
+    Message,
+    ProviderBlock,
+    ReasoningBlock,
+    RedactedReasoningBlock,
+    Role,
+    TextBlock,
+    ToolCallBlock,
+    ToolResultBlock,
+)
+from completion.wires.json_values import has_surrogates, without_surrogates
+
+NO_RESULT = "The tool was not run: there is no result."
+"""The result of a call that the history leaves without one. Every API refuses such a call."""
+
+UNNAMED_TOOL = "unknown_tool"
+"""The name of a call to which the model gave none."""
+
+BEGINNING = "(The conversation begins with your message.)"
+"""The first message of a history that begins with the model, for wires that want the user to begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a request goes: the wire and the server, as in ``openai-chat@openrouter.ai``.
+
+    Signatures, encrypted reasoning and provider blocks go back only to where they came from.
+    """
+
+    wire: str
+    host: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.wire}@{self.host}" if self.host else self.wire
+
+    def includes(self, provider: str | None) -> bool:
+        """A signature with this ``provider`` may be sent there. None: from a version that did not record it."""
+        return provider in (None, self.wire, str(self))
+
+
+@dataclass(frozen=True, slots=True)
+class CallIds:
+    """Which ids of tool calls a wire accepts.
+
+    Args:
+        illegal: matches a character that is not allowed; None allows all.
+        max_length: the longest id.
+        exact_length: every id has this length; ``illegal`` then allows letters and digits only.
+        keep: matches ids that must go back unchanged, however long they are.
+    """
+
+    illegal: re.Pattern[str] | None = None
+    max_length: int = 64
+    exact_length: int | None = None
+    keep: re.Pattern[str] | None = None
+
+    def legal(self, call_id: str) -> str:
+        """The id itself if the wire accepts it, else a legal one that depends on nothing but the id."""
+        if self.keep is not None and self.keep.search(call_id):
+            return call_id
+        if self.exact_length is not None:
+            is_legal = len(call_id) == self.exact_length and not (self.illegal and self.illegal.search(call_id))
+            return call_id if is_legal else _digest(call_id)[: self.exact_length]
+        legal = self.illegal.sub("_", call_id) if self.illegal else call_id
+        if legal == call_id and 0 < len(legal) <= self.max_length:
+            return call_id
+        return f"{legal[: self.max_length - 9]}_{_digest(call_id)[:8]}"
+
+    def another(self, call_id: str, number: int) -> str:
+        """A legal id for a call whose id was used before."""
+        return self.legal(f"{call_id}_{number}")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _accept_everything(block: Block) -> bool:
+    return True
+
+
+def _is_not_reasoning(block: Block) -> bool:
+    return not isinstance(block, ReasoningBlock | RedactedReasoningBlock)
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryRules:
+    """What a wire accepts in a history.
+
+    Args:
+        call_ids: the ids of tool calls.
+        illegal_in_names: matches a character that the name of a tool must not have.
+        max_name_length: the longest name of a tool.
+        result_blocks: the kinds of blocks in a tool result. Others go into the user message behind the results.
+        error_blocks: the same for a result that is an error.
+        can_send: whether a user message may contain the block. What a tool returned and no user message may contain is
+            replaced by a sentence.
+        fills_message: whether an assistant message may consist of the block. One without such a block is left out.
+        begins_with_user: the first message must be the user's.
+    """
+
+    call_ids: CallIds = field(default_factory=CallIds)
+    illegal_in_names: re.Pattern[str] = re.compile(r"[^a-zA-Z0-9_-]")
+    max_name_length: int = 64
+    result_blocks: tuple[type[Block], ...] = (TextBlock,)
+    error_blocks: tuple[type[Block], ...] = (TextBlock,)
+    can_send: Callable[[Block], bool] = _accept_everything
+    fills_message: Callable[[Block], bool] = _is_not_reasoning
+    begins_with_user: bool = False
+
+    def legal_name(self, name: str) -> str:
+        """The name if it is legal, else a legal one."""
+        return self.illegal_in_names.sub("_", name)[: self.max_name_length] or UNNAMED_TOOL
+
+
+def valid_history(
+    messages: Iterable[Message], rules: HistoryRules, origin: Origin, offered: Collection[str] = ()
+) -> list[Message]:
+    """The history as the wire accepts it.
+
+    Messages of one role are merged, and empty ones left out. Every call has a legal id that is unique in the history, a
+    legal name, and exactly one result, directly behind it. A rewritten id depends on the messages before it only, so a
+    growing history keeps it: otherwise the provider's prompt cache would be lost.
+
+    Args:
+        offered: the names of the tools in the request. They are sent as they are, so calls keep them too.
+    """
+    merged = _merged(_portable(message, rules, origin) for message in messages)
+    valid = list(_Pairing(rules, origin, offered).paired(merged))
+    if rules.begins_with_user and valid and valid[0].role == "assistant":
+        valid.insert(0, Message.user(BEGINNING))
+    return valid
+
+
+# --- what may go there -----------------------------------------------------------------------------------------------
+
+
+def _portable(message: Message, rules: HistoryRules, origin: Origin) -> Message:
+    """The message without what belongs to another provider, and without halves of surrogate pairs."""
+    found = (_portable_block(block, message.role, origin) for block in message.blocks)
+    blocks = [block for block in found if block is not None]
+    is_sent = message.role == "user" or any(map(rules.fills_message, blocks))
+    return Message(message.role, blocks if is_sent else [])
+
+
+def _portable_block(block: Block, role: Role, origin: Origin) -> Block | None:
+    match block:
+        case TextBlock(text=text):
+            if not text:
+                return None
+            return _clean_text(block) if role == "assistant" else block
+        case ReasoningBlock(provider=provider):
+            if not origin.includes(provider):
+                block = replace(block, signature=None, provider=None, wire_data=None)
+            return _clean_text(block) if block.text or block.signature is not None else None
+        case RedactedReasoningBlock(provider=provider) | ProviderBlock(provider=provider):
+            return block if origin.includes(provider) else None
+        case ToolCallBlock(provider=provider):
+            if not origin.includes(provider):
+                block = replace(block, signature=None, provider=None, wire_data=None)
+            return _clean_args(block)
+        case ToolResultBlock(blocks=inner):
+            cleaned = [_clean_text(part) if isinstance(part, TextBlock) else part for part in inner]
+            is_clean = all(new is old for new, old in zip(cleaned, inner, strict=True))
+            return block if is_clean else replace(block, blocks=tuple(cleaned))
+    return block
+
+
+def _clean_text(block: Any) -> Any:
+    """Half of a surrogate pair becomes U+FFFD: it cannot be encoded as UTF-8."""
+    return replace(block, text=without_surrogates(block.text)) if has_surrogates(block.text) else block
+
+
+def _clean_args(call: ToolCallBlock) -> ToolCallBlock:
+    if has_surrogates(call.name) or has_surrogates(call.call_id):
+        name, call_id = without_surrogates(call.name), without_surrogates(call.call_id)
+        call = replace(call, name=name, call_id=call_id)
+    try:
+        text = json.dumps(call.args, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):  # lower() raises the error, it knows the field
+        return call
+    return replace(call, args=json.loads(without_surrogates(text))) if has_surrogates(text) else call
+
+
+def _merged(messages: Iterable[Message]) -> list[Message]:
+    """The messages that have blocks, with those of one role in a row joined."""
+    merged: list[Message] = []
+    for message in messages:
+        if not message.blocks:
+            continue
+        if merged and merged[-1].role == message.role:
+            message = Message(message.role, [*merged.pop().blocks, *message.blocks])
+        merged.append(message)
+    return merged
+
+
+# --- calls and their results -----------------------------------------------------------------------------------------
+
+
+class _Pairing:
+    """Gives every call a legal id and name, and exactly one result."""
+
+    def __init__(self, rules: HistoryRules, origin: Origin, offered: Collection[str]) -> None:
+        self._rules = rules
+        self._origin = origin
+        self._offered = offered
+        self._used_ids: set[str] = set()
+        # The calls that the next message has to answer: the id in the history, and the call as it is sent.
+        self._open: list[tuple[str, ToolCallBlock]] = []
+        # Ids in provider blocks of this wire, such as calls of custom tools. Their results are kept as they are.
+        self._own_ids: set[str] = set()
+
+    def paired(self, messages: Iterable[Message]) -> Iterator[Message]:
+        """The messages, each call with its result behind it. Results without a call are left out."""
+        kept: list[Message] = []
+        for message in messages:
+            if message.role == "assistant":
+                kept += self._answers(())
+                kept.append(self._with_legal_calls(message))
+            else:
+                kept += self._answers(message.blocks)
+        kept += self._answers(())
+        yield from _merged(kept)  # a message may have lost all of its blocks, and its neighbours have one role
+
+    def _with_legal_calls(self, message: Message) -> Message:
+        self._open = []
+        new_ids: dict[str, str] = {}
+        blocks: list[Block] = []
+        for block in message.blocks:
+            if isinstance(block, ToolCallBlock):
+                legal = replace(block, call_id=self._unique_id(block.call_id), name=self._legal_name(block.name))
+                self._open.append((block.call_id, legal))
+                new_ids.setdefault(block.call_id, legal.call_id)
+                block = legal
+            elif isinstance(block, ProviderBlock):
+                self._own_ids |= {value for key in ("id", "call_id") if isinstance(value := block.data.get(key), str)}
+            blocks.append(block)
+        return Message("assistant", [_with_new_id(block, new_ids) for block in blocks])
+
+    def _legal_name(self, name: str) -> str:
+        return name if name in self._offered else self._rules.legal_name(name)
+
+    def _unique_id(self, call_id: str) -> str:
+        ids, number = self._rules.call_ids, 1
+        unique = ids.legal(call_id)
+        while unique in self._used_ids:
+            number += 1
+            unique = ids.another(call_id, number)
+        self._used_ids.add(unique)
+        return unique
+
+    def _answers(self, blocks: Iterable[Block]) -> list[Message]:
+        """The user message behind the open calls: their results in the order of the calls, then everything else."""
+        given: dict[str, deque[ToolResultBlock]] = {}
+        own: list[Block] = []
+        others: list[Block] = []
+        waiting = [call_id for call_id, _ in self._open]
+        for block in blocks:
+            if not isinstance(block, ToolResultBlock):
+                others.append(block)
+            elif block.call_id in waiting:
+                waiting.remove(block.call_id)
+                given.setdefault(block.call_id, deque()).append(block)
+            elif block.call_id in self._own_ids:
+                own.append(block)
+        results: list[Block] = []
+        behind: list[Block] = []
+        for call_id, call in self._open:
+            queue = given.get(call_id)
+            result = queue.popleft() if queue else ToolResultBlock(call_id, NO_RESULT, is_error=True)
+            sendable, moved = self._sendable_result(replace(result, call_id=call.call_id), call.name, len(behind) // 2)
+            results.append(sendable)
+            behind += moved
+        self._open = []
+        blocks = [*results, *own, *behind, *others]
+        return [Message("user", blocks)] if blocks else []
+
+    def _sendable_result(
+        self, result: ToolResultBlock, name: str, moved_before: int
+    ) -> tuple[ToolResultBlock, list[Block]]:
+        """The result with the kinds of blocks that the wire accepts there, and what goes behind the results."""
+        accepted = self._rules.error_blocks if result.is_error else self._rules.result_blocks
+        if all(self._fits(block, accepted) for block in result.blocks):
+            return result, []
+        kept: list[Block] = []
+        moved: list[Block] = []
+        for block in result.blocks:
+            if self._fits(block, accepted):
+                kept.append(block)
+            elif isinstance(block, ProviderBlock):  # of another wire
+                continue
+            elif self._rules.can_send(block):
+                label = f"{block.type} {moved_before + len(moved) // 2 + 1}"
+                kept.append(TextBlock(f"[{label}: see the message after the tool results]"))
+                moved += [TextBlock(f"[{label}, returned by {name}]"), block]
+            else:
+                kept.append(TextBlock(f"[{block.type}: it cannot be shown to this model]"))
+        return replace(result, blocks=tuple(kept)), moved
+
+    def _fits(self, block: Block, accepted: tuple[type[Block], ...]) -> bool:
+        """The block may stay in the result. lower() raises the error for a result inside of a result."""
+        if isinstance(block, TextBlock | ToolResultBlock):
+            return True
+        return isinstance(block, accepted) and (isinstance(block, ProviderBlock) or self._rules.can_send(block))
+
+
+def _with_new_id(block: Block, new_ids: dict[str, str]) -> Block:
+    """A provider block that refers to a call of its message, with the id under which that call is sent."""
+    old = block.data.get("tool_use_id") if isinstance(block, ProviderBlock) else None
+    if not isinstance(block, ProviderBlock) or not isinstance(old, str) or new_ids.get(old, old) == old:
+        return block
+    return replace(block, data={**block.data, "tool_use_id": new_ids[old]})

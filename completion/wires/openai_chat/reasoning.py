@@ -1,0 +1,189 @@
+"""Reasoning on Chat Completions: in which fields servers send it, and in which it goes back.
+
+    delta -> ReasoningReader -> ReasoningDelta, ReasoningFinished(wire_data)  ...  reasoning_fields -> the next request
+
+OpenAI sends no reasoning on this wire, so each server has its own field. ``wire_data`` of the chunk remembers the field
+and everything else that the server needs to recognize its reasoning:
+
+    {"field": "reasoning"}                                    plain text came in this field
+    {"details": [{"type": "reasoning.text", "text": 17}]}     reasoning_details; the number is a length of text
+    {"message": {"thinking_blocks": [{…}]}}                   fields of the message that go back unchanged
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from completion.contract.chunks import RedactedReasoning, StreamChunk
+from completion.contract.messages import Block, ReasoningBlock, RedactedReasoningBlock
+from completion.wires.json_values import objects_in, str_or_empty
+from completion.wires.turn_order import TurnOrder
+
+PLAIN_FIELDS = ("reasoning_content", "reasoning", "reasoning_text")
+"""DeepSeek and most servers; Groq, OpenRouter, Cerebras, Ollama; GitHub Copilot."""
+
+CONTENT = "content"
+"""The field of reasoning that came as a part of the content, as at Mistral."""
+
+_TEXT_FIELDS = ("text", "summary")  # of a reasoning detail
+
+
+class ReasoningReader:
+    """Reads the reasoning of one turn."""
+
+    def __init__(self, order: TurnOrder) -> None:
+        self._order = order
+        self._signature: str | None = None
+        self._plain_length = 0
+        # One delta had plain reasoning and reasoning_details together.
+        self._has_both = False
+        self._details: list[dict[str, Any]] = []
+
+    def take(self, delta: dict[str, Any]) -> Iterator[StreamChunk]:
+        """The chunks of the reasoning in a delta. OpenRouter sends the same text in two fields."""
+        text, field = _plain(delta)
+        if text:
+            self._plain_length += len(text)
+            yield from self.add(text, field)
+        for detail in objects_in(delta.get("reasoning_details")):
+            # {"type": "reasoning.text", "text": "…", "signature": "…"}, {"type": "reasoning.encrypted", "data": "…"}
+            yield from self._take_detail(detail, has_plain=bool(text))
+        yield from self._take_signed_fields(delta)
+
+    def add(self, text: str, field: str) -> Iterator[StreamChunk]:
+        """Reasoning that came in this field."""
+        if self._order.reasoning_data is None:
+            self._order.reasoning_data = {"field": field}
+        yield from self._order.reasoning(text)
+
+    def _take_detail(self, detail: dict[str, Any], *, has_plain: bool) -> Iterator[StreamChunk]:
+        text = next(filter(None, (str_or_empty(detail.get(name)) for name in _TEXT_FIELDS)), "")
+        signature = str_or_empty(detail.get("signature"))
+        encrypted = str_or_empty(detail.get("data"))
+        if encrypted:
+            rest = {key: value for key, value in detail.items() if key != "data"}
+            yield from self._order.block(RedactedReasoning(encrypted, self._order.origin, {"details": [rest]}))
+            return
+        self._keep_detail(detail, len(text))
+        if text and has_plain:
+            self._has_both = True
+        elif text and not self._repeats_plain(text, signature):
+            yield from self._order.reasoning(text)
+        if signature and signature != self._signature:
+            self._signature = signature
+            yield from self._order.end_reasoning(signature, {"details": self._details})
+            self._details = []
+
+    def _keep_detail(self, detail: dict[str, Any], length: int) -> None:
+        """Remember a detail. Its pieces become one item, and its text a length: the text is in the block already."""
+        if self._order.reasoning_data is None or self._order.reasoning_data.get("details") is not self._details:
+            self._details = []
+            self._order.reasoning_data = {"details": self._details}
+        item = {key: length if key in _TEXT_FIELDS else value for key, value in detail.items() if value is not None}
+        last = self._details[-1] if self._details else None
+        if last is None or any(last.get(key) != item.get(key) for key in ("type", "index")):
+            self._details.append(item)
+            return
+        for key, value in item.items():
+            last[key] = last.get(key, 0) + value if key in _TEXT_FIELDS else value
+
+    def _repeats_plain(self, text: str, signature: str) -> bool:
+        """A reasoning detail, in a delta without plain reasoning, repeats plain reasoning of earlier deltas.
+
+        It is a repetition if earlier deltas had plain reasoning only, or if it is as long as all of that and signed.
+        Otherwise the details have taken over from the plain reasoning, and this one goes on.
+        """
+        signs_all = bool(signature) and len(text) >= self._plain_length
+        return bool(self._plain_length) and (signs_all or not self._has_both)
+
+    def _take_signed_fields(self, delta: dict[str, Any]) -> Iterator[StreamChunk]:
+        """Signatures that gateways send in fields of their own."""
+        # LiteLLM in front of Claude: {"thinking_blocks": [{"type": "thinking", "thinking": "…", "signature": "…"}]}
+        for block in objects_in(delta.get("thinking_blocks")):
+            yield from self._end_signed(str_or_empty(block.get("signature")), "thinking_blocks", [block])
+        # GitHub Copilot
+        opaque = str_or_empty(delta.get("reasoning_opaque"))
+        yield from self._end_signed(opaque, "reasoning_opaque", opaque)
+        # Gemini's compatible endpoint, for text and thoughts
+        extra = delta.get("extra_content")
+        google = extra.get("google") if isinstance(extra, dict) else None
+        thought = str_or_empty(google.get("thought_signature")) if isinstance(google, dict) else ""
+        yield from self._end_signed(thought, "extra_content", extra)
+
+    def _end_signed(self, signature: str, field: str, value: Any) -> Iterator[StreamChunk]:
+        if signature and signature != self._signature:
+            self._signature = signature
+            yield from self._order.end_reasoning(signature, {"message": {field: value}})
+
+
+def _plain(delta: dict[str, Any]) -> tuple[str, str]:
+    for field in PLAIN_FIELDS:
+        value = delta.get(field)
+        if isinstance(value, dict):  # no server known for sure: {"reasoning": {"content": "…"}}
+            value = value.get("content") or value.get("text")
+        if value and isinstance(value, str):
+            return value, field
+    return "", ""
+
+
+# --- the way back ----------------------------------------------------------------------------------------------------
+
+
+def reasoning_fields(blocks: Iterable[Block], mode: str, *, has_calls: bool) -> dict[str, Any]:
+    """The fields of an assistant message that carry its reasoning back.
+
+    Plain reasoning goes back only beside a tool call: servers want it while the model works on one question. What is
+    signed goes back always, in the field in which it came, and only to the server that it came from.
+
+    Args:
+        mode: ``ChatDialect.reasoning_back``.
+        has_calls: the message has tool calls.
+    """
+    if mode == "never":
+        return {}
+    plain, field = "", ""
+    details: list[dict[str, Any]] = []
+    fields: dict[str, Any] = {}
+    for block in blocks:
+        if not isinstance(block, ReasoningBlock | RedactedReasoningBlock):
+            continue
+        data = block.wire_data or {}  # that of other servers was removed
+        if isinstance(block, RedactedReasoningBlock):
+            details += [{**item, "data": block.data} for item in data.get("details", ())]
+            continue
+        details += _with_texts(data.get("details", ()), block.text)
+        for name, value in data.get("message", {}).items():
+            fields[name] = [*fields.get(name, ()), *value] if isinstance(value, list) else value
+        if data or mode in PLAIN_FIELDS:
+            plain, field = plain + block.text, data.get("field", field)
+    if details and mode in ("as_received", "reasoning_details"):
+        fields["reasoning_details"] = details
+    if not has_calls:
+        return fields
+    if mode in PLAIN_FIELDS:
+        # DeepSeek and Moonshot refuse a call without the field, also a call of another provider.
+        return {**fields, mode: plain} if plain or mode == "reasoning_content" else fields
+    if plain and not details:
+        field = "reasoning" if mode == "reasoning_details" else field
+        return {**fields, field: plain} if field else fields
+    return fields
+
+
+def _with_texts(items: Iterable[dict[str, Any]], text: str) -> list[dict[str, Any]]:
+    """The reasoning details with their parts of the text. If the text was changed, the first one gets all of it."""
+    items = list(items)
+    lengths = [item[key] for item in items for key in _TEXT_FIELDS if isinstance(item.get(key), int)]
+    is_whole = sum(lengths) == len(text)
+    filled: list[dict[str, Any]] = []
+    begin = 0
+    for item in items:
+        item = dict(item)
+        for key in _TEXT_FIELDS:
+            length = item.get(key)
+            if isinstance(length, int):
+                end = begin + length if is_whole else len(text)
+                item[key] = text[begin:end]
+                begin = end
+        filled.append(item)
+    return filled

@@ -1,0 +1,392 @@
+"""A history of any provider becomes one that the next provider accepts."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from completion import (
+    AudioBlock,
+    Base64Source,
+    Block,
+    ChatRequest,
+    DocumentBlock,
+    ImageBlock,
+    Message,
+    ProviderBlock,
+    ReasoningBlock,
+    RedactedReasoningBlock,
+    TextBlock,
+    ToolCallBlock,
+    ToolDefinition,
+    ToolResultBlock,
+)
+from completion.wires.anthropic import MESSAGES
+from completion.wires.anthropic.dialect import MessagesDialect
+from completion.wires.history import BEGINNING, NO_RESULT
+from completion.wires.openai_chat import CHAT_COMPLETIONS
+from completion.wires.openai_chat.dialect import COMPATIBLE, OPENAI, ChatDialect
+
+PNG = ImageBlock(Base64Source("image/png", "iVBORw0KGgoAAAA="))
+PDF = DocumentBlock(Base64Source("application/pdf", "JVBERi0xLjQ="))
+WAV = AudioBlock(Base64Source("audio/wav", "UklGRgAAAAA="))
+
+DIALECTS = {
+    "openai": OPENAI,
+    "unknown server": COMPATIBLE,
+    "deepseek": ChatDialect("max_tokens", reasoning_back="reasoning_content"),
+    "openrouter": ChatDialect("max_tokens", reasoning_back="reasoning_details"),
+    "groq": ChatDialect("max_tokens", reasoning_back="reasoning"),
+    "mistral": ChatDialect("max_tokens", supports_stream_options=False, call_id_style="nine"),
+}
+HOSTS = {"openai": "api.openai.com", "unknown server": "llm.test:8000", "openrouter": "openrouter.ai"}
+
+
+def chat(history: Sequence[Message], dialect: str = "openai", **fields: Any) -> list[dict[str, Any]]:
+    """The messages of Chat Completions."""
+    host = HOSTS.get(dialect, f"{dialect}.test")
+    body, _ = CHAT_COMPLETIONS.body(ChatRequest(history, **fields), "m", DIALECTS[dialect], host)
+    messages: list[dict[str, Any]] = body["messages"]
+    return messages
+
+
+def claude(history: Sequence[Message], **fields: Any) -> list[dict[str, Any]]:
+    """The messages of Anthropic Messages."""
+    body, _ = MESSAGES.body(ChatRequest(history, **fields), "claude-sonnet-4-5", MessagesDialect())
+    messages: list[dict[str, Any]] = body["messages"]
+    return messages
+
+
+def call(call_id: str = "c", name: str = "f", **fields: Any) -> ToolCallBlock:
+    return ToolCallBlock(call_id, name, {}, **fields)
+
+
+def result(call_id: str = "c", blocks: Any = "1", **fields: Any) -> ToolResultBlock:
+    return ToolResultBlock(call_id, blocks, **fields)
+
+
+def conversation(*turns: list[Block | str]) -> list[Message]:
+    """Messages of user and assistant in turn; the user begins."""
+    return [Message.assistant(blocks) if n % 2 else Message.user(blocks) for n, blocks in enumerate(turns)]
+
+
+# Calls and their results
+
+
+@pytest.mark.parametrize(
+    ("behind_the_calls", "tools"),
+    [
+        ([[result("a", "1"), result("b", "2")]], ["1", "2"]),
+        ([[result("b", "2"), result("a", "1")]], ["1", "2"]),
+        ([["Be quick.", result("a", "1"), "By the way", result("b", "2")]], ["1", "2"]),
+        ([[result("a", "1"), result("a", "again"), result("b", "2"), result("x", "?")]], ["1", "2"]),
+        ([[result("b", "2")]], [f"Error: {NO_RESULT}", "2"]),
+        ([["never mind"]], [f"Error: {NO_RESULT}"] * 2),
+        ([], [f"Error: {NO_RESULT}"] * 2),
+        ([["wait"], ["ok"], [result("a", "late"), result("b", "late")]], [f"Error: {NO_RESULT}"] * 2),
+    ],
+    ids=["right", "other order", "text between", "twice and unknown", "one missing", "none", "the end", "too late"],
+)
+def test_each_call_has_one_result_in_the_order_of_the_calls(behind_the_calls: list[Any], tools: list[str]) -> None:
+    sent = chat(conversation(["q"], [call("a"), call("b")], *behind_the_calls))
+    at = next(n for n, message in enumerate(sent) if "tool_calls" in message)
+    behind = sent[at + 1 :]
+    assert [message["content"] for message in behind if message["role"] == "tool"] == tools
+    assert all(message["role"] == "tool" for message in behind[:2])
+    assert [message["tool_call_id"] for message in behind[:2]] == ["a", "b"]
+
+
+def test_a_result_that_is_left_out_lets_its_neighbours_merge() -> None:
+    sent = chat([Message.user("a"), Message.assistant("b"), Message.tool_result("x", "1"), Message.assistant("c")])
+    assert [message["content"] for message in sent] == ["a", "bc"]
+
+
+def test_the_result_of_a_custom_call_is_kept() -> None:
+    custom = ProviderBlock("openai-chat", {"id": "k", "type": "custom", "custom": {"name": "sql", "input": "x"}})
+    sent = chat(conversation(["q"], [custom], [result("k", "1")]))
+    assert sent[2] == {"role": "tool", "tool_call_id": "k", "content": "1"}
+
+
+# Ids
+
+
+LONG = "fc_" + "0a1b2c3d" * 6
+
+
+@pytest.mark.parametrize(
+    ("dialect", "given", "is_kept"),
+    [
+        ("openai", "call_1", True),
+        ("openai", "functions.f:0", True),
+        ("openai", LONG, False),
+        ("openai", "", False),
+        ("unknown server", LONG, False),
+        ("unknown server", f"call_1__thought__{'Cg' * 40}", True),
+        ("mistral", "abcDEF123", True),
+        ("mistral", "call_1", False),
+        ("mistral", "abc_EF123", False),
+    ],
+)
+def test_an_id_is_rewritten_if_the_wire_does_not_accept_it(dialect: str, given: str, is_kept: bool) -> None:
+    _, asked, answered, *_ = chat(conversation(["q"], [call(given)], [result(given)]), dialect)
+    sent = asked["tool_calls"][0]["id"]
+    assert (sent == given) is is_kept
+    assert answered["tool_call_id"] == sent
+    assert re.fullmatch("[a-zA-Z0-9]{9}" if dialect == "mistral" else ".{1,40}|.*__thought__.*", sent)
+
+
+@pytest.mark.parametrize("given", ["functions.f:0", "", "ü", LONG * 2])
+def test_anthropic_gets_ids_of_its_own_characters(given: str) -> None:
+    _, asked, answered = claude(conversation(["q"], [call(given)], [result(given)]))
+    assert re.fullmatch("[a-zA-Z0-9_-]{1,64}", asked["content"][0]["id"])
+    assert answered["content"][0]["tool_use_id"] == asked["content"][0]["id"]
+
+
+def test_an_id_that_is_used_twice_becomes_unique_and_keeps_its_own_result() -> None:
+    history = conversation(
+        ["q"], [call("c"), call("c")], [result("c", "1"), result("c", "2")], [call("c")], [result("c", "3")]
+    )
+    sent = chat(history)
+    ids = [one["id"] for message in sent for one in message.get("tool_calls", ())]
+    assert len(set(ids)) == 3
+    assert ids[0] == "c"
+    answers = {message["tool_call_id"]: message["content"] for message in sent if message["role"] == "tool"}
+    assert [answers[one] for one in ids] == ["1", "2", "3"]
+
+
+def test_a_rewritten_id_does_not_change_when_the_history_grows() -> None:
+    turns: list[list[Block | str]] = [["q"]]
+    for number in range(4):
+        turns += [[call("c"), call(LONG)], [result("c", str(number)), result(LONG, "x")]]
+    history = conversation(*turns)
+    whole = chat(history)
+    for end in range(3, len(history) + 1, 2):
+        part = chat(history[:end])
+        assert part == whole[: len(part)]
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ("f", "f"),
+        ("multi_tool_use.parallel", "multi_tool_use_parallel"),
+        ("f<|channel|>commentary", "f__channel__commentary"),
+        ("", "unknown_tool"),
+        ("n" * 90, "n" * 64),
+    ],
+)
+def test_the_name_of_a_call_is_legal(given: str, sent: str) -> None:
+    _, asked, *_ = chat(conversation(["q"], [call(name=given)], [result()]))
+    assert asked["tool_calls"][0]["function"]["name"] == sent
+
+
+def test_the_name_of_an_offered_tool_is_sent_as_it_is() -> None:
+    tool = ToolDefinition("files.read", "", {})
+    _, asked, *_ = chat(conversation(["q"], [call(name="files.read")], [result()]), tools=[tool])
+    assert asked["tool_calls"][0]["function"]["name"] == "files.read"
+
+
+# What belongs to one provider
+
+
+OWN = [
+    ReasoningBlock("Hm.", "SIG", "anthropic"),
+    RedactedReasoningBlock("ENC", "anthropic"),
+    ProviderBlock("anthropic", {"type": "web_search_tool_result", "tool_use_id": "s"}),
+]
+ELSEWHERE = [
+    ReasoningBlock("Hm.", "SIG", "openai-chat@openrouter.ai", {"details": [{"type": "reasoning.text", "text": 3}]}),
+    RedactedReasoningBlock("ENC", "openai-chat@openrouter.ai", {"details": [{"type": "reasoning.encrypted"}]}),
+    ProviderBlock("gemini", {"executableCode": {}}),
+    ReasoningBlock("Hm.", "SIG", "gemini"),
+]
+
+
+def test_signatures_go_back_to_their_own_wire_only() -> None:
+    history = conversation(["q"], [*OWN, *ELSEWHERE, "Four."], ["and 1?"])
+    assert [block["type"] for block in claude(history)[1]["content"]] == [
+        "thinking", "redacted_thinking", "web_search_tool_result", "text"
+    ]  # fmt: skip
+    assert chat(history)[1] == {"role": "assistant", "content": "Four."}
+
+
+def test_old_blocks_without_a_provider_go_where_they_went_before() -> None:
+    old: list[Block | str] = [ReasoningBlock("Hm.", "SIG"), RedactedReasoningBlock("ENC"), call(signature="S")]
+    history = conversation(["q"], old, [result()])
+    assert [block["type"] for block in claude(history)[1]["content"]][:2] == ["thinking", "redacted_thinking"]
+    assert chat(history)[1]["tool_calls"][0]["extra_content"] == {"google": {"thought_signature": "S"}}
+
+
+def test_the_signature_of_a_call_goes_back_to_its_own_host_only() -> None:
+    history = conversation(["q"], [call(signature="S", provider="openai-chat@llm.test:8000")], [result()])
+    assert "extra_content" in chat(history, "unknown server")[1]["tool_calls"][0]
+    assert "extra_content" not in chat(history, "openrouter")[1]["tool_calls"][0]
+
+
+def test_a_message_of_which_nothing_is_left_lets_its_neighbours_merge() -> None:
+    history = [Message.user("a"), Message.assistant(ELSEWHERE), Message.user("b")]
+    assert chat(history) == [{"role": "user", "content": "a\n\nb"}]
+
+
+# What must not be first, empty or illegal
+
+
+def test_a_history_that_begins_with_the_model_gets_a_first_message_where_the_wire_wants_one() -> None:
+    history = [Message.assistant("Hello!"), Message.user("Hi.")]
+    assert [message["role"] for message in claude(history)] == ["user", "assistant", "user"]
+    assert claude(history)[0]["content"][0]["text"] == BEGINNING
+    assert [message["role"] for message in chat(history)] == ["assistant", "user"]
+
+
+def test_half_characters_of_models_and_tools_are_replaced() -> None:
+    blocks: list[Block | str] = ["caf\udce9", ToolCallBlock("c", "f", {"x": "half \ud83d"})]
+    history = conversation(["q"], blocks, [result("c", "\ud83d\ude00 and \ude00")])
+    sent = chat(history)
+    assert sent[1]["content"] == "caf\ufffd"
+    assert json.loads(sent[1]["tool_calls"][0]["function"]["arguments"]) == {"x": "half \ufffd"}
+    assert sent[2]["content"] == "\U0001f600 and \ufffd"
+
+
+# Pictures in tool results
+
+
+def test_a_picture_goes_into_the_message_behind_where_a_result_has_no_place() -> None:
+    history = conversation(["q"], [call("a", "draw"), call("b")], [result("a", ["Look:", PNG]), result("b", [PNG])])
+    sent = chat(history)
+    assert [message["role"] for message in sent] == ["user", "assistant", "tool", "tool", "user"]
+    assert sent[2]["content"] == "Look:[image 1: see the message after the tool results]"
+    assert sent[3]["content"] == "[image 2: see the message after the tool results]"
+    assert [part["type"] for part in sent[4]["content"]] == ["text", "image_url"] * 2
+    assert sent[4]["content"][0]["text"] == "[image 1, returned by draw]"
+
+
+def test_anthropic_gets_pictures_inside_results_but_not_inside_failed_ones() -> None:
+    history = conversation(["q"], [call("a"), call("b")], [result("a", [PNG]), result("b", [PNG], is_error=True)])
+    content = claude(history)[2]["content"]
+    assert content[0]["content"][0]["type"] == "image"
+    assert [block["type"] for block in content[1]["content"]] == ["text"]
+    assert [block["type"] for block in content[2:]] == ["text", "image"]
+
+
+def test_what_no_message_can_carry_becomes_a_sentence() -> None:
+    sent = claude(conversation(["q"], [call()], [result("c", [WAV])]))
+    assert sent[2]["content"][0]["content"] == [
+        {"type": "text", "text": "[audio: it cannot be shown to this model]"}
+    ]  # fmt: skip
+
+
+def test_a_picture_has_the_media_type_of_its_bytes() -> None:
+    jpeg = ImageBlock(Base64Source("image/png", b"\xff\xd8\xff\xe0 jpeg"))
+    assert claude([Message.user([jpeg])])[0]["content"][0]["source"]["media_type"] == "image/jpeg"
+    assert chat([Message.user([jpeg])])[0]["content"][0]["image_url"]["url"].startswith("data:image/jpeg;")
+
+
+# Histories of all kinds, checked against the rules of each wire
+
+TEXTS = st.sampled_from(["", " ", "a", "b\ud800", "caf\u00e9"])
+IDS = st.sampled_from(["", "c", "c", "d", "call_1", "functions.f:0", LONG, "abcDEF123", "é", "x" * 90])
+NAMES = st.sampled_from(["f", "g", "", "a.b", "n" * 70, "é"])
+PROVIDERS = st.sampled_from([None, "anthropic", "openai-chat", "openai-chat@llm.test:8000", "gemini", "x@y"])
+SIGNATURES = st.sampled_from([None, "SIG"])
+WIRE_DATA = st.sampled_from([None, {"field": "reasoning"}, {"details": [{"type": "reasoning.text", "text": 1}]}])
+
+SAID: st.SearchStrategy[Block] = st.one_of(
+    st.builds(TextBlock, TEXTS),
+    st.builds(ReasoningBlock, TEXTS, SIGNATURES, PROVIDERS, WIRE_DATA),
+    st.builds(RedactedReasoningBlock, st.just("ENC"), PROVIDERS),
+    st.builds(ProviderBlock, PROVIDERS.filter(bool), st.just({"type": "server_tool_use", "id": "s"})),
+    st.builds(lambda i, n, s, p: ToolCallBlock(i, n, {"x": "\udc00"}, s, p), IDS, NAMES, SIGNATURES, PROVIDERS),
+)
+INNER = st.lists(st.one_of(st.builds(TextBlock, TEXTS), st.sampled_from([PNG, PDF, WAV])), max_size=2)
+ASKED: st.SearchStrategy[Block] = st.one_of(
+    st.builds(TextBlock, st.sampled_from(["", "q"])),
+    st.builds(ToolResultBlock, IDS, INNER, st.booleans()),
+    st.sampled_from([PNG]),
+)
+HISTORIES = st.lists(
+    st.one_of(
+        st.builds(Message.assistant, st.lists(SAID, max_size=4)), st.builds(Message.user, st.lists(ASKED, max_size=4))
+    ),
+    max_size=8,
+).map(lambda history: [Message.user("begin"), *history, Message.user("end")])
+
+
+def check_chat(messages: list[dict[str, Any]], dialect: str) -> None:
+    json.dumps(messages, allow_nan=False).encode()
+    ids: list[str] = []
+    waiting: list[str] = []
+    for message in messages:
+        role = message["role"]
+        if role == "tool":
+            assert waiting, "a result without a call"
+            assert message["tool_call_id"] == waiting.pop(0)
+            assert isinstance(message["content"], str)
+            continue
+        assert not waiting, "a call without its result"
+        if role == "assistant":
+            assert message.get("content") or message.get("tool_calls")
+            if dialect == "openai":
+                assert message.keys() <= {"role", "content", "tool_calls"}
+            for one in message.get("tool_calls", ()):
+                waiting.append(one["id"])
+                assert re.fullmatch("[a-zA-Z0-9_-]{1,64}", one["function"]["name"])
+                assert isinstance(json.loads(one["function"]["arguments"]), dict)
+            ids += waiting
+        else:
+            assert role == "user" and message["content"]
+    assert not waiting
+    assert len(set(ids)) == len(ids)
+    assert all(re.fullmatch("[a-zA-Z0-9]{9}" if dialect == "mistral" else ".{1,40}", one) for one in ids)
+
+
+def check_claude(messages: list[dict[str, Any]]) -> None:
+    json.dumps(messages, allow_nan=False).encode()
+    assert messages[0]["role"] == "user"
+    waiting: list[str] = []
+    ids: list[str] = []
+    for before, message in zip([None, *messages], messages, strict=False):
+        assert before is None or before["role"] != message["role"]
+        content = message["content"]
+        assert content
+        results = [block for block in content if block["type"] == "tool_result"]
+        assert [block["tool_use_id"] for block in results] == waiting
+        assert content[: len(results)] == results
+        waiting = [block["id"] for block in content if block["type"] == "tool_use"]
+        ids += waiting
+        for block in content:
+            assert block["type"] != "text" or block["text"].strip()
+            assert block["type"] != "thinking" or block["signature"]
+            if block["type"] == "tool_result" and block.get("is_error"):
+                assert {inner["type"] for inner in block["content"]} == {"text"}
+    assert not waiting
+    assert len(set(ids)) == len(ids)
+    assert all(re.fullmatch("[a-zA-Z0-9_-]{1,64}", one) for one in ids)
+
+
+@given(history=HISTORIES, dialect=st.sampled_from(list(DIALECTS)))
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+def test_every_history_becomes_one_that_the_wire_accepts(history: list[Message], dialect: str) -> None:
+    before = copy.deepcopy(history)
+    check_chat(chat(history, dialect), dialect)
+    check_claude(claude(history))
+    assert history == before
+
+
+@given(history=HISTORIES, end=st.integers(1, 9), dialect=st.sampled_from(list(DIALECTS)))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+def test_ids_stay_when_any_history_grows(history: list[Message], end: int, dialect: str) -> None:
+    def ids(messages: list[dict[str, Any]]) -> list[str]:
+        return [one["id"] for message in messages for one in message.get("tool_calls", ())]
+
+    first = ids(chat(history[:end], dialect))
+    assert ids(chat(history, dialect))[: len(first)] == first
