@@ -127,8 +127,9 @@ class Transport:
         """
         handled = sys.exc_info()[1]
         while True:
+            session = self._session()
             try:
-                return self._session().post(
+                return session.post(
                     url,
                     data=data,
                     headers={
@@ -144,6 +145,8 @@ class Transport:
                     timeout=exchange.header_timeout(),
                     allow_redirects=False,  # requests would send x-api-key to the other host
                     proxies=_without_proxy(url) if self._no_proxy else None,
+                    # Unless it is passed here, requests prefers REQUESTS_CA_BUNDLE to what the caller's Session says.
+                    verify=session.verify,
                 )
             except ConnectionError as exc:
                 if not (exchange.is_connection_reused and is_connection_lost(exc)) or exchange.interruption():

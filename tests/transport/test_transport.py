@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 import requests
+import trustme
+from urllib3.exceptions import InsecureRequestWarning
 
 import completion
 from completion import (
@@ -400,6 +402,56 @@ def test_a_session_of_the_caller_is_used(
         assert model_of(untrusted_server, session=session).chat_stream(HI).collect().text == "Hello"
     assert untrusted_server.requests[0].header("x-tenant") == "seven"
     assert untrusted_server.requests[0].header("authorization") == f"Bearer {KEY}"
+
+
+@pytest.fixture(scope="session")
+def other_authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file with the certificate of an authority that signed no server of these tests."""
+    bundle = tmp_path_factory.mktemp("tls") / "other.pem"
+    trustme.CA().cert_pem.write_to_path(str(bundle))
+    return bundle
+
+
+def test_the_authority_of_a_session_wins_over_that_of_the_environment(
+    untrusted_server: ProviderServer,
+    authority: tuple[ssl.SSLContext, Path],
+    other_authority: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(other_authority))
+    untrusted_server.always(TURN)
+    with requests.Session() as session:
+        session.verify = str(authority[1])
+        assert model_of(untrusted_server, session=session).chat_stream(HI).collect().text == "Hello"
+
+
+def test_the_environment_does_not_add_an_authority_to_that_of_a_session(
+    tls_server: ProviderServer, other_authority: Path
+) -> None:
+    with requests.Session() as session:
+        session.verify = str(other_authority)
+        error = failure_of(lambda: model_of(tls_server, session=session).chat_stream(HI))
+    assert type(error) is TransportError
+    assert "certificate" in error.message
+    assert tls_server.requests == []
+
+
+def test_a_session_can_switch_the_check_of_certificates_off_despite_the_environment(
+    untrusted_server: ProviderServer, other_authority: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(other_authority))
+    untrusted_server.always(TURN)
+    with requests.Session() as session:
+        session.verify = False
+        with pytest.warns(InsecureRequestWarning):
+            turn = model_of(untrusted_server, session=session).chat_stream(HI).collect()
+    assert turn.text == "Hello"
+
+
+def test_a_session_that_names_no_authority_uses_that_of_the_environment(tls_server: ProviderServer) -> None:
+    tls_server.always(TURN)
+    with requests.Session() as session:
+        assert model_of(tls_server, session=session).chat_stream(HI).collect().text == "Hello"
 
 
 def test_requests_of_the_caller_are_logged_as_usual(server: ProviderServer, caplog: pytest.LogCaptureFixture) -> None:
