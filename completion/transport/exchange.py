@@ -25,7 +25,7 @@ from completion.contract.errors import (
 )
 from completion.transport.credentials import Authorization
 from completion.transport.faults import describe_failure, innermost_message, is_connection_lost
-from completion.transport.timeout import Timeout
+from completion.transport.timeout import Timeout, described
 
 # struct linger {on, 0 seconds}: close() sends a reset. Without it a server whose send buffer is full, because it sends
 # faster than we read, does not notice for a minute that we left.
@@ -283,10 +283,10 @@ class Exchange:
         if self._first_timeout == "total":
             return self.error(DeadlineExceededError, f"the stream took longer than Timeout.total={timeout.total:g} s")
         if self._first_timeout == "stall":
-            return self.error(IdleTimeoutError, f"no chunk arrived for Timeout.stall={timeout.stall:g} s")
+            return self.error(IdleTimeoutError, f"no chunk arrived within Timeout.stall={timeout.stall:g} s")
         if self._first_timeout == "rest":
             return self.error(IdleTimeoutError, "the rest of the body did not arrive in time")
-        return self.error(IdleTimeoutError, f"no byte arrived for Timeout.read={timeout.read:g} s")
+        return self.error(IdleTimeoutError, f"no byte arrived within {described(timeout, 'read')}")
 
     def _on_header_timer(self) -> None:
         with self._lock:

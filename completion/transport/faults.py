@@ -18,7 +18,7 @@ from completion.contract.errors import (
     shortage,
 )
 from completion.transport.credentials import Authorization
-from completion.transport.timeout import Timeout
+from completion.transport.timeout import Timeout, described
 
 # Our own CompletionErrors are none of these.
 _NETWORK_ERRORS = (OSError, ValueError, http.client.HTTPException, urllib3.exceptions.HTTPError)
@@ -42,11 +42,11 @@ def describe_failure(
     if missing := next(filter(None, map(shortage, _linked_exceptions(exc))), None):
         return TransportError, f"no connection: {missing}"
     if isinstance(exc, kinds.ConnectTimeout) or (is_connecting and _is_timeout(exc)):
-        return ConnectTimeoutError, f"no connection within Timeout.connect={timeout.connect} s"
+        return ConnectTimeoutError, f"no connection within {described(timeout, 'connect')}"
     if isinstance(exc, kinds.ReadTimeout | TimeoutError):
-        return IdleTimeoutError, f"no response headers arrived for Timeout.read={timeout.read} s"
+        return IdleTimeoutError, f"no response headers arrived within {described(timeout, 'read')}"
     if _is_timeout(exc):
-        return IdleTimeoutError, f"the server did not read the request for Timeout.read={timeout.read} s"
+        return IdleTimeoutError, f"the server did not read the request within {described(timeout, 'read')}"
     if isinstance(exc, kinds.SSLError):
         return TransportError, f"TLS failed: {reason}"
     if isinstance(exc, kinds.ProxyError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +38,12 @@ class Timeout:
                 raise ValueError(f"timeout= must be a Timeout, a number of seconds or (connect, read), got {given!r}")
             return cls(connect=given[0], read=given[1])
         return cls(read=given)
+
+
+def described(timeout: Timeout, name: Literal["connect", "read"]) -> str:
+    """The limit of this name, for the message of an error.
+
+    A call can time out although our limit is None: a caller's Session may set one, and the operating system has one.
+    """
+    seconds = getattr(timeout, name)
+    return "the limit of the Session or the operating system" if seconds is None else f"Timeout.{name}={seconds:g} s"

@@ -7,12 +7,22 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import requests
+from requests.adapters import HTTPAdapter
 
-from completion import DeadlineExceededError, IdleTimeoutError, StreamCancelledError, Timeout, Transient, TransportError
+from completion import (
+    ConnectTimeoutError,
+    DeadlineExceededError,
+    IdleTimeoutError,
+    StreamCancelledError,
+    Timeout,
+    Transient,
+    TransportError,
+)
 from completion.testing import ProviderServer, Reply, Stall, Trickle, WaitFor
 from completion.testing.replies import Piece
 from completion.transport.credentials import Authorization
@@ -183,6 +193,47 @@ def test_no_timeout_at_all_waits(server: ProviderServer) -> None:
     server.reply(Reply(text("a"), Trickle(times=4), END))
     forever = Timeout(connect=None, read=None)
     assert model_of(server, timeout=forever).chat_stream(HI).collect().text == "a"
+
+
+class ImpatientAdapter(HTTPAdapter):
+    """An adapter of the caller with a timeout of its own, as many programs have one."""
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
+        return super().send(request, *args, **{**options, "timeout": 0.2})
+
+
+LIMIT_OF_OTHERS = "within the limit of the Session or the operating system"
+
+
+@pytest.fixture
+def impatient() -> Iterator[dict[str, Any]]:
+    """The options of a model without timeouts, whose Session has one."""
+    with requests.Session() as session:
+        session.mount("http://", ImpatientAdapter())
+        yield {"session": session, "timeout": Timeout(connect=None, read=None)}
+
+
+@pytest.mark.parametrize(
+    ("reply", "what"),
+    [(Reply(before_headers=[Stall()]), "no response headers arrived"), (Reply(text("a"), Stall()), "no byte arrived")],
+    ids=["headers", "stream"],
+)
+def test_a_timeout_that_the_session_sets_is_not_called_ours(
+    server: ProviderServer, impatient: dict[str, Any], reply: Reply, what: str
+) -> None:
+    server.reply(reply)
+    with pytest.raises(IdleTimeoutError) as caught:
+        model_of(server, **impatient).chat_stream(HI).collect()
+    assert caught.value.message == f"{what} {LIMIT_OF_OTHERS}"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a full backlog refuses")
+def test_a_connect_timeout_that_the_session_sets_is_not_called_ours(impatient: dict[str, Any]) -> None:
+    with silent_listener(backlog=0) as port, socket.create_connection(("127.0.0.1", port)):
+        model = model_at(f"http://127.0.0.1:{port}", **impatient)
+        with pytest.raises(ConnectTimeoutError) as caught:
+            model.chat_stream(HI)
+    assert caught.value.message == f"no connection {LIMIT_OF_OTHERS}"
 
 
 def test_a_peer_that_keep_alive_finds_dead_is_a_broken_connection() -> None:
