@@ -62,8 +62,8 @@ def ndjson_events(pieces: Iterable[bytes], max_event_bytes: int = MAX_EVENT_BYTE
 
 def _lines(complete: bytes) -> Iterator[bytes]:
     """The lines of bytes that end with a line end."""
-    # A server may send nothing but blank lines. To remove them one by one costs ten times as much.
-    if complete.count(b"\n") * _SHORT_LINE_BYTES > len(complete):
+    # A server may send nothing but blank lines. To remove them one by one would take ten times as long.
+    if complete.count(b"\n") * _SHORT_LINE_BYTES > len(complete):  # the lines are short on average
         complete = _BLANK_LINES.sub(b"\n", complete)
     return iter(complete.split(b"\n"))
 

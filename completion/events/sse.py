@@ -30,7 +30,7 @@ if not hasattr(sseclient.SSEClient, "events"):
     )
 
 _BOM = b"\xef\xbb\xbf"
-# How an event stream begins: a field or a comment. Also half a field name, if the body was cut there.
+# How an event stream begins: with a field or a comment. A body that was cut may end inside the name of the field.
 _FIELD = re.compile(rb"\s*(data|event|id|retry|:|d|da|dat|e|ev|eve|even|i|r|re|ret|retr)\s*(:|\n|\Z)|\s*:|\s*\Z")
 
 _CR_TO_LF = bytes.maketrans(b"\r", b"\n")
@@ -39,12 +39,14 @@ _BLANK_LINES = re.compile(rb"\n{3,}")
 # llama.cpp before September 2025 and some proxies send an error as a line of its own, without "data:".
 _BARE_ERROR = re.compile(rb'^(?:error:|(?=\{ *"error".*\}$))', re.MULTILINE)
 
-# sseclient joins data lines in quadratic time: an event with more of them gets one line.
+# sseclient takes quadratic time for an event of many lines, so such an event is shortened first. Usual events are below
+# all of these limits and are passed on as they are.
+# An event of more bytes may have many lines.
+_SHORT_EVENT_BYTES = 8 * 1024
+# From this number of lines on, only the name and the data lines are kept.
+_MANY_LINES = 16
+# From this number of data lines on, they become one line.
 _MANY_DATA_LINES = 256
-# A longer event may have many lines: it is searched for them.
-_LONG_EVENT_BYTES = 8 * 1024
-# An event with more lines is searched for lines without data.
-_FEW_LINES = 16
 
 
 def sse_events(pieces: Iterable[bytes], max_event_bytes: int = MAX_EVENT_BYTES) -> Iterator[tuple[str, Any]]:
@@ -85,7 +87,7 @@ def sse_events(pieces: Iterable[bytes], max_event_bytes: int = MAX_EVENT_BYTES) 
 
 
 class _Client(sseclient.SSEClient):
-    """sseclient searches for the end of each event line by line; here the events are split already."""
+    """Reads events that are already split. sseclient itself would search for the end of each event line by line."""
 
     _logger: logging.Logger
     _event_source: Iterator[list[bytes]]
@@ -95,14 +97,14 @@ class _Client(sseclient.SSEClient):
             yield from events
 
 
-class _Silent(logging.Logger):
-    """Logs nothing: sseclient logs each event, and a server may echo the key in one."""
+class _SilentLogger(logging.Logger):
+    """Logs nothing. sseclient logs each event, and a server may echo the key in one."""
 
     def debug(self, *args: object, **options: object) -> None:
         pass
 
 
-_SILENT = _Silent(__name__)
+_SILENT = _SilentLogger(__name__)
 
 
 class EventBatches:
@@ -135,12 +137,12 @@ class EventBatches:
                 self.head += piece[:BODY_LIMIT]
             # CRLF and CR to LF. A CRLF may be split between two pieces.
             if after_cr or b"\r" in piece:
-                ends_in_cr = piece.endswith(b"\r") if piece else after_cr
+                ends_in_cr = piece.endswith(b"\r") if piece else after_cr  # an empty piece changes nothing
                 if after_cr and piece.startswith(b"\n"):
                     piece = piece[1:]
                 after_cr = ends_in_cr
                 piece = piece.replace(b"\r\n", b"\n").translate(_CR_TO_LF)
-            if not held and piece.endswith(b"\n\n"):
+            if not held and piece.endswith(b"\n\n"):  # the usual case: complete events, nothing to copy
                 if events := self._events_in(piece):
                     yield events
                 continue
@@ -152,7 +154,7 @@ class EventBatches:
                 del held[: end + 2]
                 if events := self._events_in(complete):
                     yield events
-            if len(held) > self._limit + 1:  # it may include the first line end of the blank line
+            if len(held) > self._limit + 1:  # it may include the first of the two line ends after the event
                 raise self._too_big()
         if held.strip():
             self.ends_inside_event = True
@@ -164,7 +166,7 @@ class EventBatches:
                 del broken  # its traceback refers to this frame: a reference cycle
 
     def _events_in(self, batch: bytes) -> list[bytes]:
-        """The events in bytes that end with a blank line. Events without data may be missing."""
+        """The events in bytes that end with a blank line. Some events without data are left out."""
         if b"error" in batch and (batch.startswith((b"{", b"error:")) or b"\n{" in batch or b"\nerror:" in batch):
             batch = _BARE_ERROR.sub(b"event: error\ndata: ", batch)
         if len(batch) > self._limit and any(len(event) > self._limit for event in batch.split(b"\n\n")):
@@ -176,10 +178,11 @@ class EventBatches:
         except UnicodeDecodeError:
             batch = batch.decode("utf-8", "replace").encode()
         events = batch[:-2].split(b"\n\n")
-        has_many_blanks = batch.count(b"\n") > _FEW_LINES + 4 * batch.count(b"\ndata")
-        if has_many_blanks or (len(batch) > _LONG_EVENT_BYTES and len(max(events, key=len)) > _LONG_EVENT_BYTES):
+        # A usual event has up to four lines: name, id, data and a blank one.
+        has_many_lines = batch.count(b"\n") > _MANY_LINES + 4 * batch.count(b"\ndata")
+        if has_many_lines or (len(batch) > _SHORT_EVENT_BYTES and len(max(events, key=len)) > _SHORT_EVENT_BYTES):
             events = _BLANK_LINES.sub(b"\n\n", batch).split(b"\n\n")
-            return [_with_few_lines(event) for event in events if _has_data(event)]
+            return [_shortened(event) for event in events if _has_data(event)]
         return events
 
     def _too_big(self) -> MalformedStreamError:
@@ -201,16 +204,16 @@ def _first_bytes(pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _has_data(lines: bytes) -> bool:
-    """Whether the lines may include an event: each has a data line."""
+    """Whether the lines may include an event: every event has a data line."""
     return lines.startswith(b"data") or b"\ndata" in lines
 
 
-def _with_few_lines(event: bytes) -> bytes:
-    """The event with its name and its data lines only; many data lines become one.
+def _shortened(event: bytes) -> bytes:
+    """An event of many lines with its name and its data lines only; many data lines become one.
 
     A space joins them: in JSON it means the same as a line end, and sseclient joins lines in quadratic time.
     """
-    if event.count(b"\n") < _FEW_LINES:
+    if event.count(b"\n") < _MANY_LINES:
         return event
     lines = event.split(b"\n")
     data = [line for line in lines if line.startswith(b"data")]
