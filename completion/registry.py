@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from completion.adapters.account import HttpModel
 from completion.contract.errors import ConfigurationError
-from completion.contract.frames import secretive
+from completion.contract.frames import hide_arguments_in_tracebacks
 from completion.contract.model import ChatModel, CompletionModel
 from completion.wrappers.third_party import ThirdPartyModel
 
@@ -31,7 +31,7 @@ OURS = {
 Family = Callable[..., CompletionModel]
 
 
-@secretive
+@hide_arguments_in_tracebacks
 def model(name: str, **options: Any) -> ChatModel:
     """The model with this name, ``"family:model-id"``. The options are passed to the family.
 

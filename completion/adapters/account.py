@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypedDict
 
 from completion.adapters.endpoint import Endpoint, TimeoutLike
 from completion.contract.errors import ConfigurationError
-from completion.contract.frames import secretive
+from completion.contract.frames import hide_arguments_in_tracebacks
 from completion.contract.request import ChatRequest, as_request
 from completion.contract.stream import ChatStream, without_our_frames
 from completion.events import MAX_EVENT_BYTES
@@ -42,15 +42,15 @@ class Options(HttpOptions, total=False):
     base_url: str | None
 
 
-class _KeepsKeySecret:
-    """Exceptions of a constructor do not keep the key alive in the local variables of their frames."""
+class _HidesKeyInTracebacks:
+    """A base class: if the constructor of a subclass raises, no local variable in the traceback shows the key."""
 
     def __init_subclass__(cls) -> None:
         if "__init__" in cls.__dict__:
-            cls.__init__ = secretive(cls.__init__)  # type: ignore[method-assign]
+            cls.__init__ = hide_arguments_in_tracebacks(cls.__init__)  # type: ignore[method-assign]
 
 
-class HttpClient(_KeepsKeySecret):
+class HttpClient(_HidesKeyInTracebacks):
     """An account at an endpoint. A subclass sets the class attributes, the base URL and the key.
 
     Args:
@@ -102,7 +102,7 @@ class HttpClient(_KeepsKeySecret):
         return f"{type(self).__name__}(base_url={self.base_url!r})"
 
 
-class HttpModel(_KeepsKeySecret):
+class HttpModel(_HidesKeyInTracebacks):
     """A model id at a client. A subclass sets the class attributes; ``chat_stream`` is the same for all.
 
     Args:
@@ -147,7 +147,7 @@ class HttpModel(_KeepsKeySecret):
         return self._endpoint().stream(self.request_path(), body, self.wire, model=self.model, dropped=dropped)
 
     def lowered(self, request: ChatRequest) -> Lowered:
-        """The JSON body of the request, and the names of the request fields that were dropped."""
+        """The JSON body to send, and the names of the request fields that the provider does not support."""
         return self.wire.body(request, self.model, self.client.dialect, self.client.endpoint.host)
 
     def _endpoint(self) -> Endpoint:

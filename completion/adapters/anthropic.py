@@ -52,16 +52,16 @@ class AnthropicClient(HttpClient):
         if isinstance(betas, str):
             raise TypeError(f"betas must be a list of strings, got a string: write [{betas!r}]")
         base_url = base_url or os.environ.get("ANTHROPIC_BASE_URL") or BASE_URL
-        # The caller's own headers may contain version and betas too.
-        given = {name.lower(): value for name, value in (options.get("headers") or {}).items()}
-        version = given.pop("anthropic-version", version)
-        betas = (*(betas or ()), *filter(None, re.split(r"\s*,\s*", given.pop("anthropic-beta", ""))))
+        # A caller may give version and betas as headers too. The names are lower case, so that each is sent once.
+        headers = {name.lower(): value for name, value in (options.get("headers") or {}).items()}
+        version = headers.pop("anthropic-version", version)
+        betas = (*(betas or ()), *filter(None, re.split(r"\s*,\s*", headers.pop("anthropic-beta", ""))))
         if not isinstance(version, str) or not version:
             raise TypeError(f"version must be a string like {VERSION!r}, got {version!r}")
-        own = {"anthropic-version": version}
+        headers["anthropic-version"] = version
         if betas:
-            own["anthropic-beta"] = ",".join(betas)
-        options["headers"] = {**own, **given}
+            headers["anthropic-beta"] = ",".join(betas)
+        options["headers"] = headers
         super().__init__(
             base_url=base_url.rstrip("/").removesuffix("/v1"),
             key=ApiKey(api_key, self.key_variable, header="x-api-key", prefix=""),

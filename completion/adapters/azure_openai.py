@@ -73,7 +73,8 @@ class AzureOpenAIClient(HttpClient):
             raise ConfigurationError("no base URL: set AZURE_OPENAI_ENDPOINT or give base_url=", provider=self.name)
         if "/openai/deployments/" in base_url:
             raise ConfigurationError(
-                "base_url must be the URL of the resource, without /openai/deployments/…: the deployment is the model",
+                "base_url must not contain /openai/deployments/: give the URL of the resource, and the deployment as "
+                "the model",
                 provider=self.name,
             )
         self.api_version = (os.environ.get("OPENAI_API_VERSION") if api_version is None else api_version) or None
@@ -117,16 +118,19 @@ class AzureOpenAIModel(HttpModel):
 
 
 def _key(api_key: Key | None, token: str | None, token_provider: TokenProvider | None, name: str) -> ApiKey:
-    given = {"api_key=": api_key, "token=": token, "token_provider=": token_provider}
-    names = [what for what, value in given.items() if value is not None]
+    """The key from the one credential that was given, or from the environment."""
+    options = {"api_key=": api_key, "token=": token, "token_provider=": token_provider}
+    names = [option for option, value in options.items() if value is not None]
     if not names:
         names = [variable for variable in (KEY_VARIABLE, TOKEN_VARIABLE) if os.environ.get(variable)]
     if len(names) > 1:
-        raise ConfigurationError(f"there is more than one credential, {' and '.join(names)}: give one", provider=name)
+        raise ConfigurationError(f"got more than one credential, {' and '.join(names)}: give one", provider=name)
     if token_provider is not None:
         if not callable(token_provider):
             kind = type(token_provider).__name__
-            raise ConfigurationError(f"token_provider must be a function, got {kind}: give token=", provider=name)
+            raise ConfigurationError(
+                f"token_provider must be a function, got {kind}; give a token as token=", provider=name
+            )
         return ApiKey(CachedToken(token_provider), TOKEN_VARIABLE, noun="token", option="token_provider")
     if token is not None or names == [TOKEN_VARIABLE]:
         return ApiKey(token, TOKEN_VARIABLE, noun="token", option="token", ways="give token=")

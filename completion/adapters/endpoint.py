@@ -79,7 +79,7 @@ class Endpoint:
             CompletionError: the stream could not be opened. No connection is left open.
         """
         authorization = self._key.authorization(self._provider)
-        already_handled = sys.exc_info()[1]
+        handled = sys.exc_info()[1]  # what the caller is handling; its frames must stay as they are
         body = self._transport.post(self.base_url + path, json_body, authorization, model=model, accept=wire.accept)
         try:
             self._check(body, wire)
@@ -88,7 +88,7 @@ class Endpoint:
             if isinstance(exc, AuthenticationError):
                 self._key.forget_token()
             # The frames refer to the response, which may contain an echo of the key.
-            clear_all(exc, already_handled)
+            clear_all(exc, handled)
             raise
         return ChatStream(
             self._chunks(body, wire),
@@ -122,12 +122,12 @@ class Endpoint:
             try:
                 events = wire.events(body.pieces(), self._max_event_bytes)
                 chunks = wire.chunks(events, body.end_of_turn, self.host)
-                for chunk in chunks:
+                for chunk in chunks:  # the first one only
                     has_chunks = True
                     yield chunk
                     break
                 if self._transport.timeout.stall is None:
-                    yield from chunks
+                    yield from chunks  # faster than the loop below
                     return
                 body.chunk_yielded()
                 for chunk in chunks:

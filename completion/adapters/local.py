@@ -1,4 +1,4 @@
-"""The embedded model: a real language model in this process, without an account and without a key.
+"""The embedded model: a real language model that runs in this process. It needs no account and no key.
 
     ChatRequest -> wires.openai_chat.lower -> local_request -> POST to llama.cpp's server on 127.0.0.1
                 -> wires.openai_chat.assemble
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from completion.adapters.account import HttpModel
 from completion.adapters.endpoint import Endpoint, TimeoutLike
-from completion.adapters.local_request import adapted, check_supported, history_rules
+from completion.adapters.local_request import adapt_to_llama_cpp, check_supported, history_rules
 from completion.adapters.openai import PATH
 from completion.contract.errors import ConfigurationError
 from completion.contract.request import ChatRequest
@@ -36,27 +36,27 @@ MODEL = "SmolLM2-135M-Instruct"
 
 
 class LocalModel(HttpModel):
-    """A model in this process: SmolLM2-135M-Instruct, or any GGUF file through ``path``.
+    """The embedded model: SmolLM2-135M-Instruct, or any GGUF file through ``path``.
 
-    ``base_url`` and ``api_key`` are those of its server. It answers Chat Completions of other clients too. Reading
-    one of the two starts the server.
+    llama.cpp's server runs in threads of this process. Other clients of Chat Completions can use the server too, with
+    ``base_url`` and ``api_key``. Reading one of the two starts the server.
 
-    Tools: a call that ``tool_choice`` forces has arguments that fit the schema of its tool, so a loop with tools can be
-    tried out here. A turn ends with its first call if the call is forced, or with ``parallel_tool_use=False``; with
-    another model than SmolLM2, llama.cpp decides. Do not expect more from 135 million parameters: in 20 requests about
-    the weather of 20 cities with a forced call, all arguments were valid and 13 had the right city. In 20 requests
-    without, the model made no call.
+    Tools: if ``tool_choice`` forces a call, the arguments fit the schema of the tool, so a loop with tools can be tried
+    out here. A turn ends after its first call if the call is forced, or with ``parallel_tool_use=False``. With another
+    model than SmolLM2, llama.cpp decides when a turn ends. Do not expect more from 135 million parameters: in 20
+    requests about the weather of 20 cities with a forced call, all arguments were valid and 13 had the right city. In
+    20 requests without a forced call, the model made no call.
 
     Args:
         model: the name of the model, or the path of a ``.gguf`` file.
         path: a GGUF file to use instead of the one that is downloaded.
-        timeout, session, headers, max_event_bytes: as for OpenAIClient.
+        timeout, session, headers, max_event_bytes: see HttpOptions.
     """
 
     name = "local"
     key_variable = None
     wire = replace(CHAT_COMPLETIONS, history=history_rules)
-    path = PATH
+    path = PATH  # of the requests; the argument `path` is a file
     has_default_model: ClassVar[bool] = True
 
     def __init__(
@@ -101,20 +101,20 @@ class LocalModel(HttpModel):
     def lowered(self, request: ChatRequest) -> Lowered:
         check_supported(request)
         lowered = self.wire.body(request, self.model, COMPATIBLE)
-        return adapted(lowered, request, is_smollm2=self._is_smollm2)
+        return adapt_to_llama_cpp(lowered, request, is_smollm2=self._is_smollm2)
 
     def _server(self) -> Server:
         from completion.embedded.server import serve
         from completion.embedded.weights import weights_path
 
-        path = self._file
+        file = self._file
         try:
-            path = path or weights_path()
-            return serve(path, CHAT_TEMPLATE if self._is_smollm2 else None)
+            file = file or weights_path()
+            return serve(file, CHAT_TEMPLATE if self._is_smollm2 else None)
         except ConfigurationError as error:
             error.provider, error.model = self.name, self.model
-            if self._file is None and path is not None and "damaged" in error.message:
-                error.message += f"; if the file is damaged, delete it and try again: {path}"
+            if self._file is None and file is not None and "damaged" in error.message:
+                error.message += f"; if the file is damaged, delete it and try again: {file}"
             raise
 
     def _endpoint(self) -> Endpoint:

@@ -21,15 +21,15 @@ def check_supported(request: ChatRequest) -> None:
     """Raise UnsupportedContentError for what llama.cpp ignores or refuses."""
     for message in request.messages:
         for block in message.blocks:
-            # The server would need a projector file for pictures and sounds, and has none.
+            # For images and audio the server would need a projector file; it has none.
             if isinstance(block, ImageBlock | AudioBlock | DocumentBlock):
                 raise unsupported(type(block).__name__, "the embedded model reads text only")
     if _is_forced(request) and request.response_format is not None:
         raise unsupported("response_format", "llama.cpp cannot force a call and a format at once")
 
 
-def adapted(lowered: Lowered, request: ChatRequest, *, is_smollm2: bool) -> Lowered:
-    """The lowered request, changed for llama.cpp and, if it runs SmolLM2, for that model and our template."""
+def adapt_to_llama_cpp(lowered: Lowered, request: ChatRequest, *, is_smollm2: bool) -> Lowered:
+    """The lowered request, changed in place for llama.cpp and, if it runs SmolLM2, for that model and our template."""
     body, dropped = lowered
     is_forced = _is_forced(request)
     if is_forced:
@@ -39,7 +39,7 @@ def adapted(lowered: Lowered, request: ChatRequest, *, is_smollm2: bool) -> Lowe
     if body.pop("reasoning_effort", None):
         dropped.append("reasoning_effort")
     if is_forced:
-        # llama.cpp lets a model write text before the call, and SmolLM2 writes without end. So we begin the call.
+        # llama.cpp lets a model write text before the call, and SmolLM2 never stops writing. So we begin the call.
         body["messages"] = [*body["messages"], {"role": "assistant", "content": f"{CALL_BEGINS}\n"}]
     if "tools" in body and (is_forced or request.parallel_tool_use is False):
         # llama.cpp ignores parallel_tool_calls with this template (xllamacpp 2026.10), so the turn stops after a call.

@@ -54,8 +54,8 @@ class OpenAIClient(HttpClient):
             "OpenAI-Organization": organization or os.environ.get("OPENAI_ORG_ID"),
             "OpenAI-Project": project or os.environ.get("OPENAI_PROJECT_ID"),
         }
-        named = {name: value for name, value in account.items() if value}
-        options["headers"] = {**named, **(options.get("headers") or {})}
+        account_headers = {name: value for name, value in account.items() if value}
+        options["headers"] = {**account_headers, **(options.get("headers") or {})}
         is_compatible = not _is_openai(base_url) if compatible is None else compatible
         super().__init__(
             base_url=base_url,

@@ -89,8 +89,8 @@ def is_from_signal_handler(exc: BaseException) -> bool:
     return any(frame.f_code in handlers for frame, _ in traceback.walk_tb(exc.__traceback__))
 
 
-def secretive(function: Callable[_P, _T]) -> Callable[_P, _T]:
-    """Decorate a function whose arguments may contain a key: exceptions leave it with its frame and ours cleared."""
+def hide_arguments_in_tracebacks(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Decorate a function whose arguments may contain a key: its exceptions show no local variable of it or of ours."""
 
     @functools.wraps(function)
     def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> _T:

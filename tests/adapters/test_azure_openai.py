@@ -482,7 +482,7 @@ def test_an_echo_of_a_token_is_hidden(server: ProviderServer, version: str | Non
 
 
 def test_a_deployment_in_the_base_url_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="the deployment is the model"):
+    with pytest.raises(ConfigurationError, match="give the URL of the resource, and the deployment as the model"):
         AzureOpenAIModel("d", base_url="https://r.openai.azure.com/openai/deployments/d", api_key="k")
 
 
