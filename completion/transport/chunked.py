@@ -61,7 +61,8 @@ class ChunkedReader:
             if self._line:
                 self._line += received
                 if b"\n" not in received:
-                    # Parse a line once, when it is complete: one that arrives byte by byte must not cost its square.
+                    # The line is parsed once, when it is complete. To parse it again for each byte would take quadratic
+                    # time.
                     self._check_unfinished_line()
                     continue
                 received = bytes(self._line)
@@ -82,7 +83,7 @@ class ChunkedReader:
                 at += len(part)
                 self._missing -= len(part)
                 if not self._missing:
-                    # The usual case, without a regular expression.
+                    # Usually the CRLF has arrived too: skip it here, without a regular expression.
                     self._expects_line_end = not received.startswith(b"\r\n", at)
                     at += 0 if self._expects_line_end else 2
                 continue
@@ -123,6 +124,7 @@ class ChunkedReader:
         self._check_unfinished_line()
 
     def _check_unfinished_line(self) -> None:
+        """Set ``_failure`` if the line that has begun cannot become valid."""
         if self._expects_line_end and self._line and self._line != b"\r":
             self._failure = http.client.HTTPException("an HTTP chunk is longer than its size says")
         elif len(self._line) + self._trailer_bytes > _MAX_LINE_BYTES:

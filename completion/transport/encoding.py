@@ -12,10 +12,10 @@ from typing import Any, Final
 
 from completion.contract.errors import MalformedStreamError, TransportError
 
-# A body that decodes to more bytes than this must not be more than so many times larger than its compressed form.
-_UNCHECKED_BYTES: Final = 16 * 1024 * 1024
+# Every body may decode to this many bytes. A larger one may be so many times larger than its compressed form.
+_ALWAYS_ALLOWED_BYTES: Final = 16 * 1024 * 1024
 _MAX_EXPANSION: Final = 100
-# zlib copies its unread input for each piece of output: small input keeps the copies small.
+# zlib copies the input that it has not read yet for each piece of output. Small input keeps the copies small.
 _INPUT_BYTES: Final = 4 * 1024
 
 # wbits of zlib
@@ -40,7 +40,12 @@ def encoding_of(header: str | None) -> str:
 
 
 class Decoder:
-    """The decoded bytes of a gzip or deflate body. ``read1(size)`` works like that of a file."""
+    """Decodes a gzip or deflate body.
+
+    Args:
+        read: returns compressed bytes as soon as some have arrived, at most as many as asked for; ``b""`` at the end.
+        encoding: ``gzip`` or ``deflate``.
+    """
 
     def __init__(self, read: Callable[[int], bytes], encoding: str) -> None:
         self._read = read
@@ -56,7 +61,7 @@ class Decoder:
 
         Raises:
             TransportError: the body is not valid gzip or deflate.
-            MalformedStreamError: the body expands too far for an answer.
+            MalformedStreamError: the body expands too far.
         """
         while True:
             while self._input or self._has_more_output:
@@ -79,6 +84,7 @@ class Decoder:
         except zlib.error as exc:
             raise TransportError(f"the body is not valid {self._encoding}: {exc}") from None
         self._has_more_output = len(piece) == size
+        # unused_data follows the end of a gzip file, unconsumed_tail did not fit into this piece of output.
         self._input = (self._inflate.unused_data or self._inflate.unconsumed_tail) + self._input
         if self._inflate.eof:
             self._inflate, self._has_more_output = None, False
@@ -100,7 +106,7 @@ class Decoder:
 
     def _check_expansion(self, size: int) -> None:
         self._decoded_bytes += size
-        if self._decoded_bytes > max(_UNCHECKED_BYTES, self._read_bytes * _MAX_EXPANSION):
+        if self._decoded_bytes > max(_ALWAYS_ALLOWED_BYTES, self._read_bytes * _MAX_EXPANSION):
             raise MalformedStreamError(
                 f"the body expands too far: {self._read_bytes} bytes of {self._encoding}, which the request did not ask"
                 f" for, expand to {self._decoded_bytes} bytes or more"
