@@ -95,7 +95,7 @@ class Endpoint:
             response=ResponseInfo(body.status, body.headers, body.request_id, tuple(dropped)),
             token=body.token,
             release=body.close,
-            drop=body.drop,
+            drop=body.close_from_finalizer,
             provider=self._provider,
             model=model,
         )

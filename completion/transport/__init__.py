@@ -60,18 +60,19 @@ class Transport:
         self._request_id_headers = request_id_headers
         self._no_proxy = no_proxy
         self._session_by_process: dict[int, Session] = {}
-        self._dropped: deque[Body] = deque()  # bodies that finalizers dropped; their connections can serve again
+        # Bodies that finalizers could not close. Their connections can serve again.
+        self._postponed: deque[Body] = deque()
 
     def post(self, url: str, payload: Any, authorization: Authorization, *, model: str, accept: str = "*/*") -> Body:
         """Send the payload as JSON and return the open body of the response, whatever its status.
 
         Raises:
-            CompletionError: there is no response. No connection stays open.
+            CompletionError: no response arrived. No connection stays open.
         """
-        self._close_dropped()
+        self._close_postponed()
         exchange = Exchange(self.provider, model, self.timeout, authorization)
         data = _to_json(payload, exchange)
-        handled = sys.exc_info()[1]
+        handled = sys.exc_info()[1]  # what the caller is handling; its frames must stay as they are
         try:
             return self._body(self._response(url, data, authorization, exchange, accept), exchange)
         except BaseException as exc:
@@ -84,7 +85,7 @@ class Transport:
         """The response, once its headers are in.
 
         Raises:
-            CompletionError: there is none. What a signal handler raises is raised unchanged.
+            CompletionError: no response arrived. An exception of a signal handler is raised unchanged.
         """
         context = exchange_in_progress.set(exchange)
         handled = sys.exc_info()[1]
@@ -111,7 +112,7 @@ class Transport:
         conceal = exchange.authorization.conceal
         headers = response.headers.items()
         response.headers = CaseInsensitiveDict((conceal(name), conceal(value)) for name, value in headers)
-        body = Body(response, exchange, _request_id(response.headers, self._request_id_headers), self._dropped)
+        body = Body(response, exchange, _request_id(response.headers, self._request_id_headers), self._postponed)
         try:
             body.check()
         except BaseException:
@@ -140,7 +141,7 @@ class Transport:
                         "User-Agent": f"completion/{__version__}",
                         **self._headers,
                     },
-                    auth=authorization,  # as a header, .netrc would replace it
+                    auth=authorization,  # in headers= an entry of .netrc would replace it
                     stream=True,
                     timeout=exchange.header_timeout(),
                     allow_redirects=False,  # requests would send x-api-key to the other host
@@ -155,21 +156,21 @@ class Transport:
                 # urllib3's errors refer to themselves through their tracebacks, which would keep our caller's frames.
                 scrubbed(exc, authorization, handled)
 
-    def _close_dropped(self) -> None:
-        """Return the connections of dropped bodies to the pool."""
-        while self._dropped:
+    def _close_postponed(self) -> None:
+        """Close the bodies that finalizers could not close. This returns their connections to the pool."""
+        while self._postponed:
             with suppress(IndexError):  # another thread was faster
-                self._dropped.popleft().close_dropped()
+                self._postponed.popleft().close_postponed()
 
     def close(self) -> None:
         """Close the connections in the pool; a later request opens new ones. A Session of the caller stays open."""
-        self._close_dropped()
+        self._close_postponed()
         for session in list(self._session_by_process.values()):
             session.close()
 
     def __del__(self) -> None:
-        for body in getattr(self, "_dropped", ()):
-            body.hang_up()
+        for body in getattr(self, "_postponed", ()):  # missing if __init__ raised
+            body.close_without_pool()
 
     def _session(self) -> Session:
         if self._given_session is not None:
@@ -185,21 +186,21 @@ class Transport:
         return session
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_session_by_process": {}, "_dropped": deque()}
+        return {**self.__dict__, "_session_by_process": {}, "_postponed": deque()}
 
 
 def _to_json(payload: Any, exchange: Exchange) -> bytes:
     """The payload as JSON in UTF-8.
 
     Raises:
-        UnsupportedContentError: JSON or UTF-8 does not support it.
+        UnsupportedContentError: JSON or UTF-8 cannot represent it.
     """
     cause: Exception | None
     try:
         return json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     except UnicodeEncodeError as exc:
         half = exc.object[exc.start]
-        what = f"the request's text contains {half!r}, half of a surrogate pair, which UTF-8 does not support"
+        what = f"the text of the request contains {half!r}, half of a surrogate pair, which UTF-8 cannot represent"
         cause = None
     except (TypeError, ValueError, RecursionError) as exc:
         what = f"the request cannot be written as JSON: {exc}"

@@ -23,7 +23,7 @@ READ_SIZE: Final = 64 * 1024
 
 # The longest time to read the body of an error, whatever `Timeout.read` is.
 _ERROR_BODY_SECONDS: Final = 5.0
-# To read the rest of a body after the end of turn. A new connection costs about as much.
+# The limits for reading the rest of a body after the end of turn. To open a new connection takes about as long.
 _DRAIN_SECONDS: Final = 0.05
 _DRAIN_BYTES: Final = 16 * 1024
 
@@ -40,7 +40,7 @@ class Body:
         response: requests.Response,
         exchange: Exchange,
         request_id: str | None,
-        dropped: deque[Body],
+        postponed: deque[Body],
     ) -> None:
         self.status: int = response.status_code
         self.headers: Mapping[str, str] = response.headers
@@ -49,12 +49,12 @@ class Body:
         self._response = response
         self._exchange = exchange
         self._raw = response.raw
-        self._first_piece = b""  # was read by first_piece(), pieces() yields it again
+        self._first_piece = b""  # what first_piece() read; pieces() yields it again
         self._is_complete = False
         self._is_broken = False
         self._is_turn_over = False
         self._is_closed = False
-        self._dropped = dropped
+        self._postponed = postponed
         # Read from http.client's own response if there is one: urllib3's read1 costs 3 µs more per call.
         inner = getattr(self._raw, "_fp", None)
         self._inner = inner if isinstance(inner, http.client.HTTPResponse) else None
@@ -91,7 +91,7 @@ class Body:
                     raise
                 failure, reason = exchange.stream_error(exc), exc
                 break
-            # A decoder may have data for a long time after the socket was shut down.
+            # cancel() shuts the socket down, but a decoder may have data for a long time after that.
             if not piece or self.token.cancelled:
                 break
             yield piece
@@ -114,18 +114,18 @@ class Body:
             raise self._exchange.error(
                 TransportError, f"the connection closed {missing} bytes before the end of the body"
             )
-        # The next request on this connection would take extra bytes for its response.
+        # The next request on this connection would take the extra bytes for its response.
         self._is_broken = self._is_broken or (self._chunked is not None and self._chunked.has_extra_bytes)
         self._is_complete = not self._is_broken
 
     def chunk_yielded(self) -> None:
-        """The events in the body made a chunk: start ``Timeout.stall`` again."""
+        """A chunk was yielded: start ``Timeout.stall`` again."""
         self._exchange.chunk_yielded()
 
     def end_of_turn(self, seconds: float | None) -> None:
-        """The provider's end of turn was read: wait so many seconds for the rest of the body.
+        """The provider's end of turn was read: wait so many seconds in all for the rest of the body.
 
-        A later call can shorten this time only. None: the turn goes on after all; wait for the next piece as usual.
+        A later call with seconds cannot make the wait longer. None: the turn goes on after all.
         """
         self._is_turn_over = True
         self._exchange.end_of_turn(seconds)
@@ -148,7 +148,7 @@ class Body:
         return self._first_piece
 
     def attributed(self, error: CompletionError) -> CompletionError:
-        """The error with its provider, model and request id, and without the key in case the server echoed it."""
+        """The error with provider, model and request id. If the server echoed the key, ``[key]`` is in its place."""
         error.provider, error.model = self._exchange.provider, self._exchange.model
         error.request_id = error.request_id or self.request_id
         conceal = self._exchange.authorization.conceal
@@ -175,36 +175,36 @@ class Body:
                 self._inner.close()
             self._raw.release_conn()
         else:
-            # A forked child may hold a copy of the socket: the server notices a shutdown only.
+            # A forked child may have a copy of the socket. Then the server notices a shutdown, but not a close.
             self._exchange.shut_down()
             self._exchange.finish()
             with suppress(Exception):
                 self._response.close()
 
-    def drop(self) -> None:
-        """Close from a finalizer, which may run while the same thread holds the lock of the pool.
+    def close_from_finalizer(self) -> None:
+        """Close without the pool, because a finalizer may run while its thread holds the lock of the pool.
 
         Before the end of turn the connection is closed at once. After it the connection may serve another request: the
-        body waits in ``dropped`` until the next request calls ``close_dropped()``.
+        body waits in ``postponed`` until the next request calls ``close_postponed()``.
         """
         if self._is_closed:
             return
         self._is_closed = True
         if self._is_turn_over and not self.token.cancelled:
             self._exchange.unbind_tokens()
-            self._dropped.append(self)
+            self._postponed.append(self)
             return
-        self.hang_up()
+        self.close_without_pool()
 
-    def hang_up(self) -> None:
-        """Close the connection without touching the pool."""
+    def close_without_pool(self) -> None:
+        """Close the connection and do not use the pool, whose lock this thread may hold."""
         self._exchange.shut_down()
         self._exchange.finish()
         with suppress(Exception):
             self._raw.close()
 
-    def close_dropped(self) -> None:
-        """Close a body that ``drop()`` left open."""
+    def close_postponed(self) -> None:
+        """Close a body that ``close_from_finalizer()`` left open."""
         self._is_closed = False
         self.close()
 
@@ -226,7 +226,7 @@ class Body:
 
     def _drain(self) -> None:
         """Read the rest of the body, within small limits."""
-        self._exchange.set_deadline("rest", _DRAIN_SECONDS)
+        self._exchange.set_body_deadline(_DRAIN_SECONDS)
         left = _DRAIN_BYTES
         with suppress(CompletionError):
             for piece in self.pieces():
@@ -236,7 +236,7 @@ class Body:
 
     def error_text(self) -> str:
         """The body as text: at most 64 KiB, and what arrives within a few seconds."""
-        self._exchange.set_deadline("rest", _ERROR_BODY_SECONDS)
+        self._exchange.set_body_deadline(_ERROR_BODY_SECONDS)
         text = bytearray()
         with suppress(TransportError, MalformedStreamError):
             for piece in self.pieces():

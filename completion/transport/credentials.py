@@ -26,7 +26,7 @@ Key = str | Callable[[], str]
 class Authorization:
     """The headers with the key, as a callable for the ``auth=`` of requests.
 
-    Headers that are passed as ``headers=`` would be replaced by an entry of ``.netrc``.
+    In ``headers=`` an entry of ``.netrc`` would replace it.
     """
 
     __slots__ = ("_headers", "_secret")
@@ -41,7 +41,7 @@ class Authorization:
 
     def conceal(self, text: str) -> str:
         """The text with ``[key]`` in place of the key, in case the server echoed it."""
-        # Shorter keys are placeholders for servers that need none; replacing them would damage the message.
+        # Shorter keys are placeholders for servers that need no key. To replace them would damage the message.
         return text.replace(self._secret, "[key]") if len(self._secret) >= 8 else text
 
     def __repr__(self) -> str:
@@ -54,12 +54,12 @@ class ApiKey:
     A pickle contains a passed key. A key from the environment is read again where it is unpickled.
 
     Args:
-        given: the key, or a function that returns it; None reads the environment.
+        given: the key, or a function that returns it; None reads the environment variable.
         variable: the environment variable.
         header, prefix: the header of the request, and what it has before the key.
         noun: what error messages call the key.
         option: the caller's argument, for error messages.
-        ways: what to do without a key, for error messages.
+        ways: other ways than the variable to give a key, for error messages.
     """
 
     __slots__ = ("_found", "_given", "header", "noun", "option", "prefix", "variable", "ways")
@@ -165,7 +165,7 @@ class CachedToken:
 
     def forget(self) -> None:
         """Call the function again next time."""
-        self._cached = ("", 0.0)  # one tuple: no thread sees a token with the expiry of another one
+        self._cached = ("", 0.0)  # one tuple, so that no thread sees a token with the expiry of another token
 
     def __call__(self) -> str:
         token, expires_at = self._cached
@@ -200,9 +200,9 @@ class CachedToken:
         return ""
 
     def _refresh(self) -> str:
-        given = self._provider()
-        token = getattr(given, "token", given)
-        expires_at = _expires_at(given, token)
+        returned = self._provider()
+        token = getattr(returned, "token", returned)
+        expires_at = _expires_at(returned, token)
         if expires_at:
             self._cached = (token, expires_at)
         return token  # type: ignore[no-any-return]  # ApiKey checks its type
@@ -214,16 +214,16 @@ class CachedToken:
         return "<CachedToken>"
 
 
-def _expires_at(given: Any, token: Any) -> float:
-    """When a token expires, in seconds since the epoch; 0 if unknown.
+def _expires_at(returned: Any, token: Any) -> float:
+    """When the token that a function returned expires, in seconds since the epoch; 0 if unknown.
 
     https://www.rfc-editor.org/rfc/rfc7519#section-4.1.4
     """
     try:
-        if not isinstance(given, str):
-            expires_at = float(given.expires_on)
+        if not isinstance(returned, str):
+            expires_at = float(returned.expires_on)
         else:
-            claims = token.split(".")[1]  # the signature is the provider's to check
+            claims = token.split(".")[1]  # the provider checks the signature
             expires_at = float(json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["exp"])
     except Exception:  # an opaque token
         return 0.0

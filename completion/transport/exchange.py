@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Final
 
 import urllib3
 
@@ -30,6 +30,9 @@ from completion.transport.timeout import Timeout, described
 # struct linger {on, 0 seconds}: close() sends a reset. Without it a server whose send buffer is full, because it sends
 # faster than we read, does not notice for a minute that we left.
 _RESET_AT_CLOSE = struct.pack("HH" if os.name == "nt" else "ii", 1, 0)
+
+# Instead of `Timeout.read` if that is None, after an end of turn that was not the last event.
+_TURN_GOES_ON_SECONDS: Final = 60.0
 
 _fork_count = 0
 """Forks between the process that imported this module and this one. os.getpid() would be a system call."""
@@ -60,7 +63,7 @@ class Exchange:
         self._timeout = timeout
         self._started_at = time.monotonic()
         self._last_chunk_at = self._started_at
-        # name of a timeout -> when it expires; "read" and "stall" start again and are added by time_next_read()
+        # "total" and "body" -> when it expires. "read" and "stall" start again and again: time_next_read() adds them.
         self._deadlines: dict[str, float] = {}
         if timeout.total is not None:
             self._deadlines["total"] = self._started_at + timeout.total
@@ -101,11 +104,11 @@ class Exchange:
             self._header_timer_ends_at = self._started_at + seconds
             self._header_timer = threading.Timer(seconds, self._on_header_timer)
             self._header_timer.daemon = True
-            with suppress(RuntimeError):  # no thread starts while the interpreter exits: the socket's timeout must do
+            with suppress(RuntimeError):  # no thread starts while the interpreter exits; the socket has a timeout too
                 self._header_timer.start()
 
     def finish(self) -> None:
-        """From now on nothing wakes this exchange: its socket may soon serve another one."""
+        """From now on nothing shuts the socket down: it may soon serve another exchange."""
         with self._lock:
             self._socket = self._shutdown = self._raw_reader = None
         self.unbind_tokens()
@@ -134,7 +137,7 @@ class Exchange:
             raise TimeoutError
 
     def before_send(self) -> None:
-        """Allow the next send ``Timeout.read`` seconds; urllib3 would allow it ``Timeout.connect``."""
+        """Limit the next send to ``Timeout.read`` seconds. urllib3 would limit it to ``Timeout.connect``."""
         if not self._is_connecting and self._socket is not None:
             self._socket.settimeout(self._timeout.read)
 
@@ -155,7 +158,7 @@ class Exchange:
         self._last_chunk_at = time.monotonic()
 
     def shut_down(self) -> None:
-        """Shut the socket down, which wakes the thread that waits on it. The connection is lost."""
+        """Shut the socket down, which wakes the thread that waits on it. The connection cannot be used again."""
         if self.is_inherited:
             return
         with self._lock:
@@ -185,9 +188,9 @@ class Exchange:
         )
         return connect, read
 
-    def set_deadline(self, name: str, seconds: float) -> None:
-        """Add a timeout that expires in so many seconds, or replace the one of this name."""
-        self._deadlines[name] = time.monotonic() + seconds
+    def set_body_deadline(self, seconds: float) -> None:
+        """Limit the time for the rest of the body to so many seconds from now. This replaces an earlier limit."""
+        self._deadlines["body"] = time.monotonic() + seconds
         self.has_deadlines = True
         self._time_each_recv()
 
@@ -199,18 +202,21 @@ class Exchange:
             reader.exchange = self  # type: ignore[attr-defined]
 
     def end_of_turn(self, seconds: float | None) -> None:
-        """Wait so many seconds in all for the rest of the body. None: the turn goes on, wait as for any other piece."""
+        """Wait so many seconds in all for the rest of the body, or less if an earlier call said so.
+
+        None: the turn goes on after all. The wait becomes longer: from now ``Timeout.read`` in all.
+        """
         if seconds is None:
-            self.set_deadline("rest", self._timeout.read or 60.0)
-        elif "rest" not in self._deadlines or time.monotonic() + seconds < self._deadlines["rest"]:
-            self.set_deadline("rest", seconds)
+            self.set_body_deadline(self._timeout.read or _TURN_GOES_ON_SECONDS)
+        elif "body" not in self._deadlines or time.monotonic() + seconds < self._deadlines["body"]:
+            self.set_body_deadline(seconds)
 
     def chunk_yielded(self) -> None:
         """Start ``Timeout.stall`` again."""
         self._last_chunk_at = time.monotonic()
 
     def time_next_read(self) -> None:
-        """Let the next read end when the first of the timeouts expires.
+        """Make the next read time out when the first of the timeouts expires.
 
         Raises:
             TransportError: one has expired already.
@@ -219,7 +225,7 @@ class Exchange:
         left = {name: deadline - now for name, deadline in self._deadlines.items()}
         if self._timeout.read is not None:
             left["read"] = self._timeout.read
-        if self._timeout.stall is not None and "rest" not in left:
+        if self._timeout.stall is not None and "body" not in left:
             left["stall"] = self._last_chunk_at + self._timeout.stall - now
         self._first_timeout, seconds = min(left.items(), key=lambda item: item[1])
         if seconds <= 0:
@@ -230,7 +236,7 @@ class Exchange:
         self._is_next_read_timed = True
 
     def before_recv(self) -> None:
-        """Set the time that is left. http.client may call ``recv`` any number of times for one read.
+        """Set the time that is left, before each ``recv``: http.client may call it many times for one read.
 
         Raises:
             TimeoutError: a timeout has expired.
@@ -243,24 +249,25 @@ class Exchange:
         self._is_next_read_timed = False
 
     def setup_error(self, exc: Exception) -> CompletionError:
-        """Why no response arrived, as an error of this library."""
+        """The error of this library for an exception before the headers."""
         return self.interruption() or self.error(
             *describe_failure(exc, self._timeout, self.authorization, is_connecting=self._is_connecting)
         )
 
     def interruption(self) -> CompletionError | None:
-        """Why this side ended the wait for the headers; None if it did not.
+        """The error if a cancel or a timeout of ours ended the wait for the headers; otherwise None.
 
-        http.client takes a socket that was shut down for the end of the headers, so a response may look complete.
+        Check it after success too: http.client takes a socket that was shut down for the end of the headers, so the
+        response may look complete.
         """
         if self.token.cancelled:
             return self.cancelled()
-        # The timeout of the socket may expire a moment before the timer of the same length.
+        # The timeout of the socket may expire a moment before the timer, which has the same length.
         has_expired = self._first_timeout != "read" and time.monotonic() >= self._header_timer_ends_at
         return self._timeout_error() if self._header_timer_fired or has_expired else None
 
     def stream_error(self, exc: Exception) -> CompletionError:
-        """Why the body is incomplete, as an error of this library."""
+        """The error of this library for an exception while the body was read."""
         if self.token.cancelled:
             return self.cancelled()
         # The timeout of a socket raises a TimeoutError without an errno. One with ETIMEDOUT is from TCP keep-alive:
@@ -284,7 +291,7 @@ class Exchange:
             return self.error(DeadlineExceededError, f"the stream took longer than Timeout.total={timeout.total:g} s")
         if self._first_timeout == "stall":
             return self.error(IdleTimeoutError, f"no chunk arrived within Timeout.stall={timeout.stall:g} s")
-        if self._first_timeout == "rest":
+        if self._first_timeout == "body":
             return self.error(IdleTimeoutError, "the rest of the body did not arrive in time")
         return self.error(IdleTimeoutError, f"no byte arrived within {described(timeout, 'read')}")
 

@@ -27,8 +27,7 @@ _NETWORK_ERRORS = (OSError, ValueError, http.client.HTTPException, urllib3.excep
 def must_raise_unchanged(exc: Exception) -> bool:
     """True if the exception is neither from the network libraries nor a builtin one.
 
-    A signal handler of the program may raise in the middle of a call, as Celery's soft time limit does. Our own errors
-    are raised unchanged too.
+    It may come from a signal handler of the program, such as that of Celery's soft time limit, or be an error of ours.
     """
     return not isinstance(exc, _NETWORK_ERRORS) and type(exc).__module__ != "builtins"
 
@@ -52,7 +51,7 @@ def describe_failure(
     if isinstance(exc, kinds.ProxyError):
         return TransportError, f"the proxy failed: {reason}"
     if isinstance(exc, kinds.InvalidHeader | UnicodeError):
-        return ConfigurationError, "a header is not valid HTTP: check headers="
+        return ConfigurationError, "a header is not valid HTTP: check headers= and the headers of session="
     if isinstance(exc, ValueError | http.client.InvalidURL):  # InvalidProxyURL, LocationParseError and others
         return ConfigurationError, f"base_url, or the URL of a proxy, is not a valid URL: {reason}"
     if isinstance(exc, kinds.ConnectionError):
@@ -67,7 +66,7 @@ def describe_failure(
 
 
 def is_connection_lost(exc: BaseException) -> bool:
-    """The peer closed an established connection."""
+    """True if the peer closed an established connection."""
     kinds = (http.client.RemoteDisconnected, http.client.IncompleteRead, ConnectionResetError, BrokenPipeError)
     return any(isinstance(one, kinds) for one in _linked_exceptions(exc))
 

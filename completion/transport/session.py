@@ -51,8 +51,8 @@ class _Response(http.client.HTTPResponse):
 class _HeaderFilter(logging.Filter):
     """Takes the echo of a key out of urllib3's warning about a malformed header.
 
-    A Session of the caller makes its responses without ``_Response``. Records of requests that are not ours pass as
-    they are.
+    ``_Response`` does this for our Session; a Session of the caller has other responses. Records of requests that are
+    not ours are not changed.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -69,34 +69,34 @@ class _HeaderFilter(logging.Filter):
 logging.getLogger("urllib3.connection").addFilter(_HeaderFilter())
 
 
-class _Watched:
-    """A connection that tells the exchange in progress which socket it uses."""
+class _ReportsSocket:
+    """Base class of connections that tell the exchange in progress which socket they use."""
 
     response_class: Any = _Response
     sock: Any
-    _watched_copy: socket.socket | None = None
+    _handshake_copy: socket.socket | None = None
     _has_sent = False
 
     def connect(self) -> None:
         self._has_sent = False
         try:
             super().connect()  # type: ignore[misc]
-            _watch(self.sock)
+            _report_socket(self.sock)
         except BaseException as exc:
             _close_sockets(exc)
             raise
         finally:
-            if self._watched_copy is not None:
-                self._watched_copy.close()
-                self._watched_copy = None
+            if self._handshake_copy is not None:
+                self._handshake_copy.close()
+                self._handshake_copy = None
 
     def _new_conn(self) -> socket.socket:
         sock: socket.socket = super()._new_conn()  # type: ignore[misc]
         try:
-            # TLS detaches this socket, and shows its own only after the handshake. A copy of the descriptor can be
-            # shut down in the meantime.
-            self._watched_copy = sock.dup()
-            _watch(self._watched_copy, is_connecting=True)
+            # TLS takes the descriptor out of this socket, and its own socket is known only after the handshake. During
+            # the handshake a copy of the descriptor can be shut down.
+            self._handshake_copy = sock.dup()
+            _report_socket(self._handshake_copy, is_connecting=True)
         except BaseException:
             sock.close()
             raise
@@ -106,7 +106,7 @@ class _Watched:
         exchange = exchange_in_progress.get()
         if exchange is not None:
             exchange.is_connection_reused = self._has_sent and self.sock is not None
-        _watch(self.sock)
+        _report_socket(self.sock)
         super().request(*args, **kwargs)  # type: ignore[misc]
         self._has_sent = True  # not before: request() may call connect(), which sets it to False
 
@@ -115,14 +115,14 @@ class _Watched:
         if exchange is None or not isinstance(data, bytes):
             super().send(data)  # type: ignore[misc]
             return
-        # The timeout of a socket applies to a whole sendall(). In small parts it limits the silence instead, and a
-        # large request may take longer.
+        # The timeout of a socket applies to a whole sendall(). For small parts it only limits the silence, so a large
+        # request may take longer.
         for start in range(0, len(data), _SEND_BYTES):
             exchange.before_send()
             super().send(data[start : start + _SEND_BYTES])  # type: ignore[misc]
 
 
-def _watch(sock: socket.socket | None, *, is_connecting: bool = False) -> None:
+def _report_socket(sock: socket.socket | None, *, is_connecting: bool = False) -> None:
     exchange = exchange_in_progress.get()
     if exchange is not None:
         exchange.set_socket(sock, is_connecting=is_connecting)
@@ -135,18 +135,18 @@ def _close_sockets(exc: BaseException) -> None:
     as KeyboardInterrupt, nothing but their frames refers to the socket.
     """
     for frame, _ in traceback.walk_tb(exc.__traceback__):
-        # Not those of a signal handler, which are in this traceback too.
+        # The frames of a signal handler are in this traceback too: leave their sockets alone.
         if frame.f_globals.get("__name__", "").partition(".")[0] in ("urllib3", "ssl"):
             for value in frame.f_locals.values():
                 if isinstance(value, socket.socket):
                     value.close()
 
 
-class _HTTPConnection(_Watched, HTTPConnection):
+class _HTTPConnection(_ReportsSocket, HTTPConnection):
     pass
 
 
-class _HTTPSConnection(_Watched, HTTPSConnection):
+class _HTTPSConnection(_ReportsSocket, HTTPSConnection):
     pass
 
 
@@ -159,7 +159,7 @@ class _HTTPSPool(urllib3.HTTPSConnectionPool):
 
 
 class _Adapter(HTTPAdapter):
-    """Pools of watched connections, with TCP keep-alive: a NAT forgets a silent connection within minutes."""
+    """Makes pools of our connections, with TCP keep-alive: a NAT forgets a silent connection within minutes."""
 
     def __init__(self) -> None:
         # pool_block=True would wait for a stream that is not read, and ignore every timeout.
