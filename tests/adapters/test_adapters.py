@@ -1,4 +1,4 @@
-"""What is the same for all HTTP adapters: names, options, keys, connections, errors."""
+"""What all HTTP adapters have in common: names, options, keys, connections, errors."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_models_and_clients_fit_the_contracts_protocols(adapter: Adapter) -> Non
 
 
 @adapters
-def test_options_are_those_of_the_client(adapter: Adapter) -> None:
+def test_a_model_takes_the_options_of_its_client(adapter: Adapter) -> None:
     parameters = dict(inspect.signature(adapter.client_class).parameters)
     assert parameters.pop("options").annotation == "Unpack[HttpOptions]"
     # Python 3.10 has no Unpack; the package imports it for type checkers only.

@@ -415,7 +415,7 @@ def test_an_error_response_is_raised_by_the_call(
     assert error.retry_classification() == retry
 
 
-def test_an_error_in_the_body_names_its_request(server: ProviderServer) -> None:
+def test_the_request_id_in_an_error_event_wins_over_the_header(server: ProviderServer) -> None:
     server.reply(Reply(OVERLOADED), Reply(OVERLOADED, headers={"request-id": "req_1"}))
     model = AnthropicModel("m-1", api_key=KEY, base_url=server.url)
     for _ in range(2):
@@ -428,7 +428,7 @@ def test_an_error_in_the_body_names_its_request(server: ProviderServer) -> None:
 # Clients and models
 
 
-def test_it_is_pickled_with_its_options(server: ProviderServer) -> None:
+def test_a_pickled_model_keeps_its_options(server: ProviderServer) -> None:
     server.reply(Reply(TEXT))
     model = AnthropicModel("m-1", api_key=KEY, base_url=server.url, version="2026-10-21", betas=["b"])
     copied = pickle.loads(pickle.dumps(model))

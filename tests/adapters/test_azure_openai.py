@@ -63,7 +63,7 @@ def model_at(server: ProviderServer, version: str | None = None, **options: Any)
     ],
     ids=["v1", "dated"],
 )
-def test_it_answers_on_both_routes(server: ProviderServer, version: str | None, target: str) -> None:
+def test_both_routes_work(server: ProviderServer, version: str | None, target: str) -> None:
     server.reply(ANSWER)
     model = AzureOpenAIModel("my/deployment", base_url=server.url, api_key="k", api_version=version)
     with model.chat_stream(HI) as stream:
@@ -87,7 +87,7 @@ def test_a_token_provider_is_called_for_each_request(server: ProviderServer) -> 
     assert server.requests[0].header("api-key") is None
 
 
-def test_the_environment_names_endpoint_key_and_version(
+def test_endpoint_key_and_version_are_read_from_the_environment(
     server: ProviderServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", f"{server.url}/openai/v1/")
@@ -148,16 +148,16 @@ def test_a_version_adds_nothing_else_to_the_query(server: ProviderServer) -> Non
 
 
 def provided() -> str:
-    return "of-a-function"
+    return "from-a-function"
 
 
 @pytest.mark.parametrize(
     ("options", "headers"),
     [
         ({"api_key": "k"}, ("k", None)),
-        ({"api_key": provided}, ("of-a-function", None)),
+        ({"api_key": provided}, ("from-a-function", None)),
         ({"token": "t"}, (None, "Bearer t")),
-        ({"token_provider": provided}, (None, "Bearer of-a-function")),
+        ({"token_provider": provided}, (None, "Bearer from-a-function")),
     ],
     ids=["key", "function", "token", "token provider"],
 )
@@ -200,7 +200,7 @@ def test_a_credential_that_is_given_wins_over_the_environment(
     server.reply(ANSWER)
     model_at(server, token_provider=provided).chat_stream(HI).collect()
     (request,) = server.requests
-    assert (request.header("api-key"), request.header("authorization")) == (None, "Bearer of-a-function")
+    assert (request.header("api-key"), request.header("authorization")) == (None, "Bearer from-a-function")
 
 
 def test_without_a_credential_the_error_lists_every_way_to_give_one() -> None:
@@ -229,7 +229,7 @@ def test_a_token_provider_is_pickled(server: ProviderServer) -> None:
     server.reply(ANSWER)
     model = pickle.loads(pickle.dumps(model_at(server, token_provider=provided)))
     model.chat_stream(HI).collect()
-    assert server.requests[0].header("authorization") == "Bearer of-a-function"
+    assert server.requests[0].header("authorization") == "Bearer from-a-function"
 
 
 class AccessToken(NamedTuple):
@@ -237,7 +237,7 @@ class AccessToken(NamedTuple):
     expires_on: float
 
 
-def test_a_valid_token_is_kept_and_a_refused_one_dropped(server: ProviderServer) -> None:
+def test_a_valid_token_is_cached_and_a_refused_token_is_forgotten(server: ProviderServer) -> None:
     names = iter(["first", "second"])
     model = model_at(server, token_provider=lambda: AccessToken(next(names), time.time() + 3600))
     server.reply(ANSWER, Reply.json({"statusCode": 401, "message": "expired"}, status=401), ANSWER, ANSWER)
@@ -258,15 +258,15 @@ def test_each_attempt_of_a_retry_gets_a_token(server: ProviderServer) -> None:
     assert [request.header("authorization") for request in server.requests] == ["Bearer first", "Bearer second"]
 
 
-def test_requests_are_sent_while_a_token_is_renewed_early(server: ProviderServer) -> None:
-    is_asking, goes_on = threading.Event(), threading.Event()
+def test_requests_are_sent_while_a_token_is_refreshed_early(server: ProviderServer) -> None:
+    is_refreshing, goes_on = threading.Event(), threading.Event()
     asked: list[int] = []
 
     def provider() -> AccessToken:
         asked.append(1)
         if len(asked) == 1:
             return AccessToken("old", time.time() + 200)
-        is_asking.set()
+        is_refreshing.set()
         assert goes_on.wait(PATIENCE_S)
         return AccessToken("new", time.time() + 3600)
 
@@ -275,7 +275,7 @@ def test_requests_are_sent_while_a_token_is_renewed_early(server: ProviderServer
     model.chat_stream(HI).collect()
     with ThreadPoolExecutor(4) as pool:
         early = pool.submit(lambda: model.chat_stream(HI).collect())
-        assert is_asking.wait(PATIENCE_S)
+        assert is_refreshing.wait(PATIENCE_S)
         for _ in range(3):
             model.chat_stream(HI).collect()
         goes_on.set()
@@ -284,7 +284,7 @@ def test_requests_are_sent_while_a_token_is_renewed_early(server: ProviderServer
     assert sent == ["Bearer old"] * 4 + ["Bearer new"]
 
 
-def test_a_provider_that_fails_sends_nothing(server: ProviderServer) -> None:
+def test_nothing_is_sent_if_the_token_provider_fails(server: ProviderServer) -> None:
     def provider() -> str:
         raise RuntimeError("no network")
 
@@ -465,7 +465,7 @@ def test_a_proxys_page_is_classified_by_its_status(
     assert (caught.value.request_id, caught.value.body) == ("other", page)
 
 
-def test_a_gateways_429_says_how_long_to_wait(server: ProviderServer) -> None:
+def test_the_retry_after_header_of_a_gateway_is_read(server: ProviderServer) -> None:
     answer = {"statusCode": 429, "message": "Rate limit is exceeded. Try again in 2 seconds."}
     server.reply(Reply.json(answer, status=429, headers={"Retry-After": "2"}))
     with pytest.raises(RateLimitError) as caught:
@@ -474,7 +474,7 @@ def test_a_gateways_429_says_how_long_to_wait(server: ProviderServer) -> None:
 
 
 @both_routes
-def test_an_echo_of_a_token_is_hidden(server: ProviderServer, version: str | None) -> None:
+def test_an_echo_of_a_token_is_concealed(server: ProviderServer, version: str | None) -> None:
     server.reply(Reply.json({"statusCode": 401, "message": "bad token very-secret-token"}, status=401))
     with pytest.raises(AuthenticationError) as caught:
         model_at(server, version, token_provider=lambda: "very-secret-token").chat_stream(HI)

@@ -1,4 +1,4 @@
-"""The adapter of docs/howto/provider.rst does all that ours do, and is written with public names only."""
+"""The adapter of docs/howto/provider.rst keeps the promises of ours, and uses public names only."""
 
 from __future__ import annotations
 
@@ -164,18 +164,18 @@ def broken_promises(acme: ModuleType, turn: type[TurnReader]) -> str:
     return str(caught.value)
 
 
-def test_an_adapter_that_ignores_error_lines_is_found_out(acme: ModuleType) -> None:
-    class Deaf(acme.AcmeTurn):  # type: ignore[misc, name-defined]
+def test_the_kit_fails_an_adapter_that_ignores_error_lines(acme: ModuleType) -> None:
+    class IgnoresErrors(acme.AcmeTurn):  # type: ignore[misc, name-defined]
         def take(self, name: str, data: dict[str, Any]) -> Any:
             if "error" in data:
                 self.expect_nothing()
             return () if "error" in data else super().take(name, data)
 
-    assert "\n- an error event inside a 200 raises an error: after 0 events" in broken_promises(acme, Deaf)
+    assert "\n- an error event inside a 200 raises an error: after 0 events" in broken_promises(acme, IgnoresErrors)
 
 
-def test_an_adapter_that_keeps_the_event_on_its_error_is_found_out(acme: ModuleType) -> None:
-    class Leaky(acme.AcmeTurn):  # type: ignore[misc, name-defined]
+def test_the_kit_fails_an_adapter_that_keeps_the_event_in_its_error(acme: ModuleType) -> None:
+    class KeepsEvent(acme.AcmeTurn):  # type: ignore[misc, name-defined]
         def take(self, name: str, data: dict[str, Any]) -> Any:
             try:
                 return super().take(name, data)
@@ -183,16 +183,16 @@ def test_an_adapter_that_keeps_the_event_on_its_error_is_found_out(acme: ModuleT
                 error.data = data  # type: ignore[attr-defined]
                 raise
 
-    told = broken_promises(acme, Leaky)
+    told = broken_promises(acme, KeepsEvent)
     promise = "no error contains the key, and no local variable in its traceback does"
     assert f"{promise}: after an error event that echoes the key" in told
 
 
-def test_an_adapter_that_takes_a_cut_answer_for_a_whole_one_is_found_out(acme: ModuleType) -> None:
-    class Trusting(acme.AcmeTurn):  # type: ignore[misc, name-defined]
+def test_the_kit_fails_an_adapter_that_takes_a_cut_answer_for_a_complete_one(acme: ModuleType) -> None:
+    class AcceptsCuts(acme.AcmeTurn):  # type: ignore[misc, name-defined]
         is_over = True
 
-    told = broken_promises(acme, Trusting)
+    told = broken_promises(acme, AcceptsCuts)
     assert "\n- next() raises if the body ends before the end of turn: after 0 of 4 events" in told
     assert "\n- next() raises if the connection breaks before the end of turn: after 0 of 4 events" in told
 
@@ -206,7 +206,7 @@ def test_an_adapter_that_takes_a_cut_answer_for_a_whole_one_is_found_out(acme: M
     ],
     ids=["not a function", "a known wire", "no answer"],
 )
-def test_an_error_event_that_cannot_be_used_is_a_mistake(acme: ModuleType, given: Any, error: Any, words: str) -> None:
+def test_an_unusable_error_argument_is_a_type_error(acme: ModuleType, given: Any, error: Any, words: str) -> None:
     with pytest.raises(TypeError) as caught:
         check_completion_model(acme.AcmeModel, answer=given, error=error)
     assert str(caught.value) == words
@@ -217,7 +217,7 @@ def test_an_error_event_that_cannot_be_used_is_a_mistake(acme: ModuleType, given
 TOOL: Final = ToolDefinition("get_weather", "The weather.", {"type": "object"})
 
 
-def test_the_request_says_what_was_asked(server: ProviderServer, model_of: MakeModel) -> None:
+def test_the_request_contains_every_field(server: ProviderServer, model_of: MakeModel) -> None:
     server.reply(answer(*TURN))
     history = [
         Message.user("Warm?"),
@@ -249,7 +249,7 @@ def test_the_request_says_what_was_asked(server: ProviderServer, model_of: MakeM
     }
 
 
-def test_a_preference_that_is_left_out_is_listed(server: ProviderServer, model_of: MakeModel) -> None:
+def test_a_dropped_field_is_listed(server: ProviderServer, model_of: MakeModel) -> None:
     server.reply(answer(*TURN))
     message = Message.user([TextBlock("Hi", cache_control=CacheControl())])
     request = ChatRequest([message], top_k=3, top_p=0.5, seed=0, temperature=0.0, reasoning_effort="low")
@@ -275,7 +275,7 @@ PICTURE: Final = ImageBlock(UrlSource("http://127.0.0.1/a.png"))
     ],
     ids=lambda given: "" if isinstance(given, ChatRequest) else given.partition(" ")[0],
 )
-def test_what_would_change_the_answer_is_refused(
+def test_an_unsupported_field_that_would_change_the_answer_is_refused(
     server: ProviderServer, model_of: MakeModel, request_: ChatRequest, words: str
 ) -> None:
     with pytest.raises(UnsupportedContentError) as caught:
@@ -287,7 +287,7 @@ def test_what_would_change_the_answer_is_refused(
 # --- the answer --------------------------------------------------------------------------------------------------
 
 
-def test_the_turn_says_what_the_server_said(server: ProviderServer, model_of: MakeModel) -> None:
+def test_the_turn_contains_what_the_server_sent(server: ProviderServer, model_of: MakeModel) -> None:
     server.reply(answer(*ANSWER), answer(line(text="a"), line(end="length")), answer(line(end="whatever")))
     turns = [model_of(server).chat_stream(HI).collect() for _ in range(3)]
     assert [turn.reason for turn in turns] == [FinishReason.TOOL_USE, FinishReason.MAX_TOKENS, FinishReason.OTHER]
@@ -300,7 +300,7 @@ def test_the_turn_says_what_the_server_said(server: ProviderServer, model_of: Ma
 @pytest.mark.parametrize(
     ("rest", "kind"), [([], TruncatedStreamError), ([Cut()], TransportError), ([b'{"text": "lo'], TruncatedStreamError)]
 )
-def test_a_cut_answer_is_an_error_with_what_came(
+def test_a_cut_answer_is_an_error_with_the_partial_turn(
     server: ProviderServer, model_of: MakeModel, rest: list[Any], kind: type[StreamError]
 ) -> None:
     server.reply(answer(line(text="Hel"), *rest))
@@ -310,31 +310,31 @@ def test_a_cut_answer_is_an_error_with_what_came(
     assert caught.value.partial.text == "Hel"
 
 
-def test_what_is_not_json_is_an_error(server: ProviderServer, model_of: MakeModel) -> None:
+def test_a_line_that_is_not_json_is_an_error(server: ProviderServer, model_of: MakeModel) -> None:
     server.reply(answer(line(text="Hel"), b"{oops}\n", END))
     with pytest.raises(MalformedStreamError):
         model_of(server).chat_stream(HI).collect()
 
 
-def test_an_event_of_a_strange_shape_is_an_error_or_nothing(server: ProviderServer, model_of: MakeModel) -> None:
+def test_events_of_an_unknown_shape_are_skipped(server: ProviderServer, model_of: MakeModel) -> None:
     server.reply(answer(b"7\n", b"[]\n", b'"x"\n', line(text=3), line(call=[], input={}), line(new={}), *TURN))
     assert model_of(server).chat_stream(HI).collect().text == "Grüße 🙂"
 
 
-def test_an_error_line_is_the_error_that_it_names(server: ProviderServer, model_of: MakeModel) -> None:
+def test_an_error_line_is_raised_as_the_error_of_its_code(server: ProviderServer, model_of: MakeModel) -> None:
     server.reply(answer(line(text="Hel"), error_line("Too many requests")))
     with pytest.raises(OverloadedError) as caught:
         model_of(server).chat_stream(HI).collect()
     assert str(caught.value) == "acme: Too many requests (overloaded)"
 
 
-def test_a_refusal_is_the_error_of_its_status(server: ProviderServer, model_of: MakeModel) -> None:
+def test_a_refusal_is_raised_as_the_error_of_its_status(server: ProviderServer, model_of: MakeModel) -> None:
     server.reply(Reply.json({"error": {"message": "Who?"}}, status=401))
     with pytest.raises(AuthenticationError, match="acme: Who\\?"):
         model_of(server).chat_stream(HI)
 
 
-def test_it_is_tried_again_before_the_first_chunk(server: ProviderServer, model_of: MakeModel) -> None:
+def test_a_failure_before_the_first_chunk_is_retried(server: ProviderServer, model_of: MakeModel) -> None:
     server.reply(Reply.text("", status=503), answer(error_line("Busy")), answer(Cut()), answer(*TURN))
     model = RetryingModel(model_of(server), RetryConfig(max_attempts=4, base_delay=0))
     assert model.chat_stream(HI).collect().text == "Grüße 🙂"
@@ -468,7 +468,7 @@ def test_a_forked_child_leaves_the_parents_streams_alone(
 
 
 def assert_no_frame_has_the_key(error: BaseException) -> None:
-    """Neither the error, nor what hangs on it, nor any variable on its way, but for those of the tests."""
+    """The error, its causes and contexts, and the variables of all frames except those of the tests show no key."""
     for one in chain(error):
         for view in (str(one), repr(one), shown(vars(one))):
             assert KEY not in view
@@ -544,12 +544,12 @@ def test_a_bad_option_shows_no_key(acme: ModuleType, made: str, options: dict[st
     assert_no_frame_has_the_key(caught.value)
 
 
-def test_a_missing_key_is_named(server: ProviderServer, model_of: MakeModel) -> None:
+def test_the_error_about_a_missing_key_names_the_variable(server: ProviderServer, model_of: MakeModel) -> None:
     with pytest.raises(ConfigurationError, match="acme: no API key: set ACME_API_KEY or give api_key="):
         model_of(server, api_key=None).chat_stream(HI)
 
 
-def test_a_given_key_travels_in_a_pickle_and_one_of_the_environment_does_not(
+def test_a_pickle_contains_a_given_key_but_no_key_of_the_environment(
     server: ProviderServer, model_of: MakeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.always(answer(*TURN))

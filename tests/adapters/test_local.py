@@ -42,7 +42,7 @@ DETERMINISTIC: Final[dict[str, Any]] = {"temperature": 0.0, "seed": 1}
 BRIEF = ChatRequest("Say hello.", max_tokens=8, **DETERMINISTIC)
 
 
-def test_it_answers_token_by_token() -> None:
+def test_the_answer_is_yielded_token_by_token() -> None:
     chunks = list(LocalModel().chat_stream(BRIEF))
     deltas = [chunk.delta for chunk in chunks if isinstance(chunk, TextDelta)]
     assert 1 < len(deltas) <= 8
@@ -112,7 +112,7 @@ def test_a_conversation_goes_on() -> None:
     assert second.usage.input_tokens > first.usage.input_tokens
 
 
-def test_a_schema_is_followed() -> None:
+def test_the_answer_fits_a_given_schema() -> None:
     schema = {"type": "object", "properties": {"colour": {"enum": ["red", "blue"]}}, "required": ["colour"]}
     req = ChatRequest("Name a colour.", max_tokens=40, response_format=JsonSchema("colour", schema), **DETERMINISTIC)
     assert json.loads(LocalModel().chat_stream(req).collect().text)["colour"] in ("red", "blue")
@@ -148,7 +148,7 @@ def test_it_can_be_pickled() -> None:
     assert copy.chat_stream(BRIEF).collect().text
 
 
-def test_another_model_is_given_by_its_file(tmp_path: Path) -> None:
+def test_another_model_can_be_used_by_the_path_of_its_file(tmp_path: Path) -> None:
     assert LocalModel("some/other.gguf").model == LocalModel(path="some/other.gguf").model == "other"
     with pytest.raises(ConfigurationError, match="give another model as"):
         LocalModel("llama-3-70b")
@@ -197,7 +197,7 @@ def prompt_of(server: Server, messages: list[dict[str, str]]) -> str:
 
 
 @pytest.mark.parametrize("choice", [ToolChoice.any(), ToolChoice.tool("weather")], ids=["any", "by name"])
-def test_a_forced_call_keeps_to_the_schema(choice: ToolChoice) -> None:
+def test_the_arguments_of_a_forced_call_fit_the_schema(choice: ToolChoice) -> None:
     turn = LocalModel().chat_stream(asking(choice, tools=[WEATHER])).collect()
     (call,) = turn.tool_calls
     assert (turn.reason, call.name) == (FinishReason.TOOL_USE, "weather")
@@ -227,7 +227,7 @@ def test_a_turn_is_one_call_without_parallel_tool_use(parallel: bool | None, cit
     assert [call.args["city"] for call in turn.tool_calls] == cities
 
 
-def test_a_tool_is_forced_by_its_name() -> None:
+def test_a_tool_can_be_forced_by_its_name() -> None:
     turn = LocalModel().chat_stream(asking(ToolChoice.tool("now"))).collect()
     assert [call.name for call in turn.tool_calls] == ["now"]
 

@@ -1,4 +1,4 @@
-"""Lines of JSON to events: however the body is cut, and whatever it contains instead."""
+"""Lines of JSON to events, however the body is cut, and bodies that are not lines of JSON."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def test_a_long_line_in_small_pieces_takes_linear_time() -> None:
 
 
 @pytest.mark.parametrize("blank", [b"\n", b"\r\n", b" \n", b"\t \r\n", b" " * 1000 + b"\n"], ids=repr)
-def test_a_flood_of_blank_lines_costs_little(blank: bytes) -> None:
+def test_a_flood_of_blank_lines_takes_little_time(blank: bytes) -> None:
     flood = (blank * 65536)[:65536]
     half = flood[: 32768 // len(blank) * len(blank)]
     pieces = [*[flood] * 800, half + b'{"a":1}\n' + half]  # 50 MiB

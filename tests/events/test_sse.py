@@ -1,4 +1,4 @@
-"""Bytes to JSON events, whatever the framing: what sseclient gets wrong, and what is no event stream at all."""
+"""Bytes to JSON events: line ends and cuts, what sseclient gets wrong, and bodies that are not event streams."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def values(body: bytes, split: int | None = None) -> list[Any]:
 
 
 def counted(pieces: list[bytes]) -> Iterator[tuple[int, Any]]:
-    """Each event's value, with the number of pieces that had been read when it came."""
+    """Each event's value, with the number of pieces that had been read when it was yielded."""
     read = 0
 
     def feed() -> Iterator[bytes]:
@@ -75,7 +75,7 @@ def counted(pieces: list[bytes]) -> Iterator[tuple[int, Any]]:
         "characters of several bytes", "invalid UTF-8", "half of a surrogate pair", "JSON of all types",
     ],
 )  # fmt: skip
-def test_an_event_stream_is_read_by_the_rules(body: bytes, expected: list[Any], split: int | None) -> None:
+def test_an_event_stream_is_read_as_the_standard_says(body: bytes, expected: list[Any], split: int | None) -> None:
     assert values(body, split) == expected
 
 
@@ -90,12 +90,12 @@ def test_the_event_name_comes_with_the_value(split: int | None) -> None:
 def test_an_event_is_yielded_with_its_last_byte(end: bytes) -> None:
     event = b'data: {"a":1}' + end
     found = [read for read, _ in counted(chunks_of(event * 2, 1))]
-    # Of a CRLF the CR is enough.
-    late = 1 if end == b"\r\n\r\n" else 0
-    assert found == [len(event) - late, 2 * len(event) - late]
+    # After CRLF CR the event is complete: the last LF is not needed.
+    unread = 1 if end == b"\r\n\r\n" else 0
+    assert found == [len(event) - unread, 2 * len(event) - unread]
 
 
-def test_events_in_one_piece_wait_for_nothing_behind_them() -> None:
+def test_complete_events_of_a_piece_are_yielded_before_the_next_piece_is_read() -> None:
     pieces = [b"data: 1\n\ndata: 2\n\ndata: ", b"3\n\n", b": ping\n\n"]
     assert list(counted(pieces)) == [(1, 1), (1, 2), (2, 3)]
 
@@ -107,9 +107,9 @@ def test_an_empty_piece_changes_nothing() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from([b"\n", b"\r", b"\r\n"]), min_size=12, max_size=12), st.lists(st.integers(1, 9)))
-def test_line_ends_mix_as_they_like_however_the_body_is_cut(ends: list[bytes], cuts: list[int]) -> None:
+def test_line_ends_may_be_mixed_however_the_body_is_cut(ends: list[bytes], cuts: list[int]) -> None:
     lines = [b'data: {"a":', b"data: 1}", b"", b"event: x", b"data: 2", b""] * 2
-    # A lone CR and an LF after it would be one end of a line.
+    # A CR followed by an LF is one line end. The test needs two.
     for n in range(1, len(ends)):
         if ends[n - 1] == b"\r" and ends[n] == b"\n" and not lines[n]:
             ends[n] = b"\r"
@@ -139,9 +139,19 @@ def test_line_ends_mix_as_they_like_however_the_body_is_cut(ends: list[bytes], c
         (b"data: 1\n\nevent: err", [1]),
         (b'data: "gr\xc3', []),
     ],
-    ids=["half", "whole", "one line end", "one CR", "half DONE", "DONE", "half field", "half name", "half character"],
+    ids=[
+        "half",
+        "complete",
+        "one line end",
+        "one CR",
+        "half DONE",
+        "DONE",
+        "half field",
+        "half name",
+        "half character",
+    ],
 )
-def test_an_event_without_its_blank_line_counts_when_its_json_is_whole(
+def test_an_event_without_its_blank_line_is_yielded_if_its_json_is_complete(
     body: bytes, expected: list[Any], split: int | None
 ) -> None:
     assert values(body, split) == expected
@@ -168,7 +178,7 @@ def test_nothing_is_read_after_done(split: int | None) -> None:
     ids=["empty", "line end", "byte order mark", "comments", "retry", "name only", "half field", "no value", "spaces"],
 )
 @SPLITS
-def test_a_body_without_events_gives_none(body: bytes, split: int | None) -> None:
+def test_a_body_without_events_yields_nothing(body: bytes, split: int | None) -> None:
     assert values(body, split) == []
 
 
@@ -190,7 +200,7 @@ def test_a_body_that_is_not_an_event_stream_is_malformed_and_in_the_error(body: 
     assert caught.value.body == body.decode()
 
 
-def test_a_foreign_body_is_told_up_to_64_kib() -> None:
+def test_the_error_contains_64_kib_of_a_body_that_is_not_an_event_stream() -> None:
     with pytest.raises(MalformedStreamError) as caught:
         values(b"no stream\n" * 100_000, 1000)
     assert caught.value.body == ("no stream\n" * 7000)[: 64 * 1024]
@@ -207,17 +217,17 @@ def test_an_event_that_is_not_json_is_malformed_and_in_the_error(data: bytes, sp
 @pytest.mark.parametrize(
     ("tail", "more"),
     [(b"", []), (b"data: {", []), (b'data: {"a": 2}', [("message", {"a": 2})]), (b"data: [DONE]", [("message", DONE)])],
-    ids=["nothing", "half", "whole but for the blank line", "done"],
+    ids=["nothing", "half", "only the blank line is missing", "done"],
 )
 def test_complete_events_before_a_fault_are_yielded(tail: bytes, more: list[object]) -> None:
     def feed() -> Iterator[bytes]:
         yield b"data: 1\n\n" + tail
-        raise TransportError("broken off")
+        raise TransportError("the connection broke")
 
     events = sse_events(feed())
     assert [next(events) for _ in range(1 + len(more))] == [("message", 1), *more]
     if more[-1:] != [("message", DONE)]:
-        with pytest.raises(TransportError, match="broken off"):
+        with pytest.raises(TransportError, match="the connection broke"):
             next(events)
 
 
@@ -226,7 +236,7 @@ def test_complete_events_before_a_fault_are_yielded(tail: bytes, more: list[obje
     "line", [b'error: {"message": "no"}', b'{"error": "no"}'], ids=["a field of its own", "a line of JSON"]
 )
 @SPLITS
-def test_an_error_without_an_event_of_its_own_is_an_error_event(before: bytes, line: bytes, split: int | None) -> None:
+def test_an_error_on_a_line_of_its_own_is_an_error_event(before: bytes, line: bytes, split: int | None) -> None:
     last = list(sse_events(chunks_of(before + line + b"\n\ndata: [DONE]\n\n", split)))[-2]
     assert last in [("error", {"message": "no"}), ("error", {"error": "no"})]
 
@@ -263,16 +273,16 @@ def test_an_event_without_an_end_is_stopped_at_the_limit() -> None:
     assert read == 6000
 
 
-def test_a_big_event_reaches_sseclient_once_and_whole() -> None:
-    """4 MiB in pieces of 1 KiB would cost sseclient 4096 joins of 2 MiB each."""
+def test_a_big_event_is_passed_to_sseclient_once_and_complete() -> None:
+    """Given 4 MiB in pieces of 1 KiB, sseclient would copy 2 MiB on average for each of them."""
     text = "x" * (4 << 20)
     pieces = chunks_of(f'data: "{text}"\n\ndata: 2\n\n'.encode(), 1024)
     assert [[*map(len, events)] for events in EventBatches(pieces, MAX_EVENT_BYTES)] == [[7 + len(text) + 1, 7]]
     assert [value for _, value in sse_events(pieces)] == [text, 2]
 
 
-def test_an_event_of_100_000_lines_reaches_sseclient_as_one_line() -> None:
-    """Its joining is quadratic in the lines."""
+def test_an_event_of_100_000_lines_is_passed_to_sseclient_as_one_line() -> None:
+    """sseclient takes quadratic time to join lines."""
     numbers = b"".join(b"data: %d,\n" % n for n in range(100_000))
     body = b": a comment\n" * 1000 + b"event: a\n" * 1000 + b"event: many\ndata: [\n" + numbers + b"data:0]\n\n"
     pieces = [body + b"data: 2\n\n", b"event: empty\n" * 1000 + b"\n"]
@@ -288,7 +298,7 @@ FLOODS = [
 
 @pytest.mark.parametrize("size", [64 * 1024, 1000, 7], ids=["big pieces", "small pieces", "sevens"])
 @pytest.mark.parametrize("unit", FLOODS, ids=repr)
-def test_lines_without_an_event_do_not_reach_sseclient(unit: bytes, size: int) -> None:
+def test_lines_without_an_event_are_not_passed_to_sseclient(unit: bytes, size: int) -> None:
     flood = unit * (64 * 1024 // len(unit))
     pieces = [*chunks_of(b"data: 1\n\n" + flood, size), *chunks_of(flood, size), *chunks_of(b"data: 2\n\n", size)]
     reached = [event for events in EventBatches(pieces, MAX_EVENT_BYTES) for event in events]
@@ -298,16 +308,16 @@ def test_lines_without_an_event_do_not_reach_sseclient(unit: bytes, size: int) -
 
 @pytest.mark.parametrize("lines", [10, 100, 300, 10_000])
 @pytest.mark.parametrize("line", [b": ping\n", b"id: 1\n", b"event: b\nevent: a\n"])
-def test_an_event_among_many_lines_without_data_is_itself(line: bytes, lines: int) -> None:
+def test_an_event_among_many_lines_without_data_is_unchanged(line: bytes, lines: int) -> None:
     body = line * lines + b"event: a\ndata: [1,\n" + line * lines + b"data: 2]\n" + line * lines + b"\n"
     other = b"data: 3\n\n" * 300
     assert list(sse_events([body + other, body]))[::301] == [("a", [1, 2])] * 2
 
 
 @pytest.mark.parametrize("lines", [20, 255, 256, 257, 5000])
-def test_the_text_of_an_error_of_many_lines_is_all_there(lines: int) -> None:
+def test_the_text_of_an_error_of_many_lines_is_complete(lines: int) -> None:
     body = b"event: error\n" + b"data: no\n: ping\n" * lines + b"\n"
-    ((name, text),) = sse_events([body * 1])
+    ((name, text),) = sse_events([body])
     assert (name, text.split()) == ("error", ["no"] * lines)
 
 
@@ -329,7 +339,7 @@ def test_memory_does_not_grow_with_the_stream(sent: bytes) -> None:
     st.lists(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=5), max_size=5),
     st.lists(st.integers(1, 40), max_size=50),
 )
-def test_what_was_written_is_read_however_it_is_cut(written: list[Any], cuts: list[int]) -> None:
+def test_the_values_that_were_written_are_read_however_the_body_is_cut(written: list[Any], cuts: list[int]) -> None:
     body = "".join(f"data: {json.dumps(value, ensure_ascii=False)}\n\n" for value in written).encode(
         errors="surrogatepass"
     )

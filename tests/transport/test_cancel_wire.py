@@ -1,4 +1,4 @@
-"""Ending a wait from another thread, from a token and with Ctrl-C: the connection is gone, the waiter knows why."""
+"""A wait ends by cancel from another thread, a token or Ctrl-C: the connection closes and the caller learns why."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.loopback import (
 )
 
 AT_ONCE_S = 1.0
-"""On a quiet machine it is 2 ms."""
+"""It takes 2 ms on a quiet machine."""
 
 
 def under(token: CancelToken, call: Callable[[], Any]) -> Any:
@@ -63,7 +63,7 @@ def test_cancel_wakes_a_read_that_is_blocked(any_server: ProviderServer, framing
 @pytest.mark.parametrize(
     "before",
     [[Stall()], [b"HTTP/1.1 200 OK\r\n", Stall()], [b"HTTP/1.1 200 OK\r\n", Trickle(b"X: 1\r\n", 0.02, 1000)]],
-    ids=["silence", "half of them", "a dribble"],
+    ids=["silence", "half of the headers", "endless headers"],
 )
 def test_a_token_ends_the_wait_for_headers(any_server: ProviderServer, before: list[Piece]) -> None:
     any_server.reply(Reply(before_headers=before))
@@ -75,7 +75,7 @@ def test_a_token_ends_the_wait_for_headers(any_server: ProviderServer, before: l
     assert any_server.wait_hung_up()
 
 
-def test_a_token_ends_the_wait_for_headers_on_a_connection_that_was_used_before(any_server: ProviderServer) -> None:
+def test_a_token_ends_the_wait_for_headers_on_a_reused_connection(any_server: ProviderServer) -> None:
     any_server.reply(Reply(text("a"), END), Reply(before_headers=[Stall()]))
     model = model_of(any_server)
     model.chat_stream(HI).collect()
@@ -91,12 +91,12 @@ def test_a_token_ends_a_tls_handshake() -> None:
     with silent_listener() as port:
         token = CancelToken()
         waiting = Caught(lambda: under(token, lambda: model_at(f"https://127.0.0.1:{port}").chat_stream(HI)))
-        time.sleep(0.1)  # there is nothing to see of a handshake; before it, the token works as well
+        time.sleep(0.1)  # a test cannot see that the handshake has begun; the token works before it too
         token.cancel()
         assert_cancelled(waiting)
 
 
-def test_a_token_ends_the_reading_of_a_refusal(any_server: ProviderServer) -> None:
+def test_a_token_ends_the_wait_for_the_body_of_an_error(any_server: ProviderServer) -> None:
     any_server.reply(Reply("busy", Stall(), status=500))
     model = model_of(any_server)
     token = CancelToken()
@@ -115,7 +115,7 @@ def test_under_a_cancelled_token_nothing_is_sent(server: ProviderServer) -> None
     assert server.connections == 0
 
 
-def test_a_token_ends_all_streams_that_were_opened_inside_of_it(server: ProviderServer) -> None:
+def test_a_token_ends_all_streams_that_were_opened_in_its_block(server: ProviderServer) -> None:
     server.always(Reply(text("a"), Stall()))
     model = model_of(server)
     outside = model.chat_stream(HI)
@@ -130,7 +130,7 @@ def test_a_token_ends_all_streams_that_were_opened_inside_of_it(server: Provider
     outside.close()
 
 
-def test_cancel_hangs_up_though_nobody_reads(any_server: ProviderServer) -> None:
+def test_cancel_hangs_up_although_no_thread_reads(any_server: ProviderServer) -> None:
     any_server.reply(Reply(text("a"), Stall()))
     stream = model_of(any_server).chat_stream(HI)
     stream.cancel()
@@ -140,18 +140,18 @@ def test_cancel_hangs_up_though_nobody_reads(any_server: ProviderServer) -> None
     assert next(stream, None) is None
 
 
-def test_close_from_another_thread_is_cancel(any_server: ProviderServer) -> None:
+def test_close_from_another_thread_ends_a_blocked_read(any_server: ProviderServer) -> None:
     any_server.reply(Reply(text("a"), Stall()))
     stream = model_of(any_server).chat_stream(HI)
     assert first_text(stream) == "a"
     waiting = Caught(lambda: next(stream))
-    time.sleep(0.05)  # before the read, too, the waiter ends at once, only with StopIteration
+    time.sleep(0.05)  # if the read has not begun yet, it ends at once too, but with StopIteration
     stream.close()
     assert isinstance(waiting.within(AT_ONCE_S).error, StreamCancelledError | StopIteration)
     assert any_server.wait_hung_up()
 
 
-def test_a_late_cancel_spares_the_stream_that_uses_the_connection_now(any_server: ProviderServer) -> None:
+def test_a_late_cancel_does_not_touch_the_next_stream_on_the_connection(any_server: ProviderServer) -> None:
     goes_on = threading.Event()
     any_server.reply(Reply(text("a"), END), Reply(text("b"), WaitFor(goes_on), text("c"), END))
     model = model_of(any_server)
@@ -168,7 +168,7 @@ def test_a_late_cancel_spares_the_stream_that_uses_the_connection_now(any_server
     assert any_server.connections == 1
 
 
-def test_a_cancelled_stream_does_not_poison_the_pool(any_server: ProviderServer) -> None:
+def test_the_connection_of_a_cancelled_stream_is_not_used_again(any_server: ProviderServer) -> None:
     any_server.reply(Reply(text("a"), Stall()), Reply(text("b"), END))
     model = model_of(any_server)
     with model.chat_stream(HI) as stream:
@@ -218,8 +218,8 @@ def test_ctrl_c_ends_the_wait_for_headers(any_server: ProviderServer) -> None:
 
 
 @pytest.mark.parametrize("when", ["headers", "stream"])
-def test_what_a_signal_handler_raises_goes_through_as_it_is(any_server: ProviderServer, when: str) -> None:
-    """As Celery's soft time limit does: an Exception, and no fault of the connection that another try could mend."""
+def test_an_exception_of_a_signal_handler_is_raised_unchanged(any_server: ProviderServer, when: str) -> None:
+    """Celery's soft time limit does this. It is an Exception, but not a fault that a retry could mend."""
 
     class TooLongError(Exception):
         pass
@@ -243,7 +243,7 @@ def test_what_a_signal_handler_raises_goes_through_as_it_is(any_server: Provider
 
 
 def _interrupt_soon(number: int = signal.SIGINT) -> threading.Timer:
-    """As Ctrl-C does it: the main thread is interrupted inside of its blocked call."""
+    """Interrupt the blocked call of the main thread, as Ctrl-C does."""
     main = threading.main_thread().ident
     assert main is not None
     timer = threading.Timer(0.2, signal.pthread_kill, (main, number))

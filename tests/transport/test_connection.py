@@ -1,4 +1,4 @@
-"""The life of a connection: the first byte, hanging up, reuse, threads, forks, and what is left in the end."""
+"""The life of a connection: the first byte, hanging up, reuse, threads, forks, and what is left after it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ from tests.loopback import (
 
 
 @pytest.mark.parametrize("framing", FRAMINGS)
-def test_the_first_chunk_is_there_before_the_second_is_sent(any_server: ProviderServer, framing: Framing) -> None:
+def test_the_first_chunk_is_yielded_before_the_second_is_sent(any_server: ProviderServer, framing: Framing) -> None:
     goes_on = threading.Event()
     any_server.reply(Reply(text("a"), WaitFor(goes_on), text("b"), END, framing=framing))
     with model_of(any_server).chat_stream(HI) as stream:
@@ -68,12 +68,12 @@ def test_the_call_returns_before_the_first_byte_of_the_body(any_server: Provider
         assert first_text(stream) == "a"
 
 
-def test_events_inside_of_one_large_http_chunk_are_given_as_they_come(any_server: ProviderServer) -> None:
+def test_events_inside_one_large_http_chunk_are_yielded_as_they_arrive(any_server: ProviderServer) -> None:
     goes_on = threading.Event()
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
     body = text("a") + text("b") + END
     opening = head + b"%x\r\n" % len(body) + text("a")
-    # What the reply frames itself comes after the last chunk, and is not read any more.
+    # The server frames an empty body after this one, which is not read any more.
     rest = text("b") + END + b"\r\n0\r\n\r\n"
     any_server.reply(Reply(before_headers=[opening, WaitFor(goes_on), rest]))
     with model_of(any_server).chat_stream(HI) as stream:
@@ -197,7 +197,7 @@ def test_after_the_end_of_turn_the_connection_is_used_again(
     assert any_server.connections == 1
 
 
-def test_a_last_http_chunk_that_comes_a_moment_late_is_waited_for(any_server: ProviderServer) -> None:
+def test_a_last_http_chunk_that_arrives_a_moment_late_is_waited_for(any_server: ProviderServer) -> None:
     any_server.always(Reply(text("a"), END, Pause(0.005)))
     model = model_of(any_server)
     for _ in range(3):
@@ -215,7 +215,7 @@ def test_models_of_one_client_share_its_connections(server: ProviderServer) -> N
 
 
 @pytest.mark.parametrize("rest", [Trickle(every=0.01, times=1000), Stall()], ids=["dribble", "silence"])
-def test_what_comes_after_done_is_not_waited_for(any_server: ProviderServer, rest: Piece) -> None:
+def test_data_after_done_is_not_waited_for(any_server: ProviderServer, rest: Piece) -> None:
     any_server.reply(Reply(text("a"), END, rest))
     began = time.monotonic()
     model_of(any_server).chat_stream(HI).collect()
@@ -257,7 +257,7 @@ def test_a_connection_that_the_server_closed_while_idle_is_replaced() -> None:
 
 
 @pytest.mark.parametrize("end", [Cut(), Reset()], ids=["closed", "reset"])
-def test_a_connection_that_the_server_closes_in_the_moment_of_use_is_replaced(
+def test_a_connection_that_the_server_closes_just_when_it_is_used_is_replaced(
     any_server: ProviderServer, end: Piece
 ) -> None:
     any_server.reply(Reply(text("a"), END), Reply(before_headers=[end]), Reply(text("b"), END))
@@ -268,7 +268,7 @@ def test_a_connection_that_the_server_closes_in_the_moment_of_use_is_replaced(
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_KEEPIDLE"), reason="no such option here")
-def test_connections_are_kept_alive_by_the_kernel(server: ProviderServer) -> None:
+def test_connections_use_tcp_keep_alive(server: ProviderServer) -> None:
     server.reply(Reply(text("a"), Stall()))
     with model_of(server).chat_stream(HI):
         ours = [sock for sock in _sockets() if _is_client_of(server, sock)]
@@ -292,7 +292,7 @@ def _is_client_of(server: ProviderServer, sock: socket.socket) -> bool:
 
 @pytest.fixture
 def many_switches() -> Iterator[None]:
-    """Threads take turns after every few instructions, so that a race shows."""
+    """Threads switch after every few instructions, which makes races likely."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -313,7 +313,7 @@ def test_threads_that_start_at_once_share_one_pool(server: ProviderServer) -> No
         assert thread.within(PATIENCE_S).error is None
     opened = server.connections
     streams = [model.chat_stream(HI) for _ in range(opened)]
-    assert server.connections == opened  # all of them were in the one pool
+    assert server.connections == opened  # all of them were in one pool
     for stream in streams:
         stream.close()
 
@@ -330,7 +330,7 @@ def test_threads_get_their_own_answers() -> None:
             assert thread.result == [f"{name}.{i}" for i in range(30)]
 
 
-def test_more_streams_than_the_pool_holds_do_not_wait_for_each_other(server: ProviderServer) -> None:
+def test_more_streams_than_the_pool_size_do_not_wait_for_each_other(server: ProviderServer) -> None:
     server.always(Reply(text("a"), Stall()))
     model = model_of(server)
     streams = [model.chat_stream(HI) for _ in range(110)]
@@ -340,7 +340,7 @@ def test_more_streams_than_the_pool_holds_do_not_wait_for_each_other(server: Pro
     assert server.wait_hung_up(count=110)
 
 
-def test_a_pickled_model_works_on_the_other_side(server: ProviderServer) -> None:
+def test_an_unpickled_model_works(server: ProviderServer) -> None:
     server.always(Reply(text("a"), END))
     model = model_of(server, headers={"X-Tenant": "seven"}, timeout=Timeout(read=3))
     model.chat_stream(HI).collect()
@@ -350,8 +350,8 @@ def test_a_pickled_model_works_on_the_other_side(server: ProviderServer) -> None
     assert server.connections == 2
 
 
-class Kept:
-    """What a caller holds while it reads."""
+class Object:
+    """An object in a local variable of the caller."""
 
 
 @pytest.mark.parametrize(
@@ -366,17 +366,17 @@ class Kept:
     ],
     ids=["cut", "short", "no JSON", "in band", "refused", "before the headers"],
 )
-def test_an_error_that_nobody_keeps_keeps_nothing_of_its_caller(server: ProviderServer, reply: Reply) -> None:
+def test_an_error_that_was_handled_keeps_no_object_of_the_caller_alive(server: ProviderServer, reply: Reply) -> None:
     server.reply(reply)
     model = model_of(server)
 
-    def asked() -> weakref.ref[Kept]:
-        kept = Kept()
+    def asked() -> weakref.ref[Object]:
+        local = Object()
         with pytest.raises(CompletionError):
             model.chat_stream(HI).collect()
-        return weakref.ref(kept)
+        return weakref.ref(local)
 
-    gc.disable()  # a circle would wait for it
+    gc.disable()  # otherwise it might free a reference cycle
     try:
         assert asked()() is None
     finally:
@@ -514,9 +514,10 @@ def test_after_a_fork(script: str, tmp_path: Path) -> None:
 
 
 class _Echo:
-    """A server, many requests a connection, that answers with the prompt.
+    """A server that answers with the prompt, and serves many requests on a connection.
 
-    To "slow" letter by letter, to "for ever" with pings; to "hung up?" with whether the client of these left.
+    Three prompts are special: "slow" is answered letter by letter, "for ever" with text without an end, and "hung up?"
+    with whether the client of "for ever" has left.
     """
 
     def __enter__(self) -> int:
@@ -588,7 +589,9 @@ def test_two_hundred_streams_leave_no_thread_and_no_descriptor(server: ProviderS
     client.close()
     assert server.wait_hung_up(count=201)
     deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:  # the server closes its sides, a cancelled alarm its thread
+    while (
+        time.monotonic() < deadline
+    ):  # until the server has closed its sockets, and the threads of cancelled timers have ended
         left = {thread.name for thread in threading.enumerate()} - names
         if not left and len(os.listdir("/proc/self/fd")) <= descriptors:
             break
@@ -617,8 +620,8 @@ def test_memory_stays_flat_over_a_long_stream(server: ProviderServer) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # in a cycle the socket's own finalizer may come first
-def test_streams_dropped_in_cycles_while_the_pool_is_in_use_block_nobody(server: ProviderServer) -> None:
-    """A finalizer may run inside of the pool's own lock, which is not reentrant."""
+def test_streams_dropped_in_reference_cycles_do_not_block_the_pool(server: ProviderServer) -> None:
+    """A finalizer may run while its thread holds the lock of the pool, which is not reentrant."""
     server.always(Reply(event({"choices": [{"index": 0, "delta": {"content": "a"}}]}), Stall(0.2)))
     model = OpenAIModel("m", api_key="k", base_url=server.url)
     held = [model.chat_stream(ChatRequest("hi")) for _ in range(8)]
@@ -638,7 +641,7 @@ def test_streams_dropped_in_cycles_while_the_pool_is_in_use_block_nobody(server:
         stream.close()
 
 
-def test_a_stream_dropped_after_its_turn_gives_its_connection_to_the_next(server: ProviderServer) -> None:
+def test_the_connection_of_a_stream_dropped_after_its_turn_is_used_again(server: ProviderServer) -> None:
     end = event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
     server.always(Reply(end, event("[DONE]")))
     model = OpenAIModel("m", api_key="k", base_url=server.url)
@@ -649,7 +652,7 @@ def test_a_stream_dropped_after_its_turn_gives_its_connection_to_the_next(server
     assert server.connections == 1
 
 
-def test_a_total_also_ends_the_wait_for_headers_of_a_session_of_ones_own(server: ProviderServer) -> None:
+def test_total_ends_the_wait_for_headers_for_a_session_of_the_caller_too(server: ProviderServer) -> None:
     server.always(Reply(before_headers=[Stall()]))
     timeout = Timeout(read=30, total=0.3)
     model = OpenAIModel("m", api_key="k", base_url=server.url, session=requests.Session(), timeout=timeout)

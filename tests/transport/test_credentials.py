@@ -1,4 +1,4 @@
-"""Keys: where they come from, that they travel, and that nobody sees them."""
+"""Keys: where they come from, that they can be pickled, and that nothing shows them."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def given_key() -> str:
 
 
 @pytest.mark.parametrize("given", ["sk-given", " sk-given\n", given_key])
-def test_a_given_key_goes_before_the_environment(given: Key) -> None:
+def test_a_given_key_wins_over_the_environment(given: Key) -> None:
     assert sent(ApiKey(given, "ACME_API_KEY")) == {"Authorization": "Bearer sk-given"}
 
 
-def test_the_header_is_the_providers_own() -> None:
+def test_header_and_prefix_can_be_set() -> None:
     assert sent(ApiKey("k", "ACME_API_KEY", header="x-api-key", prefix="")) == {"x-api-key": "k"}
 
 
@@ -54,30 +54,30 @@ def test_the_environment_is_read_when_the_key_is_made(monkeypatch: pytest.Monkey
     assert sent(key) == {"Authorization": f"Bearer {SECRET}"}
 
 
-def test_a_function_is_asked_for_each_request() -> None:
+def test_a_function_is_called_for_each_request() -> None:
     keys = iter(["first", "second"])
     key = ApiKey(lambda: next(keys), "ACME_API_KEY")
     assert [sent(key), sent(key)] == [{"Authorization": "Bearer first"}, {"Authorization": "Bearer second"}]
 
 
 @pytest.mark.parametrize("given", ["", "  "])
-def test_an_empty_key_is_none(given: Key) -> None:
+def test_an_empty_key_is_a_missing_key(given: Key) -> None:
     with pytest.raises(ConfigurationError, match="acme: no API key: set ACME_API_KEY or give api_key="):
         ApiKey(given, "ACME_API_KEY").authorization("acme")
 
 
 @pytest.mark.parametrize("given", ["", " \n", None])
-def test_a_function_that_gives_none_is_named(given: Any) -> None:
+def test_the_error_names_a_function_that_returns_no_key(given: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"acme: api_key\(\) returned no API key"):
         ApiKey(lambda: given, "ACME_API_KEY").authorization("acme")
 
 
-def test_a_token_that_brings_its_prefix_along_is_told_to_leave_it_out() -> None:
+def test_a_key_that_starts_with_the_prefix_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"the API key of api_key starts with 'Bearer': remove that"):
         ApiKey("Bearer secret", "ACME_API_KEY").authorization("acme")
 
 
-def test_a_function_that_fails_for_want_of_a_network_may_do_better_later() -> None:
+def test_an_os_error_of_a_function_is_a_transient_error() -> None:
     def given() -> str:
         raise ConnectionError("secret-host is unreachable")
 
@@ -102,7 +102,7 @@ def test_a_key_of_another_type_is_refused(given: Any) -> None:
 
 
 def whole_trace(error: BaseException) -> str:
-    """The traceback with the local variables of our frames, as error reporters send it."""
+    """The traceback with the local variables of our frames, as a crash reporter sends it."""
     trace = traceback.TracebackException.from_exception(error, capture_locals=True)
     ours = [frame for frame in trace.stack if "completion" in frame.filename and "test" not in frame.filename]
     assert ours
@@ -111,7 +111,7 @@ def whole_trace(error: BaseException) -> str:
 
 @pytest.mark.parametrize("bad", ["\n", " ", "\x00", "\x7f", "ü", "\u200b", "€"])
 @pytest.mark.parametrize("give", [lambda key: key, lambda key: lambda: key])
-def test_a_character_that_no_header_can_carry_is_refused_without_showing_the_key(
+def test_a_character_that_is_invalid_in_headers_is_refused_without_showing_the_key(
     bad: str, give: Callable[[str], Key]
 ) -> None:
     with pytest.raises(ConfigurationError, match="contains a character that an HTTP header cannot contain") as caught:
@@ -121,7 +121,7 @@ def test_a_character_that_no_header_can_carry_is_refused_without_showing_the_key
 
 
 @pytest.mark.parametrize("given", [None, SECRET, lambda: SECRET])
-def test_nothing_shows_the_key(given: Key | None) -> None:
+def test_no_repr_shows_the_key(given: Key | None) -> None:
     key = ApiKey(given, "ACME_API_KEY")
     authorization = key.authorization("acme")
     for shown in (key, authorization, {"key": key, "auth": authorization}):
@@ -134,23 +134,23 @@ def test_nothing_shows_the_key(given: Key | None) -> None:
     ("given", "text"),
     [(None, "<ApiKey from ACME_API_KEY>"), (SECRET, "<ApiKey given>"), ("", "<ApiKey given>")],
 )
-def test_a_repr_tells_where_the_key_comes_from(given: str | None, text: str) -> None:
+def test_the_repr_says_where_the_key_comes_from(given: str | None, text: str) -> None:
     assert repr(ApiKey(given, "ACME_API_KEY")) == text
 
 
-def there(key: ApiKey) -> ApiKey:
+def unpickled(key: ApiKey) -> ApiKey:
     copied: ApiKey = pickle.loads(pickle.dumps(key))
     return copied
 
 
 @pytest.mark.parametrize("given", ["sk-given", given_key])
-def test_a_given_key_travels(monkeypatch: pytest.MonkeyPatch, given: Key) -> None:
+def test_a_pickle_contains_a_given_key(monkeypatch: pytest.MonkeyPatch, given: Key) -> None:
     key = ApiKey(given, "ACME_API_KEY", header="x-api-key", prefix="")
     monkeypatch.setenv("ACME_API_KEY", "other")
-    assert sent(there(key)) == {"x-api-key": "sk-given"}
+    assert sent(unpickled(key)) == {"x-api-key": "sk-given"}
 
 
-def test_a_key_from_the_environment_is_looked_up_again_on_the_other_side(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_from_the_environment_is_read_again_where_it_is_unpickled(monkeypatch: pytest.MonkeyPatch) -> None:
     pickled = pickle.dumps(ApiKey(None, "ACME_API_KEY"))
     assert SECRET.encode() not in pickled
     monkeypatch.setenv("ACME_API_KEY", "over-there")
@@ -163,21 +163,21 @@ def test_a_key_that_a_server_echoes_is_concealed() -> None:
     assert Authorization({}, "").conceal("nothing to hide") == "nothing to hide"
 
 
-# --- tokens that are kept --------------------------------------------------------------------------------------------
+# --- cached tokens ---------------------------------------------------------------------------------------------------
 
 PATIENCE_S = 10
 HOUR = 3600.0
 
 
 class AccessToken(NamedTuple):
-    """As azure-identity gives it."""
+    """A token like those of azure-identity."""
 
     token: str
     expires_on: float
 
 
 def web_token(lives: Any, name: str = "t") -> str:
-    """A JSON web token; ``lives`` in seconds from now, or what its ``exp`` says instead."""
+    """A JSON web token. ``lives``: a float is seconds from now, anything else is the value of ``exp``."""
     exp = time.time() + lives if isinstance(lives, float) else lives
     claims = base64.urlsafe_b64encode(json.dumps({"exp": exp, "name": name}).encode()).decode().rstrip("=")
     return f"e30.{claims}.c2lnbmF0dXJl"
@@ -193,15 +193,15 @@ def text_of(given: Any) -> str:
 
 
 class Provider:
-    """Gives what it was made with, in turn; an exception it raises. Counts."""
+    """A token provider: returns or raises its answers in turn, then the last one again and again. Counts the calls."""
 
     def __init__(self, *answers: Any) -> None:
         self._answers = list(answers)
-        self.asked = 0
+        self.calls = 0
 
     def __call__(self) -> Any:
-        answer = self._answers[min(self.asked, len(self._answers) - 1)]
-        self.asked += 1
+        answer = self._answers[min(self.calls, len(self._answers) - 1)]
+        self.calls += 1
         if isinstance(answer, BaseException):
             raise answer
         return answer
@@ -213,21 +213,23 @@ def make(request: pytest.FixtureRequest) -> Callable[..., Any]:
     return made
 
 
-def test_a_token_that_lives_is_asked_for_once(make: Callable[..., Any]) -> None:
+def test_a_valid_token_is_cached(make: Callable[..., Any]) -> None:
     given = make(HOUR)
     provider = Provider(given)
     token = CachedToken(provider)
     assert [token() for _ in range(3)] == [text_of(given)] * 3
-    assert provider.asked == 1
+    assert provider.calls == 1
 
 
 @pytest.mark.parametrize("lives", [299.0, 1.0, -1.0, 0], ids=["299 s", "1 s", "over", "1970"])
-def test_a_token_is_asked_for_again_five_minutes_before_its_end(make: Callable[..., Any], lives: float) -> None:
+def test_the_function_is_called_again_five_minutes_before_the_token_expires(
+    make: Callable[..., Any], lives: float
+) -> None:
     old, new = make(lives, "old"), make(HOUR, "new")
     provider = Provider(old, new)
     token = CachedToken(provider)
     assert [token(), token(), token()] == [text_of(old), text_of(new), text_of(new)]
-    assert provider.asked == 2
+    assert provider.calls == 2
 
 
 @pytest.mark.parametrize(
@@ -244,23 +246,34 @@ def test_a_token_is_asked_for_again_five_minutes_before_its_end(make: Callable[.
         AccessToken("t", float("nan")),
         AccessToken("t", float("inf")),
     ],
-    ids=["opaque", "no claims", "no base64", "a list", "words", "null", "a list as exp", "None", "NaN", "endless"],
+    ids=[
+        "opaque",
+        "no claims",
+        "no base64",
+        "a list",
+        "a string as exp",
+        "null as exp",
+        "a list as exp",
+        "None",
+        "NaN",
+        "endless",
+    ],
 )
-def test_a_token_that_does_not_tell_is_asked_for_each_time(opaque: Any) -> None:
+def test_a_token_without_a_time_of_expiry_is_not_cached(opaque: Any) -> None:
     provider = Provider(opaque)
     token = CachedToken(provider)
     assert [token(), token()] == [text_of(opaque)] * 2
-    assert provider.asked == 2
+    assert provider.calls == 2
 
 
-def test_an_expiry_may_be_text() -> None:
+def test_the_time_of_expiry_may_be_a_string() -> None:
     provider = Provider(AccessToken("t", str(int(time.time() + HOUR))))  # type: ignore[arg-type]
     token = CachedToken(provider)
     assert [token(), token()] == ["t", "t"]
-    assert provider.asked == 1
+    assert provider.calls == 1
 
 
-def test_a_token_that_was_forgotten_is_asked_for_again(make: Callable[..., Any]) -> None:
+def test_after_forget_the_function_is_called_again(make: Callable[..., Any]) -> None:
     old, new = make(HOUR, "old"), make(HOUR, "new")
     token = CachedToken(Provider(old, new))
     token()
@@ -268,7 +281,7 @@ def test_a_token_that_was_forgotten_is_asked_for_again(make: Callable[..., Any])
     assert token() == text_of(new)
 
 
-def test_a_refused_answer_forgets_the_token_of_a_key() -> None:
+def test_forget_token_forgets_the_cached_token_of_a_key() -> None:
     key = ApiKey(CachedToken(Provider(access_token(HOUR, "old"), access_token(HOUR, "new"))), "ACME_API_KEY")
     assert sent(key) == sent(key) == {"Authorization": "Bearer secret-old"}
     key.forget_token()
@@ -276,7 +289,7 @@ def test_a_refused_answer_forgets_the_token_of_a_key() -> None:
 
 
 @pytest.mark.parametrize("given", [None, SECRET, given_key])
-def test_another_key_has_nothing_to_forget(given: Key | None) -> None:
+def test_forget_token_does_not_change_a_key_that_is_not_cached(given: Key | None) -> None:
     key = ApiKey(given, "ACME_API_KEY")
     before = sent(key)
     key.forget_token()
@@ -284,14 +297,14 @@ def test_another_key_has_nothing_to_forget(given: Key | None) -> None:
 
 
 @pytest.mark.parametrize("failure", [RuntimeError("secret-cause"), "", None], ids=["an error", "nothing", "None"])
-def test_the_old_token_serves_while_it_lives(
+def test_the_old_token_is_used_while_it_is_valid(
     make: Callable[..., Any], failure: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, new = make(200.0, "old"), make(HOUR, "new")
     provider = Provider(old, failure, new)
     token = CachedToken(provider)
     assert [token() for _ in range(4)] == [text_of(old)] * 4
-    assert provider.asked == 2, "who failed just now is left alone for a while"
+    assert provider.calls == 2, "after a failure it is not called for a while"
     monkeypatch.setattr(token, "_retry_refresh_at", 0.0)
     assert token() == text_of(new)
     assert len(caplog.records) == 1
@@ -299,7 +312,7 @@ def test_the_old_token_serves_while_it_lives(
     assert "secret" not in caplog.text
 
 
-def test_a_failure_that_outlasts_the_old_token_is_raised() -> None:
+def test_a_failed_refresh_is_raised_if_the_old_token_has_expired() -> None:
     expires_at = time.time() + 0.3
 
     def provider() -> AccessToken:
@@ -318,7 +331,7 @@ def test_a_failure_that_outlasts_the_old_token_is_raised() -> None:
 
 
 def chained_trace(error: BaseException) -> str:
-    """The local variables of our frames, those of the causes too."""
+    """The local variables of our frames, in the error and in its causes."""
     shown: list[str] = []
     one: BaseException | None = error
     while one is not None:
@@ -333,7 +346,7 @@ def chained_trace(error: BaseException) -> str:
 
 
 @pytest.mark.parametrize("lived", [False, True], ids=["never had one", "the old one is over"])
-def test_a_provider_that_fails_is_a_configuration_error_that_shows_no_token(lived: bool) -> None:
+def test_a_failed_token_provider_is_a_configuration_error_that_shows_no_token(lived: bool) -> None:
     failure = RuntimeError("no network")
     answers = [access_token(-1.0, "old"), failure] if lived else [failure]
     key = ApiKey(CachedToken(Provider(*answers)), "ACME_API_KEY")
@@ -345,7 +358,7 @@ def test_a_provider_that_fails_is_a_configuration_error_that_shows_no_token(live
     assert "secret" not in f"{caught.value} {chained_trace(caught.value)}"
 
 
-def test_an_error_of_ours_passes_through_as_it_is() -> None:
+def test_an_error_of_ours_is_raised_unchanged() -> None:
     error = ConfigurationError("log in first", provider="acme")
     with pytest.raises(ConfigurationError) as caught:
         ApiKey(CachedToken(Provider(error)), "ACME_API_KEY").authorization("acme")
@@ -359,15 +372,15 @@ def test_a_token_of_another_type_is_refused_without_showing_it(given: Any) -> No
     assert "secret" not in f"{caught.value} {chained_trace(caught.value)}"
 
 
-def test_one_thread_asks_early_and_the_others_do_not_wait(make: Callable[..., Any]) -> None:
+def test_one_thread_refreshes_early_and_the_others_do_not_wait(make: Callable[..., Any]) -> None:
     old, new = make(200.0, "old"), make(HOUR, "new")
-    is_asking, goes_on, asked = threading.Event(), threading.Event(), list[int]()
+    is_refreshing, goes_on, asked = threading.Event(), threading.Event(), list[int]()
 
     def provider() -> Any:
         asked.append(len(asked))
         if len(asked) == 1:
             return old
-        is_asking.set()
+        is_refreshing.set()
         assert goes_on.wait(PATIENCE_S)
         return new
 
@@ -375,7 +388,7 @@ def test_one_thread_asks_early_and_the_others_do_not_wait(make: Callable[..., An
     token()
     with ThreadPoolExecutor(9) as pool:
         early = pool.submit(token)
-        assert is_asking.wait(PATIENCE_S)
+        assert is_refreshing.wait(PATIENCE_S)
         others = [pool.submit(token) for _ in range(32)]
         assert [other.result(PATIENCE_S) for other in others] == [text_of(old)] * 32
         goes_on.set()
@@ -383,7 +396,7 @@ def test_one_thread_asks_early_and_the_others_do_not_wait(make: Callable[..., An
     assert (token(), len(asked)) == (text_of(new), 2)
 
 
-def test_threads_that_forget_see_no_half_of_a_token(make: Callable[..., Any]) -> None:
+def test_forget_in_another_thread_never_yields_half_a_token(make: Callable[..., Any]) -> None:
     given = make(HOUR)
     token = CachedToken(lambda: given)
     ends_at = time.monotonic() + 0.3
@@ -402,13 +415,13 @@ def test_threads_that_forget_see_no_half_of_a_token(make: Callable[..., Any]) ->
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_a_child_that_was_forked_while_somebody_asked_asks_itself() -> None:
+def test_a_child_forked_during_a_refresh_refreshes_itself() -> None:
     old, new = access_token(200.0, "old"), access_token(HOUR, "new")
-    is_asking, goes_on, parent = threading.Event(), threading.Event(), os.getpid()
+    is_refreshing, goes_on, parent = threading.Event(), threading.Event(), os.getpid()
 
     def provider() -> AccessToken:
         if token._cached[0] and os.getpid() == parent:
-            is_asking.set()
+            is_refreshing.set()
             assert goes_on.wait(PATIENCE_S)
         return new if token._cached[0] else old
 
@@ -416,7 +429,7 @@ def test_a_child_that_was_forked_while_somebody_asked_asks_itself() -> None:
     token()
     with ThreadPoolExecutor(1) as pool:
         early = pool.submit(token)
-        assert is_asking.wait(PATIENCE_S)
+        assert is_refreshing.wait(PATIENCE_S)
         child = os.fork()
         if not child:
             with suppress(BaseException):
@@ -431,7 +444,7 @@ def provided() -> AccessToken:
     return access_token(HOUR, "travelled")
 
 
-def test_a_token_stays_and_its_provider_travels() -> None:
+def test_a_pickle_contains_the_token_provider_but_no_token() -> None:
     token = CachedToken(provided)
     token()
     pickled = pickle.dumps(token)
@@ -439,7 +452,7 @@ def test_a_token_stays_and_its_provider_travels() -> None:
     assert pickle.loads(pickled)() == "secret-travelled"
 
 
-def test_nothing_shows_a_kept_token() -> None:
+def test_no_repr_shows_a_cached_token() -> None:
     token = CachedToken(provided)
     key = ApiKey(token, "ACME_API_KEY")
     key.authorization("acme")

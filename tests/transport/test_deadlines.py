@@ -1,4 +1,4 @@
-"""Every clock is a deadline: no way of framing, repeating or dribbling holds a stream past it, on any wire."""
+"""Every timeout is a deadline: a server cannot delay it with endless framing, events or single bytes, on any wire."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from completion.transport import body as transport_body
 from completion.wires import assembly
 from tests.adapters.test_adapters import ADAPTERS, Adapter, adapters
 from tests.loopback import HI, PATIENCE_S, model_of, text
-from tests.transport.test_timeouts import NO_CHUNK, SILENCE, TOO_LONG, Clock, assert_ends
+from tests.transport.test_timeouts import NO_CHUNK, SILENCE, TOO_LONG, Limit, assert_ends
 
 EVERY_S: Final = 0.05
 FAR_TOO_LONG_S: Final = 4.0
-"""All of these servers go on for 10 s, and all of these clocks end within half a second."""
+"""All of these servers send for 10 s, and all of these timeouts are half a second."""
 
 
 def head(status: bytes = b"200 OK", more: bytes = b"") -> bytes:
-    own = b"Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n"
-    return b"HTTP/1.1 " + status + b"\r\n" + own + more + b"\r\n"
+    usual = b"Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n"
+    return b"HTTP/1.1 " + status + b"\r\n" + usual + more + b"\r\n"
 
 
 def chunk(data: bytes) -> bytes:
@@ -33,10 +33,10 @@ def chunk(data: bytes) -> bytes:
 
 
 EMPTY_BLOCK: Final = chunk(b"\x00\x00\x00\xff\xff")
-"""Of deflate: there is nothing in it."""
+"""A block of deflate without data."""
 ZLIB_HEADER: Final = zlib.compress(b"")[:2]
 
-GOES_ON: Final[dict[str, list[Piece]]] = {
+ENDLESS: Final[dict[str, list[Piece]]] = {
     "chunk size": [b"5", Trickle(b"0", every=EVERY_S)],
     "chunk extension": [b"5;", Trickle(b"x", every=EVERY_S)],
     "one byte chunks": [Trickle(chunk(b":"), every=EVERY_S)],
@@ -46,38 +46,40 @@ GOES_ON: Final[dict[str, list[Piece]]] = {
 
 
 @adapters
-@pytest.mark.parametrize("clock", [NO_CHUNK, TOO_LONG], ids=["stall", "total"])
-@pytest.mark.parametrize("goes_on", GOES_ON.values(), ids=GOES_ON)
-def test_a_clock_ends_a_stream_whose_framing_dribbles(
-    server: ProviderServer, adapter: Adapter, clock: Clock, goes_on: list[Piece]
+@pytest.mark.parametrize("limit", [NO_CHUNK, TOO_LONG], ids=["stall", "total"])
+@pytest.mark.parametrize("endless", ENDLESS.values(), ids=ENDLESS)
+def test_a_timeout_ends_a_stream_whose_framing_never_ends(
+    server: ProviderServer, adapter: Adapter, limit: Limit, endless: list[Piece]
 ) -> None:
-    server.reply(Reply(before_headers=[head() + chunk(adapter.begun), *goes_on]))
-    assert_ends(lambda: list(adapter.model(server.url, timeout=clock[0]).chat_stream(HI)), clock)
+    server.reply(Reply(before_headers=[head() + chunk(adapter.begun), *endless]))
+    assert_ends(lambda: list(adapter.model(server.url, timeout=limit[0]).chat_stream(HI)), limit)
     assert server.wait_hung_up()
 
 
-@pytest.mark.parametrize("clock", [NO_CHUNK, TOO_LONG], ids=["stall", "total"])
-@pytest.mark.parametrize("goes_on", GOES_ON.values(), ids=GOES_ON)
-def test_a_clock_ends_slow_framing_inside_tls(tls_server: ProviderServer, clock: Clock, goes_on: list[Piece]) -> None:
-    tls_server.reply(Reply(before_headers=[head() + chunk(text("a")), *goes_on]))
-    assert_ends(lambda: list(model_of(tls_server, timeout=clock[0]).chat_stream(HI)), clock)
+@pytest.mark.parametrize("limit", [NO_CHUNK, TOO_LONG], ids=["stall", "total"])
+@pytest.mark.parametrize("endless", ENDLESS.values(), ids=ENDLESS)
+def test_a_timeout_ends_endless_framing_inside_tls(
+    tls_server: ProviderServer, limit: Limit, endless: list[Piece]
+) -> None:
+    tls_server.reply(Reply(before_headers=[head() + chunk(text("a")), *endless]))
+    assert_ends(lambda: list(model_of(tls_server, timeout=limit[0]).chat_stream(HI)), limit)
     assert tls_server.wait_hung_up()
 
 
-def test_a_clock_ends_slow_framing_for_a_session_of_the_caller(server: ProviderServer) -> None:
-    server.reply(Reply(before_headers=[head() + chunk(text("a")), *GOES_ON["chunk extension"]]))
+def test_a_timeout_ends_endless_framing_for_a_session_of_the_caller(server: ProviderServer) -> None:
+    server.reply(Reply(before_headers=[head() + chunk(text("a")), *ENDLESS["chunk extension"]]))
     with requests.Session() as session:
         assert_ends(lambda: list(model_of(server, timeout=TOO_LONG[0], session=session).chat_stream(HI)), TOO_LONG)
 
 
-@pytest.mark.parametrize("clock", [NO_CHUNK, TOO_LONG], ids=["stall", "total"])
-def test_a_clock_ends_a_compressed_stream_with_nothing_in_it(server: ProviderServer, clock: Clock) -> None:
+@pytest.mark.parametrize("limit", [NO_CHUNK, TOO_LONG], ids=["stall", "total"])
+def test_a_timeout_ends_a_compressed_stream_without_data(server: ProviderServer, limit: Limit) -> None:
     begin = head(more=b"Content-Encoding: deflate\r\n") + chunk(ZLIB_HEADER)
     server.reply(Reply(before_headers=[begin, Trickle(EMPTY_BLOCK, every=EVERY_S)]))
-    assert_ends(lambda: list(model_of(server, timeout=clock[0]).chat_stream(HI)), clock)
+    assert_ends(lambda: list(model_of(server, timeout=limit[0]).chat_stream(HI)), limit)
 
 
-def test_read_is_the_longest_silence_in_the_middle_of_the_framing_too(server: ProviderServer) -> None:
+def test_read_limits_silence_inside_the_framing_too(server: ProviderServer) -> None:
     half: list[Piece] = [b"5;", Trickle(b"x", every=0.02, times=20), Pause(5)]
     server.reply(Reply(before_headers=[head() + chunk(text("a")), *half]))
     began = time.monotonic()
@@ -87,11 +89,11 @@ def test_read_is_the_longest_silence_in_the_middle_of_the_framing_too(server: Pr
 
 
 @adapters
-@pytest.mark.parametrize("goes_on", GOES_ON.values(), ids=GOES_ON)
-def test_framing_that_dribbles_after_the_last_event_does_not_hold_the_turn(
-    server: ProviderServer, adapter: Adapter, goes_on: list[Piece]
+@pytest.mark.parametrize("endless", ENDLESS.values(), ids=ENDLESS)
+def test_endless_framing_after_the_last_event_does_not_delay_the_turn(
+    server: ProviderServer, adapter: Adapter, endless: list[Piece]
 ) -> None:
-    server.reply(Reply(before_headers=[head() + chunk(adapter.begun + adapter.ended), *goes_on]))
+    server.reply(Reply(before_headers=[head() + chunk(adapter.begun + adapter.ended), *endless]))
     began = time.monotonic()
     assert adapter.model(server.url).chat_stream(HI).collect().text == "a"
     assert time.monotonic() - began < FAR_TOO_LONG_S
@@ -99,12 +101,12 @@ def test_framing_that_dribbles_after_the_last_event_does_not_hold_the_turn(
 
 
 @adapters
-@pytest.mark.parametrize("goes_on", GOES_ON.values(), ids=GOES_ON)
-def test_the_body_of_an_error_that_dribbles_is_given_up(
-    server: ProviderServer, adapter: Adapter, goes_on: list[Piece], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("endless", ENDLESS.values(), ids=ENDLESS)
+def test_an_error_body_with_endless_framing_is_read_for_a_limited_time(
+    server: ProviderServer, adapter: Adapter, endless: list[Piece], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transport_body, "_ERROR_BODY_SECONDS", 0.2)
-    server.reply(Reply(before_headers=[head(b"500 Oh") + chunk(b"the disk is full"), *goes_on]))
+    server.reply(Reply(before_headers=[head(b"500 Oh") + chunk(b"the disk is full"), *endless]))
     began = time.monotonic()
     with pytest.raises(ServerError, match="the disk is full"):
         adapter.model(server.url).chat_stream(HI)
@@ -128,17 +130,17 @@ def test_interim_responses_are_skipped(server: ProviderServer, adapter: Adapter,
     assert server.connections == 1
 
 
-@pytest.mark.parametrize("clock", [NO_CHUNK, TOO_LONG], ids=["stall", "total"])
+@pytest.mark.parametrize("limit", [NO_CHUNK, TOO_LONG], ids=["stall", "total"])
 @pytest.mark.parametrize("interim", [CONTINUE, EARLY_HINTS], ids=["100", "103"])
-def test_a_clock_ends_a_wait_that_interim_responses_fill(server: ProviderServer, clock: Clock, interim: bytes) -> None:
-    server.reply(Reply(before_headers=[Trickle(interim, every=EVERY_S)]))
-    assert_ends(lambda: model_of(server, timeout=clock[0]).chat_stream(HI), clock)
-
-
-@pytest.mark.parametrize("interim", [CONTINUE, EARLY_HINTS], ids=["100", "103"])
-def test_interim_responses_without_end_are_an_error_with_no_clock_at_all(
-    server: ProviderServer, interim: bytes
+def test_a_timeout_ends_the_wait_while_interim_responses_arrive(
+    server: ProviderServer, limit: Limit, interim: bytes
 ) -> None:
+    server.reply(Reply(before_headers=[Trickle(interim, every=EVERY_S)]))
+    assert_ends(lambda: model_of(server, timeout=limit[0]).chat_stream(HI), limit)
+
+
+@pytest.mark.parametrize("interim", [CONTINUE, EARLY_HINTS], ids=["100", "103"])
+def test_endless_interim_responses_are_an_error_without_a_timeout_too(server: ProviderServer, interim: bytes) -> None:
     server.reply(Reply(text("a"), before_headers=[interim * 1000]))
     with pytest.raises(TransportError, match="more than 100 interim responses"):
         model_of(server, timeout=Timeout(read=None)).chat_stream(HI)
@@ -156,7 +158,7 @@ MESSAGE_STOP: Final = event({"type": "message_stop"})
 PING: Final = event({"type": "ping"})
 
 ANTHROPIC: Final = ADAPTERS["anthropic"]
-FOR_EVER: Final = [
+ENDLESS_EVENTS: Final = [
     *[
         pytest.param(adapter, STOP, again, id=f"{name}: {what}")
         for name, adapter in ADAPTERS.items()
@@ -173,13 +175,13 @@ FOR_EVER: Final = [
 
 @pytest.fixture
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the end of a turn."""
+    """Short waits after the end of a turn."""
     monkeypatch.setattr(assembly, "WAIT_FOR_EOF_S", 0.1)
     monkeypatch.setattr(assembly.TurnReader, "wait_s", 0.5)
 
 
 @pytest.mark.usefixtures("short_waits")
-@pytest.mark.parametrize(("adapter", "end", "again"), FOR_EVER)
+@pytest.mark.parametrize(("adapter", "end", "again"), ENDLESS_EVENTS)
 def test_events_after_the_end_of_turn_do_not_renew_the_wait(
     server: ProviderServer, adapter: Adapter, end: bytes, again: bytes
 ) -> None:
@@ -191,7 +193,7 @@ def test_events_after_the_end_of_turn_do_not_renew_the_wait(
 
 
 @pytest.mark.usefixtures("short_waits")
-def test_usage_does_not_renew_the_wait_after_a_reason_that_came_with_text(server: ProviderServer) -> None:
+def test_usage_does_not_renew_the_wait_after_a_finish_reason_that_came_with_text(server: ProviderServer) -> None:
     server.reply(Reply(SAID, Trickle(USAGE, every=EVERY_S)))
     began = time.monotonic()
     assert model_of(server, timeout=Timeout(read=0.3)).chat_stream(HI).collect().text == "b"
@@ -206,7 +208,7 @@ def test_usage_does_not_renew_the_wait_after_a_reason_that_came_with_text(server
         for name, adapter in ADAPTERS.items()
     ],
 )
-def test_an_answer_that_goes_on_after_its_end_is_waited_for(
+def test_an_answer_that_endless_after_its_end_is_waited_for(
     server: ProviderServer, adapter: Adapter, more: tuple[bytes, bytes]
 ) -> None:
     end, said = more
@@ -216,7 +218,7 @@ def test_an_answer_that_goes_on_after_its_end_is_waited_for(
 
 @pytest.mark.usefixtures("short_waits")
 @adapters
-def test_a_caller_who_takes_long_over_the_last_chunk_keeps_the_connection(
+def test_a_connection_is_used_again_although_the_caller_was_slow_with_the_last_chunk(
     server: ProviderServer, adapter: Adapter
 ) -> None:
     server.reply(adapter.turn, adapter.turn)

@@ -1,4 +1,4 @@
-"""A body that is compressed though nobody asked for it: one layer is read, a bounded piece at a time."""
+"""A body that is compressed although the request asked for identity: one layer is decoded, in bounded pieces."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_compressed_answer_is_read(server: ProviderServer, encoding: str, pack
 
 @adapters
 @pytest.mark.parametrize("encoding", ["gzip, gzip", "gzip,deflate", "br", "zstd", "compress"])
-def test_another_encoding_is_refused_at_the_call(server: ProviderServer, adapter: Adapter, encoding: str) -> None:
+def test_another_encoding_is_refused_by_the_call(server: ProviderServer, adapter: Adapter, encoding: str) -> None:
     server.reply(Reply(adapter.begun, adapter.ended, Stall(), headers={"Content-Encoding": encoding}))
     with pytest.raises(
         MalformedStreamError, match=rf"Content-Encoding '{encoding}': the request asked for identity"
@@ -88,7 +88,7 @@ def test_another_encoding_is_refused_at_the_call(server: ProviderServer, adapter
 
 @adapters
 @pytest.mark.parametrize("encoding", ["gzip, gzip", "br"])
-def test_the_status_of_an_error_counts_where_its_body_cannot_be_read(
+def test_an_error_with_an_unreadable_body_is_classified_by_its_status(
     server: ProviderServer, adapter: Adapter, encoding: str
 ) -> None:
     server.reply(Reply(b"\x01\x02", status=500, headers={"Content-Encoding": encoding}))
@@ -97,7 +97,7 @@ def test_the_status_of_an_error_counts_where_its_body_cannot_be_read(
 
 
 @adapters
-def test_the_words_of_a_compressed_error_are_read(server: ProviderServer, adapter: Adapter) -> None:
+def test_the_message_of_a_compressed_error_is_read(server: ProviderServer, adapter: Adapter) -> None:
     packed = gzip.compress(b'{"error": {"message": "the disk is full"}}')
     server.reply(Reply(packed, status=500, headers={"Content-Encoding": "gzip"}))
     with pytest.raises(ServerError, match="the disk is full"):
@@ -106,7 +106,7 @@ def test_the_words_of_a_compressed_error_are_read(server: ProviderServer, adapte
 
 @cache
 def bomb() -> bytes:
-    """40 KB of gzip that hold 40 MB of comments."""
+    """40 KB of gzip that decode to 40 MB of comments."""
     return gzip.compress(b": ping\n\n" * 5_000_000)
 
 
@@ -132,7 +132,9 @@ def test_an_error_that_expands_too_far_is_cut(server: ProviderServer) -> None:
 
 
 @adapters
-def test_a_body_that_is_not_what_its_header_says_is_a_transport_error(server: ProviderServer, adapter: Adapter) -> None:
+def test_a_body_without_the_encoding_of_its_header_is_a_transport_error(
+    server: ProviderServer, adapter: Adapter
+) -> None:
     server.reply(Reply(adapter.begun, adapter.ended, headers={"Content-Encoding": "gzip"}))
     with pytest.raises(TransportError, match="the body is not valid gzip") as caught:
         adapter.model(server.url).chat_stream(HI).collect()

@@ -1,6 +1,6 @@
-"""A key is never shown: not in errors and what hangs on them, not in reprs, logs, URLs or the locals of a traceback.
+"""No key is shown: not in errors and their causes, reprs, logs, URLs or the local variables of a traceback.
 
-Nor is the prompt, by any words of ours: a provider's own words (``message``, ``body``) may quote what it was sent.
+The same holds for the prompt, except in what the provider says (``message``, ``body``): it may quote the request.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Credential:
 
 
 class Token:
-    """As azure-identity gives it."""
+    """A token like those of azure-identity."""
 
     token = KEY
     expires_on = 4e9
@@ -104,7 +104,7 @@ def credential(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and all that hangs on it, shown by a traceback or not."""
+    """The error with its causes and contexts, also those that a traceback does not show."""
     todo, seen = [error], set[int]()
     while todo:
         one = todo.pop()
@@ -115,7 +115,7 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def frames(trace: TracebackType | None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """File and locals of every frame that is not this test's own."""
+    """File and local variables of every frame of our modules and of the libraries below them."""
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
         if any(library in file for library in LIBRARIES):
@@ -124,7 +124,7 @@ def frames(trace: TracebackType | None) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def shown(thing: object) -> str:
-    """What a crash reporter shows of a local variable, containers opened."""
+    """What a crash reporter shows of a local variable, with the contents of containers."""
     if isinstance(thing, dict):
         return " ".join(shown(k) + shown(v) for k, v in thing.items())
     if isinstance(thing, list | tuple | set):
@@ -133,7 +133,7 @@ def shown(thing: object) -> str:
 
 
 def held(thing: object, depth: int = 8, seen: set[int] | None = None) -> Iterator[str]:
-    """All that can be seen of a value: also what the objects in it hold in their attributes."""
+    """The repr of a value, of its attributes and items, of theirs, and so on."""
     seen = set() if seen is None else seen
     if depth == 0 or id(thing) in seen or isinstance(thing, type | ModuleType):
         return
@@ -148,8 +148,8 @@ def held(thing: object, depth: int = 8, seen: set[int] | None = None) -> Iterato
         yield from held(one, depth - 1, seen)
 
 
-def assert_frames_keep(error: BaseException) -> None:
-    """No local variable of a library's frame shows the key or the prompt, in the error or in what hangs on it."""
+def assert_frames_show_no_secret(error: BaseException) -> None:
+    """No local variable of a library's frame shows the key or the prompt, in the error and its causes and contexts."""
     for one in chain(error):
         for place, variables in frames(one.__traceback__):
             for name, value in variables.items():
@@ -157,20 +157,20 @@ def assert_frames_keep(error: BaseException) -> None:
                 assert PROMPT not in shown(value), f"{name} in {place}"
 
 
-def assert_keeps(error: BaseException) -> None:
-    """Neither the error nor what hangs on it shows the key, and none of our words the prompt."""
+def assert_shows_no_secret(error: BaseException) -> None:
+    """The error, its causes and its contexts show neither the key nor the prompt."""
     pickled = pickle.loads(pickle.dumps(error))
     for one in (*chain(error), pickled):
         for view in (str(one), repr(one), repr(one.args), shown(vars(one))):
             assert KEY not in view
             assert PROMPT not in view
         assert getattr(one, "request", None) is None
-    assert_frames_keep(error)
+    assert_frames_show_no_secret(error)
     for secret in (KEY, PROMPT):
         assert secret.encode() not in pickle.dumps(error)
         assert secret not in "".join(traceback.format_exception(error))
-    told = traceback.TracebackException.from_exception(error, capture_locals=True)
-    ours = [line for frame in told.stack if frame.filename != __file__ for line in (frame.locals or {}).values()]
+    reported = traceback.TracebackException.from_exception(error, capture_locals=True)
+    ours = [line for frame in reported.stack if frame.filename != __file__ for line in (frame.locals or {}).values()]
     assert KEY not in "".join(ours)
 
 
@@ -182,7 +182,7 @@ def failure_of(call: Callable[[], Any]) -> CompletionError:
 
 @pytest.fixture(autouse=True)
 def logs_are_clean(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """In every test of this file: at DEBUG nobody logs the key or the prompt, requests and urllib3 included."""
+    """For every test of this file: no log record, of any library, at any level, contains the key or the prompt."""
     caplog.set_level(logging.DEBUG)
     yield
     for record in caplog.get_records("call"):
@@ -226,7 +226,7 @@ def test_an_echo_of_the_key_is_concealed(
     server: ProviderServer, adapter: Adapter, reply: Callable[[Adapter], Reply]
 ) -> None:
     server.reply(reply(adapter))
-    assert_keeps(failure_of(lambda: adapter.model(server.url).chat_stream(ASKED).collect()))
+    assert_shows_no_secret(failure_of(lambda: adapter.model(server.url).chat_stream(ASKED).collect()))
 
 
 def test_the_message_around_a_concealed_key_stays(server: ProviderServer) -> None:
@@ -236,19 +236,19 @@ def test_the_message_around_a_concealed_key_stays(server: ProviderServer) -> Non
     assert "[key]" in (error.body or "")
 
 
-def test_a_key_is_kept_however_it_was_given(server: ProviderServer, credential: Credential) -> None:
+def test_no_error_shows_the_key_however_it_was_given(server: ProviderServer, credential: Credential) -> None:
     adapter = credential.adapter
     server.reply(Reply(before_headers=[Cut()]), Reply.json(echo(), status=401), Reply(event(echo())))
     server.reply(begun(adapter, event(echo())), begun(adapter, Cut()), begun(adapter))
     model = credential.model(server.url)
     for _ in range(6):
-        assert_keeps(failure_of(lambda: model.chat_stream(ASKED).collect()))
+        assert_shows_no_secret(failure_of(lambda: model.chat_stream(ASKED).collect()))
     name, _ = adapter.key_header
     is_sent = [KEY in f"{request.header(name)} {request.header('authorization')}" for request in server.requests]
     assert is_sent == [True] * 6
 
 
-def test_only_words_of_the_provider_show_the_prompt(server: ProviderServer) -> None:
+def test_only_the_message_of_the_provider_shows_the_prompt(server: ProviderServer) -> None:
     said = f"messages.0: this is too odd: {PROMPT}"
     server.reply(Reply.json({"error": {"message": said, "type": "invalid_request_error"}}, status=400))
     error = failure_of(lambda: model_of(server).chat_stream(ASKED))
@@ -262,42 +262,42 @@ def test_only_words_of_the_provider_show_the_prompt(server: ProviderServer) -> N
     ids=["cut", "reset", "half of the headers", "silence"],
 )
 @adapters
-def test_a_failure_before_the_headers_keeps_the_key(
+def test_a_failure_before_the_headers_does_not_show_the_key(
     server: ProviderServer, adapter: Adapter, before_headers: list[Any]
 ) -> None:
     server.reply(Reply(before_headers=before_headers))
     model = adapter.model(server.url, timeout=Timeout(read=0.2))
-    assert_keeps(failure_of(lambda: model.chat_stream(ASKED).collect()))
+    assert_shows_no_secret(failure_of(lambda: model.chat_stream(ASKED).collect()))
 
 
-@pytest.mark.parametrize("clock", ["stall", "total"])
-def test_a_clock_that_runs_out_keeps_the_key(server: ProviderServer, clock: str) -> None:
+@pytest.mark.parametrize("name", ["stall", "total"])
+def test_a_timeout_does_not_show_the_key(server: ProviderServer, name: str) -> None:
     server.reply(Reply(before_headers=[Stall()]))
-    model = model_of(server, timeout=Timeout(**{clock: 0.2}))
-    assert_keeps(failure_of(lambda: model.chat_stream(ASKED)))
+    model = model_of(server, timeout=Timeout(**{name: 0.2}))
+    assert_shows_no_secret(failure_of(lambda: model.chat_stream(ASKED)))
 
 
 @adapters
-def test_a_failure_of_the_stream_keeps_the_key(any_server: ProviderServer, adapter: Adapter) -> None:
+def test_a_failure_of_the_stream_does_not_show_the_key(any_server: ProviderServer, adapter: Adapter) -> None:
     ways: list[dict[str, Any]] = [{"pieces": [Cut()]}, {"pieces": [Stall()]}, {"pieces": [Cut()], "framing": "close"}]
     for way in ways:
         any_server.reply(begun(adapter, *way["pieces"], framing=way.get("framing", "chunked")))
     model = adapter.model(any_server.url, timeout=Timeout(read=0.2))
     for _ in ways:
-        assert_keeps(failure_of(lambda: model.chat_stream(ASKED).collect()))
+        assert_shows_no_secret(failure_of(lambda: model.chat_stream(ASKED).collect()))
 
 
 @adapters
-def test_a_connection_that_fails_keeps_the_key(untrusted_server: ProviderServer, adapter: Adapter) -> None:
+def test_a_connection_that_fails_does_not_show_the_key(untrusted_server: ProviderServer, adapter: Adapter) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         refused = f"http://127.0.0.1:{listener.getsockname()[1]}"
     for url in (refused, "http://nowhere.invalid", "http://a..b", untrusted_server.url):
-        assert_keeps(failure_of(lambda: adapter.model(url).chat_stream(ASKED)))  # noqa: B023
+        assert_shows_no_secret(failure_of(lambda: adapter.model(url).chat_stream(ASKED)))  # noqa: B023
 
 
 @pytest.mark.parametrize("when", ["before", "headers", "stream"])
 @adapters
-def test_a_cancelled_call_keeps_the_key(any_server: ProviderServer, adapter: Adapter, when: str) -> None:
+def test_a_cancelled_call_does_not_show_the_key(any_server: ProviderServer, adapter: Adapter, when: str) -> None:
     token = CancelToken()
     if when == "before":
         token.cancel()
@@ -313,10 +313,10 @@ def test_a_cancelled_call_keeps_the_key(any_server: ProviderServer, adapter: Ada
         token.cancel()
     error = waiting.within(PATIENCE_S).error
     assert isinstance(error, CompletionError)
-    assert_keeps(error)
+    assert_shows_no_secret(error)
 
 
-def test_a_call_that_is_cancelled_while_it_connects_keeps_the_key(
+def test_a_call_that_is_cancelled_while_it_connects_does_not_show_the_key(
     server: ProviderServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = CancelToken()
@@ -330,23 +330,23 @@ def test_a_call_that_is_cancelled_while_it_connects_keeps_the_key(
     with token:
         error = failure_of(lambda: model_of(server).chat_stream(ASKED))
     assert isinstance(error, StreamCancelledError)
-    assert_keeps(error)
+    assert_shows_no_secret(error)
 
 
 @pytest.mark.parametrize("bad", ["\n", "é", "\x00", " "], ids=["newline", "not ASCII", "null", "space"])
 def test_a_bad_key_is_not_repeated(server: ProviderServer, bad: str) -> None:
     error = failure_of(lambda: model_of(server, api_key=KEY + bad + "x").chat_stream(ASKED))
-    assert_keeps(error)
+    assert_shows_no_secret(error)
     assert server.connections == 0
 
 
-def test_a_bad_header_keeps_the_key(server: ProviderServer) -> None:
-    assert_keeps(failure_of(lambda: model_of(server, headers={"X-A": "a\nb"}).chat_stream(ASKED)))
+def test_a_bad_header_does_not_show_the_key(server: ProviderServer) -> None:
+    assert_shows_no_secret(failure_of(lambda: model_of(server, headers={"X-A": "a\nb"}).chat_stream(ASKED)))
 
 
-def test_a_request_that_is_not_json_keeps_the_key(server: ProviderServer) -> None:
+def test_a_request_that_is_not_json_does_not_show_the_key(server: ProviderServer) -> None:
     request = ChatRequest(PROMPT, additional_params={"x": object()})
-    assert_keeps(failure_of(lambda: model_of(server).chat_stream(request)))
+    assert_shows_no_secret(failure_of(lambda: model_of(server).chat_stream(request)))
 
 
 @pytest.mark.parametrize("url", [f"http://user:{KEY}@host:99999", f"http://host/v1?key={KEY}", f"ftp://{KEY}@host"])
@@ -369,7 +369,7 @@ def test_a_malformed_header_with_the_key_is_not_logged(
     if status == 200:
         assert model.chat_stream(ASKED).collect().text == "a"
     else:
-        assert_keeps(failure_of(lambda: model.chat_stream(ASKED)))
+        assert_shows_no_secret(failure_of(lambda: model.chat_stream(ASKED)))
 
 
 @pytest.mark.parametrize("line", MALFORMED)
@@ -401,11 +401,11 @@ def test_a_malformed_header_is_logged_without_its_text(
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nno header\r\n\r\n"
     server.reply(Reply(before_headers=[head, text("a"), END, Cut()]))
     assert model_of(server).chat_stream(ASKED).collect().text == "a"
-    told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert told == ["a header line of a response is malformed: this line and those below it are ignored"]
+    reported = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert reported == ["a header line of a response is malformed: this line and those below it are ignored"]
 
 
-def test_an_unknown_type_that_is_the_key_is_not_logged(server: ProviderServer) -> None:
+def test_an_unknown_event_type_that_is_the_key_is_not_logged(server: ProviderServer) -> None:
     adapter = ADAPTERS["anthropic"]
     strangers = [
         event({"type": KEY}),
@@ -422,7 +422,7 @@ def test_a_field_of_an_event_that_is_the_key_is_not_logged(server: ProviderServe
     try:
         model.chat_stream(ASKED).collect()
     except CompletionError as error:
-        assert_keeps(error)
+        assert_shows_no_secret(error)
 
 
 def test_a_key_in_the_headers_of_a_response_is_concealed(server: ProviderServer, credential: Credential) -> None:
@@ -433,7 +433,7 @@ def test_a_key_in_the_headers_of_a_response_is_concealed(server: ProviderServer,
     assert KEY.lower() not in repr(response).lower()
 
 
-def test_nothing_of_a_model_shows_its_key(server: ProviderServer, credential: Credential) -> None:
+def test_no_repr_of_a_model_or_its_parts_shows_the_key(server: ProviderServer, credential: Credential) -> None:
     server.reply(credential.adapter.turn)
     model = credential.model(server.url)
     client = model.client
@@ -449,32 +449,32 @@ def test_nothing_of_a_model_shows_its_key(server: ProviderServer, credential: Cr
 
 @adapters
 def test_retrying_does_not_show_the_key(server: ProviderServer, adapter: Adapter) -> None:
-    told: list[RetryEvent] = []
-    model = RetryingModel(adapter.model(server.url), RetryConfig(max_attempts=4, base_delay=0), told.append)
+    reported: list[RetryEvent] = []
+    model = RetryingModel(adapter.model(server.url), RetryConfig(max_attempts=4, base_delay=0), reported.append)
     slow = {"error": {"message": f"Too many requests with {KEY}", "type": "rate_limit_error"}}
     server.reply(Reply(before_headers=[Cut()]), Reply.json(echo(), status=429), Reply(event(slow)), adapter.turn)
     assert model.chat_stream(ASKED).collect().text == "a"
     server.reply(*[Reply.json(echo(), status=503)] * 4)
     error = failure_of(lambda: model.chat_stream(ASKED))
-    assert len(told) == 6
-    assert not [one for one in told if KEY in shown(one) or PROMPT in shown(one)]
-    for failed in (error, *(one.error for one in told)):
-        assert_keeps(failed)
+    assert len(reported) == 6
+    assert not [one for one in reported if KEY in shown(one) or PROMPT in shown(one)]
+    for failed in (error, *(one.error for one in reported)):
+        assert_shows_no_secret(failed)
 
 
-def test_a_token_provider_that_fails_does_not_show_the_token_before(server: ProviderServer) -> None:
+def test_a_token_provider_that_fails_does_not_show_the_earlier_token(server: ProviderServer) -> None:
     tokens = iter([KEY])
     model = AZURE.model(server.url, api_key=None, token_provider=lambda: next(tokens))
     server.reply(AZURE.turn)
     model.chat_stream(ASKED).collect()
-    assert_keeps(failure_of(lambda: model.chat_stream(ASKED)))
+    assert_shows_no_secret(failure_of(lambda: model.chat_stream(ASKED)))
 
 
 @adapters
 def test_falling_back_does_not_show_the_key(server: ProviderServer, adapter: Adapter) -> None:
     server.reply(Reply.json(echo(), status=401), Reply(event(echo())), Reply(before_headers=[Cut()]))
     model = FallbackModel([adapter.model(server.url) for _ in range(3)])
-    assert_keeps(failure_of(lambda: model.chat_stream(ASKED).collect()))
+    assert_shows_no_secret(failure_of(lambda: model.chat_stream(ASKED).collect()))
 
 
 def test_the_partial_turn_of_an_error_is_still_there_when_the_key_was_concealed(server: ProviderServer) -> None:
@@ -486,7 +486,7 @@ def test_the_partial_turn_of_an_error_is_still_there_when_the_key_was_concealed(
 
 
 @pytest.mark.parametrize("key", ["k", "none", "invalid"])
-def test_a_placeholder_for_a_key_changes_no_word(server: ProviderServer, key: str) -> None:
+def test_a_placeholder_for_a_key_is_not_concealed(server: ProviderServer, key: str) -> None:
     body = {"error": {"message": "invalid token, none known", "code": "invalid_api_key"}}
     server.reply(Reply.json(body, status=401))
     with pytest.raises(AuthenticationError) as caught:
@@ -495,15 +495,15 @@ def test_a_placeholder_for_a_key_changes_no_word(server: ProviderServer, key: st
     assert "invalid token, none known" in caught.value.message
 
 
-# --- what is raised by a signal handler ----------------------------------------------------------------------------
+# --- exceptions of signal handlers ---------------------------------------------------------------------------------
 
 
 class SoftLimit(Exception):
-    """As Celery's."""
+    """Like Celery's SoftTimeLimitExceeded."""
 
 
 class Ended(BaseException):
-    """As GreenletExit."""
+    """Like GreenletExit."""
 
 
 RAISED: Final = (SoftLimit, Ended, KeyboardInterrupt, SystemExit)
@@ -514,7 +514,7 @@ raised = pytest.mark.parametrize("kind", RAISED, ids=lambda kind: kind.__name__)
 
 @contextmanager
 def interrupted(kind: type[BaseException], place: str) -> Iterator[None]:
-    """A signal handler raises it in the block, once a function of this name is running. Nothing may show a secret."""
+    """A signal handler raises the exception while a function of this name runs. Then no frame shows a secret."""
     error = kind("ended")
 
     def handler(number: int, frame: FrameType | None) -> None:
@@ -534,16 +534,16 @@ def interrupted(kind: type[BaseException], place: str) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
     assert caught.value is error
     assert place in {entry.name for entry in caught.traceback}
-    assert_frames_keep(error)
+    assert_frames_show_no_secret(error)
 
 
 @with_signals
 @raised
 @adapters
-def test_what_interrupts_a_connect_keeps_the_key(adapter: Adapter, kind: type[BaseException]) -> None:
+def test_an_interrupted_connect_does_not_show_the_key(adapter: Adapter, kind: type[BaseException]) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
         others = [socket.socket() for _ in range(3)]
-        for other in others:  # after these nobody gets an answer
+        for other in others:  # they fill the backlog: the next connect gets no answer
             other.setblocking(False)
             other.connect_ex(listener.getsockname())
         model = adapter.model(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=Timeout(connect=PATIENCE_S))
@@ -556,14 +556,14 @@ def test_what_interrupts_a_connect_keeps_the_key(adapter: Adapter, kind: type[Ba
 @with_signals
 @raised
 @adapters
-def test_what_interrupts_a_handshake_keeps_the_key(adapter: Adapter, kind: type[BaseException]) -> None:
+def test_an_interrupted_handshake_does_not_show_the_key(adapter: Adapter, kind: type[BaseException]) -> None:
     with silent_listener() as port, interrupted(kind, "do_handshake"):
         adapter.model(f"https://127.0.0.1:{port}").chat_stream(ASKED)
 
 
 @with_signals
 @raised
-def test_what_interrupts_the_wait_for_headers_keeps_the_key(
+def test_an_interrupted_wait_for_headers_does_not_show_the_key(
     server: ProviderServer, credential: Credential, kind: type[BaseException]
 ) -> None:
     server.reply(Reply(before_headers=[Stall()]))
@@ -575,7 +575,7 @@ def test_what_interrupts_the_wait_for_headers_keeps_the_key(
 @with_signals
 @raised
 @adapters
-def test_what_interrupts_a_body_keeps_the_key(
+def test_an_interrupted_body_does_not_show_the_key(
     any_server: ProviderServer, adapter: Adapter, kind: type[BaseException]
 ) -> None:
     echoed = f"data: {KEY}".encode()
@@ -593,7 +593,7 @@ def test_what_interrupts_a_body_keeps_the_key(
 @with_signals
 @raised
 @adapters
-def test_what_interrupts_another_attempt_keeps_the_key(
+def test_an_interrupted_retry_does_not_show_the_key(
     server: ProviderServer, adapter: Adapter, kind: type[BaseException]
 ) -> None:
     server.reply(Reply.text("", status=503), Reply(before_headers=[Cut()]), Reply(before_headers=[Stall()]))
@@ -606,7 +606,9 @@ def test_what_interrupts_another_attempt_keeps_the_key(
 
 @with_signals
 @raised
-def test_what_interrupts_a_token_provider_keeps_the_token(server: ProviderServer, kind: type[BaseException]) -> None:
+def test_an_interrupted_token_provider_does_not_show_the_token(
+    server: ProviderServer, kind: type[BaseException]
+) -> None:
     def wait() -> Token:
         if not server.requests:
             return ends_soon
@@ -628,7 +630,7 @@ def test_what_interrupts_a_token_provider_keeps_the_token(server: ProviderServer
 
 @with_signals
 @raised
-def test_what_interrupts_a_tool_keeps_the_key(server: ProviderServer, kind: type[BaseException]) -> None:
+def test_an_interrupted_tool_does_not_show_the_key(server: ProviderServer, kind: type[BaseException]) -> None:
     is_over = threading.Event()
 
     def wait() -> str:
@@ -643,7 +645,7 @@ def test_what_interrupts_a_tool_keeps_the_key(server: ProviderServer, kind: type
 
 @with_signals
 @raised
-def test_what_interrupts_an_event_loop_keeps_the_key(server: ProviderServer, kind: type[BaseException]) -> None:
+def test_an_interrupted_event_loop_does_not_show_the_key(server: ProviderServer, kind: type[BaseException]) -> None:
     async def ask() -> None:
         async for _ in AsyncModel(model).chat_stream(ASKED):
             pass
@@ -670,11 +672,11 @@ def test_a_bad_option_shows_no_key_in_a_local_variable(adapter: Adapter, made: s
     }
     with pytest.raises((CompletionError, TypeError, ValueError)) as caught:
         make[made](**given)
-    assert_frames_keep(caught.value)
+    assert_frames_show_no_secret(caught.value)
 
 
 @adapters
-def test_what_the_caller_is_handling_keeps_its_traceback(server: ProviderServer, adapter: Adapter) -> None:
+def test_an_exception_that_the_caller_is_handling_keeps_its_traceback(server: ProviderServer, adapter: Adapter) -> None:
     server.reply(Reply(before_headers=[Cut()]), begun(adapter, Cut()))
     model = adapter.model(server.url)
 

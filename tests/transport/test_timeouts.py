@@ -1,4 +1,4 @@
-"""The clocks: read, stall and total, against servers that are silent, that ping for ever and that dribble."""
+"""The timeouts read, stall and total, against servers that are silent, ping for ever or send a byte now and then."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ from tests.loopback import (
 
 PINGS = Trickle(b": ping\n\n", every=0.05)
 CHUNKS = Trickle(text("x"), every=0.05)
-HALF_A_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
-MORE_HEAD = Trickle(b"X-More: 1\r\n", every=0.05)
+HALF_THE_HEADERS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+MORE_HEADERS = Trickle(b"X-More: 1\r\n", every=0.05)
 
 SILENCE = (Timeout(read=0.5), IdleTimeoutError, "Timeout.read=0.5")
 NO_CHUNK = (Timeout(stall=0.5), IdleTimeoutError, "Timeout.stall=0.5")
 TOO_LONG = (Timeout(total=0.5), DeadlineExceededError, "Timeout.total=0.5")
 
-Clock = tuple[Timeout, type[TransportError], str]
+Limit = tuple[Timeout, type[TransportError], str]
 
 
-def assert_ends(call: Callable[[], Any], clock: Clock) -> None:
-    """After the 0.5 s of the clock, with an error that names it."""
-    _, kind, name = clock
+def assert_ends(call: Callable[[], Any], limit: Limit) -> None:
+    """The call ends after the 0.5 s of the limit, with an error that names the limit."""
+    _, kind, name = limit
     began = time.monotonic()
     with pytest.raises(TransportError) as caught:
         call()
@@ -68,47 +68,47 @@ def assert_ends(call: Callable[[], Any], clock: Clock) -> None:
 
 @pytest.mark.parametrize("framing", FRAMINGS)
 @pytest.mark.parametrize(
-    ("clock", "goes_on"),
+    ("limit", "goes_on"),
     [(SILENCE, Stall()), (NO_CHUNK, Stall()), (NO_CHUNK, PINGS), (TOO_LONG, Stall()), (TOO_LONG, CHUNKS)],
     ids=["read: silence", "stall: silence", "stall: pings", "total: silence", "total: chunks"],
 )
-def test_a_clock_ends_a_stream_that_has_begun(
-    any_server: ProviderServer, clock: Clock, goes_on: Piece, framing: Framing
+def test_a_timeout_ends_a_stream_that_has_begun(
+    any_server: ProviderServer, limit: Limit, goes_on: Piece, framing: Framing
 ) -> None:
     any_server.reply(Reply(text("a"), goes_on, framing=framing))
-    assert_ends(lambda: list(model_of(any_server, timeout=clock[0]).chat_stream(HI)), clock)
+    assert_ends(lambda: list(model_of(any_server, timeout=limit[0]).chat_stream(HI)), limit)
     assert any_server.wait_hung_up()
 
 
 @pytest.mark.parametrize(
-    ("clock", "before"),
+    ("limit", "before"),
     [
         (SILENCE, [Stall()]),
-        (SILENCE, [HALF_A_HEAD, Stall()]),
+        (SILENCE, [HALF_THE_HEADERS, Stall()]),
         (NO_CHUNK, [Stall()]),
-        (NO_CHUNK, [HALF_A_HEAD, MORE_HEAD]),
+        (NO_CHUNK, [HALF_THE_HEADERS, MORE_HEADERS]),
         (TOO_LONG, [Stall()]),
-        (TOO_LONG, [HALF_A_HEAD, MORE_HEAD]),
+        (TOO_LONG, [HALF_THE_HEADERS, MORE_HEADERS]),
     ],
-    ids=["read", "read: half", "stall", "stall: dribble", "total", "total: dribble"],
+    ids=["read", "read: half", "stall", "stall: endless headers", "total", "total: endless headers"],
 )
-def test_a_clock_ends_the_wait_for_headers(any_server: ProviderServer, clock: Clock, before: list[Piece]) -> None:
+def test_a_timeout_ends_the_wait_for_headers(any_server: ProviderServer, limit: Limit, before: list[Piece]) -> None:
     any_server.reply(Reply(before_headers=before))
-    assert_ends(lambda: model_of(any_server, timeout=clock[0]).chat_stream(HI), clock)
+    assert_ends(lambda: model_of(any_server, timeout=limit[0]).chat_stream(HI), limit)
     assert any_server.wait_hung_up()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a full backlog refuses")
-@pytest.mark.parametrize("clock", [NO_CHUNK, TOO_LONG], ids=["stall", "total"])
-def test_a_clock_ends_the_wait_for_a_connection(clock: Clock) -> None:
+@pytest.mark.parametrize("limit", [NO_CHUNK, TOO_LONG], ids=["stall", "total"])
+def test_a_timeout_ends_the_wait_for_a_connection(limit: Limit) -> None:
     with silent_listener(backlog=0) as port, socket.create_connection(("127.0.0.1", port)):
-        assert_ends(lambda: model_at(f"http://127.0.0.1:{port}", timeout=clock[0]).chat_stream(HI), clock)
+        assert_ends(lambda: model_at(f"http://127.0.0.1:{port}", timeout=limit[0]).chat_stream(HI), limit)
 
 
-@pytest.mark.parametrize("clock", [NO_CHUNK, TOO_LONG], ids=["stall", "total"])
-def test_a_clock_ends_a_tls_handshake(clock: Clock) -> None:
+@pytest.mark.parametrize("limit", [NO_CHUNK, TOO_LONG], ids=["stall", "total"])
+def test_a_timeout_ends_a_tls_handshake(limit: Limit) -> None:
     with silent_listener() as port:
-        assert_ends(lambda: model_at(f"https://127.0.0.1:{port}", timeout=clock[0]).chat_stream(HI), clock)
+        assert_ends(lambda: model_at(f"https://127.0.0.1:{port}", timeout=limit[0]).chat_stream(HI), limit)
 
 
 def test_stall_does_not_count_the_time_of_the_caller(server: ProviderServer) -> None:
@@ -133,13 +133,13 @@ def test_total_counts_the_time_of_the_caller(server: ProviderServer) -> None:
             next(stream)
 
 
-def test_chunks_that_come_in_time_keep_the_stall_clock_quiet(server: ProviderServer) -> None:
+def test_each_chunk_starts_the_stall_timeout_again(server: ProviderServer) -> None:
     server.reply(Reply(Trickle(text("x"), every=0.05, times=12), END))
     turn = model_of(server, timeout=Timeout(stall=0.4)).chat_stream(HI).collect()
     assert turn.text == "x" * 12
 
 
-def test_a_server_that_leaves_out_the_end_of_its_body_does_not_hold_up_the_turn(
+def test_a_body_that_never_ends_does_not_delay_the_end_of_the_turn(
     server: ProviderServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(TurnReader, "wait_s", 0.2)
@@ -148,18 +148,18 @@ def test_a_server_that_leaves_out_the_end_of_its_body_does_not_hold_up_the_turn(
     assert server.wait_hung_up()
 
 
-def test_a_clock_leaves_no_thread_behind(server: ProviderServer) -> None:
+def test_a_timeout_leaves_no_thread_behind(server: ProviderServer) -> None:
     server.always(Reply(text("a"), END))
     model = model_of(server, timeout=Timeout(stall=60, total=60))
     before = set(threading.enumerate())
     with model.chat_stream(HI):
-        alarms = [t for t in threading.enumerate() if t not in before and isinstance(t, threading.Timer)]
-        for alarm in alarms:  # it was cancelled when the headers came
-            alarm.join(PATIENCE_S)
-        assert not any(alarm.is_alive() for alarm in alarms)
+        timers = [t for t in threading.enumerate() if t not in before and isinstance(t, threading.Timer)]
+        for timer in timers:  # they were cancelled when the headers arrived
+            timer.join(PATIENCE_S)
+        assert not any(timer.is_alive() for timer in timers)
 
 
-def test_a_cancelled_stream_is_not_called_late(server: ProviderServer) -> None:
+def test_a_cancelled_stream_raises_no_timeout(server: ProviderServer) -> None:
     server.reply(Reply(text("a"), Stall()))
     with model_of(server, timeout=Timeout(total=0.2)).chat_stream(HI) as stream:
         assert first_text(stream) == "a"
@@ -185,11 +185,11 @@ def test_a_timeout_that_is_not_a_positive_number_is_refused(name: str, seconds: 
     ],
     ids=["a number", "a pair", "a Timeout"],
 )
-def test_a_timeout_can_be_given_as_requests_takes_it(given: Any, timeout: Timeout) -> None:
+def test_a_timeout_can_be_given_in_the_forms_of_requests(given: Any, timeout: Timeout) -> None:
     assert Timeout.of(given) == timeout
 
 
-def test_no_timeout_at_all_waits(server: ProviderServer) -> None:
+def test_a_stream_without_timeouts_is_read(server: ProviderServer) -> None:
     server.reply(Reply(text("a"), Trickle(times=4), END))
     forever = Timeout(connect=None, read=None)
     assert model_of(server, timeout=forever).chat_stream(HI).collect().text == "a"
@@ -236,7 +236,7 @@ def test_a_connect_timeout_that_the_session_sets_is_not_called_ours(impatient: d
     assert caught.value.message == f"no connection {LIMIT_OF_OTHERS}"
 
 
-def test_a_peer_that_keep_alive_finds_dead_is_a_broken_connection() -> None:
+def test_a_peer_that_tcp_keep_alive_finds_dead_is_a_broken_connection() -> None:
     exchange = Exchange("openai", "m", Timeout(read=None), Authorization({}, ""))
     error = exchange.stream_error(TimeoutError(errno.ETIMEDOUT, "Connection timed out"))
     assert type(error) is TransportError

@@ -1,4 +1,4 @@
-"""Opening a stream: what is sent, where to, and what becomes of an answer that is no stream."""
+"""Opening a stream: what is sent, to which host, and the errors for responses that are not a stream."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def failure_of(call: Callable[[], Any]) -> CompletionError:
 # What is sent
 
 
-def test_a_request_says_what_it_wants_and_who_asks(server: ProviderServer) -> None:
+def test_a_request_has_its_headers(server: ProviderServer) -> None:
     server.reply(TURN)
     model_of(server).chat_stream(HI).collect()
     (request,) = server.requests
@@ -70,7 +70,7 @@ def test_a_request_says_what_it_wants_and_who_asks(server: ProviderServer) -> No
     assert request.header("user-agent") == f"completion/{completion.__version__}"
 
 
-def test_headers_of_the_caller_are_sent_and_win(server: ProviderServer) -> None:
+def test_headers_of_the_caller_replace_ours(server: ProviderServer) -> None:
     server.reply(TURN)
     model_of(server, headers={"X-Tenant": "seven", "user-agent": "mine"}).chat_stream(HI).collect()
     (request,) = server.requests
@@ -78,7 +78,7 @@ def test_headers_of_the_caller_are_sent_and_win(server: ProviderServer) -> None:
 
 
 @pytest.mark.parametrize("value", ["a\nb", "a\r\nHost: b", "Ω"], ids=["newline", "injection", "not latin-1"])
-def test_a_header_that_http_cannot_carry_is_a_configuration_error(server: ProviderServer, value: str) -> None:
+def test_an_invalid_header_value_is_a_configuration_error(server: ProviderServer, value: str) -> None:
     error = failure_of(lambda: model_of(server, headers={"X-Tenant": value}).chat_stream(HI))
     assert type(error) is ConfigurationError
     assert "headers=" in error.message
@@ -99,7 +99,9 @@ def test_text_is_sent_as_utf_8_and_not_escaped(server: ProviderServer) -> None:
     ],
     ids=["half a surrogate pair", "nan", "no JSON"],
 )
-def test_what_json_cannot_carry_raises_before_anything_is_sent(server: ProviderServer, request_: ChatRequest) -> None:
+def test_a_request_that_json_cannot_represent_raises_before_anything_is_sent(
+    server: ProviderServer, request_: ChatRequest
+) -> None:
     assert type(failure_of(lambda: model_of(server).chat_stream(request_))) is UnsupportedContentError
     assert server.connections == 0
 
@@ -124,7 +126,7 @@ def test_a_cookie_is_not_sent_back(server: ProviderServer) -> None:
     assert [request.header("cookie") for request in server.requests] == [None] * 3
 
 
-def test_a_large_request_may_take_its_time_as_long_as_it_moves() -> None:
+def test_a_large_request_may_take_long_if_the_server_goes_on_reading() -> None:
     answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/event-stream\r\n\r\n" + text("ok") + END
 
     def serve(listener: socket.socket) -> None:
@@ -132,7 +134,7 @@ def test_a_large_request_may_take_its_time_as_long_as_it_moves() -> None:
         with connection:
             arrived = 0
             for amount in (10_000_000, 20_000_000):
-                time.sleep(0.6)  # longer than the time to connect; twice is longer than the longest silence
+                time.sleep(0.6)  # longer than Timeout.connect; two of them are longer than Timeout.read
                 while arrived < amount:
                     arrived += len(connection.recv(1 << 20))
             connection.sendall(answer)
@@ -148,7 +150,7 @@ def test_a_large_request_may_take_its_time_as_long_as_it_moves() -> None:
     assert turn.text == "ok"
 
 
-def test_a_request_that_nobody_takes_ends_with_the_read_timeout() -> None:
+def test_a_request_that_the_server_does_not_read_ends_with_the_read_timeout() -> None:
     with silent_listener() as port:
         model = model_at(f"http://127.0.0.1:{port}", timeout=Timeout(read=0.3))
         error = failure_of(lambda: model.chat_stream(ChatRequest("x" * 20_000_000)))
@@ -167,7 +169,7 @@ def test_the_response_is_known_as_soon_as_the_call_returns(server: ProviderServe
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", None, "application/json", "Text/Event-Stream; charset=utf-8"])
-def test_a_true_stream_under_any_content_type_is_read(server: ProviderServer, content_type: str | None) -> None:
+def test_a_stream_with_any_content_type_is_read(server: ProviderServer, content_type: str | None) -> None:
     server.reply(Reply(text("Hel"), text("lo"), END, content_type=content_type))
     assert model_of(server).chat_stream(HI).collect().text == "Hello"
 
@@ -223,7 +225,7 @@ def test_a_redirect_is_not_followed_and_its_error_says_what_to_do(server: Provid
     assert "token" not in str(error)
 
 
-def test_refusals_do_not_cost_the_connection(server: ProviderServer) -> None:
+def test_after_a_refusal_the_connection_is_used_again(server: ProviderServer) -> None:
     server.reply(*[Reply.json({"error": {"message": "busy"}}, status=429)] * 5, TURN)
     model = model_of(server)
     errors = [failure_of(lambda: model.chat_stream(HI)) for _ in range(5)]
@@ -252,7 +254,7 @@ def test_reading_a_slow_error_body_stops_after_a_few_seconds(
     assert server.hangups[0].after_seconds < 3
 
 
-# No answer at all
+# No response
 
 
 @pytest.mark.parametrize(
@@ -266,7 +268,7 @@ def test_reading_a_slow_error_body_stops_after_a_few_seconds(
     ],
     ids=["closed", "reset", "half of the headers", "half of the status", "not HTTP"],
 )
-def test_an_answer_that_breaks_off_before_its_body_is_an_error_that_may_pass(
+def test_a_response_that_breaks_off_before_its_body_is_a_transient_error(
     any_server: ProviderServer, before_headers: list[Piece]
 ) -> None:
     any_server.reply(Reply(before_headers=before_headers))
@@ -299,7 +301,7 @@ def test_a_connection_that_does_not_open_in_time_is_a_connect_timeout() -> None:
     assert "Timeout.connect=0.2" in error.message
 
 
-def test_a_tls_handshake_that_nobody_answers_is_a_connect_timeout() -> None:
+def test_a_tls_handshake_without_an_answer_is_a_connect_timeout() -> None:
     with silent_listener() as port:
         model = model_at(f"https://127.0.0.1:{port}", timeout=Timeout(connect=0.2))
         assert type(failure_of(lambda: model.chat_stream(HI))) is ConnectTimeoutError
@@ -317,7 +319,7 @@ def test_tls_to_a_server_without_tls_is_a_transport_error(server: ProviderServer
     assert type(error) is TransportError
 
 
-def test_a_ca_bundle_that_is_not_there_is_a_configuration_error(
+def test_a_missing_ca_bundle_is_a_configuration_error(
     untrusted_server: ProviderServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/authority.pem")
@@ -339,11 +341,11 @@ def test_a_ca_bundle_that_is_not_there_is_a_configuration_error(
         "http://[::1/v1",
     ],
 )
-def test_a_base_url_that_nobody_can_call_is_a_configuration_error(base_url: str) -> None:
+def test_an_unusable_base_url_is_a_configuration_error(base_url: str) -> None:
     assert type(failure_of(lambda: OpenAIClient(base_url=base_url, api_key=KEY))) is ConfigurationError
 
 
-def test_a_host_that_no_name_server_could_be_asked_for_is_a_configuration_error() -> None:
+def test_a_host_that_is_not_a_valid_name_is_a_configuration_error() -> None:
     error = failure_of(lambda: model_at("http://a..b/v1").chat_stream(HI))
     assert type(error) is ConfigurationError
     assert "base_url" in error.message
@@ -352,14 +354,14 @@ def test_a_host_that_no_name_server_could_be_asked_for_is_a_configuration_error(
 # Proxies and sessions
 
 
-def test_a_proxy_of_the_environment_is_asked(server: ProviderServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_of_the_environment_is_used(server: ProviderServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", server.url)
     server.reply(TURN)
     assert model_at("http://api.invalid/v1").chat_stream(HI).collect().text == "Hello"
     assert server.requests[0].path == "http://api.invalid/v1/chat/completions"
 
 
-def test_no_proxy_goes_around_it(server: ProviderServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_proxy_of_the_environment_is_obeyed(server: ProviderServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://proxy.invalid")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     server.reply(TURN)
@@ -369,9 +371,9 @@ def test_no_proxy_goes_around_it(server: ProviderServer, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("proxy", "kind"),
     [("http://proxy.invalid", TransportError), ("http://[::1", ConfigurationError)],
-    ids=["not there", "not a URL"],
+    ids=["missing", "not a URL"],
 )
-def test_a_bad_proxy_is_named_as_the_culprit(
+def test_the_error_about_a_bad_proxy_says_that_it_is_the_proxy(
     proxy: str, kind: type[CompletionError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", proxy)
@@ -484,7 +486,7 @@ def test_a_closed_client_opens_new_connections(server: ProviderServer) -> None:
     assert server.connections == 2
 
 
-def test_the_clocks_run_for_a_session_of_the_caller_too(server: ProviderServer) -> None:
+def test_timeouts_work_for_a_session_of_the_caller_too(server: ProviderServer) -> None:
     for framing in ("chunked", "length", "close"):
         server.reply(Reply(text("a"), Stall(), framing=framing))
     with requests.Session() as session:
@@ -496,7 +498,7 @@ def test_the_clocks_run_for_a_session_of_the_caller_too(server: ProviderServer) 
     assert server.wait_hung_up(count=3)
 
 
-# What breaks off later
+# Bodies that break off
 
 
 @pytest.mark.parametrize(
@@ -504,7 +506,7 @@ def test_the_clocks_run_for_a_session_of_the_caller_too(server: ProviderServer) 
     [("chunked", TransportError), ("length", TransportError), ("close", TruncatedStreamError)],
 )
 @pytest.mark.parametrize("pieces", [(Cut(),), (text("lost")[:20], Cut())], ids=["between events", "inside an event"])
-def test_a_body_that_is_cut_gives_what_came_before_and_raises(
+def test_a_cut_body_yields_the_chunks_before_the_cut_and_raises(
     any_server: ProviderServer, framing: Any, kind: type[CompletionError], pieces: tuple[Piece, ...]
 ) -> None:
     any_server.reply(Reply(text("a") + text("b"), *pieces, framing=framing))
@@ -530,7 +532,7 @@ def test_a_cut_after_the_end_of_turn_changes_nothing(server: ProviderServer, fra
     assert server.connections == 2
 
 
-def test_a_body_with_a_broken_frame_after_the_end_of_turn_costs_its_connection(server: ProviderServer) -> None:
+def test_after_broken_framing_at_the_end_the_connection_is_not_used_again(server: ProviderServer) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
     end = text("a") + END.removesuffix(DONE)
     server.reply(Reply(before_headers=[head, b"%x\r\n%b\r\nthis is no size\r\n" % (len(end), end)]), TURN)
@@ -539,14 +541,14 @@ def test_a_body_with_a_broken_frame_after_the_end_of_turn_costs_its_connection(s
     assert server.connections == 2
 
 
-def test_statuses_decide_what_a_page_of_html_means(server: ProviderServer) -> None:
+def test_the_status_decides_which_error_a_page_of_html_is(server: ProviderServer) -> None:
     server.reply(*[Reply.text("<html>nginx</html>", "text/html", status=s) for s in (502, 404, 400)])
     model = model_of(server)
     kinds = [type(failure_of(lambda: model.chat_stream(HI))) for _ in range(3)]
     assert kinds == [ServerError, NotFoundError, InvalidRequestError]
 
 
-def test_without_descriptors_the_error_says_what_to_do_and_the_next_call_works(server: ProviderServer) -> None:
+def test_without_free_descriptors_the_error_says_what_to_do_and_the_next_call_works(server: ProviderServer) -> None:
     server.always(TURN)
     code = f"""
 import os, resource
