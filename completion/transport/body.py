@@ -108,7 +108,7 @@ class Body:
         """Raise unless the body is complete."""
         if self.token.cancelled:
             raise self._exchange.cancelled()
-        missing = self._inner.length if self._inner is not None else None  # of Content-Length
+        missing = self._inner.length if self._inner is not None else None  # bytes of Content-Length not read yet
         if missing:
             self._is_broken = True
             raise self._exchange.error(
@@ -172,7 +172,7 @@ class Body:
         if is_ours and self._is_complete:
             self._exchange.finish()
             if self._inner is not None:
-                self._inner.close()
+                self._inner.close()  # http.client refuses the next request while a response is open
             self._raw.release_conn()
         else:
             # A forked child may have a copy of the socket. Then the server notices a shutdown, but not a close.

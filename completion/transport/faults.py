@@ -35,7 +35,10 @@ def must_raise_unchanged(exc: Exception) -> bool:
 def describe_failure(
     exc: Exception, timeout: Timeout, authorization: Authorization, *, is_connecting: bool
 ) -> tuple[type[CompletionError], str]:
-    """The type and the message of our error for an exception that requests raised before there was a response."""
+    """The type and the message of our error for an exception that requests raised before there was a response.
+
+    The order of the checks matters: ConnectTimeout, SSLError and ProxyError are ConnectionErrors too.
+    """
     reason = authorization.conceal(innermost_message(exc))
     kinds = requests.exceptions
     if missing := next(filter(None, map(shortage, _linked_exceptions(exc))), None):

@@ -210,7 +210,7 @@ def test_an_answer_that_is_cut_at_any_byte_is_complete_or_an_error(
             assert type(error) is kind, offset
             assert found == expected[: len(found)], offset
         outcomes.append(error is None)
-    # There is one byte, the last of the end of the turn. With it the turn is complete, without it truncated.
+    # A cut before the last byte of the end of turn is an error. After this byte the turn is complete.
     first = next((offset for offset, is_whole in zip(offsets, outcomes, strict=True) if is_whole), len(sent))
     assert outcomes == [offset >= first for offset in offsets]
     assert first > sent.rindex(b"message_delta" if b"message_delta" in sent else b"message_stop")
@@ -519,7 +519,7 @@ def test_an_invalid_version_is_refused(version: Any) -> None:
         AnthropicModel("m", api_key="k", version=version)
 
 
-def test_an_error_before_the_server_starts_names_the_model() -> None:
+def test_an_error_before_anything_is_sent_names_provider_and_model() -> None:
     with pytest.raises(UnsupportedContentError) as caught:
         AnthropicModel("m-1", api_key="k").chat_stream(ChatRequest("Hi", response_format="json"))
     assert (caught.value.provider, caught.value.model) == ("anthropic", "m-1")

@@ -183,18 +183,18 @@ def test_the_kit_fails_an_adapter_that_keeps_the_event_in_its_error(acme: Module
                 error.data = data  # type: ignore[attr-defined]
                 raise
 
-    told = broken_promises(acme, KeepsEvent)
+    report = broken_promises(acme, KeepsEvent)
     promise = "no error contains the key, and no local variable in its traceback does"
-    assert f"{promise}: after an error event that echoes the key" in told
+    assert f"{promise}: after an error event that echoes the key" in report
 
 
 def test_the_kit_fails_an_adapter_that_takes_a_cut_answer_for_a_complete_one(acme: ModuleType) -> None:
     class AcceptsCuts(acme.AcmeTurn):  # type: ignore[misc, name-defined]
         is_over = True
 
-    told = broken_promises(acme, AcceptsCuts)
-    assert "\n- next() raises if the body ends before the end of turn: after 0 of 4 events" in told
-    assert "\n- next() raises if the connection breaks before the end of turn: after 0 of 4 events" in told
+    report = broken_promises(acme, AcceptsCuts)
+    assert "\n- next() raises if the body ends before the end of turn: after 0 of 4 events" in report
+    assert "\n- next() raises if the connection breaks before the end of turn: after 0 of 4 events" in report
 
 
 @pytest.mark.parametrize(

@@ -207,8 +207,10 @@ def test_the_arguments_of_a_forced_call_fit_the_schema(choice: ToolChoice) -> No
 
 def test_a_forced_turn_is_one_call() -> None:
     chance: dict[str, Any] = {"tools": [WEATHER], "temperature": 1.0}
-    asked = [asking(ToolChoice.any(), **chance, seed=n, parallel_tool_use=None if n % 2 else False) for n in range(12)]
-    turns = [LocalModel().chat_stream(request).collect() for request in asked]
+    requests_ = [
+        asking(ToolChoice.any(), **chance, seed=n, parallel_tool_use=None if n % 2 else False) for n in range(12)
+    ]
+    turns = [LocalModel().chat_stream(request).collect() for request in requests_]
     assert [(len(turn.tool_calls), turn.malformed_calls) for turn in turns] == [(1, ())] * 12
 
 

@@ -197,7 +197,7 @@ def test_an_answer_that_is_cut_at_any_byte_is_complete_or_an_error(
             assert type(error) is kind, offset
             assert found == expected[: len(found)], offset
         outcomes.append(error is None)
-    # There is one byte, the last of the end of the turn. With it the turn is complete, without it truncated.
+    # A cut before the last byte of the end of turn is an error. After this byte the turn is complete.
     first = next((offset for offset, is_whole in zip(offsets, outcomes, strict=True) if is_whole), len(sent))
     assert outcomes == [offset >= first for offset in offsets]
     assert first > sent.rindex(b"finish_reason" if b'"finish_reason":"' in sent else b"[DONE]")

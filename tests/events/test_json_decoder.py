@@ -112,14 +112,14 @@ TOKENS = st.lists(
 @settings(deadline=None)
 @given(text=TEXTS | TOKENS)
 @example(text="1\u00a0")
-def test_any_text_has_the_outcome_of_json(decoder: Callable[[str], Any], text: str) -> None:
+def test_any_text_has_the_same_outcome_as_with_json(decoder: Callable[[str], Any], text: str) -> None:
     assert outcome(decoder, text) == outcome(json.loads, text)
 
 
 @DECODERS
 @settings(deadline=None)
 @given(text=TEXTS, at=st.integers(0, 200), other=st.characters(exclude_categories=()))
-def test_json_with_one_character_changed_has_the_outcome_of_json(
+def test_json_with_one_changed_character_has_the_same_outcome_as_with_json(
     decoder: Callable[[str], Any], text: str, at: int, other: str
 ) -> None:
     at %= len(text)

@@ -154,7 +154,7 @@ def test_any_chunks_in_any_pieces_add_up(chunks: list[bytes], sizes: list[int]) 
 
 
 class WithoutSocket:
-    """What http.client reads a response from."""
+    """Takes the place of the socket from which http.client reads a response."""
 
     def __init__(self, received: bytes) -> None:
         self._received = received

@@ -370,7 +370,7 @@ def test_an_error_that_was_handled_keeps_no_object_of_the_caller_alive(server: P
     server.reply(reply)
     model = model_of(server)
 
-    def asked() -> weakref.ref[Object]:
+    def caller() -> weakref.ref[Object]:
         local = Object()
         with pytest.raises(CompletionError):
             model.chat_stream(HI).collect()
@@ -378,7 +378,7 @@ def test_an_error_that_was_handled_keeps_no_object_of_the_caller_alive(server: P
 
     gc.disable()  # otherwise it might free a reference cycle
     try:
-        assert asked()() is None
+        assert caller()() is None
     finally:
         gc.enable()
 
@@ -619,7 +619,7 @@ def test_memory_stays_flat_over_a_long_stream(server: ProviderServer) -> None:
     assert peak - before < 2_000_000
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # in a cycle the socket's own finalizer may come first
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the finalizer of a socket may run before ours
 def test_streams_dropped_in_reference_cycles_do_not_block_the_pool(server: ProviderServer) -> None:
     """A finalizer may run while its thread holds the lock of the pool, which is not reentrant."""
     server.always(Reply(event({"choices": [{"index": 0, "delta": {"content": "a"}}]}), Stall(0.2)))

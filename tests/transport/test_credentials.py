@@ -87,7 +87,7 @@ def test_an_os_error_of_a_function_is_a_transient_error() -> None:
 
 
 @pytest.mark.parametrize("value", [None, "", " "])
-def test_a_missing_key_names_its_variable(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
+def test_the_error_about_a_missing_key_names_its_variable(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
     monkeypatch.delenv("ACME_API_KEY")
     if value is not None:
         monkeypatch.setenv("ACME_API_KEY", value)
@@ -374,11 +374,11 @@ def test_a_token_of_another_type_is_refused_without_showing_it(given: Any) -> No
 
 def test_one_thread_refreshes_early_and_the_others_do_not_wait(make: Callable[..., Any]) -> None:
     old, new = make(200.0, "old"), make(HOUR, "new")
-    is_refreshing, goes_on, asked = threading.Event(), threading.Event(), list[int]()
+    is_refreshing, goes_on, calls = threading.Event(), threading.Event(), list[int]()
 
     def provider() -> Any:
-        asked.append(len(asked))
-        if len(asked) == 1:
+        calls.append(len(calls))
+        if len(calls) == 1:
             return old
         is_refreshing.set()
         assert goes_on.wait(PATIENCE_S)
@@ -393,7 +393,7 @@ def test_one_thread_refreshes_early_and_the_others_do_not_wait(make: Callable[..
         assert [other.result(PATIENCE_S) for other in others] == [text_of(old)] * 32
         goes_on.set()
         assert early.result(PATIENCE_S) == text_of(new)
-    assert (token(), len(asked)) == (text_of(new), 2)
+    assert (token(), len(calls)) == (text_of(new), 2)
 
 
 def test_forget_in_another_thread_never_yields_half_a_token(make: Callable[..., Any]) -> None:

@@ -208,7 +208,7 @@ def test_usage_does_not_renew_the_wait_after_a_finish_reason_that_came_with_text
         for name, adapter in ADAPTERS.items()
     ],
 )
-def test_an_answer_that_endless_after_its_end_is_waited_for(
+def test_an_answer_that_goes_on_after_its_end_is_waited_for(
     server: ProviderServer, adapter: Adapter, more: tuple[bytes, bytes]
 ) -> None:
     end, said = more

@@ -55,7 +55,7 @@ def failure_of(call: Callable[[], Any]) -> CompletionError:
 # What is sent
 
 
-def test_a_request_has_its_headers(server: ProviderServer) -> None:
+def test_a_request_asks_for_an_uncompressed_event_stream_and_has_the_key(server: ProviderServer) -> None:
     server.reply(TURN)
     model_of(server).chat_stream(HI).collect()
     (request,) = server.requests
@@ -361,7 +361,7 @@ def test_a_proxy_of_the_environment_is_used(server: ProviderServer, monkeypatch:
     assert server.requests[0].path == "http://api.invalid/v1/chat/completions"
 
 
-def test_no_proxy_of_the_environment_is_obeyed(server: ProviderServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_variable_no_proxy_is_obeyed(server: ProviderServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://proxy.invalid")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     server.reply(TURN)
