@@ -90,7 +90,7 @@ def is_from_signal_handler(exc: BaseException) -> bool:
 
 
 def hide_arguments_in_tracebacks(function: Callable[_P, _T]) -> Callable[_P, _T]:
-    """Decorate a function whose arguments may contain a key: its exceptions show no local variable of it or of ours."""
+    """Decorate a function whose arguments may contain a key: exceptions leave it with its frame and ours cleared."""
 
     @functools.wraps(function)
     def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> _T:
