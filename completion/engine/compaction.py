@@ -27,6 +27,7 @@ from completion.engine.middleware import AbortRun, RunInfo
 from completion.engine.run import run_chat
 from completion.engine.size import guess_message, guess_request
 from completion.wrappers.attempts import Attempts, is_retried
+from completion.wrappers.named_after import NamedAfter
 
 log = logging.getLogger(__name__)
 
@@ -166,24 +167,16 @@ class Compactor:
         return (Message.user(_SUMMARY_HEAD + result.text),) if result.text else ()
 
 
-class ShorteningModel:
+class ShorteningModel(NamedAfter):
     """A model that sends a turn once more, shortened, if its context overflows before the first chunk."""
 
-    def __init__(self, model: CompletionModel, compactor: Compactor) -> None:
-        self._model = model
+    def __init__(self, inner: CompletionModel, compactor: Compactor) -> None:
+        self.inner = self._named_after = inner  # ``base_url_of`` follows ``inner``
         self._compactor = compactor
-
-    @property
-    def name(self) -> str:
-        return self._model.name
-
-    @property
-    def model(self) -> str:
-        return self._model.model
 
     @without_our_frames
     def chat_stream(self, req: ChatRequest) -> ChatStream:
-        return _TurnAttempts(self._model, self._compactor, req).stream()
+        return _TurnAttempts(self.inner, self._compactor, req).stream()
 
 
 class _TurnAttempts(Attempts):

@@ -83,6 +83,19 @@ def overflow() -> ContextOverflowError:
 # The history
 
 
+def test_middleware_knows_the_base_url_of_the_model(server: ProviderServer) -> None:
+    seen: list[str | None] = []
+
+    class Seeing(Middleware):
+        def on_run_started(self, run: RunInfo) -> None:
+            seen.append(run.base_url)
+
+    server.reply(Reply(text("Hi"), END))
+    model = model_of(server)
+    Conversation(model, middleware=[Seeing()]).run("Hi")
+    assert seen == [model.base_url]
+
+
 def test_the_next_run_has_the_history_of_the_runs_before() -> None:
     model = ScriptedModel("Rain.", "Sun.")
     conversation = Conversation(model, system_prompt="Be brief.", temperature=0.5)
