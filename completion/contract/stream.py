@@ -367,3 +367,21 @@ class ChatStream(Generator[Chunk, None, None]):
     def __repr__(self) -> str:
         state = "over" if self._is_over else "cancelled" if self._token.cancelled else "open"
         return f"<ChatStream {state}, status {self.response.status}>"
+
+
+def direct_iterator(stream: Iterator[StreamChunk]) -> Iterator[StreamChunk]:
+    """What ``next(stream)`` reads from: saves a call per chunk. For a reader that closes and cancels the stream itself.
+
+    It is the stream itself if its class has its own ``__next__`` or ``_before_raise``, or is not a ChatStream.
+    """
+    if isinstance(stream, ChatStream):
+        kind = type(stream)
+        if kind.__next__ is ChatStream.__next__ and kind._before_raise is ChatStream._before_raise:
+            return stream._chunks
+    return stream
+
+
+def drop_connection(stream: Iterator[StreamChunk] | None) -> None:
+    """Call the ``drop`` of a ChatStream, from the finalizer of the object that reads it. Then close the stream."""
+    if isinstance(stream, ChatStream) and stream._drop is not None:
+        stream._drop()

@@ -31,7 +31,14 @@ from completion.contract.messages import (
 from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest, ToolChoice, as_request
 from completion.contract.run import Abort, RunFinished, RunStarted, StepFinished, StepStarted, ToolResult
-from completion.contract.stream import ChatStream, closable, response_of, without_our_frames
+from completion.contract.stream import (
+    ChatStream,
+    closable,
+    direct_iterator,
+    drop_connection,
+    response_of,
+    without_our_frames,
+)
 from completion.contract.turn import Turn
 from completion.engine.bounds import Ending, RunConfig
 from completion.engine.calls import Call, Calls, block_of, with_distinct_ids
@@ -283,10 +290,8 @@ class _Run:
             raise
 
     def drop(self) -> None:
-        """Close the connection from a finalizer."""
-        drop = getattr(self.stream, "_drop", None)
-        if drop is not None:
-            drop()
+        """Called by the garbage collector, before ``release``."""
+        drop_connection(self.stream)
 
     def release(self) -> None:
         """The reader has read everything, or has closed or dropped the stream."""
@@ -337,7 +342,7 @@ class _Run:
             with self.ending.catching_aborts(), so_far, closing(stream):
                 with token, watching_retries(self._on_retry):
                     first = next(stream, None)  # until here, a RetryingModel may retry
-                for chunk in itertools.chain([] if first is None else [first], _fastest_iterator(stream)):
+                for chunk in itertools.chain([] if first is None else [first], direct_iterator(stream)):
                     so_far.add(chunk)
                     if hooks:
                         yield from self._pass_through(chunk, hooks)
@@ -455,19 +460,6 @@ class _Run:
                 hook(*arguments)
             except Exception:
                 log.exception("the hook %s of a middleware failed", name)
-
-
-def _fastest_iterator(stream: Iterator[StreamChunk]) -> Iterator[StreamChunk]:
-    """What ``next(stream)`` reads from, if ``next`` does nothing else that a run needs: this saves a call per chunk.
-
-    The run itself closes and cancels the stream. A subclass with its own ``__next__`` or ``_before_raise`` is read
-    normally.
-    """
-    if isinstance(stream, ChatStream):
-        kind = type(stream)
-        if kind.__next__ is ChatStream.__next__ and kind._before_raise is ChatStream._before_raise:
-            return stream._chunks
-    return stream
 
 
 def _answer_message(turn: Turn, calls: Sequence[Call]) -> Message:

@@ -18,10 +18,18 @@ from completion.contract.chunks import StreamChunk
 from completion.contract.errors import StreamCancelledError
 from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest, as_request
-from completion.contract.stream import ChatStream, ResponseInfo, closable, response_of, without_our_frames
+from completion.contract.stream import (
+    ChatStream,
+    ResponseInfo,
+    closable,
+    drop_connection,
+    response_of,
+    without_our_frames,
+)
 from completion.engine.middleware import base_url_of
 from completion.otel.attributes import captures_content, without_none
 from completion.otel.spans import ChatOperation, log_failures, make_instruments, run_outside_finalizer
+from completion.wrappers.named_after import NamedAfter
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
@@ -61,7 +69,7 @@ def traced(
     )
 
 
-class TracedModel:
+class TracedModel(NamedAfter):
     """The model that ``traced`` returns."""
 
     def __init__(
@@ -73,21 +81,11 @@ class TracedModel:
         captures_content: bool,
         times_chunks: bool,
     ) -> None:
-        self.inner = inner
+        self.inner = self._named_after = inner
         self._providers = providers
         self._conversation = conversation
         self._captures_content = captures_content
         self._times_chunks = times_chunks
-
-    @property
-    def name(self) -> str:
-        """The family of the inner model."""
-        return self.inner.name
-
-    @property
-    def model(self) -> str:
-        """The model id of the inner model."""
-        return self.inner.model
 
     @without_our_frames
     def chat_stream(self, req: ChatRequest | str) -> ChatStream:
@@ -98,15 +96,15 @@ class TracedModel:
         if chat is None:
             stream = self.inner.chat_stream(req)
             return stream if isinstance(stream, ChatStream) else ChatStream(stream)
-        token, untie = CancelToken.bound()
+        token, unbind = CancelToken.bound()
         try:
             with token, chat.current():
                 stream = self.inner.chat_stream(req)
         except BaseException as error:
-            untie()
+            unbind()
             chat.fail(error)
             raise
-        return _TracedStream(closable(stream), chat, token, untie)
+        return _TracedStream(closable(stream), chat, token, unbind)
 
     def _begin(self, req: ChatRequest) -> ChatOperation | None:
         with log_failures():
@@ -132,7 +130,7 @@ class _TracedStream(ChatStream):
         stream: Generator[StreamChunk, None, None],
         chat: ChatOperation,
         token: CancelToken,
-        untie: Callable[[], None],
+        unbind: Callable[[], None],
     ) -> None:
         self._inner = stream
         self._chat = chat
@@ -140,7 +138,7 @@ class _TracedStream(ChatStream):
         super().__init__(
             _chunks(stream, chat, token),
             token=token,
-            release=untie,
+            release=unbind,
             drop=functools.partial(_drop, stream, chat),
             provider=provider,
             model=model,
@@ -170,9 +168,7 @@ class _TracedStream(ChatStream):
 def _drop(stream: Iterator[StreamChunk], chat: ChatOperation) -> None:
     """Called by the garbage collector: mark the span, so that ``_end`` ends it in another thread."""
     chat.is_dropped = True
-    drop = getattr(stream, "_drop", None)
-    if drop is not None:
-        drop()
+    drop_connection(stream)
 
 
 def _chunks(
