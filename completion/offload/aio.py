@@ -39,12 +39,12 @@ _CLOSE_SECONDS: Final = 0.5
 # How long aclose() lets the worker read the end of the body after the end of the turn, so that the connection can be
 # reused.
 _REUSE_SECONDS: Final = 0.05
-# If the last chunks arrived within this time, wait this long before the next look: waking a loop costs more than
-# reading a chunk, and meanwhile more chunks gather.
-_DENSE_SECONDS: Final = 0.001
-# Not with smaller buffers: they would be full before the wait ends.
-_DENSE_BUFFER: Final = 64
-_FOREVER_SECONDS: Final = 1e9
+# When chunks arrive fast, sleep this long and then read all that have arrived: waking a loop costs more than reading a
+# chunk. "Fast" means that the last wait for a chunk ended less than this time ago.
+_GATHER_SECONDS: Final = 0.001
+# A smaller buffer would be full before this sleep ends.
+_MIN_GATHER_BUFFER: Final = 64
+_FOREVER_SECONDS: Final = 1e9  # 30 years
 
 
 class AsyncModel(NamedAfter):
@@ -70,7 +70,9 @@ class AsyncModel(NamedAfter):
     ) -> None:
         require_model(model, "AsyncModel")
         if executor is not None and not isinstance(executor, Executor):
-            raise TypeError(f"executor= takes a concurrent.futures.Executor, got {type(executor).__name__}")
+            raise TypeError(
+                f"AsyncModel: executor must be a concurrent.futures.Executor, got {type(executor).__name__}"
+            )
         for name, number in (("buffer", buffer), ("max_streams", max_streams)):
             require_whole_number(number, f"AsyncModel: {name}")
         self.inner = self._named_after = model
@@ -214,7 +216,7 @@ class AsyncChatStream:
             RuntimeError: the stream is closed, or chunks were read from it already; they are not kept.
         """
         if self._last is not None or self._state is _State.CLOSED:
-            raise RuntimeError("collect() needs a stream that nobody has read from or closed")
+            raise RuntimeError("collect() needs a stream that was not read from or closed before")
         async with self:
             with TurnSoFar() as so_far:
                 async for chunk in self:
@@ -246,7 +248,7 @@ class AsyncChatStream:
         """The pump and its waker; starts them if the stream is not open yet. Raises the same errors as ``open()``."""
         loop = asyncio.get_running_loop()
         if self._state is _State.CLOSED:
-            raise RuntimeError("this stream was closed; chat_stream() gives another one")
+            raise RuntimeError("this stream was closed; call chat_stream() again")
         if self._pump is not None and self._waker is not None:
             if self._waker.loop is not loop:
                 raise RuntimeError("this stream was opened in another event loop")
@@ -270,7 +272,7 @@ class AsyncChatStream:
     def _cancel_when_loop_is_closed(self, loop: asyncio.AbstractEventLoop, pump: Pump) -> None:
         """asyncio has no callback for a closed loop, but it drops its timers then, and a dropped timer tells us.
 
-        Without this, a stream that somebody still refers to would keep its connection and its worker after
+        Without this, a stream that is still in a variable would keep its connection and its worker after
         ``asyncio.run()``; and the interpreter could not exit, because it waits for the threads of a ThreadPoolExecutor.
         """
         timer = weakref.ref(loop.call_later(_FOREVER_SECONDS, _CallWhenDropped(pump.token.cancel)))
@@ -289,8 +291,8 @@ class AsyncChatStream:
         try:
             if self._chunks:
                 await asyncio.sleep(0)
-            elif self._buffer >= _DENSE_BUFFER and waker.loop.time() - self._last_wait_ended_at < _DENSE_SECONDS:
-                await asyncio.sleep(_DENSE_SECONDS)
+            elif self._buffer >= _MIN_GATHER_BUFFER and waker.loop.time() - self._last_wait_ended_at < _GATHER_SECONDS:
+                await asyncio.sleep(_GATHER_SECONDS)
             is_ready = await waker.wait_until(lambda: pump.has_news, pump, seconds)
         except BaseException:
             self._cancel_and_drop_buffer(pump)
@@ -377,7 +379,7 @@ class _Waker:
             timer = None if ends_at is None else self.loop.call_at(ends_at, self._wake)
             pump.is_awaited = True
             try:
-                # Look once more: a change before `is_awaited` was set has woken nobody.
+                # Look once more: the pump does not wake us for a change that it made before `is_awaited` was set.
                 if not condition():
                     await waiting
             finally:

@@ -1,7 +1,7 @@
-"""The attributes of spans and metrics: pure functions from our types to the names and values of the conventions.
+"""The attributes of spans and metrics: our types -> the names and values of the conventions.
 
 Attributes of requests, usage and errors first; then contents (messages, tool calls), in the JSON of the conventions.
-A function that returns attributes leaves out those that are unknown.
+An attribute without a known value is left out.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from completion.contract.turn import Turn
 CAPTURE_CONTENT = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 """Contents are recorded on spans when it is ``true``, ``span_only`` or ``span_and_event``."""
 
-PROVIDERS = {
+_PROVIDER_NAMES = {
     "openai-responses": "openai",
     "azure-openai": "azure.ai.openai",
     "gemini": "gcp.gemini",
@@ -47,9 +47,9 @@ PROVIDERS = {
     "xai": "x_ai",
     "moonshot": "moonshot_ai",
 }
-"""The families whose name in the conventions is another one."""
+"""The families that have another name in the conventions."""
 
-FINISH_REASONS = {
+_FINISH_REASONS = {
     FinishReason.END_TURN: "stop",
     FinishReason.STOP_SEQUENCE: "stop",
     FinishReason.TOOL_USE: "tool_call",
@@ -60,8 +60,8 @@ FINISH_REASONS = {
 }
 
 _SAMPLING_FIELDS = ("temperature", "top_p", "top_k", "seed")
-_PENALTIES = ("frequency_penalty", "presence_penalty")
-"""In ``additional_params``, where most providers have them."""
+_PENALTY_PARAMS = ("frequency_penalty", "presence_penalty")
+"""ChatRequest has no fields for them: they are read from ``additional_params``. Most providers use these names."""
 
 _USAGE_PARTS = {
     "cached_input_tokens": ("gen_ai.usage.cache_read.input_tokens",),
@@ -78,7 +78,7 @@ _USAGE_PARTS = {
 
 
 def provider_name(family: str) -> str:
-    return PROVIDERS.get(family, family)
+    return _PROVIDER_NAMES.get(family, family)
 
 
 def server_attributes(base_url: Callable[[], str | None]) -> dict[str, Any]:
@@ -94,16 +94,17 @@ def server_attributes(base_url: Callable[[], str | None]) -> dict[str, Any]:
 
 def request_attributes(request: ChatRequest) -> dict[str, Any]:
     """The fields of the request, without its contents."""
-    more = request.additional_params or {}
-    choices, effort = more.get("n"), request.reasoning_effort
+    params = request.additional_params or {}
+    choices, effort = params.get("n"), request.reasoning_effort
     return without_none(
         {
             "gen_ai.request.stream": True,
             "gen_ai.request.max_tokens": request.max_tokens,
             **{f"gen_ai.request.{name}": getattr(request, name) for name in _SAMPLING_FIELDS},
-            **{f"gen_ai.request.{name}": _number(more.get(name)) for name in _PENALTIES},
+            **{f"gen_ai.request.{name}": _number(params.get(name)) for name in _PENALTY_PARAMS},
             "gen_ai.request.stop_sequences": request.stop_sequences or None,
             "gen_ai.request.reasoning.level": effort if isinstance(effort, str) else None,
+            # The conventions record the number of choices only if it is not 1.
             "gen_ai.request.choice.count": _number(choices) if choices != 1 else None,
             "gen_ai.output.type": "json" if request.response_format is not None else None,
         }
@@ -127,14 +128,14 @@ def usage_attributes(usage: Usage | None) -> dict[str, int]:
 
 
 def finish_reason(end: TurnFinished | Turn | RunFinished) -> str:
-    return FINISH_REASONS.get(end.reason, str(end.reason)) if end.reason is not None else "error"
+    return _FINISH_REASONS.get(end.reason, str(end.reason)) if end.reason is not None else "error"
 
 
 def error_type(error: BaseException) -> str:
-    """The name of its class, with the module if that is neither Python's nor ours."""
+    """The class name of the error. The module is added for classes of other packages: ``json.decoder.JSONDecodeError``."""
     kind = type(error)
-    is_short = kind.__module__ == "builtins" or kind.__module__.startswith("completion.")
-    return kind.__qualname__ if is_short else f"{kind.__module__}.{kind.__qualname__}"
+    is_known = kind.__module__ == "builtins" or kind.__module__.startswith("completion.")
+    return kind.__qualname__ if is_known else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def error_description(error: BaseException) -> str | None:
@@ -203,7 +204,7 @@ def _tool_response(blocks: Sequence[Block]) -> str | list[dict[str, Any]]:
 
 
 def _file(modality: str, source: Source) -> dict[str, Any]:
-    """A file without its bytes: most exporters refuse so large a value, and lose the whole batch of spans with it."""
+    """A file without its bytes: most exporters refuse such a large value, and drop the whole batch of spans with it."""
     match source:
         case UrlSource(url):
             return {"type": "uri", "modality": modality, "uri": url}
@@ -222,7 +223,7 @@ def as_json(value: Any) -> str:
 
 
 def encodable(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """The attributes with ``?`` for lone surrogates: one of them makes an exporter lose the whole batch of spans."""
+    """The attributes with ``?`` in place of lone surrogates: one of these makes an exporter drop its batch of spans."""
     return {name: encodable_text(value) if isinstance(value, str) else value for name, value in attributes.items()}
 
 

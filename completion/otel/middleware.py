@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
-# The chunks that the engine adds. All others are a turn's.
+# The chunks of the run itself. All others belong to a turn.
 _RUN_CHUNKS = frozenset({RunStarted, StepStarted, ToolResult, StepFinished, RunFinished})
 
 
@@ -64,7 +64,7 @@ class OpenTelemetry(Middleware):
         agent_name: a name for the runs: ``invoke_agent {agent_name}``.
         conversation_id: an attribute of the runs and of their turns.
         times_chunks: record the metric ``time_per_output_chunk``, after each turn. With a MeterProvider this takes
-            about as long as reading the chunks; everything else takes almost no time.
+            about as long as reading the chunks. Everything else in this class takes almost no time.
 
     Raises:
         ConfigurationError: the package opentelemetry-api is not installed.
@@ -85,7 +85,7 @@ class OpenTelemetry(Middleware):
         self._times_chunks = times_chunks
         self._agent = without_none({"gen_ai.agent.name": agent_name})
         self._conversation = without_none({"gen_ai.conversation.id": conversation_id})
-        self._open: dict[str, _OpenRun] = {}
+        self._open_runs: dict[str, _OpenRun] = {}
 
     def on_run_started(self, run: RunInfo) -> None:
         with log_failures():
@@ -94,12 +94,12 @@ class OpenTelemetry(Middleware):
             attributes = {**metric_attributes, **provider, **self._conversation}
             names = list(self._agent.values())
             agent = Operation(self._instruments, "invoke_agent", names, attributes, metric_attributes)
-            self._open[run.run_id] = open_run = _OpenRun(agent)
+            self._open_runs[run.run_id] = open_run = _OpenRun(agent)
             for name, tool in run.tools.items():
                 run.tools[name] = _TracedTool(tool, open_run, self._agent, captures_content=self._captures_content)
 
     def on_request(self, run: RunInfo, request: ChatRequest) -> ChatRequest:
-        open_run = self._open.get(run.run_id)
+        open_run = self._open_runs.get(run.run_id)
         if open_run is not None:
             with log_failures():
                 agent = open_run.agent
@@ -113,7 +113,7 @@ class OpenTelemetry(Middleware):
         return request
 
     def on_chunk(self, run: RunInfo, chunk: StreamChunk) -> StreamChunk | None:
-        open_run = self._open.get(run.run_id)
+        open_run = self._open_runs.get(run.run_id)
         if open_run is not None:
             if type(chunk) not in _RUN_CHUNKS:
                 if open_run.chat is not None:
@@ -123,12 +123,12 @@ class OpenTelemetry(Middleware):
         return chunk
 
     def on_turn_finished(self, run: RunInfo, turn: Turn) -> None:
-        open_run = self._open.get(run.run_id)
+        open_run = self._open_runs.get(run.run_id)
         if open_run is not None and open_run.chat is not None and turn.reason is not None:
             open_run.chat.finish(turn)  # needed where other middleware has dropped the TurnFinished
 
     def on_finished(self, run: RunInfo, end: RunFinished) -> None:
-        open_run = self._open.get(run.run_id)
+        open_run = self._open_runs.get(run.run_id)
         if open_run is not None:
             with log_failures():
                 attributes = {"gen_ai.response.finish_reasons": (finish_reason(end),), **usage_attributes(end.usage)}
@@ -155,7 +155,7 @@ class OpenTelemetry(Middleware):
 
     def _end(self, run: RunInfo, kind: str | None = None, description: str | None = None) -> None:
         """End all spans of the run that are still open."""
-        open_run = self._open.pop(run.run_id, None)
+        open_run = self._open_runs.pop(run.run_id, None)
         if open_run is not None:
             open_run.is_over = True
             for operation in (*open_run.tool_calls.values(), open_run.chat, open_run.agent):

@@ -48,18 +48,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Bucket boundaries that the conventions recommend; those of agents are longer, as they advise for runs.
+# The bucket boundaries that the conventions recommend. A run of an agent takes longer than a call, so it has its own.
 _SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 _AGENT_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 102.4, 204.8, 409.6)
 _TOKENS = tuple(4**power for power in range(14))
 
-# How long a garbage collection waits for the span of a dropped stream to end.
-_DROP_S = 0.2
+# How long a finalizer waits for another thread to end the span of a dropped stream.
+_FINALIZER_WAIT_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Instruments:
-    """Two modules of OpenTelemetry's API, the tracer, and the histograms. ``durations`` are by operation."""
+    """What an Operation needs of OpenTelemetry. ``trace`` and ``context``: modules of its API. ``durations``: the
+    histogram of each operation (``chat``, ``invoke_agent``, ``execute_tool``)."""
 
     trace: Any
     context: Any
@@ -72,7 +73,7 @@ class Instruments:
 
 @functools.lru_cache(maxsize=32)
 def make_instruments(tracer_provider: TracerProvider | None, meter_provider: MeterProvider | None) -> Instruments:
-    """The instruments of the two providers; None is the global one.
+    """The instruments of these providers; None: the global provider.
 
     Raises:
         ConfigurationError: the package opentelemetry-api is not installed.
@@ -104,7 +105,11 @@ def make_instruments(tracer_provider: TracerProvider | None, meter_provider: Met
 
 
 class Operation:
-    """A span and its duration. ``attributes`` are of the span, ``metric_attributes`` of the metrics."""
+    """A span and its duration.
+
+    The name of the span is ``operation`` and ``names``. ``attributes`` are those of the span, ``metric_attributes``
+    those of the metrics. ``began``: a result of ``_now``, if the operation began before this object was made.
+    """
 
     def __init__(
         self,
@@ -261,14 +266,15 @@ class ChatOperation(Operation):
                 self.set(self.output)
 
     def record_metrics(self) -> None:
-        instruments, usage = self.instruments, self._finished.usage if self._finished is not None else None
+        instruments = self.instruments
+        usage = self._finished.usage if self._finished is not None else None
         if usage is not None:
             for kind, count in (("input", usage.input_tokens), ("output", usage.output_tokens)):
                 attributes = {**self.metric_attributes, "gen_ai.token.type": kind}
                 instruments.tokens.record(count, attributes, self.context)
         if self._first_at is not None:
             instruments.first_chunk.record(self._first_at - self.began, self.metric_attributes, self.context)
-        # In a context without a span the SDK keeps no exemplar. That saves a quarter of the time.
+        # In a context without a span, the SDK stores no exemplars. That saves a quarter of the time.
         without_span = instruments.context.Context()
         for gap in self._gaps:
             instruments.output_chunk.record(gap, self.metric_attributes, without_span)
@@ -284,7 +290,7 @@ def log_failures() -> Iterator[None]:
 
 
 def run_outside_finalizer(function: Callable[[], None]) -> None:
-    """Call the function in a thread of its own, and wait for it a little.
+    """For finalizers: call the function in a new thread, and wait for it at most ``_FINALIZER_WAIT_S``.
 
     The garbage collector can interrupt this thread while it holds a lock of the SDK. These locks are not reentrant
     (opentelemetry-sdk 1.45), so a call in this thread could deadlock.
@@ -294,7 +300,7 @@ def run_outside_finalizer(function: Callable[[], None]) -> None:
     thread = threading.Thread(target=function, name="completion-otel", daemon=True)
     with suppress(RuntimeError):  # the system has no more threads: the span is lost
         thread.start()
-        thread.join(_DROP_S)
+        thread.join(_FINALIZER_WAIT_S)
 
 
 def _now() -> tuple[float, int]:

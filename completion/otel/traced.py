@@ -123,7 +123,7 @@ class TracedModel(NamedAfter):
 
 
 class _TracedStream(ChatStream):
-    """The chunks of the inner stream. It ends the span when it ends itself."""
+    """The chunks of the inner stream. Every end of this stream ends the span too."""
 
     def __init__(
         self,
@@ -155,7 +155,8 @@ class _TracedStream(ChatStream):
 
     def _end(self) -> None:
         super()._end()
-        chat, kind = self._chat, StreamCancelledError.__name__ if self._token.cancelled else None
+        chat = self._chat
+        kind = StreamCancelledError.__name__ if self._token.cancelled else None
         try:
             self._inner.close()
         finally:
@@ -166,7 +167,7 @@ class _TracedStream(ChatStream):
 
 
 def _drop(stream: Iterator[StreamChunk], chat: ChatOperation) -> None:
-    """Called by the garbage collector: mark the span, so that ``_end`` ends it in another thread."""
+    """Called by the garbage collector before ``_end``: mark the span, so that ``_end`` ends it in another thread."""
     chat.is_dropped = True
     drop_connection(stream)
 

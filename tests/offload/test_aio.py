@@ -153,7 +153,7 @@ def test_a_stream_with_chunks_already_read_cannot_be_collected() -> None:
             await stream.__anext__()
             await stream.collect()
 
-    with pytest.raises(RuntimeError, match="nobody has read from"):
+    with pytest.raises(RuntimeError, match="not read from or closed before"):
         asyncio.run(main())
 
 
@@ -412,7 +412,7 @@ def test_a_full_buffer_stops_the_worker_and_cancelling_releases_it(
 
 
 def test_back_pressure_reaches_the_socket(loop: asyncio.AbstractEventLoop, server: ProviderServer) -> None:
-    """Nobody reads: the kernel's buffers take a part of the 20 MB, and we keep 16 chunks."""
+    """The stream is not read: the kernel buffers a part of the 20 MB, and we keep 16 chunks."""
     server.reply(Reply(*[text("x" * 10_000)] * 2000, END))
 
     async def main() -> None:
@@ -773,7 +773,7 @@ def test_asyncio_is_imported_only_with_async_model() -> None:
     assert run.stdout == "False\n"
 
 
-def test_a_stream_that_nobody_reads_is_not_opened(server: ProviderServer) -> None:
+def test_an_unread_stream_is_not_opened(server: ProviderServer) -> None:
     AsyncModel(model_at(server.url)).chat_stream(HI)
     assert server.requests == []
 
