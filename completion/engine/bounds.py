@@ -55,7 +55,7 @@ class Ending:
     def __init__(self) -> None:
         self.token, self._unbind = CancelToken.bound()
         self._aborts: list[Abort] = []  # several threads may append at the same time
-        self._is_over = CancelToken()  # wakes the timeout thread
+        self._timeout_stop = CancelToken()  # cancelled when the run is over: the timeout thread then ends
 
     @property
     def abort(self) -> Abort | None:
@@ -78,7 +78,7 @@ class Ending:
 
     def _abort_after(self, seconds: float) -> None:
         with suppress(StreamCancelledError):
-            self._is_over.sleep(seconds)
+            self._timeout_stop.sleep(seconds)
             self.end("timeout", f"the run took longer than RunConfig.timeout={seconds:g} s")
 
     @contextmanager
@@ -95,5 +95,5 @@ class Ending:
 
     def release(self) -> None:
         """The run is over: end the timeout thread, and unbind the token."""
-        self._is_over.cancel()
+        self._timeout_stop.cancel()
         self._unbind()

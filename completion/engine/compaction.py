@@ -80,7 +80,7 @@ class Compactor:
         self._history = tuple(history)
         self._head: tuple[Message, ...] = ()
         self._removed_count = 0
-        self._sent_count = 0  # messages of the request when it left ``fit_budget``
+        self._sent_count = 0  # how many messages of ours the request has; more: later middleware has added some
         self._last_guess = 0.0
         self._run: RunInfo | None = None
 
@@ -123,6 +123,7 @@ class Compactor:
         """
         messages = request.messages
         added = len(messages) - self._sent_count  # by middleware that runs after ours
+        # The position of the user's new message, with which the last exchange begins.
         last_start = len(self._head) + len(self._history) - 1 - self._removed_count + added
         starts = [i for i, message in enumerate(messages[: last_start + 1]) if i and starts_exchange(message)]
         if not starts:

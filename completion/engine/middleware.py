@@ -81,7 +81,7 @@ class RunInfo:
     usage: Usage = field(default_factory=Usage)
     messages: tuple[Message, ...] = ()
     asked: Any = field(default=None, repr=False)
-    """The model object."""
+    """The model object that the run calls."""
 
     @property
     def base_url(self) -> str | None:

@@ -79,7 +79,8 @@ def _as_json(value: Any) -> Any:
     if hasattr(value, "tolist") and not isinstance(value, memoryview):  # an array; a memoryview is bytes
         return _as_json(value.tolist())
     hint = "ImageBlock(Base64Source('image/png', data)), or text" if isinstance(value, bytes) else "data or blocks"
-    raise TypeError(f"the tool's return value contains a {type(value).__name__}, which is not JSON; return {hint}")
+    kind = type(value).__name__
+    raise TypeError(f"the tool's return value contains a value of type {kind}, which is not JSON; return {hint}")
 
 
 def _as_mapping(value: Any) -> Mapping[Any, Any] | None:
@@ -103,4 +104,4 @@ def _key(key: Any) -> str | int | float | None:
     converted = _as_json(key)
     if converted is None or isinstance(converted, str | int | float):
         return converted
-    raise TypeError(f"the tool's return value has a {type(key).__name__} as a key, which is not JSON; use a str")
+    raise TypeError(f"the tool's return value has a key of type {type(key).__name__}, which is not JSON; use a str")

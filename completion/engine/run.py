@@ -99,9 +99,9 @@ def run_chat(
     request = as_request(request)
     require_list(tools, "tools")
     require_list(middleware, "middleware")
-    by_name = _by_name(tools, request)
+    by_name = _tools_by_name(tools, request)
     if not isinstance(config, RunConfig):
-        raise TypeError(f"config= must be a RunConfig, got {type(config).__name__}")
+        raise TypeError(f"run_chat: config= must be a RunConfig, got {type(config).__name__}")
     run = _Run(model, request, by_name, middleware, config)
     del request  # crash reporters show the local variables of the frames of an error: keep the prompt out of them
     run.begin()
@@ -115,7 +115,7 @@ def require_list(given: object, name: str) -> None:
         raise TypeError(f"{name}= must be a list, got {type(given).__name__}; write {argument}=[…]")
 
 
-def _by_name(tools: Sequence[Tool], request: ChatRequest) -> dict[str, Tool]:
+def _tools_by_name(tools: Sequence[Tool], request: ChatRequest) -> dict[str, Tool]:
     by_name: dict[str, Tool] = {}
     for tool in tools:
         if not isinstance(tool, Tool):
@@ -243,7 +243,7 @@ class _Run:
         self._new_messages: list[Message] = []  # of the finished steps
         self._usage_of_step = Usage()
         self._reason = FinishReason.OTHER
-        self._is_done = False  # the last step has ended: an abort has no effect any more
+        self._is_done = False  # no further turn follows: an abort has no effect any more
         self._has_ended = False  # one of on_finished, on_failed and on_dropped was called
 
     @without_our_frames
@@ -273,7 +273,7 @@ class _Run:
         try:
             yield self._announce(RunStarted(info.run_id, info.provider, info.model))
             while self.stream is not None:
-                yield from self._step()
+                yield from self._run_step()
                 if not self._is_done:
                     with self.ending.catching_aborts():
                         self._open_turn()
@@ -320,7 +320,7 @@ class _Run:
             request = returned(hook(self.info, request), ChatRequest, hook)
         return request
 
-    def _step(self) -> Iterator[StreamChunk]:
+    def _run_step(self) -> Iterator[StreamChunk]:
         info = self.info
         self._usage_of_step = Usage()
         yield self._announce(StepStarted(info.run_id, info.step_id, info.iteration))
@@ -390,13 +390,13 @@ class _Run:
 
     def _decide_about_next_turn(self, step: _Step) -> None:
         """Mark the run as done if no turn follows, or abort it if a turn would exceed a limit."""
-        goes_on = step.wants_another_turn
-        if goes_on:
+        wants_another_turn = step.wants_another_turn
+        if wants_another_turn:
             self._check_limits()
         step.is_aborted = self.ending.abort is not None  # read once: another thread may cancel the run at any time
         if step.is_aborted:
             step.follow_up = None
-        elif not goes_on:
+        elif not wants_another_turn:
             self._is_done, step.follow_up = True, None
 
     def _finish_step(self, step: _Step) -> StepFinished:

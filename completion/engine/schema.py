@@ -116,7 +116,7 @@ def _prepared(hint: Any, within: tuple[Any, ...] = ()) -> Any:
     if origin is Annotated:
         notes = (pydantic.Field(description=note) if isinstance(note, str) else note for note in hint.__metadata__)
         return Annotated[(_prepared(hint.__origin__, within), *notes)]
-    if not args or origin is Literal or any(isinstance(arg, list) for arg in args):
+    if not args or origin is Literal or any(isinstance(arg, list) for arg in args):  # a list: Callable[[int], str]
         return hint
     prepared = tuple(_prepared(arg, within) for arg in args)
     if prepared == args:  # nothing to replace; some generic types cannot be built again
@@ -211,7 +211,7 @@ class _Flattener:
                 return {"anyOf": [ref], **self._flatten(node)} if node else ref  # a $ref must be the only key
             node = {**self._definitions[key], **node}
             del node["$ref"]
-        if "oneOf" in node:
+        if "oneOf" in node:  # pydantic makes it for tagged unions; OpenAI's strict mode supports anyOf only
             node["anyOf"] = node.pop("oneOf")
         flat = {key: self._flatten_value(key, value) for key, value in node.items() if key not in _DROPPED_KEYS}
         if "properties" in flat:

@@ -60,7 +60,7 @@ class Pump:
         self._opened = opened
         self._limit = limit
         self._wake = wake
-        # A SimpleQueue, because a finalizer may call put() in a thread that is inside of put() or get() already: a
+        # A SimpleQueue, because a finalizer may call put() in a thread that is inside put() or get() already: a
         # Condition or a Queue would deadlock.
         self._room: SimpleQueue[None] = SimpleQueue()
         self._remove_on_cancel = self.token.on_cancel(self._on_cancel)

@@ -132,7 +132,7 @@ def finish_reason(end: TurnFinished | Turn | RunFinished) -> str:
 
 
 def error_type(error: BaseException) -> str:
-    """The class name of the error. The module is added for classes of other packages: ``json.decoder.JSONDecodeError``."""
+    """The class name; for a class of another package, with its module: ``json.decoder.JSONDecodeError``."""
     kind = type(error)
     is_known = kind.__module__ == "builtins" or kind.__module__.startswith("completion.")
     return kind.__qualname__ if is_known else f"{kind.__module__}.{kind.__qualname__}"

@@ -198,7 +198,7 @@ def _request(run: _Run, line: _Line, now: float) -> None:
 def _first_chunk(run: _Run, line: _Line, now: float) -> None:
     if run.step is not None:
         run.step.wait_ms = _ms(line["latency_ms"])
-        run.step.facts.append(f"first {_seconds(run.step.wait_ms)}")
+        run.step.facts.append(f"first {_shown_duration(run.step.wait_ms)}")
 
 
 def _turn_finished(run: _Run, line: _Line, now: float) -> None:
@@ -208,7 +208,7 @@ def _turn_finished(run: _Run, line: _Line, now: float) -> None:
 
 
 def _retry(run: _Run, line: _Line, now: float) -> None:
-    facts = [*_error(line), f"again in {_seconds(_ms(line['delay_ms']))}"]
+    facts = [*_error(line), f"again in {_shown_duration(_ms(line['delay_ms']))}"]
     run.bars.append(_Bar(f"  retry {line['attempt']}/{line['max_attempts']}", now, facts=facts, is_bad=True))
 
 
@@ -250,8 +250,8 @@ def _run_finished(run: _Run, line: _Line, now: float) -> None:
 
 
 def _run_failed(run: _Run, line: _Line, now: float) -> None:
-    run.ending, run.is_bad = ["failed:", *_error(line), *_tokens(line["usage"])], True
-    run.ending[:2] = [" ".join(run.ending[:2])]
+    error, *message = _error(line)
+    run.ending, run.is_bad = [f"failed: {error}", *message, *_tokens(line["usage"])], True
 
 
 def _run_dropped(run: _Run, line: _Line, now: float) -> None:
@@ -284,6 +284,7 @@ def _call(run: _Run, line: _Line, now: float) -> _Bar:
 
 
 def _error(line: _Line) -> list[str]:
+    """The class of an error with its status and code; and its message, if the line has it."""
     words = [str(line["error"]), *(str(line[name]) for name in ("status", "code") if line.get(name) is not None)]
     message = (line.get("content") or {}).get("message")
     return [" ".join(words), *([str(message)] if message else [])]
@@ -298,6 +299,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _ms(value: Any) -> float:
+    """A time of a line. Raises ValueError for a number that is not a time."""
     if not 0 <= value < _MAX_MS:  # false for NaN and infinity too
         raise ValueError(f"{value!r} is not a time")
     return float(value)
@@ -307,7 +309,7 @@ def _number(value: Any) -> int:
     return int(_ms(value))  # the same limit: Python refuses to print an int of more than 4300 digits
 
 
-def _seconds(ms: float) -> str:
+def _shown_duration(ms: float) -> str:
     if ms < 1000:
         return f"{ms:.0f} ms" if ms >= 10 else f"{ms:.1f} ms"
     return f"{ms / 1000:.2f} s" if ms < 100_000 else f"{ms / 1000:.0f} s"
@@ -339,7 +341,8 @@ class _Page:
         length = run.length_ms if run.length_ms is not None else run.end_ms - run.start_ms
         self.line(run.title, _BOLD)
         end, *facts = run.ending or ["no end in this trace"]
-        self.line("  " + ", ".join([end, _seconds(length), *facts]), _RED if run.is_bad or not run.ending else "")
+        summary = ", ".join([end, _shown_duration(length), *facts])
+        self.line(f"  {summary}", _RED if run.is_bad or not run.ending else "")
         for bar in run.bars:
             self._row(bar, max(length, 1.0))
         if run.missing:
@@ -352,7 +355,7 @@ class _Page:
 
     def _row(self, bar: _Bar, whole: float) -> None:
         label = _cut(one_line(f"  {bar.label}"), _LABEL_WIDTH - 1).ljust(_LABEL_WIDTH - 1)
-        took = "" if bar.length_ms is None else _seconds(bar.length_ms)
+        took = "" if bar.length_ms is None else _shown_duration(bar.length_ms)
         row = f"{label} |{self._cells(bar, whole)}| {took:>{_TIME_WIDTH}}  {', '.join(bar.facts)}"
         self.line(_cut(one_line(row), self._width).rstrip(), _RED if bar.is_bad else "")
 

@@ -64,9 +64,8 @@ class Writer:
     def _reset(self) -> None:
         self._pid = os.getpid()
         self._lock = threading.RLock()
-        self._queue: deque[str | threading.Lock] = (
-            deque()
-        )  # a lock is a marker: it is released when all lines before it are written
+        # A lock in the queue is a marker: it is released when all lines before it are written.
+        self._queue: deque[str | threading.Lock] = deque()
         self._queued_chars = 0
         self._wakeups: SimpleQueue[None] = SimpleQueue()
         self._thread: threading.Thread | None = None

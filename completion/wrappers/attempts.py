@@ -33,7 +33,8 @@ log = logging.getLogger(__name__)
 
 
 is_retried: ContextVar[bool] = ContextVar("completion_is_retried", default=False)
-"""An outer wrapper retries; inner wrappers must not retry too. Else 3 attempts inside of 3 attempts make 9 calls."""
+"""True while an outer wrapper retries: inner wrappers must not retry too. Otherwise, 3 times 3 attempts make 9 calls.
+"""
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -54,13 +55,13 @@ class Attempts(ABC):
 
     @abstractmethod
     def call(self) -> Iterator[StreamChunk]:
-        """Make one attempt: call the model."""
+        """Make one attempt: call ``chat_stream`` of the model."""
 
     @abstractmethod
     def should_try_again(self, error: Exception, *, was_open: bool) -> bool:
-        """Whether to make another attempt. Called while the error is being handled.
+        """Whether to make another attempt. Called in the ``except`` block of the error.
 
-        ``was_open``: the stream raised the error; else the call did.
+        ``was_open``: the stream raised the error; if False, the call did.
         """
 
     def add_details(self, error: Exception) -> None:  # noqa: B027  optional
@@ -86,7 +87,7 @@ class Attempts(ABC):
                 return self._run(self.call)
             except Exception as exc:
                 if not self.check(exc, was_open=False):
-                    # Raised inside of this `except`: outside, an exception that the caller is handling would become
+                    # Raised inside this `except`: outside, an exception that the caller is handling would become
                     # its __context__.
                     raise
                 failure = exc
@@ -149,7 +150,10 @@ class _RestartableStream(ChatStream):
 def _beginning(
     owner: weakref.ref[_RestartableStream], attempts: Attempts, stream: Iterator[StreamChunk]
 ) -> Iterator[StreamChunk]:
-    """Yields the first chunk of the first attempt that has one. Then the owner reads directly from that stream."""
+    """Yields the first chunk of the first attempt that has one. Then the owner reads directly from that stream.
+
+    ``owner``: the stream that the caller reads, which reads from this iterator.
+    """
     while True:
         try:
             first = attempts.first_chunk(stream)
@@ -174,8 +178,8 @@ def _alive(owner: weakref.ref[_RestartableStream]) -> _RestartableStream:
     return stream
 
 
-def verdict(error: Exception) -> Permanent | Transient:
-    """The error's ``retry_classification()``; Permanent if it has none, or if that fails."""
+def classify(error: Exception) -> Permanent | Transient:
+    """What ``retry_classification()`` of the error returns; Permanent if the error has no such method, or it raises."""
     if not isinstance(error, Retryable):
         return Permanent()
     try:

@@ -15,7 +15,7 @@ from completion.contract.errors import CompletionError, InvalidRequestError, Str
 from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest, as_request
 from completion.contract.stream import ChatStream, without_our_frames
-from completion.wrappers.attempts import Attempts, is_retried, verdict
+from completion.wrappers.attempts import Attempts, classify, is_retried
 from completion.wrappers.named_after import NamedAfter
 
 log = logging.getLogger(__name__)
@@ -41,12 +41,12 @@ class FallbackModel(NamedAfter):
 
     def __init__(self, models: Sequence[CompletionModel]) -> None:
         if not isinstance(models, Iterable):
-            raise TypeError(f"FallbackModel takes a list of models, got {type(models).__name__}")
+            raise TypeError(f"FallbackModel: models must be a list of models, got {type(models).__name__}")
         self.models = tuple(models)
         for model in self.models:
             require_model(model, "FallbackModel")
         if not self.models:
-            raise ValueError("FallbackModel needs at least one model")
+            raise ValueError("FallbackModel: give at least one model")
         self._named_after = self.models[0]
 
     @without_our_frames
@@ -89,7 +89,7 @@ class _Candidates(Attempts):
 
 def _may_another_model_answer(error: Exception) -> bool:
     is_ours = isinstance(error, CompletionError) and not isinstance(error, _NO_FALLBACK_ERRORS)
-    return is_ours or isinstance(verdict(error), Transient)
+    return is_ours or isinstance(classify(error), Transient)
 
 
 def _attach(earlier: Exception, error: Exception) -> None:

@@ -26,13 +26,14 @@ from completion.contract.errors import StreamCancelledError, Transient, in_short
 from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest, as_request
 from completion.contract.stream import ChatStream, without_our_frames
-from completion.wrappers.attempts import Attempts, is_retried, verdict
+from completion.wrappers.attempts import Attempts, classify, is_retried
 from completion.wrappers.named_after import NamedAfter
 
 log = logging.getLogger(__name__)
 
 _NO_WAIT_SECONDS = 1e-9
-"""A shorter ``base_delay`` counts as 0: backoff doubles it, and 2 ** n would overflow before it reaches a second."""
+"""A ``base_delay`` up to this counts as 0. backoff multiplies it by 2 ** n, which would overflow before the wait grows
+to a second."""
 
 # Not the global generator: workers that all call random.seed(0) would retry at the same moment.
 _random = SystemRandom()
@@ -94,7 +95,7 @@ _watcher: ContextVar[Callable[[RetryEvent], object] | None] = ContextVar("comple
 
 @contextmanager
 def watching_retries(on_retry: Callable[[RetryEvent], object]) -> Iterator[None]:
-    """Inside of this block, every RetryingModel calls ``on_retry`` too, in addition to its own."""
+    """Inside this block, every RetryingModel calls ``on_retry`` too, in addition to its own."""
     outer = _watcher.set(on_retry)
     try:
         yield
@@ -126,10 +127,10 @@ class RetryingModel(NamedAfter):
         on_retry: Callable[[RetryEvent], object] | None = None,
     ) -> None:
         if isinstance(inner, RetryingModel):
-            raise TypeError("this model is a RetryingModel already: give its RetryConfig to one of the two")
+            raise TypeError("RetryingModel: the inner model is a RetryingModel already; use only one of the two")
         require_model(inner, "RetryingModel")
         if not isinstance(config, RetryConfig):
-            raise TypeError(f"RetryingModel takes a RetryConfig, got {type(config).__name__}")
+            raise TypeError(f"RetryingModel: config must be a RetryConfig, got {type(config).__name__}")
         self.inner = self._named_after = inner
         self.config = config
         self.on_retry = on_retry
@@ -197,7 +198,7 @@ class _Retries(Attempts):
     def _delay_after(self, error: Exception) -> float | None:
         """Seconds to wait before the next attempt; None for no other attempt."""
         config = self._owner.config
-        classification = verdict(error)
+        classification = classify(error)
         if not isinstance(classification, Transient) or self._number >= self._max_attempts:
             return None
         asked = _seconds(classification.retry_after)
@@ -227,7 +228,7 @@ def _delays(config: RetryConfig) -> Iterator[float]:
 
     https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
     """
-    # Inside of the function, because backoff imports asyncio, which most programs that stream never need.
+    # Inside the function, because backoff imports asyncio, which most programs that stream never need.
     import backoff
 
     waits = backoff.expo(factor=config.base_delay, max_value=min(config.max_delay, threading.TIMEOUT_MAX))

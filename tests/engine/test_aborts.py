@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from completion import (
+    AbortRun,
     CancelToken,
     ChatRequest,
     FinishReason,
@@ -36,7 +37,7 @@ from completion import (
     Usage,
     run_chat,
 )
-from completion.testing import Pause, ProviderServer, Reply, ScriptedModel, Stall, WaitFor
+from completion.testing import Pause, ProviderServer, Reply, ScriptedModel, Stall, WaitFor, event
 from completion.testing.scripted import Step
 from tests.loopback import END, HI, PATIENCE_S, Caught, model_at, model_of, silent_listener, text
 from tests.runs import Seen, called, check_history, end_of, malformed, named, results_in, texts, turn
@@ -262,8 +263,6 @@ def test_cancelling_between_two_steps_sends_no_further_request() -> None:
 
 def test_cancelling_while_a_later_turn_opens(server: ProviderServer) -> None:
     call = {"index": 0, "id": "c1", "function": {"name": "now", "arguments": "{}"}}
-    from completion.testing import event
-
     reply = event(
         {"id": "c", "choices": [{"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": "tool_calls"}]}
     )
@@ -471,8 +470,6 @@ def test_the_first_abort_counts() -> None:
 
 
 def test_a_tool_that_raises_abort_run_ends_the_run_at_once() -> None:
-    from completion import AbortRun
-
     begun = threading.Event()
 
     def waits(context: ToolContext) -> None:

@@ -822,7 +822,7 @@ def test_after_any_cut_the_history_is_valid_on_both_wires(
     for request in model.requests:
         if request.tools:
             assert Message.user("The last word") in request.messages
-            _check_lowered(request)
+            _check_tool_results(request)
     Conversation(model, messages=conversation.messages)
     kept = [message for message in conversation.messages if not message.text.startswith("Notes of")]
     assert kept[:-4] == messages[len(messages) - len(kept[:-4]) :]
@@ -849,7 +849,7 @@ class _LooksOnce:
         return ScriptedModel(answer("Well.", 99) if has_looked else call("c_last", used=99)).chat_stream(req)
 
 
-def _check_lowered(request: ChatRequest) -> None:
+def _check_tool_results(request: ChatRequest) -> None:
     """Each tool result must follow its call directly, on both wires."""
     chat = lower_openai(request, "m")[0]["messages"]
     open_calls: list[str] = []

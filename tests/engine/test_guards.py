@@ -46,10 +46,10 @@ KEY = "sk-live0123456789abcdef"
 Steps = list[StreamChunk]
 
 
-def calls(*calls: tuple[str, dict[str, Any]]) -> Steps:
-    """A turn that makes these calls."""
+def calls(*made: tuple[str, dict[str, Any]]) -> Steps:
+    """A turn that makes these calls, each a name and its arguments."""
     steps: Steps = []
-    for i, (name, args) in enumerate(calls):
+    for i, (name, args) in enumerate(made):
         steps += [ToolCallStarted(f"c{i}", name), ToolCallFinished(f"c{i}", name, args)]
     return [*steps, TurnFinished(FinishReason.TOOL_USE)]
 

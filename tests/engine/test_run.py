@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import threading
 from collections.abc import Iterator
+from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
@@ -55,7 +56,7 @@ from completion import (
 )
 from completion.engine.calls import MALFORMED_ARGUMENTS
 from completion.testing import Cut, ProviderServer, Reply, ScriptedModel
-from tests.loopback import END, HI, PATIENCE_S, model_of, text
+from tests.loopback import END, HI, PATIENCE_S, Caught, model_of, text
 from tests.runs import called, check_history, end_of, malformed, named, results_in, texts, turn
 
 
@@ -339,8 +340,6 @@ def test_the_context_of_a_tool_has_the_ids_of_its_call() -> None:
 
 
 def test_a_tool_sees_the_context_variables_of_the_reader() -> None:
-    from contextvars import ContextVar
-
     user: ContextVar[str] = ContextVar("user", default="nobody")
     model = ScriptedModel(turn(called("who")), turn("ok"))
     run = run_chat(model, HI, [named("who", user.get)])
@@ -537,7 +536,7 @@ def test_a_mid_stream_error_has_the_attempts_of_a_retrying_model(server: Provide
         ({"tools": [print]}, "decorated with @tool"),
         ({"tools": [named("a"), named("a")]}, "two tools have the name 'a'"),
         ({"request": CLIENT, "tools": [named("client")]}, "two tools have the name 'client'"),
-        ({"config": {}}, "must be a RunConfig, got dict"),
+        ({"config": {}}, "run_chat: config= must be a RunConfig, got dict"),
         ({"middleware": [object()]}, "methods of Middleware"),
         ({"request": ["Hi"]}, "the request must be a ChatRequest or a string"),
         ({"model": object()}, "run_chat"),
@@ -573,16 +572,12 @@ def test_invalid_limits_are_refused(options: dict[str, Any]) -> None:
 
 
 def test_a_run_can_be_read_in_another_thread(server: ProviderServer) -> None:
-    from tests.loopback import Caught
-
     server.reply(Reply(text("Hello"), END))
     run = run_chat(model_of(server), HI)
     assert Caught(run.collect).within(PATIENCE_S).result.text == "Hello"
 
 
 def test_many_runs_share_tools_and_middleware() -> None:
-    from tests.loopback import Caught
-
     class Counts:
         def __init__(self) -> None:
             self.calls: list[str] = []

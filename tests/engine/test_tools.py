@@ -1001,12 +1001,12 @@ ROUND.append(ROUND)
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (object(), "contains a object, which is not JSON; return data or blocks"),
-        ({"deep": [a_generator()]}, "contains a generator, which is not JSON"),
-        (a_generator, "contains a function"),
-        (PNG, r"contains a bytes.*ImageBlock\(Base64Source\('image/png', data\)\), or text"),
-        (Place, "contains a type"),
-        ({(1, 2): 3}, "has a tuple as a key"),
+        (object(), "contains a value of type object, which is not JSON; return data or blocks"),
+        ({"deep": [a_generator()]}, "contains a value of type generator, which is not JSON"),
+        (a_generator, "contains a value of type function"),
+        (PNG, r"contains a value of type bytes.*ImageBlock\(Base64Source\('image/png', data\)\), or text"),
+        (Place, "contains a value of type type"),
+        ({(1, 2): 3}, "has a key of type tuple"),
         (float("nan"), "is not JSON"),
         (ROUND, "contains itself"),
     ],
@@ -1023,4 +1023,4 @@ def test_a_return_value_that_is_not_json_is_an_error_result() -> None:
         return builtins.object()
 
     _, (answer,) = run_with(function, turns=[call("function", "", {})])
-    assert answer.is_error and "the tool's return value contains a object, which is not JSON" in text_of(answer)
+    assert answer.is_error and "contains a value of type object, which is not JSON" in text_of(answer)

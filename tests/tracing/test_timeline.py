@@ -50,8 +50,8 @@ class Trace:
         times = {"waited_ms": None if length is None else 0.0, "duration_ms": length}
         end = {"is_error": False, "chars": chars, **times, **facts}
         return [
-            self.line(ms, "tool_started", 1, **call),
-            self.line(ms + (length or 0), "tool_finished", 1, **call, **end),
+            self.line(ms, "tool_started", step, **call),
+            self.line(ms + (length or 0), "tool_finished", step, **call, **end),
         ]
 
     def end(self, ms: int, kind: str = "run_finished", **facts: Any) -> bytes:

@@ -103,6 +103,9 @@ def weather(city: str) -> str:
     return f"17 °C in {city}"
 
 
+TOOL = Tool(WEATHER, weather)
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "trace.jsonl"
@@ -123,9 +126,6 @@ def test_every_line_starts_with_the_same_keys(path: Path) -> None:
         assert line["ts"] == f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{ms:03d}Z"
     assert [line["seq"] for line in lines] == list(range(1, len(lines) + 1))
     assert len({line["run_id"] for line in lines}) == 1
-
-
-TOOL = Tool(WEATHER, weather)
 
 
 def test_a_run_line_by_line(path: Path) -> None:

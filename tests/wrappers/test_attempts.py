@@ -680,7 +680,7 @@ def test_the_exception_that_the_caller_handles_keeps_its_traceback(wrap: Wrap) -
     assert traces[0] is traces[1] is not None
 
 
-# --- wrappers inside of wrappers -------------------------------------------------------------------------------------
+# --- wrappers inside wrappers -------------------------------------------------------------------------------------
 
 
 def three(model: CompletionModel) -> RetryingModel:
@@ -762,7 +762,7 @@ def test_name_and_model_are_those_of_the_wrapped_model(wrap: Wrap) -> None:
 
 
 class EntersItsOwnToken:
-    """A third party's model: a generator that yields its chunks inside of ``with CancelToken()``."""
+    """A third party's model: a generator that yields its chunks inside ``with CancelToken()``."""
 
     name = model = "lazy"
 

@@ -44,12 +44,12 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 class Foreign(Exception):
-    def __init__(self, verdict: Any) -> None:
+    def __init__(self, classification: Any) -> None:
         super().__init__("foreign")
-        self.verdict = verdict
+        self.classification = classification
 
     def retry_classification(self) -> Any:
-        return self.verdict
+        return self.classification
 
 
 @pytest.mark.parametrize(

@@ -52,14 +52,14 @@ def slow_down(seconds: Any = None) -> RateLimitError:
 class Foreign(Exception):
     """A third party's error with a retry_classification()."""
 
-    def __init__(self, verdict: Any) -> None:
+    def __init__(self, classification: Any) -> None:
         super().__init__("foreign")
-        self.verdict = verdict
+        self.classification = classification
 
     def retry_classification(self) -> Any:
-        if isinstance(self.verdict, Exception):
-            raise self.verdict
-        return self.verdict
+        if isinstance(self.classification, Exception):
+            raise self.classification
+        return self.classification
 
 
 class Slotted(Exception):
@@ -379,7 +379,7 @@ def test_on_retry_may_call_a_model_that_retries() -> None:
 # --- cancelling a wait -----------------------------------------------------------------------------------------------
 
 
-def test_cancelling_the_token_ends_the_sleep_inside_of_the_call() -> None:
+def test_cancelling_the_token_ends_the_sleep_inside_the_call() -> None:
     token, sleeps, inner = CancelToken(), threading.Event(), ScriptedModel(slow_down(), "Hi")
 
     def call() -> ChatStream:
@@ -395,7 +395,7 @@ def test_cancelling_the_token_ends_the_sleep_inside_of_the_call() -> None:
 
 
 @pytest.mark.parametrize("end", ["cancel", "close", "throw", "token"])
-def test_the_sleep_inside_of_the_first_next_can_be_ended(end: str) -> None:
+def test_the_sleep_inside_the_first_next_can_be_ended(end: str) -> None:
     token, sleeps, inner = CancelToken(), threading.Event(), ScriptedModel([OverloadedError("busy")], "Hi")
     with token:
         stream = RetryingModel(inner, LONG, lambda _: sleeps.set()).chat_stream(HI)
