@@ -327,6 +327,7 @@ class ChatStream(Generator[Chunk, None, None]):
         """
         self.adopt(stream)
         self._chunks = cast(Iterator[Chunk], stream)
+        # Not ``direct_iterator``: the wrapper also does what the ``_before_raise`` of an inner wrapper would do.
         if isinstance(stream, ChatStream) and type(stream).__next__ is ChatStream.__next__:
             self._chunks = stream._chunks
 

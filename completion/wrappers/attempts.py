@@ -73,20 +73,20 @@ class Attempts(ABC):
     def stream(self) -> ChatStream:
         """The first stream that opens. Until its first chunk it may be replaced by that of another attempt."""
         try:
-            return _RestartableStream(self.opened(), self, self._unbind)
+            return _RestartableStream(self.open_stream(), self, self._unbind)
         except BaseException:
             self._unbind()
             raise
 
-    def opened(self) -> Iterator[StreamChunk]:
+    def open_stream(self) -> Iterator[StreamChunk]:
         """Call until a call succeeds. Raises the last error when there is no other attempt."""
         while True:
             if self.token.cancelled:
                 raise self.cancelled()
             try:
-                return self._run(self.call)
+                return self._call_under_token(self.call)
             except Exception as exc:
-                if not self.check(exc, was_open=False):
+                if not self.tries_again_after(exc, was_open=False):
                     # Raised inside this `except`: outside, an exception that the caller is handling would become
                     # its __context__.
                     raise
@@ -97,14 +97,14 @@ class Attempts(ABC):
 
     def first_chunk(self, stream: Iterator[StreamChunk]) -> StreamChunk:
         """The stream's first chunk. A model that is a generator function opens its connection only here."""
-        chunk = self._run(next, stream, None)
+        chunk = self._call_under_token(next, stream, None)
         if chunk is None:
             provider, model = self.origin
             raise TruncatedStreamError("the stream ended before its first chunk", provider=provider, model=model)
         return chunk
 
-    def check(self, error: Exception, *, was_open: bool) -> bool:
-        """Whether to make another attempt.
+    def tries_again_after(self, error: Exception, *, was_open: bool) -> bool:
+        """Whether another attempt follows this error: asks ``should_try_again``, unless the call was cancelled.
 
         Raises:
             StreamCancelledError: the call was cancelled; cancelling may have caused the error.
@@ -118,7 +118,7 @@ class Attempts(ABC):
     def cancelled(self) -> StreamCancelledError:
         return stream_cancelled(*self.origin)
 
-    def _run(self, function: Callable[_P, _T], *args: _P.args, **options: _P.kwargs) -> _T:
+    def _call_under_token(self, function: Callable[_P, _T], *args: _P.args, **options: _P.kwargs) -> _T:
         """Call the function under our token, so that cancelling us cancels what it opens, and with ``is_retried``
         set."""
         outer = is_retried.set(self._retries)
@@ -143,8 +143,16 @@ class _RestartableStream(ChatStream):
 
     def _before_raise(self, error: BaseException) -> None:
         if isinstance(error, Exception) and not isinstance(error, StopIteration):
-            self._attempts.add_details(error)
+            self._add_details(error)
         super()._before_raise(error)
+
+    def _add_details(self, error: Exception) -> None:
+        # After its first chunk, an inner wrapper's stream is not read itself (see ``continue_with``), so it does not
+        # see the error. If it is over, it has seen its own error before, and this error is of another stream.
+        inner = self._adopted
+        if isinstance(inner, _RestartableStream) and not inner._is_over:
+            inner._add_details(error)
+        self._attempts.add_details(error)
 
 
 def _beginning(
@@ -159,14 +167,14 @@ def _beginning(
             first = attempts.first_chunk(stream)
             break
         except Exception as exc:
-            if not attempts.check(exc, was_open=True):
+            if not attempts.tries_again_after(exc, was_open=True):
                 raise
             failure = exc
         without_frames(failure)
         del failure  # contract/frames.py says why
         close_quietly(stream)
         attempts.pause()
-        stream = attempts.opened()
+        stream = attempts.open_stream()
         _alive(owner).adopt(stream)
     _alive(owner).continue_with(stream)  # an inner wrapper may have replaced its response
     yield first

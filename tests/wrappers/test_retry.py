@@ -476,10 +476,27 @@ def test_the_attempts_of_an_error_are_pickled() -> None:
     assert pickle.loads(pickle.dumps(caught.value)).attempts == 3
 
 
-def test_an_error_after_the_first_chunk_has_the_attempts_too() -> None:
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda model: model,
+        lambda model: FallbackModel([model]),
+        lambda model: FallbackModel([FallbackModel([model])]),
+    ],
+    ids=["alone", "in a fallback", "in two fallbacks"],
+)
+def test_an_error_after_the_first_chunk_has_the_attempts_too(wrap: Callable[[Any], Any]) -> None:
     inner = ScriptedModel(RateLimitError("busy"), [TextDelta("a"), OverloadedError("down")])
-    stream = RetryingModel(inner, NO_WAIT).chat_stream(HI)
+    stream = wrap(RetryingModel(inner, NO_WAIT)).chat_stream(HI)
     assert next(stream) == TextDelta("a")
     with pytest.raises(OverloadedError) as caught:
         next(stream)
     assert caught.value.attempts == 2
+
+
+def test_an_error_of_the_next_model_does_not_have_the_attempts_of_the_failed_one() -> None:
+    failed = RetryingModel(ScriptedModel(*[[slow_down()] for _ in range(3)]), NO_WAIT)
+    stream = FallbackModel([failed, ScriptedModel(OverloadedError("down"))]).chat_stream(HI)
+    with pytest.raises(OverloadedError) as caught:
+        next(stream)
+    assert caught.value.attempts is None
