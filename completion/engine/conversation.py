@@ -111,8 +111,9 @@ class Conversation:
         self.messages = tuple(messages)
         self.usage = Usage()
         """The tokens of all runs so far, failed runs and summaries included."""
+        # "-": a ChatRequest needs a message. Each run replaces it by the history.
         self._settings = ChatRequest("-", max_tokens, system_prompt, _definitions(tools), **settings)
-        self._tokens_per_guess = 1.0
+        self._tokens_per_guess = 1.0  # how many tokens the provider counts for one that ``size`` guesses
         self._run_lock = threading.Lock()  # held from ``stream`` to the end of the run
 
     def stream(self, said: str | Block | Sequence[Block] | Message) -> RunStream:

@@ -53,7 +53,7 @@ class _Truncator:
         self._remaining = MAX_CHARS
 
     def with_all_keys(self, items: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-        """An object with all its keys: the keys of a line, and of a chunk, are few and short."""
+        """The items as an object. No key is left out: a line and a chunk have few keys, and these are short."""
         return {key: self.truncated(value) for key, value in items}
 
     def truncated(self, value: Any) -> Any:

@@ -69,9 +69,9 @@ class Writer:
         self._queued_chars = 0
         self._wakeups: SimpleQueue[None] = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._is_idle = True
-        self._is_urgent = False
-        self._is_stuck = False
+        self._is_idle = True  # the thread waits for a line: ``put`` must wake it
+        self._is_urgent = False  # the thread writes without collecting more lines
+        self._is_stuck = False  # a wait has timed out, and no write has succeeded since
         self._is_closed = False
 
     def put(self, line: str) -> None:
@@ -141,7 +141,7 @@ class Writer:
                 self._thread = threading.Thread(target=self._work, name="completion-tracer", daemon=True)
                 try:
                     self._thread.start()
-                except RuntimeError:  # the system has no more threads, or the interpreter is exiting
+                except RuntimeError:  # the system has no more threads, or the interpreter is exiting: write here
                     self._thread = None
                     self._write()
                     self._is_idle = True

@@ -232,7 +232,7 @@ def test_a_limit_must_be_a_whole_number_of_one_or_more(most: Any) -> None:
 # Loops
 
 
-def test_the_third_same_call_gets_a_warning_and_the_fourth_aborts_the_run() -> None:
+def test_the_third_identical_call_gets_a_warning_and_the_fourth_aborts_the_run() -> None:
     look = Recorder()
     result = run_of([calls(("look", {"at": 1}))] * 4, [look], LoopDetection()).collect()
     read = results(result)

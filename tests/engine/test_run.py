@@ -234,11 +234,11 @@ def test_at_most_parallel_tools_run_at_the_same_time() -> None:
 
 
 def test_a_result_is_yielded_before_later_calls_have_ended() -> None:
-    go_on = threading.Event()
+    may_continue = threading.Event()
     model = ScriptedModel(turn(called("fast", "a"), called("slow", "b")), turn("ok"))
-    run = run_chat(model, HI, [named("fast"), named("slow", lambda: go_on.wait(PATIENCE_S))])
+    run = run_chat(model, HI, [named("fast"), named("slow", lambda: may_continue.wait(PATIENCE_S))])
     assert next(chunk for chunk in run if isinstance(chunk, ToolResult)).call_id == "a"
-    go_on.set()
+    may_continue.set()
     assert end_of(run).reason == FinishReason.END_TURN
 
 

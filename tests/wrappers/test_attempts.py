@@ -684,6 +684,7 @@ def test_the_exception_that_the_caller_handles_keeps_its_traceback(wrap: Wrap) -
 
 
 def three(model: CompletionModel) -> RetryingModel:
+    """Makes at most three attempts."""
     return RetryingModel(model, RetryConfig(max_attempts=3, base_delay=0))
 
 
