@@ -44,8 +44,8 @@ class Conversation:
 
     A run that ends well adds its messages to ``messages``: the user's message, the answers, the tool calls and their
     results. A run that fails or is dropped changes nothing. A run that is aborted (``cancel()``, a limit of
-    ``config``, AbortRun) adds what there is so far: its tools may have had effects, and the user has read a part of the
-    answer. If the model had not answered anything yet, it adds nothing.
+    ``config``, AbortRun) adds its messages so far: its tools may have had effects, and the user has read a part of the
+    answer. If the model had not answered yet, it adds nothing.
 
     One run at a time. ``messages``, ``usage``, ``to_json`` and ``fork`` may be used during a run; they show the state
     before it. Between runs, ``messages`` may be assigned.

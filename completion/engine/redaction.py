@@ -205,7 +205,7 @@ class Redaction(StatefulMiddleware["_RunState"]):
 
 
 class _OpenText:
-    """A text or reasoning of which more deltas may arrive. It holds back what may be the beginning of a secret."""
+    """A text or reasoning that may get more deltas. It holds back what may be the beginning of a secret."""
 
     def __init__(self, redaction: Redaction, kind: type[TextDelta | ReasoningDelta]) -> None:
         self.kind = kind
@@ -260,9 +260,12 @@ def _compiled(secret: str | re.Pattern[str]) -> Any:
     if not isinstance(secret.pattern, str):
         raise TypeError("Redaction: patterns must be of str, got a pattern of bytes")
     if _LOOKAHEAD.search(secret.pattern):
-        raise ValueError(f"Redaction: {secret.pattern!r} looks ahead, at text that may not have arrived yet")
+        raise ValueError(
+            f"Redaction: {secret.pattern!r} looks ahead, at text that may not have arrived yet; "
+            "remove the (?=…), (?!…) or \\B"
+        )
     flags = sum(getattr(regex, flag) for flag in _FLAGS if secret.flags & getattr(re, flag))
     pattern = regex.compile(secret.pattern, flags)
     if pattern.fullmatch(""):
-        raise ValueError(f"Redaction: {secret.pattern!r} matches the empty text")
+        raise ValueError(f"Redaction: {secret.pattern!r} matches the empty text; it must match at least one character")
     return pattern

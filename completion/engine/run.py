@@ -97,8 +97,8 @@ def run_chat(
     """
     require_model(model, "run_chat")
     request = as_request(request)
-    require_list(tools, "tools")
-    require_list(middleware, "middleware")
+    require_list(tools, "run_chat: tools")
+    require_list(middleware, "run_chat: middleware")
     by_name = _tools_by_name(tools, request)
     if not isinstance(config, RunConfig):
         raise TypeError(f"run_chat: config= must be a RunConfig, got {type(config).__name__}")
@@ -120,13 +120,13 @@ def _tools_by_name(tools: Sequence[Tool], request: ChatRequest) -> dict[str, Too
     for tool in tools:
         if not isinstance(tool, Tool):
             raise TypeError(
-                "tools= must contain functions decorated with @tool, or Tool(definition, function), got "
+                "run_chat: tools= must contain functions decorated with @tool, or Tool(definition, function), got "
                 f"{type(tool).__name__}; put the definition of a client-side tool into ChatRequest(tools=[…])"
             )
         # The request may define the same tool: the run then answers its calls.
         others = [own for own in request.tools if own.name == tool.name and own != tool.definition]
         if others or by_name.setdefault(tool.name, tool) is not tool:
-            raise ValueError(f"tools=: two tools have the name {tool.name!r}; rename one")
+            raise ValueError(f"run_chat: two tools have the name {tool.name!r}; rename one")
     return by_name
 
 
@@ -184,7 +184,7 @@ class RunStream(ChatStream):
     @property
     def turn(self) -> NoReturn:
         """A run has several turns: see ``result``."""
-        raise AttributeError("a RunStream has result in place of turn")
+        raise AttributeError("a RunStream has no turn, because a run has several; use result")
 
     def __repr__(self) -> str:
         return f"<RunStream {'over' if self._is_over else 'open'}, {self.run_id}>"

@@ -92,8 +92,8 @@ class AsyncModel(NamedAfter):
         ``stream(partial(run_chat, model, req))``."""
         if not callable(source):
             raise TypeError(
-                f"AsyncModel.stream takes a function that opens the stream, got {type(source).__name__}: "
-                "partial(run_chat, model, request)"
+                f"AsyncModel.stream: source must be a function that opens the stream, got {type(source).__name__}; "
+                "write partial(run_chat, model, request)"
             )
         return AsyncChatStream(
             source, executor=self._executor, buffer=self._buffer, provider=self.name, model=self.model

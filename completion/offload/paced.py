@@ -117,5 +117,5 @@ class _Slot:
         self.is_over = True
         self.changed.set()
         if not task.cancelled():
-            # Marks the error as retrieved: when nobody reads any more, asyncio must not log it.
+            # Marks the error as retrieved: asyncio would log it if the reader is gone.
             task.exception()

@@ -82,7 +82,7 @@ def make_instruments(tracer_provider: TracerProvider | None, meter_provider: Met
         from opentelemetry import context, metrics, trace
     except ImportError as exc:
         install = install_command("opentelemetry-api")
-        raise ConfigurationError(f"tracing needs the package opentelemetry-api ({exc}); run: {install}") from exc
+        raise ConfigurationError(f"otel needs the package opentelemetry-api ({exc}); run: {install}") from exc
     meter = metrics.get_meter("completion", __version__, meter_provider)
 
     def histogram(name: str, unit: str, boundaries: Sequence[float], description: str) -> Histogram:
@@ -188,7 +188,7 @@ class Operation:
         """For subclasses: attributes that are known only at the end."""
 
     def record_metrics(self) -> None:
-        """For subclasses: metrics beside the duration."""
+        """For subclasses: the metrics other than the duration."""
 
 
 class ChatOperation(Operation):

@@ -316,13 +316,13 @@ def test_a_tool_that_hangs_is_cancelled_and_does_not_block_the_others() -> None:
 
 
 def test_the_token_of_a_tool_is_cancelled_at_its_timeout() -> None:
-    told = threading.Event()
+    cancelled = threading.Event()
 
     def waits(context: ToolContext) -> None:
-        context.token.on_cancel(told.set)
-        assert told.wait(PATIENCE_S)
+        context.token.on_cancel(cancelled.set)
+        assert cancelled.wait(PATIENCE_S)
 
-    tools = [named("waits", waits, timeout=0.05), named("looks", lambda: told.wait(PATIENCE_S))]
+    tools = [named("waits", waits, timeout=0.05), named("looks", lambda: cancelled.wait(PATIENCE_S))]
     model = ScriptedModel(turn(called("waits", "a"), called("looks", "b")), turn("ok"))
     assert texts(end_of(run_chat(model, HI, tools)).new_messages)[1] == "true"
 

@@ -38,7 +38,7 @@ def test_plain_iteration_does_not_keep_the_result() -> None:
 def test_a_run_has_no_turn() -> None:
     run = two_turns()
     run.collect()
-    with pytest.raises(AttributeError, match="result in place of turn"):
+    with pytest.raises(AttributeError, match="no turn, because a run has several; use result"):
         _ = run.turn
 
 
