@@ -383,6 +383,6 @@ def direct_iterator(stream: Iterator[StreamChunk]) -> Iterator[StreamChunk]:
 
 
 def drop_connection(stream: Iterator[StreamChunk] | None) -> None:
-    """Call the ``drop`` of a ChatStream, from the finalizer of the object that reads it. Then close the stream."""
+    """Call the ``drop`` of a ChatStream, from a finalizer of its reader, which then closes it."""
     if isinstance(stream, ChatStream) and stream._drop is not None:
         stream._drop()
