@@ -77,7 +77,7 @@ class Program:
 
     @property
     def packages(self) -> set[str]:
-        """The top-level names of what it imports, beside the standard library and this one."""
+        """The top-level names of what it imports, beside the standard library, this library and its own ``requests``."""
         names = set()
         for node in ast.walk(ast.parse(self.source)):
             if isinstance(node, ast.Import):
@@ -85,7 +85,7 @@ class Program:
             elif isinstance(node, ast.ImportFrom):
                 names.add(str(node.module).partition(".")[0])
         own = {Path(file).stem for file in self.files}
-        return names - set(sys.stdlib_module_names) - {"completion", "__future__"} - own
+        return names - set(sys.stdlib_module_names) - {"completion", "requests"} - own
 
     @property
     def least_python(self) -> tuple[int, int]:
