@@ -77,7 +77,7 @@ class Program:
 
     @property
     def packages(self) -> set[str]:
-        """The top-level names of what it imports, beside the standard library, this library and its own ``requests``."""
+        """The top-level names of what it imports, beside the standard library, this one and its own ``requests``."""
         names = set()
         for node in ast.walk(ast.parse(self.source)):
             if isinstance(node, ast.Import):
