@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.documents import Block, Program, blocks_not_run, programs_of_docs
+from tests.documents import DOCS, Block, Program, blocks, blocks_not_run, programs_of_docs
+
+# A wider line makes the reader scroll sideways.
+MAX_COLUMNS = 88
+HOWTOS = sorted([*(DOCS / "howto").glob("*.rst"), *(DOCS / "adapters").glob("*.rst")])
+LANGUAGES = ("python", "javascript", "tsx", "json", "shell", "text", "toml")
 
 PROGRAMS = [program for program in programs_of_docs() if not program.packages]
 
@@ -27,3 +32,10 @@ def test_each_example_runs(program: Program, tmp_path: Path) -> None:
 @pytest.mark.parametrize("block", blocks_not_run(), ids=lambda block: f"{block.page.name}:{block.line}")
 def test_a_block_that_is_not_run_compiles(block: Block) -> None:
     compile(block.source, str(block.page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+@pytest.mark.parametrize("page", HOWTOS, ids=lambda page: page.name)
+def test_no_line_of_code_is_too_wide(page: Path) -> None:
+    found = [block for language in LANGUAGES for block in blocks(page, language)]
+    wide = [line for block in found for line in block.lines if len(line) > MAX_COLUMNS]
+    assert not wide
