@@ -19,14 +19,17 @@ from completion import (
     ChatRequest,
     ChatStream,
     CompletionError,
+    Message,
     ReasoningDelta,
     ReasoningFinished,
     StreamChunk,
     ToolCallArgsDelta,
+    ToolCallBlock,
     ToolCallFinished,
     ToolCallMalformed,
     ToolCallStarted,
     ToolDefinition,
+    ToolResultBlock,
     Turn,
     TurnFinished,
     collect,
@@ -52,6 +55,15 @@ def chunks_of(body: bytes, split: int | None = None) -> list[bytes]:
     """The body in pieces of ``split`` bytes, or as one piece."""
     step = split or max(len(body), 1)
     return [body[start : start + step] for start in range(0, len(body), step)]
+
+
+def valid_around(message: Message) -> tuple[list[Message], int]:
+    """A history in which the message is valid, and its place there: its calls have results, its results have calls."""
+    asked = [ToolCallBlock(block.call_id, "f", {}) for block in message.blocks if isinstance(block, ToolResultBlock)]
+    called = [ToolResultBlock(block.call_id, "r") for block in message.blocks if isinstance(block, ToolCallBlock)]
+    if message.role == "user":
+        return ([Message.user("q"), Message.assistant(asked), message], 2) if asked else ([message], 0)
+    return [Message.user("q"), message, *([Message.user(called)] if called else [])], 1
 
 
 def cuts_of(body: bytes) -> range:

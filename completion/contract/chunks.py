@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar, Literal
 
-from completion.contract.codec import Record, Tagged, nested
+from completion.contract.codec import Record, Tagged, nested, nested_or_absent
 
 
 class FinishReason(str, Enum):
@@ -94,7 +94,7 @@ class ReasoningFinished(StreamChunk):
     type: ClassVar[Literal["reasoning_finished"]] = "reasoning_finished"
     signature: str | None = None
     provider: str | None = None
-    wire_data: dict[str, Any] | None = field(default=None, compare=False, metadata=nested(dict))
+    wire_data: dict[str, Any] | None = field(default=None, compare=False, metadata=nested_or_absent(dict))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class RedactedReasoning(StreamChunk):
     type: ClassVar[Literal["redacted_reasoning"]] = "redacted_reasoning"
     data: str
     provider: str | None = None
-    wire_data: dict[str, Any] | None = field(default=None, compare=False, metadata=nested(dict))
+    wire_data: dict[str, Any] | None = field(default=None, compare=False, metadata=nested_or_absent(dict))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ class ToolCallFinished(StreamChunk):
     args: dict[str, Any] = field(metadata=nested(dict))
     signature: str | None = None
     provider: str | None = None
-    wire_data: dict[str, Any] | None = field(default=None, compare=False, metadata=nested(dict))
+    wire_data: dict[str, Any] | None = field(default=None, compare=False, metadata=nested_or_absent(dict))
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,6 +135,13 @@ def nested(kind: type) -> dict[str, Any]:
     return {"dataclasses_json": {"encoder": _encode, "decoder": partial(_decode, kind)}}
 
 
+def nested_or_absent(kind: type) -> dict[str, Any]:
+    """As ``nested``, and the JSON has no key for None."""
+    metadata = nested(kind)
+    metadata["dataclasses_json"]["exclude"] = lambda value: value is None
+    return metadata
+
+
 def check_fields(record: Record) -> None:
     """Check the fields of a new object against their type hints.
 

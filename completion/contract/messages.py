@@ -19,7 +19,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
-from completion.contract.codec import Record, Tagged, check_fields, nested
+from completion.contract.codec import Record, Tagged, check_fields, nested, nested_or_absent
 from completion.contract.markdown import code, document, fenced, quoted
 
 SourceBlockT = TypeVar("SourceBlockT", bound="_FileBlock")
@@ -186,7 +186,7 @@ class ToolCallBlock(Block):
     args: dict[str, Any] = field(metadata=nested(dict))
     signature: str | None = None
     provider: str | None = None
-    wire_data: dict[str, Any] | None = field(default=None, compare=False, metadata=nested(dict))
+    wire_data: dict[str, Any] | None = field(default=None, compare=False, metadata=nested_or_absent(dict))
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +227,7 @@ class ReasoningBlock(Block):
     text: str
     signature: str | None = None
     provider: str | None = None
-    wire_data: dict[str, Any] | None = field(default=None, compare=False, metadata=nested(dict))
+    wire_data: dict[str, Any] | None = field(default=None, compare=False, metadata=nested_or_absent(dict))
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +237,7 @@ class RedactedReasoningBlock(Block):
     type: ClassVar[Literal["redacted_reasoning"]] = "redacted_reasoning"
     data: str
     provider: str | None = None
-    wire_data: dict[str, Any] | None = field(default=None, compare=False, metadata=nested(dict))
+    wire_data: dict[str, Any] | None = field(default=None, compare=False, metadata=nested_or_absent(dict))
 
 
 @dataclass(frozen=True, slots=True)

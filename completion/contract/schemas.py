@@ -158,6 +158,8 @@ class _Strict:
         node = dict(node)
         if "oneOf" in node:
             node["anyOf"] = [*node.get("anyOf", ()), *node.pop("oneOf")]
+        if "properties" in node:
+            node.setdefault("type", "object")
         parts = node.pop("allOf", None)
         if parts is not None:
             node = self._joined(node, parts)

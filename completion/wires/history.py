@@ -18,7 +18,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from completion.contract.messages import (
+    AudioBlock,
     Block,
+    DocumentBlock,
+    ImageBlock,
     Message,
     ProviderBlock,
     ReasoningBlock,
@@ -95,10 +98,6 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _accept_everything(block: Block) -> bool:
-    return True
-
-
 def _is_not_reasoning(block: Block) -> bool:
     return not isinstance(block, ReasoningBlock | RedactedReasoningBlock)
 
@@ -113,8 +112,8 @@ class HistoryRules:
         max_name_length: the longest name of a tool.
         result_blocks: the kinds of blocks in a tool result. Others go into the user message behind the results.
         error_blocks: the same for a result that is an error.
-        can_send: whether a user message may contain the block. What a tool returned and no user message may contain is
-            replaced by a sentence.
+        can_send: whether a user message may contain the block; None asks ``lower``. What a tool returned and no user
+            message may contain is replaced by a sentence.
         fills_message: whether an assistant message may consist of the block. One without such a block is left out.
         begins_with_user: the first message must be the user's.
     """
@@ -124,7 +123,7 @@ class HistoryRules:
     max_name_length: int = 64
     result_blocks: tuple[type[Block], ...] = (TextBlock,)
     error_blocks: tuple[type[Block], ...] = (TextBlock,)
-    can_send: Callable[[Block], bool] = _accept_everything
+    can_send: Callable[[Block], bool] | None = None
     fills_message: Callable[[Block], bool] = _is_not_reasoning
     begins_with_user: bool = False
 
@@ -134,7 +133,12 @@ class HistoryRules:
 
 
 def valid_history(
-    messages: Iterable[Message], rules: HistoryRules, origin: Origin, offered: Collection[str] = ()
+    messages: Iterable[Message],
+    rules: HistoryRules,
+    origin: Origin,
+    *,
+    can_send: Callable[[Block], bool],
+    offered: Collection[str] = (),
 ) -> list[Message]:
     """The history as the wire accepts it.
 
@@ -143,10 +147,11 @@ def valid_history(
     growing history keeps it: otherwise the provider's prompt cache would be lost.
 
     Args:
+        can_send: whether a user message may contain the block.
         offered: the names of the tools in the request. They are sent as they are, so calls keep them too.
     """
     merged = _merged(_portable(message, rules, origin) for message in messages)
-    valid = list(_Pairing(rules, origin, offered).paired(merged))
+    valid = list(_Pairing(rules, rules.can_send or can_send, offered).paired(merged))
     if rules.begins_with_user and valid and valid[0].role == "assistant":
         valid.insert(0, Message.user(BEGINNING))
     return valid
@@ -169,8 +174,8 @@ def _portable_block(block: Block, role: Role, origin: Origin) -> Block | None:
             if not text:
                 return None
             return _clean_text(block) if role == "assistant" else block
-        case ReasoningBlock(provider=provider):
-            if not origin.includes(provider):
+        case ReasoningBlock(provider=provider, wire_data=wire_data):
+            if not (origin.includes(provider) and origin.includes((wire_data or {}).get("origin"))):
                 block = replace(block, signature=None, provider=None, wire_data=None)
             return _clean_text(block) if block.text or block.signature is not None else None
         case RedactedReasoningBlock(provider=provider) | ProviderBlock(provider=provider):
@@ -220,9 +225,9 @@ def _merged(messages: Iterable[Message]) -> list[Message]:
 class _Pairing:
     """Gives every call a legal id and name, and exactly one result."""
 
-    def __init__(self, rules: HistoryRules, origin: Origin, offered: Collection[str]) -> None:
+    def __init__(self, rules: HistoryRules, can_send: Callable[[Block], bool], offered: Collection[str]) -> None:
         self._rules = rules
-        self._origin = origin
+        self._can_send = can_send
         self._offered = offered
         self._used_ids: set[str] = set()
         # The calls that the next message has to answer: the id in the history, and the call as it is sent.
@@ -309,7 +314,7 @@ class _Pairing:
                 kept.append(block)
             elif isinstance(block, ProviderBlock):  # of another wire
                 continue
-            elif self._rules.can_send(block):
+            elif self._can_send(block):
                 label = f"{block.type} {moved_before + len(moved) // 2 + 1}"
                 kept.append(TextBlock(f"[{label}: see the message after the tool results]"))
                 moved += [TextBlock(f"[{label}, returned by {name}]"), block]
@@ -318,10 +323,10 @@ class _Pairing:
         return replace(result, blocks=tuple(kept)), moved
 
     def _fits(self, block: Block, accepted: tuple[type[Block], ...]) -> bool:
-        """The block may stay in the result. lower() raises the error for a result inside of a result."""
-        if isinstance(block, TextBlock | ToolResultBlock):
+        """The block may stay in the result. For one that no tool can return, lower() raises the error."""
+        if not isinstance(block, ImageBlock | DocumentBlock | AudioBlock | ProviderBlock):
             return True
-        return isinstance(block, accepted) and (isinstance(block, ProviderBlock) or self._rules.can_send(block))
+        return isinstance(block, accepted) and (isinstance(block, ProviderBlock) or self._can_send(block))
 
 
 def _with_new_id(block: Block, new_ids: dict[str, str]) -> Block:

@@ -78,8 +78,10 @@ class TurnOrder:
         return self._add(self._reasoning_finished(signature, wire_data))
 
     def _reasoning_finished(self, signature: str | None, wire_data: dict[str, Any] | None) -> ReasoningFinished:
-        has_origin = signature is not None or wire_data is not None
-        return ReasoningFinished(signature, self.origin if has_origin else None, wire_data)
+        if signature is not None:
+            return ReasoningFinished(signature, self.origin, wire_data)
+        # ``provider`` says who signed. Unsigned reasoning keeps its origin beside the other data of the wire.
+        return ReasoningFinished(None, None, wire_data and {**wire_data, "origin": self.origin})
 
     def block(self, chunk: RedactedReasoning | ProviderBlockFinished) -> list[StreamChunk]:
         """A block that arrives in one piece."""

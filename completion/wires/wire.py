@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from completion.contract.chunks import StreamChunk
+from completion.contract.errors import UnsupportedContentError
+from completion.contract.messages import Block, Message
 from completion.contract.request import ChatRequest
 from completion.events import Events, ReadEvents
 from completion.events.sse import sse_events
@@ -103,7 +105,18 @@ class Wire:
         request.check_tool_choice()
         origin = Origin(self.name, host if self.signs_per_host else None)
         offered = {tool.name for tool in request.tools}
-        valid = request.with_messages(valid_history(request.messages, self.history(dialect), origin, offered))
+
+        def can_send(block: Block) -> bool:
+            try:
+                self.lower(ChatRequest([Message.user([block])]), model, dialect)
+            except UnsupportedContentError:
+                return False
+            return True
+
+        rules = self.history(dialect)
+        valid = request.with_messages(
+            valid_history(request.messages, rules, origin, can_send=can_send, offered=offered)
+        )
         lowered, dropped = self.lower(valid, model, dialect)
         if "cache_control" not in dropped and count_cache_controls(valid) < count_cache_controls(request):
             dropped.append("cache_control")  # it was on a block that is not sent

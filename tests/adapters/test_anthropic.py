@@ -113,7 +113,7 @@ TOOLS = anthropic_stream(
 )
 TOOLS_CHUNKS = [
     ReasoningDelta("hm"),
-    ReasoningFinished("EqQB"),
+    ReasoningFinished("EqQB", "anthropic"),
     ProviderBlockFinished("anthropic", SEARCH),
     ToolCallStarted("toolu_1", "f"),
     ToolCallArgsDelta("toolu_1", '{"a"'),

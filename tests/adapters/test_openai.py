@@ -14,6 +14,7 @@ from completion import (
     CompletionError,
     FinishReason,
     MalformedStreamError,
+    Message,
     OpenAIModel,
     OverloadedError,
     ProviderBlockFinished,
@@ -26,6 +27,7 @@ from completion import (
     ToolCallArgsDelta,
     ToolCallFinished,
     ToolCallStarted,
+    ToolResultBlock,
     TransportError,
     TruncatedStreamError,
     Turn,
@@ -245,16 +247,20 @@ def test_openai_itself_gets_max_completion_tokens(server: ProviderServer) -> Non
 def test_a_turn_is_sent_back_as_history(server: ProviderServer, model: OpenAIModel) -> None:
     server.reply(Reply(TOOLS), Reply(TEXT))
     first = model.chat_stream(ChatRequest("hi")).collect()
-    model.chat_stream(ChatRequest([first.message])).collect()
+    results = [ToolResultBlock(call.call_id, "1") for call in first.tool_calls]
+    model.chat_stream(ChatRequest([first.message, Message.user(results)])).collect()
     assert server.requests[-1].json()["messages"] == [
         {
             "role": "assistant",
             "content": "a",
+            "reasoning": "hm",
             "tool_calls": [
                 {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}},
                 {"id": "c2", "type": "function", "function": {"name": "g", "arguments": "{}"}},
             ],
-        }
+        },
+        {"role": "tool", "tool_call_id": "c1", "content": "1"},
+        {"role": "tool", "tool_call_id": "c2", "content": "1"},
     ]
 
 

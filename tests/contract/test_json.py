@@ -247,14 +247,14 @@ USAGE_JSON = (
     [
         (TextDelta("ü"), '{"type": "text_delta", "delta": "ü"}'),
         (ReasoningDelta("a"), '{"type": "reasoning_delta", "delta": "a"}'),
-        (ReasoningFinished(), '{"type": "reasoning_finished", "signature": null}'),
-        (RedactedReasoning("a"), '{"type": "redacted_reasoning", "data": "a"}'),
+        (ReasoningFinished(), '{"type": "reasoning_finished", "signature": null, "provider": null}'),
+        (RedactedReasoning("a"), '{"type": "redacted_reasoning", "data": "a", "provider": null}'),
         (ToolCallStarted("a", "b"), '{"type": "tool_call_started", "call_id": "a", "name": "b"}'),
         (ToolCallArgsDelta("a", "{"), '{"type": "tool_call_args_delta", "call_id": "a", "delta": "{"}'),
         (
             ToolCallFinished("a", "b", {"x": [1, None, True]}),
             '{"type": "tool_call_finished", "call_id": "a", "name": "b", "args": {"x": [1, null, true]}, '
-            '"signature": null}',
+            '"signature": null, "provider": null}',
         ),
         (
             ToolCallMalformed("a", "b", "[", "why"),

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from completion.contract.errors import UnsupportedContentError
 from completion.contract.messages import (
     Base64Source,
     Block,
@@ -45,7 +44,6 @@ def history_rules(dialect: Any) -> HistoryRules:
         max_name_length=128,
         result_blocks=(TextBlock, ImageBlock, DocumentBlock, ProviderBlock),
         error_blocks=(TextBlock,),  # the API refuses an image in a failed result
-        can_send=_can_send,
         fills_message=_fills_message,
         begins_with_user=True,
     )
@@ -60,13 +58,6 @@ def _fills_message(block: Block) -> bool:
         case ProviderBlock(data=own):
             return own.get("type") not in (CITATIONS, CALLER, MESSAGE)
     return True
-
-
-def _can_send(block: Block) -> bool:
-    try:
-        return _part(block) is not None
-    except UnsupportedContentError:
-        return False
 
 
 def messages(request: ChatRequest) -> list[dict[str, Any]]:
@@ -118,8 +109,11 @@ def _assistant(message: Message, *, is_last: bool) -> list[dict[str, Any]]:
 def _without_unanswered(content: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The blocks without server-side calls that have no result, as after ``pause_turn``.
 
-    If the message is the last one, the API runs them. In front of a message of the user it refuses them.
+    If the message is the last one, the API runs them. In front of a message of the user it refuses them, unless they
+    wait for client-side calls: code that runs on the server may call tools of the client.
     """
+    if any(block.get("type") == "tool_use" for block in content):
+        return content
     answered = {block.get("tool_use_id") for block in content}
     return [
         block

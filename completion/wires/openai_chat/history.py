@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from completion.contract.errors import UnsupportedContentError
 from completion.contract.messages import (
     AudioBlock,
     Base64Source,
@@ -37,20 +36,13 @@ _NINE = CallIds(illegal=re.compile("[^a-zA-Z0-9]"), exact_length=9)  # Mistral: 
 
 def history_rules(dialect: ChatDialect | None) -> HistoryRules:
     ids = _NINE if dialect and dialect.call_id_style == "nine" else _IDS
-    return HistoryRules(call_ids=ids, can_send=_can_send, fills_message=_fills_message)
+    return HistoryRules(call_ids=ids, fills_message=_fills_message)
 
 
 def _fills_message(block: Block) -> bool:
     if isinstance(block, ProviderBlock):
         return _field_of(block.data) in ("tool_calls", "images")
     return not isinstance(block, ReasoningBlock | RedactedReasoningBlock)
-
-
-def _can_send(block: Block) -> bool:
-    try:
-        return bool(list(_part(block)))
-    except UnsupportedContentError:
-        return False
 
 
 def messages(request: ChatRequest, dialect: ChatDialect) -> list[dict[str, Any]]:

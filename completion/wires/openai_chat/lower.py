@@ -51,8 +51,8 @@ def lower(request: ChatRequest, model: str, dialect: ChatDialect = OPENAI) -> Lo
 
 def _tool(tool: ToolDefinition, dropped: list[str]) -> dict[str, Any]:
     function: dict[str, Any] = {"name": tool.name, "description": tool.description}
-    schema, is_strict = _schema(tool.input_schema, bool(tool.strict), dropped, "tools.strict")
-    function["parameters"] = schema if is_strict else for_tools(tool.input_schema)
+    parameters = for_tools(tool.input_schema)
+    function["parameters"], is_strict = _schema(parameters, bool(tool.strict), dropped, "tools.strict")
     if tool.strict is not None:
         function["strict"] = is_strict
     return {"type": "function", "function": function}

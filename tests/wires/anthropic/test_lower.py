@@ -33,16 +33,17 @@ from completion import (
     UnsupportedContentError,
     UrlSource,
 )
-from tests.wire_pieces import CITATION, LATER_CITATION, PDF, PNG, TOOL, anthropic_body
+from completion.wires.history import NO_RESULT
+from tests.wire_pieces import CITATION, LATER_CITATION, PDF, PNG, TOOL, anthropic_body, valid_around
 
 OLD, NEW = "claude-sonnet-4-5-20250929", "claude-opus-4-7"
-TOOL_JSON = {"name": "f", "description": "Does f.", "input_schema": {"type": "object"}}
+TOOL_JSON = {"name": "f", "description": "Does f.", "input_schema": {"type": "object", "properties": {}}}
 SERVER_TOOL = {"type": "web_search_20250305", "name": "web_search"}
 PNG_JSON = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw=="}}
 # cache_control as it is sent.
 FIVE, HOUR = {"type": "ephemeral"}, {"type": "ephemeral", "ttl": "1h"}
-SCHEMA = JsonSchema("n", {"type": "object"})
-FORMAT = {"type": "json_schema", "schema": {"type": "object"}}
+SCHEMA = JsonSchema("n", {"type": "object", "properties": {"a": {"type": "string"}}})
+FORMAT = {"type": "json_schema", "schema": {**SCHEMA.schema, "additionalProperties": False}}
 
 HI = [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]
 MINIMAL: dict[str, Any] = {"model": OLD, "max_tokens": 4096, "messages": HI, "stream": True}
@@ -58,8 +59,9 @@ def messages(*sent: Message) -> list[Any]:
 
 
 def parts(message: Message) -> Any:
-    """The content of the only message."""
-    (found,) = messages(message)
+    """The content of the message, sent in a valid history."""
+    history, place = valid_around(message)
+    found = messages(*history)[place]
     assert found["role"] == message.role
     return found["content"]
 
@@ -154,13 +156,21 @@ def test_every_field_changes_the_body_or_is_reported_as_dropped(name: str) -> No
         ),
         (
             {"tools": [ToolDefinition("g", "", {}, tags=["x"], strict=True)]},
-            {"tools": [{"name": "g", "input_schema": {"type": "object"}, "strict": True}]},
+            {
+                "tools": [
+                    {
+                        "name": "g",
+                        "input_schema": {"type": "object", "properties": {}, "additionalProperties": False},
+                        "strict": True,
+                    }
+                ]
+            },
         ),
         (
             {"tools": [ToolDefinition("g", "", {"properties": {}}, strict=False)]},
             {"tools": [{"name": "g", "input_schema": {"type": "object", "properties": {}}, "strict": False}]},
         ),
-        ({"response_format": JsonSchema("n", {"type": "object"}, strict=False)}, {"output_config": {"format": FORMAT}}),
+        ({"response_format": JsonSchema("n", SCHEMA.schema, strict=False)}, {"output_config": {"format": FORMAT}}),
         ({"additional_params": {"stop_sequences": ["x"]}}, {"stop_sequences": ["x"]}),
         ({"temperature": 0.5, "additional_params": {"temperature": None}}, {}),
         ({"additional_params": {"max_tokens": 5, "user": None}}, {"max_tokens": 5}),
@@ -410,13 +420,12 @@ NOT_IN_A_USER_MESSAGE = "a user message cannot contain it"
         (Message.assistant([DocumentBlock(PDF)]), "DocumentBlock.*assistant message"),
         (Message.assistant([AudioBlock(Base64Source("audio/wav", "UklG"))]), "AudioBlock.*assistant message"),
         (Message.assistant([ToolResultBlock("c", "ok")]), "ToolResultBlock.*assistant message"),
-        (Message.assistant([ReasoningBlock("hm")]), "they contain nothing to send"),
         (Message.user(" \n"), "they contain nothing to send"),
     ],
 )
 def test_unsupported_content_is_refused(message: Message, words: str) -> None:
     with pytest.raises(UnsupportedContentError, match=words):
-        anthropic_body(ChatRequest([message]), OLD)
+        anthropic_body(ChatRequest(valid_around(message)[0]), OLD)
 
 
 @pytest.mark.parametrize(
@@ -477,17 +486,26 @@ def test_neighbours_of_one_role_are_merged_and_blank_text_is_dropped() -> None:
     ) == [
         {"role": "user", "content": [text("a"), text(" b "), text("c"), text("d")]},
         {"role": "assistant", "content": [text("e"), {"type": "tool_use", "id": "c1", "name": "f", "input": {}}]},
-        {"role": "user", "content": [text("f")]},
+        {
+            "role": "user",
+            "content": [
+                {"type": "tool_result", "tool_use_id": "c1", "content": [text(NO_RESULT)], "is_error": True},
+                text("f"),
+            ],
+        },
     ]
 
 
 def test_tool_results_are_sent_before_other_blocks() -> None:
     first, second = ToolResultBlock("c1", "r1"), ToolResultBlock("c2", [ImageBlock(PNG)])
+    called = Message.assistant([ToolCallBlock("c1", "f", {}), ToolCallBlock("c2", "f", {})])
     assert messages(
+        Message.user("q"),
+        called,
         Message.user([TextBlock("one"), first]),
         Message.assistant([ReasoningBlock("unsigned")]),
         Message.user([TextBlock("two"), second, TextBlock("three")]),
-    ) == [
+    )[2:] == [
         {
             "role": "user",
             "content": [
@@ -512,11 +530,12 @@ def test_the_last_text_of_an_assistant_does_not_end_with_white_space() -> None:
 def test_blocks_of_other_wires_are_never_sent(provider: str) -> None:
     block = ProviderBlock(provider, {"type": "server_tool_use", "cache_control": FIVE})
     result = ToolResultBlock("c", [block, TextBlock("r")])
+    call = ToolCallBlock("c", "f", {})
     assert messages(
-        Message.user([TextBlock("q"), block]), Message.assistant([block, TextBlock("a")]), Message.user([result])
+        Message.user([TextBlock("q"), block]), Message.assistant([block, TextBlock("a"), call]), Message.user([result])
     ) == [
         {"role": "user", "content": [text("q")]},
-        {"role": "assistant", "content": [text("a")]},
+        {"role": "assistant", "content": [text("a"), {"type": "tool_use", "id": "c", "name": "f", "input": {}}]},
         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c", "content": [text("r")]}]},
     ]
 
@@ -525,15 +544,16 @@ def test_blocks_of_other_wires_are_never_sent(provider: str) -> None:
     ("given", "sent"),
     [
         ("toolu_01-a", "toolu_01-a"),
-        ("functions.f:0", "functions_f_0_b9a7d792"),
-        ("functions_f:0", "functions_f_0_6a24106b"),
-        ("", "_00000000"),
-        ("ü\ud800", "___92be3d82"),
+        ("functions.f:0", "functions_f_0_d6bdd4de"),
+        ("functions_f:0", "functions_f_0_4ff4103c"),
+        ("", "_e3b0c442"),
+        ("ü\ud800", "___5272c06c"),
     ],
     ids=["legal", "dotted", "nearly the same", "empty", "beyond ASCII"],
 )
 def test_an_invalid_call_id_is_replaced_in_the_call_and_in_its_result(given: str, sent: str) -> None:
-    asked, answered = messages(Message.assistant([ToolCallBlock(given, "f", {})]), Message.tool_result(given, "r"))
+    call = Message.assistant([ToolCallBlock(given, "f", {})])
+    _, asked, answered = messages(Message.user("q"), call, Message.tool_result(given, "r"))
     assert asked["content"][0]["id"] == answered["content"][0]["tool_use_id"] == sent
 
 
@@ -624,9 +644,9 @@ def container(id: Any) -> Message:
     ids=["last", "of several", "not the last", "no id", "no object", "null"],
 )
 def test_the_container_of_the_last_answer_is_sent(sent: list[Message], expected: str | None) -> None:
-    body = payload(ChatRequest(sent))
+    body = payload(ChatRequest([Message.user("q"), *sent]))
     assert body.get("container") == expected
-    assert body["messages"][0]["content"] == [text("a")]
+    assert body["messages"][1]["content"] == [text("a")]
 
 
 # Prompt caching
@@ -660,8 +680,9 @@ C5, C1H = CacheControl(), CacheControl("1h")
     ids=["5 minutes", "an hour", "image", "document", "tool result", "inside a tool result", "own block"],
 )
 def test_cache_control_is_sent_on_the_block_of_a_user(block: Block, part: dict[str, Any]) -> None:
-    body, dropped = anthropic_body(ChatRequest([Message.user([block])]), OLD)
-    assert (body["messages"][0]["content"], dropped) == ([part], [])
+    history, place = valid_around(Message.user([block]))
+    body, dropped = anthropic_body(ChatRequest(history), OLD)
+    assert (body["messages"][place]["content"], dropped) == ([part], [])
 
 
 @pytest.mark.parametrize(
@@ -680,14 +701,15 @@ def test_cache_control_is_sent_on_the_block_of_a_user(block: Block, part: dict[s
     ids=["text", "call", "own block"],
 )
 def test_cache_control_is_sent_on_the_block_of_an_assistant(block: Block, part: dict[str, Any]) -> None:
-    body, dropped = anthropic_body(ChatRequest([Message.assistant([block])]), OLD)
-    assert (body["messages"][0]["content"], dropped) == ([part], [])
+    history, place = valid_around(Message.assistant([block]))
+    body, dropped = anthropic_body(ChatRequest(history), OLD)
+    assert (body["messages"][place]["content"], dropped) == ([part], [])
 
 
 def test_cache_control_is_sent_on_a_tool_and_on_the_system_prompt() -> None:
     tools = [TOOL, ToolDefinition("g", "", {"type": "object"}, cache_control=C1H)]
     body, dropped = anthropic_body(ChatRequest("hi", tools=tools, system_prompt=[SystemBlock("s", C5)]), OLD)
-    assert body["tools"] == [TOOL_JSON, {"name": "g", "input_schema": {"type": "object"}, "cache_control": HOUR}]
+    assert body["tools"] == [TOOL_JSON, {"name": "g", "input_schema": TOOL_JSON["input_schema"], "cache_control": HOUR}]
     assert body["system"] == [text("s", cache_control=FIVE)]
     assert dropped == []
 
@@ -721,6 +743,9 @@ def test_cache_control_that_cannot_be_sent_is_dropped_and_reported(req: ChatRequ
     assert "cache_control" not in json.dumps(body)
 
 
+CALL = ToolCallBlock("c", "f", {})
+
+
 def cached(times: int) -> Message:
     return Message.user([TextBlock("a", cache_control=C5) for _ in range(times)])
 
@@ -732,7 +757,7 @@ def cached(times: int) -> Message:
         {"messages": [cached(4)], "system_prompt": [SystemBlock("s", C5)]},
         {"messages": [cached(4)], "tools": [ToolDefinition("f", "", {}, cache_control=C5)]},
         {"messages": [cached(4)], "additional_params": {"cache_control": FIVE}},
-        {"messages": [cached(2), Message.user([ToolResultBlock("c", cached(3).blocks)])]},
+        {"messages": [cached(2), Message.assistant([CALL]), Message.user([ToolResultBlock("c", cached(3).blocks)])]},
         {"messages": [cached(4), Message.assistant([own(type="server_tool_use", cache_control=FIVE)])]},
     ],
     ids=["blocks", "system", "tools", "the whole", "inside a tool result", "own block"],
@@ -770,6 +795,8 @@ def test_the_request_is_not_changed() -> None:
     )
     before = copy.deepcopy(req)
     body = payload(req)
-    assert body["output_config"]["format"]["schema"] == {**schema, "x": 1}
+    assert body["output_config"]["format"]["schema"] == {
+        **schema, "type": "object", "additionalProperties": False, "x": 1
+    }  # fmt: skip
     assert body["a"] == {"c": {"d": 1}}
     assert req == before

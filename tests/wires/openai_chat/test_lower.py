@@ -33,9 +33,11 @@ from completion import (
     UrlSource,
 )
 from completion.wires.lowering import merged
-from tests.wire_pieces import PDF, PNG, TOOL, openai_body
+from tests.wire_pieces import PDF, PNG, TOOL, openai_body, valid_around
 
-TOOL_JSON = {"type": "function", "function": {"name": "f", "description": "Does f.", "parameters": {"type": "object"}}}
+EMPTY: dict[str, Any] = {"type": "object", "properties": {}}
+CLOSED = {**EMPTY, "additionalProperties": False, "required": []}
+TOOL_JSON = {"type": "function", "function": {"name": "f", "description": "Does f.", "parameters": EMPTY}}
 
 MINIMAL: dict[str, Any] = {
     "model": "m",
@@ -53,6 +55,12 @@ def payload(req: ChatRequest, **options: Any) -> dict[str, Any]:
 def messages(*sent: Message, **options: Any) -> list[Any]:
     found: list[Any] = payload(ChatRequest(sent), **options)["messages"]
     return found
+
+
+def sent(message: Message) -> Any:
+    """The message as it is sent in a valid history."""
+    history, place = valid_around(message)
+    return messages(*history)[place]
 
 
 def parts(*blocks: Block) -> Any:
@@ -129,7 +137,12 @@ def test_a_compatible_server_gets_max_tokens_and_top_k(name: str) -> None:
                 "tools": [
                     {
                         "type": "function",
-                        "function": {"name": "g", "description": "", "parameters": {}, "strict": True},
+                        "function": {
+                            "name": "g",
+                            "description": "",
+                            "parameters": {**EMPTY, "additionalProperties": False, "required": []},
+                            "strict": True,
+                        },
                     }
                 ]
             },
@@ -175,7 +188,9 @@ def test_additional_params_can_delete_a_field() -> None:
         ChatRequest("hi", system_prompt=[SystemBlock("s", CacheControl())]),
         ChatRequest("hi", tools=[ToolDefinition("f", "", {}, cache_control=CacheControl("1h"))]),
         ChatRequest([Message.user([TextBlock("hi", cache_control=CacheControl())])]),
-        ChatRequest([Message.user([ToolResultBlock("c", [TextBlock("ok", cache_control=CacheControl())])])]),
+        ChatRequest(
+            valid_around(Message.tool_result("c", [TextBlock("ok", cache_control=CacheControl())]))[0],
+        ),
     ],
     ids=["system", "tool", "block", "block in a tool result"],
 )
@@ -237,40 +252,35 @@ def test_a_block_of_a_user_is_a_part(block: Block, part: dict[str, Any]) -> None
         (Message.user([ToolCallBlock("c", "f", {})]), "ToolCallBlock.*user message"),
         (Message.user([ReasoningBlock("hm")]), "ReasoningBlock.*user message"),
         (Message.user([RedactedReasoningBlock("x")]), "RedactedReasoningBlock.*user message"),
-        (Message.tool_result("c", [ImageBlock(PNG)]), "ImageBlock in a ToolResultBlock"),
-        (Message.tool_result("c", [DocumentBlock(PDF)]), "DocumentBlock in a ToolResultBlock"),
-        (Message.tool_result("c", [ProviderBlock("anthropic", {})]), "ProviderBlock in a ToolResultBlock"),
+        (Message.tool_result("c", [ToolCallBlock("c", "f", {})]), "ToolCallBlock in a ToolResultBlock"),
         (Message.assistant([ImageBlock(PNG)]), "ImageBlock.*assistant message"),
         (Message.assistant([DocumentBlock(PDF)]), "DocumentBlock.*assistant message"),
         (Message.assistant([AudioBlock(Base64Source("audio/wav", "UklG"))]), "AudioBlock.*assistant message"),
         (Message.assistant([ToolResultBlock("c", "ok")]), "ToolResultBlock.*assistant message"),
         (Message.assistant([ToolCallBlock("c", "f", {"a": float("nan")})]), "ToolCallBlock.args.*not JSON"),
         (Message.assistant([ToolCallBlock("c", "f", {"a": {1}})]), "ToolCallBlock.args.*not JSON"),
-        (Message.assistant([ReasoningBlock("hm", "s")]), "they contain nothing to send"),
         (Message.user(""), "they contain nothing to send"),
     ],
 )
 def test_unsupported_content_is_refused(message: Message, words: str) -> None:
     with pytest.raises(UnsupportedContentError, match=words):
-        openai_body(ChatRequest([message]), "m")
+        openai_body(ChatRequest(valid_around(message)[0]), "m")
 
 
 def test_text_and_calls_of_the_assistant_are_sent_back() -> None:
     blocks = [TextBlock("a"), ToolCallBlock("c1", "f", {"x": "ü"}), TextBlock("b"), ToolCallBlock("c2", "g", {})]
-    assert messages(Message.assistant(blocks)) == [
-        {
-            "role": "assistant",
-            "content": "ab",
-            "tool_calls": [
-                {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"x":"ü"}'}},
-                {"id": "c2", "type": "function", "function": {"name": "g", "arguments": "{}"}},
-            ],
-        }
-    ]
+    assert sent(Message.assistant(blocks)) == {
+        "role": "assistant",
+        "content": "ab",
+        "tool_calls": [
+            {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"x":"ü"}'}},
+            {"id": "c2", "type": "function", "function": {"name": "g", "arguments": "{}"}},
+        ],
+    }
 
 
 def test_a_signed_call_is_sent_back_with_its_signature() -> None:
-    (message,) = messages(Message.assistant([ToolCallBlock("c", "f", {}, "sig")]))
+    message = sent(Message.assistant([ToolCallBlock("c", "f", {}, "sig")]))
     assert message["content"] is None
     assert message["tool_calls"][0]["extra_content"] == {"google": {"thought_signature": "sig"}}
 
@@ -310,7 +320,7 @@ def test_blocks_of_other_wires_are_never_sent(provider: str) -> None:
     ]
 
 
-def test_tool_results_and_the_blocks_between_them_keep_their_order() -> None:
+def test_tool_results_are_sent_before_the_blocks_between_them() -> None:
     blocks = [
         TextBlock("one"),
         ToolResultBlock("c1", "r1"),
@@ -319,20 +329,23 @@ def test_tool_results_and_the_blocks_between_them_keep_their_order() -> None:
         ToolResultBlock("c2", [TextBlock("r"), TextBlock("2")]),
         ToolResultBlock("c3", ""),
     ]
-    assert messages(Message.user(blocks)) == [
-        {"role": "user", "content": "one"},
+    assert messages(*valid_around(Message.user(blocks))[0])[2:] == [
         {"role": "tool", "tool_call_id": "c1", "content": "r1"},
-        {
-            "role": "user",
-            "content": [{"type": "text", "text": "two"}, {"type": "image_url", "image_url": {"url": "https://x"}}],
-        },
         {"role": "tool", "tool_call_id": "c2", "content": "r2"},
         {"role": "tool", "tool_call_id": "c3", "content": ""},
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "one"},
+                {"type": "text", "text": "two"},
+                {"type": "image_url", "image_url": {"url": "https://x"}},
+            ],
+        },
     ]
 
 
 def test_a_failed_tool_says_so_in_its_text() -> None:
-    (message,) = messages(Message.tool_result("c", "no such file", is_error=True))
+    message = sent(Message.tool_result("c", "no such file", is_error=True))
     assert message == {"role": "tool", "tool_call_id": "c", "content": "Error: no such file"}
 
 
@@ -347,7 +360,7 @@ def test_neighbours_of_one_role_are_merged_and_empty_text_is_dropped() -> None:
         Message.tool_result("c1", "r"),
     )
     assert [message["role"] for message in sent] == ["user", "assistant", "tool"]
-    assert sent[0]["content"] == [{"type": "text", "text": text} for text in "abc"]
+    assert sent[0]["content"] == "a\n\nb\n\nc"
     assert sent[1]["content"] == "d"
     assert len(sent[1]["tool_calls"]) == 1
 
@@ -367,7 +380,8 @@ def test_the_request_is_not_changed() -> None:
     )
     before = copy.deepcopy(req)
     body = payload(req)
-    assert body["response_format"]["json_schema"] == {"name": "n", "schema": schema}
+    closed = {**schema, "additionalProperties": False, "required": ["a"]}
+    assert body["response_format"]["json_schema"] == {"name": "n", "schema": closed}
     assert body["a"] == {"c": {"d": 1}}
     assert req == before
 
