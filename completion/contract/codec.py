@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, fields
 from enum import Enum
 from functools import cache, partial
@@ -140,6 +140,15 @@ def nested_or_absent(kind: type) -> dict[str, Any]:
     metadata = nested(kind)
     metadata["dataclasses_json"]["exclude"] = lambda value: value is None
     return metadata
+
+
+def json_fields(record: Record) -> Iterator[tuple[str, Any]]:
+    """The names and values of the fields that the record's JSON has."""
+    for one in fields(record):  # type: ignore[arg-type]
+        value = getattr(record, one.name)
+        is_absent = one.metadata.get("dataclasses_json", {}).get("exclude")
+        if is_absent is None or not is_absent(value):
+            yield one.name, value
 
 
 def check_fields(record: Record) -> None:

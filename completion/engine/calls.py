@@ -17,6 +17,7 @@ from queue import Empty, SimpleQueue
 
 from completion.contract.cancel import CancelToken
 from completion.contract.chunks import FinishReason, ToolCallFinished, ToolCallMalformed, Usage
+from completion.contract.collect import call_block
 from completion.contract.messages import Block, TextBlock, ToolCallBlock, ToolResultBlock
 from completion.contract.turn import Turn
 from completion.engine.bounds import Ending
@@ -36,7 +37,7 @@ def block_of(call: Call) -> ToolCallBlock:
     """The call for the history. A malformed call is included too, because its result needs a call to refer to."""
     if isinstance(call, ToolCallMalformed):
         return ToolCallBlock(call.call_id, call.name, {MALFORMED_ARGUMENTS: call.raw})
-    return ToolCallBlock(call.call_id, call.name, call.args, call.signature)
+    return call_block(call)
 
 
 def with_distinct_ids(calls: Sequence[Call]) -> list[Call]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import fields
 from typing import Any
 
-from completion.contract.codec import Record
+from completion.contract.codec import Record, json_fields
 
 SCHEMA = 1
 """The version of the lines. Increase it when programs that read traces must change."""
@@ -80,7 +79,7 @@ class _Truncator:
             return value
         if not isinstance(value, Record):
             return self._text(repr(value))
-        named = self.with_all_keys((field.name, getattr(value, field.name)) for field in fields(value))  # type: ignore[arg-type]
+        named = self.with_all_keys(json_fields(value))
         tag = getattr(type(value), "type", None)
         return {"type": tag, **named} if isinstance(tag, str) else named
 

@@ -34,7 +34,7 @@ from completion.contract.run import Abort, RunFinished, StepFinished, StepStarte
 from completion.web.protocols import KEEP_ALIVE, ErrorInfo, json_bytes
 
 METADATA = "completion"
-"""Our name in a ``providerMetadata``: {"completion": {"signature": "…"}} or {"completion": {"redacted": "…"}}."""
+"""Our name in a ``providerMetadata``: {"completion": {"signature": "…", "provider": "anthropic"}}, or ``redacted``."""
 
 PROVIDER_BLOCK = "data-provider-block"
 
@@ -89,11 +89,11 @@ class UiMessages:
         match chunk:
             case ReasoningDelta(delta):
                 return self._delta("reasoning", delta)
-            case ReasoningFinished(signature):
+            case ReasoningFinished(signature, provider):
                 start = b"" if self._open_kind == "reasoning" else self._start_part("reasoning")
-                return start + self._end_part(_metadata("signature", signature))
-            case RedactedReasoning(data):
-                return self._start_part("reasoning") + self._end_part(_metadata("redacted", data))
+                return start + self._end_part(_metadata("signature", signature, provider))
+            case RedactedReasoning(data, provider):
+                return self._start_part("reasoning") + self._end_part(_metadata("redacted", data, provider))
             case ToolCallArgsDelta(call_id, delta):
                 return _event({"type": "tool-input-delta", "toolCallId": call_id, "inputTextDelta": delta})
             case TurnFinished() | RunFinished():
@@ -150,9 +150,9 @@ class UiMessages:
         match chunk:
             case ToolCallStarted(call_id, name):
                 yield {"type": "tool-input-start", "toolCallId": call_id, "toolName": name}
-            case ToolCallFinished(call_id, name, args, signature):
+            case ToolCallFinished(call_id, name, args, signature, provider):
                 call = {"type": "tool-input-available", "toolCallId": call_id, "toolName": name, "input": args}
-                yield {**call, **_metadata("signature", signature)}
+                yield {**call, **_metadata("signature", signature, provider)}
             case ToolCallMalformed(call_id, name, raw, error):
                 call = {"type": "tool-input-error", "toolCallId": call_id, "toolName": name, "input": raw}
                 yield {**call, "errorText": error}
@@ -173,8 +173,11 @@ def _event(fields: dict[str, Any]) -> bytes:
     return b"data: %b\n\n" % json_bytes(fields)
 
 
-def _metadata(name: str, value: str | None) -> dict[str, Any]:
-    return {} if value is None else {"providerMetadata": {METADATA: {name: value}}}
+def _metadata(name: str, value: str | None, provider: str | None) -> dict[str, Any]:
+    if value is None:
+        return {}
+    # Without ``wire_data``: a browser could change it, and it becomes fields of the request.
+    return {"providerMetadata": {METADATA: {name: value, **({"provider": provider} if provider else {})}}}
 
 
 def _output(blocks: tuple[Block, ...]) -> str:

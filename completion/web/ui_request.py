@@ -138,8 +138,10 @@ def _step(blocks: list[Block], results: list[Block]) -> Iterator[Message]:
 
 
 def _reasoning(part: _Part) -> Block:
-    text, redacted = part.string("text"), part.own("redacted")
-    return ReasoningBlock(text, part.own("signature")) if redacted is None else RedactedReasoningBlock(redacted)
+    text, redacted, provider = part.string("text"), part.own("redacted"), part.own("provider")
+    if redacted is not None:
+        return RedactedReasoningBlock(redacted, provider)
+    return ReasoningBlock(text, part.own("signature"), provider)
 
 
 def _provider_block(part: _Part) -> Block:
@@ -161,7 +163,8 @@ def _add_call(part: _Part, name: str, blocks: list[Block], results: list[Block])
         results.append(TextBlock(f"The call of {name} could not be read: {part.string('errorText')}"))
         return
     args = _object(args, f"{part.path}.input")
-    blocks.append(ToolCallBlock(call_id, name, args, part.own("signature", "callProviderMetadata")))
+    signature, provider = (part.own(key, "callProviderMetadata") for key in ("signature", "provider"))
+    blocks.append(ToolCallBlock(call_id, name, args, signature, provider))
     results.append(ToolResultBlock(call_id, _result(part, state), is_error=state != "output-available"))
 
 

@@ -424,7 +424,7 @@ def test_strict_refuses_types_without_a_strict_schema(hint: Any) -> None:
 @pytest.mark.parametrize("strict", [None, True])
 def test_the_adapters_send_the_definition(strict: bool | None) -> None:
     @tool(strict=strict)
-    def function(place: Place, pet: Cat | Dog, nodes: list[Node]) -> None:
+    def function(place: Place, pet: Cat | Dog, places: list[Place]) -> None:
         """Do it."""
 
     definition = function.definition

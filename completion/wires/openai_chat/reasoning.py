@@ -23,6 +23,9 @@ from completion.wires.turn_order import TurnOrder
 PLAIN_FIELDS = ("reasoning_content", "reasoning", "reasoning_text")
 """DeepSeek and most servers; Groq, OpenRouter, Cerebras, Ollama; GitHub Copilot."""
 
+SIGNED_FIELDS = ("thinking_blocks", "reasoning_opaque", "extra_content")
+"""LiteLLM in front of Claude, GitHub Copilot, Gemini's compatible endpoint: fields that carry a signature."""
+
 CONTENT = "content"
 """The field of reasoning that came as a part of the content, as at Mistral."""
 
@@ -154,6 +157,8 @@ def reasoning_fields(blocks: Iterable[Block], mode: str, *, has_calls: bool) -> 
             continue
         details += _with_texts(data.get("details", ()), block.text)
         for name, value in data.get("message", {}).items():
+            if name not in SIGNED_FIELDS:
+                continue
             fields[name] = [*fields.get(name, ()), *value] if isinstance(value, list) else value
         if data or mode in PLAIN_FIELDS:
             plain, field = plain + block.text, data.get("field", field)
