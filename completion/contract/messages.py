@@ -135,12 +135,24 @@ class _FileBlock(Block):
 
         Raises:
             OSError: the file cannot be read.
-            ValueError: the suffix is unknown; use ``Base64Source(media_type, data)``.
+            ValueError: the suffix is unknown, or is that of another kind of file; use
+                ``Base64Source(media_type, data)``.
         """
         file = Path(path)
         media_type = _MEDIA_TYPES.get(file.suffix.lower()) or mimetypes.guess_type(file.name)[0]
         if media_type is None:
             raise ValueError(f"{file.name}: the media type of this name is unknown; use Base64Source(media_type, data)")
+        kind = media_type.partition("/")[0]
+        is_own_kind = {
+            "image": kind == "image",
+            "audio": kind in ("audio", "video"),  # sound is also in containers, such as video/webm
+            "document": kind not in ("image", "audio"),
+        }
+        if not is_own_kind[cls.type]:
+            raise ValueError(
+                f"{cls.__name__}.from_path: {file.name} has the media type {media_type}; use the block of that kind, "
+                f"or {cls.__name__}(Base64Source(media_type, data))"
+            )
         return cls(Base64Source(media_type, file.read_bytes()))
 
 

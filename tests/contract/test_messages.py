@@ -88,6 +88,7 @@ def test_bytes_become_base64_text(data: bytes | str) -> None:
         (ImageBlock, "a.webp", "image/webp"),
         (AudioBlock, "a.mp3", "audio/mpeg"),
         (AudioBlock, "a.m4a", "audio/mp4"),
+        (AudioBlock, "a.webm", "video/webm"),
         (DocumentBlock, "a.pdf", "application/pdf"),
         (DocumentBlock, "a.md", "text/markdown"),
     ],
@@ -102,6 +103,25 @@ def test_the_suffix_of_a_file_determines_the_media_type(
 def test_a_document_from_a_path_has_the_name_of_its_file(tmp_path: Path) -> None:
     (tmp_path / "bill.pdf").write_bytes(b"%PDF")
     assert DocumentBlock.from_path(str(tmp_path / "bill.pdf")).name == "bill.pdf"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "media_type"),
+    [
+        (ImageBlock, "a.txt", "text/plain"),
+        (ImageBlock, "a.pdf", "application/pdf"),
+        (AudioBlock, "a.png", "image/png"),
+        (AudioBlock, "a.txt", "text/plain"),
+        (DocumentBlock, "a.png", "image/png"),
+        (DocumentBlock, "a.mp3", "audio/mpeg"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused(
+    tmp_path: Path, kind: type[ImageBlock | AudioBlock | DocumentBlock], name: str, media_type: str
+) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(ValueError, match=rf"{kind.__name__}.from_path: {name} has the media type {media_type}; use"):
+        kind.from_path(tmp_path / name)
 
 
 def test_an_unknown_suffix_is_refused(tmp_path: Path) -> None:
