@@ -1,7 +1,7 @@
 """The command line: picks the command, runs it, and turns what it raises into an exit code.
 
 completion "Why is the sky blue?"
-git diff | completion -m openai:gpt-4o-mini "Write a commit message"
+git diff | completion -m openai:gpt-5.6 "Write a commit message"
 completion chat --tools home:lights,heating --trace trace.jsonl
 completion trace trace.jsonl
 """

@@ -36,13 +36,16 @@ EXIT_CODES: tuple[tuple[type[CompletionError], int, str], ...] = (
     (StreamCancelledError, INTERRUPTED, ""),
 )
 
+_BASE_URL = re.compile(r"\bbase_url\b")
+_BASE_URL_OPTION = "the base URL (--base-url, or from the environment)"
+
 # The library's errors name arguments of Python constructors. A user of the command has options and variables.
 _OPTION_NAMES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), words)
     for pattern, words in (
         (r"LocalModel\(path=[^)]*\)", "-m local:FILE.gguf"),
         (r"\bbase_url=", "--base-url"),
-        (r"\bbase_url\b", "the base URL (--base-url, or from the environment)"),
+        (_BASE_URL.pattern, _BASE_URL_OPTION),
         (r",? or (?:give|pass) (?:\w+=(?:, | or )?)+", ""),
         (r"\b(?:give|pass) (?:\w+=(?:, | or )?)+", "set the environment variable of the key (completion models)"),
         (r"(?:\b[A-Z]\w+\.)?\bmax_tokens\b", "--max-tokens"),
@@ -70,8 +73,9 @@ def tell(text: str) -> None:
 
 def report(error: CompletionError) -> int:
     """Print the error as one line; returns its exit code."""
-    is_ours = isinstance(error, ConfigurationError | UnsupportedContentError)  # others quote the provider
-    tell(with_option_names(str(error)) if is_ours else str(error))
+    # The other errors quote the provider, whose words must stay. It does not know base_url: that is in our hints.
+    is_ours = isinstance(error, ConfigurationError | UnsupportedContentError)
+    tell(with_option_names(str(error)) if is_ours else _BASE_URL.sub(_BASE_URL_OPTION, str(error)))
     return next((code for kind, code, _ in EXIT_CODES if isinstance(error, kind)), FAILED)
 
 

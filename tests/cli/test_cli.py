@@ -328,6 +328,24 @@ def test_errors_name_the_options_of_the_command(server: ProviderServer, argument
     assert not re.search(r"base_url|api_key|path=|headers=", done.stderr)
 
 
+@pytest.mark.parametrize(
+    ("reply", "code"),
+    [
+        (Reply.json({"error": {"message": "no max_tokens here"}}, status=404), 4),
+        (Reply.text("<html>", content_type="text/html"), 6),
+        (Reply(status=302, headers={"Location": "http://127.0.0.1:9/"}), 3),
+    ],
+    ids=["not found", "web page", "redirect"],
+)
+def test_a_hint_about_the_base_url_names_its_option(server: ProviderServer, reply: Reply, code: int) -> None:
+    server.reply(reply)
+    done = run(server, "Hi")
+    assert done.returncode == code
+    assert "the base URL (--base-url, or from the environment)" in done.stderr
+    assert "base_url" not in done.stderr
+    assert "--max-tokens" not in done.stderr  # the words of the provider stay
+
+
 def test_base_url_picks_the_server(server: ProviderServer) -> None:
     server.reply(Reply(end()))
     assert run(server, "--base-url", server.url, "Hi", OPENAI_BASE_URL="http://127.0.0.1:9").returncode == 0
