@@ -48,7 +48,7 @@ def chat_completions(chunks: int) -> list[bytes]:
 def messages(chunks: int) -> list[bytes]:
     """Events as Anthropic sends them, about 130 bytes each."""
     usage = {"input_tokens": 9, "output_tokens": 1}
-    message = {"id": "msg_01", "type": "message", "role": "assistant", "model": "claude-sonnet-4-5", "content": []}
+    message = {"id": "msg_01", "type": "message", "role": "assistant", "model": "claude-sonnet-4-6", "content": []}
 
     def named(kind: str, **fields: object) -> bytes:
         return event({"type": kind, **fields}, kind)

@@ -74,7 +74,7 @@ def _acme_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("anthropic:claude-sonnet-4-5", AnthropicModel),
+        ("anthropic:claude-sonnet-4-6", AnthropicModel),
         ("azure-openai:my-deployment", AzureOpenAIModel),
         ("local:my-model.gguf", LocalModel),
         ("openai:gpt-5", OpenAIModel),

@@ -1,6 +1,6 @@
 """A trace as a picture in the terminal: what each run did, and how long it took.
 
-    run_5f0c  openai gpt-4o-mini  2026-11-26 12:00:00.250 UTC
+    run_5f0c  openai gpt-5.6  2026-11-26 12:00:00.250 UTC
       end_turn, 1.90 s, 310 in, 52 out
       step 1        |..####              |   600 ms  tool_use, first 310 ms, 120 in, 30 out
         weather     |      #########     |   800 ms  ok, 17 chars

@@ -271,7 +271,7 @@ def test_the_clients_next_messages_are_valid_on_both_wires(chat: Chat) -> None:
     request = ChatRequest(done.histories[2])
     use = {"type": "tool_use", "name": "get_weather", "input": {"city": "Bern"}}
     failed = {"type": "tool_result", "content": [{"type": "text", "text": "no such city"}], "is_error": True}
-    assert anthropic_body(request, "claude-sonnet-4-5")[0]["messages"] == [
+    assert anthropic_body(request, "claude-sonnet-4-6")[0]["messages"] == [
         {"role": "user", "content": [{"type": "text", "text": "Weather?"}]},
         {
             "role": "assistant",

@@ -432,7 +432,7 @@ def test_the_adapters_send_the_definition(strict: bool | None) -> None:
     (sent,) = openai_body(request, "gpt-5")[0]["tools"]
     expected = {"name": "function", "description": "Do it.", "parameters": definition.input_schema}
     assert sent["function"] == expected | ({} if strict is None else {"strict": True})
-    (sent,) = anthropic_body(request, "claude-sonnet-4-5")[0]["tools"]
+    (sent,) = anthropic_body(request, "claude-sonnet-4-6")[0]["tools"]
     expected = {"name": "function", "description": "Do it.", "input_schema": definition.input_schema}
     assert sent == expected | ({} if strict is None else {"strict": True})
 

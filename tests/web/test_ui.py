@@ -743,7 +743,7 @@ HISTORY = [
 
 
 def test_the_history_is_a_valid_request_for_anthropic() -> None:
-    body, _ = anthropic_body(ChatRequest(read_ui_messages(HISTORY, provider_blocks=True)), "claude-sonnet-4-5")
+    body, _ = anthropic_body(ChatRequest(read_ui_messages(HISTORY, provider_blocks=True)), "claude-sonnet-4-6")
     weather = {"type": "tool_use", "name": "weather", "input": {"city": "Bern"}}
     missing = [{"type": "text", "text": "There is no result: the tool was not run."}]
     assert body["messages"] == [
