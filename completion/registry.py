@@ -71,7 +71,7 @@ def family(name: str) -> Family:
     found = _entry_point(name)
     if found is None:
         raise ConfigurationError(
-            f"unknown family {name!r}; write 'family:model-id' with one of {', '.join(families())}"
+            f"unknown family {name!r}; a name is 'family:model-id'; families: {', '.join(families())}"
         )
     try:
         return cast(Family, found.load())

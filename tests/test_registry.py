@@ -152,10 +152,10 @@ def test_another_package_cannot_replace_our_family() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nobody:x", "unknown family 'nobody'; write 'family:model-id' with one of "),
-        ("gpt-5", "unknown family 'gpt-5'; write 'family:model-id' with one of "),
-        ("", "unknown family ''; write 'family:model-id' with one of "),
-        (":x", "unknown family ''; write 'family:model-id' with one of "),
+        ("nobody:x", "unknown family 'nobody'; a name is 'family:model-id'; families: "),
+        ("gpt-5", "unknown family 'gpt-5'; a name is 'family:model-id'; families: "),
+        ("", "unknown family ''; a name is 'family:model-id'; families: "),
+        (":x", "unknown family ''; a name is 'family:model-id'; families: "),
         ("openai", "openai: the model id is missing; write 'openai:<model id>'"),
         ("openai:", "openai: the model id is missing; write 'openai:<model id>'"),
         ("acme", "acme: the model id is missing; write 'acme:<model id>'"),
@@ -171,5 +171,5 @@ def test_the_error_for_a_bad_name_says_what_to_write(name: str, message: str) ->
 
 @pytest.mark.usefixtures("_acme_is_installed")
 def test_the_error_for_an_unknown_family_lists_the_known_families() -> None:
-    with pytest.raises(ConfigurationError, match=r"write 'family:model-id' with one of acme, .*local.*, openai"):
+    with pytest.raises(ConfigurationError, match=r"a name is 'family:model-id'; families: acme, .*local.*, openai"):
         completion.model("nobody:x")

@@ -44,6 +44,8 @@ _OPTION_NAMES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), words)
     for pattern, words in (
         (r"LocalModel\(path=[^)]*\)", "-m local:FILE.gguf"),
+        # The command has no option for this limit of RunConfig.
+        (r"RunConfig\.max_iterations=(\d+)", r"the limit of \1 turns with tools"),
         (r"\bbase_url=", "--base-url"),
         (_BASE_URL.pattern, _BASE_URL_OPTION),
         (r",? or (?:give|pass) (?:\w+=(?:, | or )?)+", ""),
@@ -95,7 +97,7 @@ def report_end(end: End | None, options: argparse.Namespace, *, tells_reason: bo
         print("(stopped)", file=sys.stderr)
     elif tells_reason and end.reason not in ("end_turn", "stop_sequence"):
         why = f"--max-tokens {options.max_tokens}" if end.reason == "max_tokens" else end.reason
-        tell(f"the answer stopped early: {abort.message if abort else why}")
+        tell(f"the answer stopped early: {with_option_names(abort.message) if abort else why}")
     if options.usage:
         print(_usage_line(end.usage), file=sys.stderr)
 

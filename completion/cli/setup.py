@@ -30,7 +30,7 @@ def make_model(options: argparse.Namespace) -> ChatModel:
     if family not in registry.OURS and family not in registry.families():
         known = ", ".join(registry.families())
         form = "" if colon else "; write it as FAMILY:MODEL"
-        raise ConfigurationError(f"{origin}: unknown family {family!r}; known are {known}{form}")
+        raise ConfigurationError(f"{origin}: unknown family {family!r}; families: {known}{form}")
     make = registry.family(family)
     if not model_id and not getattr(make, "has_default_model", False):
         raise ConfigurationError(f"{origin}: give the model id as well: {family}:MODEL")

@@ -311,7 +311,10 @@ def test_models_takes_no_options(server: ProviderServer) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-m", "nope:x"], "-m nope:x: unknown family 'nope'; known are anthropic, azure-openai, local, openai\n"),
+        (
+            ["-m", "nope:x"],
+            "-m nope:x: unknown family 'nope'; families: anthropic, azure-openai, local, openai\n",
+        ),
         (["-m", "nope"], "write it as FAMILY:MODEL\n"),
         (["-m", "openai"], "-m openai: give the model id as well: openai:MODEL\n"),
         (["-m", "azure-openai:m"], "set AZURE_OPENAI_ENDPOINT or give --base-url\n"),

@@ -164,7 +164,7 @@ def test_a_model_that_calls_tools_forever_is_stopped_and_stderr_says_so(server: 
     server.always(calling(call("weather", city="Oslo")))
     done = run(server, folder, "--tools", "mine:weather", "Hi")
     assert (done.returncode, done.stdout, len(server.requests)) == (0, "", 25)
-    assert done.stderr == "completion: the answer stopped early: the run reached RunConfig.max_iterations=25\n"
+    assert done.stderr == "completion: the answer stopped early: the run reached the limit of 25 turns with tools\n"
 
 
 @pytest.mark.parametrize(
