@@ -6,12 +6,15 @@
 
 const RENDER_EVERY_MS = 250;
 const COMPLETE_REASONS = ["end_turn", "stop_sequence"];
+const STORED = "completion.chat"; // the conversation in sessionStorage, which a tab keeps when it is reloaded
 
-const [form, question, log, send, stop, status] = ["form", "question", "log", "send", "stop", "status"].map((id) =>
-  document.getElementById(id),
-);
+const [form, question, log, send, stop, status, newChat] = [
+  "form", "question", "log", "send", "stop", "status", "new",
+].map((id) => document.getElementById(id));
+const HINT = status.textContent;
 const messages = [];
 let aborter = null; // the AbortController of the answer that is being written
+let unfinished = () => []; // returns the question and the text so far, while an answer is being written
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
@@ -26,11 +29,20 @@ question.addEventListener("keydown", (event) => {
 });
 stop.addEventListener("click", () => aborter?.abort());
 document.addEventListener("keydown", (event) => event.key === "Escape" && aborter?.abort());
+newChat.addEventListener("click", (event) => {
+  event.preventDefault();
+  messages.length = 0;
+  unfinished = () => [];
+  location.reload(); // which stores the empty conversation first
+});
+window.addEventListener("pagehide", store); // in the middle of an answer, its text so far is kept too
 
 async function ask(text) {
   const userMessage = message("user", text);
   const answer = new Answer();
-  log.append(labelled("You", element("article", "user", text)), answer.element);
+  showQuestion(text);
+  log.append(answer.element);
+  unfinished = () => (answer.text ? [userMessage, message("assistant", answer.text)] : []);
   question.value = "";
   begin();
   try {
@@ -41,9 +53,41 @@ async function ask(text) {
     const stopped = error.name === "AbortError";
     if (!answer.text && !question.value) question.value = text; // so that the user can send it again
     await (stopped ? answer.end("Stopped.") : answer.fail(explain(error)));
-    finish(stopped ? "Stopped." : "The answer failed.");
+    finish(stopped ? HINT : "The answer failed.");
   }
-  if (answer.text) messages.push(userMessage, message("assistant", answer.text));
+  messages.push(...unfinished());
+  unfinished = () => [];
+  store();
+}
+
+function showQuestion(text) {
+  log.append(labelled("You", element("article", "user", text)));
+}
+
+function store() {
+  try {
+    sessionStorage.setItem(STORED, JSON.stringify([...messages, ...unfinished()]));
+  } catch {
+    // The browser allows no storage, or the conversation is too long for it: a reload loses it.
+  }
+}
+
+function restore() {
+  try {
+    messages.push(...JSON.parse(sessionStorage.getItem(STORED) ?? "[]"));
+  } catch {
+    return; // the browser allows no storage
+  }
+  for (const { role, blocks } of messages) {
+    if (role === "user") {
+      showQuestion(blocks[0].text);
+    } else {
+      const answer = new Answer();
+      log.append(answer.element);
+      answer.addText(blocks[0].text);
+      answer.end();
+    }
+  }
 }
 
 function begin() {
@@ -199,3 +243,5 @@ function lastBlock(body) {
   while (last.lastElementChild?.matches("p, ul, ol, li, blockquote, pre, pre > code")) last = last.lastElementChild;
   return last;
 }
+
+restore(); // at the end, because a class exists only after its definition

@@ -133,6 +133,7 @@ def test_the_stop_button_closes_the_connection_within_a_second(app: App, page: P
     page.get_by_role("button", name="Stop").click()
     app.closes_the_connection_within_a_second_after(began, known)
     expect(answer).to_contain_text("Stopped.")
+    expect(page.get_by_text("Stopped.")).to_have_count(1)
 
 
 @pytest.mark.parametrize("then", [Stall(), FLOW], ids=["in a silence", "while text arrives"])
@@ -154,6 +155,43 @@ def test_a_stopped_answer_stays_in_the_conversation(app: App, page: Page) -> Non
     expect(answer).to_have_attribute("aria-busy", "false")
     expect(ask(page, "Go on.")).to_have_text("upon")
     assert [message["content"] for message in app.provider.requests[-1].json()["messages"]][2] == "Once"
+
+
+@of_the_page_only
+def test_a_reload_keeps_the_conversation(app: App, page: Page) -> None:
+    app.provider.reply(Reply(text("Hello **Ada**."), END), Reply(text("Ada."), END))
+    expect(ask(page, "I am Ada.")).to_have_attribute("aria-busy", "false")
+    page.reload()
+    expect(page.get_by_role("article", name="You")).to_have_text("I am Ada.")
+    expect(page.get_by_role("article", name="Answer").locator("strong")).to_have_text("Ada")
+    expect(ask(page, "Who am I?")).to_have_text("Ada.")
+    said = [message["content"] for message in app.provider.requests[-1].json()["messages"]]
+    assert said[1:] == ["I am Ada.", "Hello **Ada**.", "Who am I?"]
+
+
+@of_the_page_only
+def test_a_reload_in_the_middle_of_an_answer_keeps_its_text_so_far(app: App, page: Page) -> None:
+    app.provider.reply(Reply(text("Once"), Stall()))
+    expect(ask(page, "Tell a story.")).to_contain_text("Once")
+    page.reload()
+    expect(page.get_by_role("article")).to_have_text(["Tell a story.", "Once"])
+
+
+@of_the_page_only
+def test_a_new_chat_is_empty_and_stays_empty(app: App, page: Page) -> None:
+    app.provider.reply(Reply(text("Hello."), END))
+    expect(ask(page, "Hi")).to_have_attribute("aria-busy", "false")
+    page.get_by_role("link", name="New chat").click()
+    expect(page.get_by_role("article")).to_have_count(0)
+    page.reload()
+    expect(page.get_by_role("textbox")).to_be_visible()
+    expect(page.get_by_role("article")).to_have_count(0)
+
+
+def test_the_page_has_an_icon(app: App, page: Page) -> None:
+    path = page.locator("link[rel=icon]").get_attribute("href")
+    icon = requests.get(f"{app.server.url}/{path}", timeout=PATIENCE_S)
+    assert (icon.status_code, icon.headers["Content-Type"].partition(";")[0]) == (200, "image/svg+xml")
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from completion import (
 
 SYSTEM_PROMPT = "You are a helpful assistant."
 MAX_TOKENS = int(os.environ.get("MAX_TOKENS", "1024"))
-STATIC = {"chat.css": "text/css", "chat.js": "text/javascript"}
+STATIC = {"chat.css": "text/css", "chat.js": "text/javascript", "icon.svg": "image/svg+xml"}
 CONTENT_SECURITY_POLICY = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 STATUS: dict[type[CompletionError], int] = {RateLimitError: 429, OverloadedError: 503, ContextOverflowError: 413}
 
