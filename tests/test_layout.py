@@ -1,4 +1,4 @@
-"""The path is the layout: imports point one way, and every third-party package is imported behind one door."""
+"""The layout: imports point one way, and one place imports each third-party package."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import completion.wires
 
 ROOT = Path(completion.__file__).parent
 
-# From the ground up: a module imports from those before it, and from its own package.
+# A module imports from those before it, and from its own package.
 ORDER = (
     "version",
     "terminal",
@@ -64,14 +64,15 @@ DOORS = {
     "opentelemetry": "otel",
 }
 
-# What may import inside of a function: what is optional, and what would double the time of `import completion`.
+# Modules that may import inside a function: optional packages, and those that would double the time of
+# `import completion`.
 LAZY = {
     *("", "contract.codec", "events.json_decoder", "adapters.local", "embedded.server", "embedded.weights"),
     *("registry", "wrappers.retry", "engine.results", "engine.tools", "engine.redaction", "otel.spans"),
     *("web", "notebook", "cli.ask", "cli.chat", "cli.models", "cli.setup", "cli.trace"),
 }
 
-# What may be longer than MAX_LINES or MAX_FUNCTION_LINES: tables and templates.
+# The limits of a module, and of a function without its docstring.
 MAX_LINES = 500
 MAX_FUNCTION_LINES = 45
 
@@ -87,7 +88,7 @@ MODULES = dict(modules())
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
-    """The full names of what is imported anywhere below; under TYPE_CHECKING nothing is."""
+    """The full names of all imports in the tree, without those under TYPE_CHECKING."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             continue
@@ -106,7 +107,7 @@ def part(module: str) -> str:
     return first if first in ORDER else ""
 
 
-def stands_in(module: str, door: str) -> bool:
+def is_inside(module: str, door: str) -> bool:
     return module == door or module.startswith(door + ".")
 
 
@@ -171,11 +172,11 @@ def _length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 
 @pytest.mark.parametrize("package", DOORS)
-def test_a_package_is_imported_behind_one_door(package: str) -> None:
+def test_one_place_imports_each_package(package: str) -> None:
     importers = {
         module for module, tree in MODULES.items() if any(name.partition(".")[0] == package for name in imported(tree))
     }
-    assert {module for module in importers if not stands_in(module, DOORS[package])} == set()
+    assert {module for module in importers if not is_inside(module, DOORS[package])} == set()
 
 
 def test_no_other_package_is_imported() -> None:
@@ -184,7 +185,7 @@ def test_no_other_package_is_imported() -> None:
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if module not in LAZY])
-def test_nothing_is_imported_inside_of_a_function(module: str) -> None:
+def test_nothing_is_imported_inside_a_function(module: str) -> None:
     functions = [n for n in ast.walk(MODULES[module]) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
     assert [function.name for function in functions if list(imported(function))] == []
 

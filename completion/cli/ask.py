@@ -49,7 +49,7 @@ def ask(arguments: Sequence[str]) -> int:
         stream = run_chat(model, request, tools, middleware) if needs_run else model.chat_stream(request)
         with closing(stream):
             end = _print_json(stream) if options.json else Screen().show(stream)
-    # With --json, the last line says already why the answer ended.
+    # With --json, the last line already says why the answer ended.
     report_end(end, options, tells_reason=not options.json)
     return OK
 

@@ -39,7 +39,7 @@ def chat(arguments: Sequence[str]) -> int:
 
 
 def _talk(empty: Conversation, parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
-    """Answer line after line. Returns the last failure's exit code; on a terminal, where it was seen, always 0."""
+    """Answer line after line. Returns the last failure's exit code; on a terminal, where the user saw it, always 0."""
     is_terminal = sys.stdin.isatty()
     if is_terminal:
         with suppress(ImportError):  # line editing and history for input(); Windows does not have it

@@ -22,7 +22,7 @@ from completion.cli.report import BROKEN_PIPE, FAILED, INTERRUPTED, OK, report, 
 from completion.contract.errors import CompletionError
 from completion.version import __version__
 
-MOST_WORDS: dict[str, int | None] = {"ask": None, "chat": 0, "models": 0, "trace": 1}
+MAX_WORDS: dict[str, int | None] = {"ask": None, "chat": 0, "models": 0, "trace": 1}
 """Each command, and how many words it takes beside its options; None is any number.
 
 More words than that are a prompt: ``completion chat with me`` asks the model.
@@ -31,8 +31,8 @@ More words than that are a prompt: ``completion chat with me`` asks the model.
 Command = Callable[[Sequence[str]], int]
 """Takes the arguments without the command's name; returns the exit code."""
 
-# Of 0 to 1. "model" for "models" is 0.91, "chta" for "chat" 0.75; "hat" for "ask" is below.
-LEAST_SIMILARITY = 0.75
+# From 0 to 1. "model" for "models" has 0.91, "chta" for "chat" 0.75, "hat" for "ask" less.
+MIN_SIMILARITY = 0.75
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,10 +78,10 @@ def _run(arguments: Sequence[str]) -> int:
         _refuse_misspelled(arguments[0])
     name, rest = "ask", arguments
     positions = list(_word_positions(arguments))
-    if positions and arguments[positions[0]] in MOST_WORDS and "--" not in arguments[: positions[0]]:
+    if positions and arguments[positions[0]] in MAX_WORDS and "--" not in arguments[: positions[0]]:
         first, *others = positions
-        most_words = MOST_WORDS[arguments[first]]
-        if most_words is None or len(others) <= most_words:
+        max_words = MAX_WORDS[arguments[first]]
+        if max_words is None or len(others) <= max_words:
             name, rest = arguments[first], [*arguments[:first], *arguments[first + 1 :]]
     # Each command is a function in a module of the same name. Only the one that runs is imported.
     command = cast(Command, getattr(import_module(f"completion.cli.{name}"), name))
@@ -103,8 +103,8 @@ def _word_positions(arguments: Sequence[str]) -> Iterator[int]:
 
 
 def _refuse_misspelled(word: str) -> None:
-    """Exit with an error if the word is almost the name of a command: nobody means to ask a model "model"."""
-    nearest = get_close_matches(word, MOST_WORDS, n=1, cutoff=LEAST_SIMILARITY)
+    """Exit with an error if the word is almost the name of a command: "model" is hardly meant as a prompt."""
+    nearest = get_close_matches(word, MAX_WORDS, n=1, cutoff=MIN_SIMILARITY)
     if nearest and nearest != [word]:
         Parser(prog="completion", usage="completion [ask|chat|models|trace] ...").error(
             f"unknown command {word!r}; did you mean: completion {nearest[0]}? "

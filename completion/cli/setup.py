@@ -21,7 +21,7 @@ def make_model(options: argparse.Namespace) -> ChatModel:
     """The model that ``-m`` or ``COMPLETION_MODEL`` names.
 
     Raises:
-        ConfigurationError: the family is unknown, needs a model id, or has no base URL to set.
+        ConfigurationError: the family is unknown, needs a model id, or supports no base URL.
     """
     name = options.model or os.environ.get("COMPLETION_MODEL") or "local"
     origin = f"-m {name}" if options.model else f"COMPLETION_MODEL={name}"

@@ -1,6 +1,6 @@
-"""llama.cpp's HTTP server inside this process: the only door to xllamacpp.
+"""llama.cpp's HTTP server inside this process. No other module imports xllamacpp.
 
-    serve(path, chat_template) -> Server(base_url, api_key, pid)      started on first use, once for each such pair
+    serve(path, chat_template) -> Server(base_url, api_key, pid)      started on first use, once for each pair
 
 The server is a set of C++ threads behind a socket on 127.0.0.1. The rest of the library only gets its address. The hard
 part is to end the threads:
@@ -198,7 +198,7 @@ def _start(path: str, chat_template: str | None) -> Server:
 
 
 def _import_xllamacpp() -> Any:
-    """The package, imported with a short spin time for its threads.
+    """Import the package, with a short spin time for its threads.
 
     GNU OpenMP spins for about a millisecond. On two cores with two other busy processes a stream then makes 4 tokens/s;
     with the short time it makes 28, and on idle cores it is as fast as before. OpenMP reads the environment once, when

@@ -5,8 +5,8 @@
 Only the user can write to the folder. A note beside the file has its hash and its stamp (size, times, inode) when it
 was hashed. While the stamp is the same, the file is not hashed again.
 
-The only door to pip, platformdirs and filelock. pip, because it already knows the user's package index, proxies and
-certificates.
+No other module uses pip, platformdirs or filelock. pip fetches the file, because it already knows the user's package
+index, proxies and certificates.
 """
 
 from __future__ import annotations
@@ -138,10 +138,10 @@ def require_descriptors(purpose: str) -> None:
 def _make_private(folder: Path) -> None:
     """Make the folder and its missing parents, with access for this user only.
 
-    If others could write to the folder, that is ended, and its notes are removed: others may have written them.
+    If others can write to the folder, take that permission away and remove its notes: others may have written them.
 
     Raises:
-        ConfigurationError: it belongs to another user, who could change the file at any time. Root is trusted.
+        ConfigurationError: the folder belongs to another user, who could change the file at any time. Root is trusted.
     """
     for missing in reversed([one for one in (folder, *folder.parents) if not one.exists()]):
         missing.mkdir(mode=0o700, exist_ok=True)
@@ -165,7 +165,7 @@ _intact: dict[Path, list[int]] = {}
 
 
 def _is_intact(path: Path, weights: PackagedWeights) -> bool:
-    """Whether the file is the expected one: by its note, or if it has changed by its hash (0.14 s for SmolLM2)."""
+    """Whether the file is the expected one. Its note tells; if the file has changed, its hash (0.14 s for SmolLM2)."""
     try:
         stamp = _stamp(path)
     except FileNotFoundError:
@@ -183,7 +183,7 @@ def _is_intact(path: Path, weights: PackagedWeights) -> bool:
 
 
 def _stamp(path: Path) -> list[int]:
-    """Its size, and values that change with its content. A program can set back the mtime, but not the ctime."""
+    """The file's size, and values that change with its content. A program can set back the mtime, but not the ctime."""
     found = path.stat()
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
@@ -301,7 +301,7 @@ def _failure_of_pip(weights: PackagedWeights, status: int, lines: list[str]) -> 
     known = filter(None, (shortage(OSError(int(code), "")) for code in codes))
     advice = next(known, "check the network and pip's configuration")
     return ConfigurationError(
-        f"pip could not download {weights.requirement} (exit status {status}); it said:\n{said}\n"
+        f"pip could not download {weights.requirement} (exit status {status}); pip said:\n{said}\n"
         f"{advice}, then run the same again; pip alone: {shlex.join([*PIP, *_download_arguments(weights, '.')])}"
     )
 

@@ -40,7 +40,7 @@ class Request:
 
 
 class EndConnection(Exception):
-    """A step of a reply raises it: close the connection now, although the reply is not complete."""
+    """Raised by a step of a reply: close the connection now, although the reply is not complete."""
 
 
 class HungUp(Exception):
@@ -102,9 +102,8 @@ class Connection:
     def wait(self, seconds: float) -> None:
         deadline = monotonic() + seconds
         while True:
-            self._receive(
-                max(0.0, deadline - monotonic())
-            )  # at least once, so that a pause of 0 notices a closed connection
+            # At least once, so that a pause of 0 notices a closed connection.
+            self._receive(max(0.0, deadline - monotonic()))
             if monotonic() >= deadline:
                 return
 

@@ -101,7 +101,7 @@ class Send:
 Step: TypeAlias = Pause | WaitFor | Stall | Cut | Reset | Trickle
 
 Piece: TypeAlias = bytes | str | Step
-"""What a Reply is given."""
+"""One of the ``pieces`` of a Reply."""
 
 Framing: TypeAlias = Literal["chunked", "length", "close"]
 
@@ -130,7 +130,8 @@ class Reply:
     A reply never changes and can be served any number of times.
 
     Raises:
-        TypeError, ValueError: a piece, the framing or the split is none of these.
+        TypeError: a piece is not bytes, a string or a step.
+        ValueError: the framing or the split is unknown.
     """
 
     __slots__ = ("closes_connection", "script")

@@ -111,7 +111,7 @@ class ProviderServer:
 
     @property
     def url(self) -> str:
-        """Scheme, host and port, with no slash at the end."""
+        """Scheme, host and port, without a slash at the end."""
         if self._listener is None:
             raise RuntimeError("ProviderServer: it has no address before start()")
         return f"{'http' if self._ssl_context is None else 'https'}://127.0.0.1:{self._port}"
@@ -196,7 +196,7 @@ class ProviderServer:
         thread.start()
 
     def _serve(self, connection: Connection) -> None:
-        # With these exceptions there is no reply to finish: the client left, TLS failed, or a step cut the connection.
+        # After these exceptions no reply can be finished: the client left, TLS failed, or a step cut the connection.
         try:
             with suppress(OSError, HungUp, EndConnection):
                 connection.begin()

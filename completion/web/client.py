@@ -1,8 +1,8 @@
 """The client of a WSGI request, if the server gives access to its connection.
 
 WSGI cannot report that the client has left. But gunicorn and Werkzeug put the client's socket into the environment of
-the request, and waitress puts a function there that tells. Behind a proxy, the "client" is the proxy, which closes its
-connection when its own client leaves.
+the request. waitress puts a function there that returns whether the client has left. Behind a proxy, the "client" is
+the proxy, which closes its connection when its own client leaves.
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ class WsgiBody(Iterator[bytes]):
         May return early: a wakeup of an earlier wait may be in the queue, and a socket is checked more often.
         """
         pump.is_awaited = True
-        if not condition():  # look once more: a change before `is_awaited` was set has woken nobody
+        if not condition():  # look again: a change before `is_awaited` was set woke no thread
             with suppress(Empty):
                 timeout = seconds if self._client is None else min(seconds, _CHECK_SOCKET_SECONDS)
                 self._wakeups.get(timeout=max(timeout, 0.0))

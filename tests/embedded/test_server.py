@@ -71,7 +71,7 @@ def chat(server: Server, **fields: object) -> requests.Response:
 
 
 def run(weights: Path, script: str, *, timeout_s: float = 90) -> subprocess.CompletedProcess[str]:
-    """With as many threads as anywhere: it is those that an exit and a fork have to do with."""
+    """Run the script in a new process. Without OMP_THREAD_LIMIT: exits and forks are tested with all threads."""
     inherited = {name: value for name, value in os.environ.items() if name != "OMP_THREAD_LIMIT"}
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", PRELUDE + script, str(weights)],
@@ -144,7 +144,7 @@ def test_web_pages_of_other_origins_are_refused(server: Server) -> None:
 def test_a_web_page_whose_host_name_resolves_to_loopback_gets_no_answer(
     server: Server, headers: dict[str, str]
 ) -> None:
-    """A name that first led elsewhere and now to 127.0.0.1 makes the page one of this origin, for the browser."""
+    """DNS rebinding: the page's host name now resolves to 127.0.0.1, so the browser allows its requests."""
     base = server.base_url.removesuffix("/v1")
     port = base.rpartition(":")[2]
     page = {"Host": f"elsewhere.example:{port}", "Origin": f"http://elsewhere.example:{port}", **headers}
@@ -161,8 +161,8 @@ def test_a_web_page_whose_host_name_resolves_to_loopback_gets_no_answer(
         assert requests.post(base + route, data=body, headers=page, timeout=60).status_code == 401, route
     for route in ["/v1/models", "/models", "/props", "/slots", "/metrics", f"/v1/models?api_key={server.api_key}"]:
         assert requests.get(base + route, headers=page, timeout=60).status_code == 401, route
-    assert requests.get(base, headers=page, timeout=60).status_code == 404  # no page of its own
-    assert requests.get(base + "/health", headers=page, timeout=60).json() == {"status": "ok"}  # and nothing else
+    assert requests.get(base, headers=page, timeout=60).status_code == 404  # the server has no page
+    assert requests.get(base + "/health", headers=page, timeout=60).json() == {"status": "ok"}  # no other fact
 
 
 @pytest.mark.parametrize("route", ["/slots", "/metrics", "/tools", "/cors-proxy"])
@@ -493,7 +493,7 @@ os._exit(0)
     base_url = parent.stdout.readline().strip()
     child = int(parent.stdout.readline())
     parent.wait(timeout=30)
-    os.kill(child, 0)  # it lives
+    os.kill(child, 0)  # raises if the child has ended
     with pytest.raises(requests.ConnectionError):
         requests.get(f"{base_url}/models", timeout=10)
     parent.stdin.write("\n")

@@ -297,7 +297,7 @@ def test_a_fetch_runs_no_code_of_the_current_folder(
         f"import sys, os\nsys.path.insert(0, {str(ROOT)!r})\nimport completion.embedded.weights\n{FETCH_TINY}"
     )
     run = [sys.executable, str(program), str(cache)]
-    if environment:  # an empty entry is the current folder, for which only the program itself may be blamed
+    if environment:  # an empty entry means the current folder, so the program itself must ignore it
         run[1:1] = ["-E"]
     done = subprocess.run(run, cwd=trap, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60)
     assert done.stdout == f"{cache / 'tiny.gguf'}\n", done.stderr

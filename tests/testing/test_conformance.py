@@ -50,7 +50,7 @@ from completion.testing import Pause, ProviderServer, Reply, ScriptedModel, chec
 from tests.loopback import FINISH, text
 
 HELD: list[Any] = []
-"""Whatever the models of a test keep open; closed after the test."""
+"""What the models of a test keep open. It is closed after the test."""
 
 END = TurnFinished(FinishReason.END_TURN)
 QUICK = RetryConfig(max_attempts=2, base_delay=0, max_retry_after=0.5)
@@ -555,7 +555,7 @@ class Mixes(Parrot):
             with lock:
                 try:
                     chunk = next(self.left)
-                except (StopIteration, ValueError):  # a generator that another thread is inside of
+                except (StopIteration, ValueError):  # another thread is running the generator
                     return
             yield chunk
 

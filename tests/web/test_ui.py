@@ -365,7 +365,7 @@ def faults(events: list[dict[str, Any]]) -> Iterator[str]:
             used.add(event["id"])
             is_open = None if step == "end" else event["id"]
         elif is_open is not None:
-            yield f"{event} is inside of a part"
+            yield f"{event} is inside a part"
         if event["type"] == "tool-input-start":
             calls.add(event["toolCallId"])
         if event["type"] == "tool-input-delta" and event["toolCallId"] not in calls:

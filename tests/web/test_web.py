@@ -328,7 +328,7 @@ def test_closing_a_body_during_a_silence_closes_the_connection(server: ProviderS
     assert isinstance(reading.within(PATIENCE_S).error, StopIteration)
 
 
-def test_a_body_that_nobody_read_closes_the_connection(server: ProviderServer) -> None:
+def test_closing_or_dropping_an_unread_body_closes_the_connection(server: ProviderServer) -> None:
     server.always(Reply(text("a"), Stall()))
     web.sse(model_of(server).chat_stream(HI)).close()
     assert server.wait_hung_up(count=1)
