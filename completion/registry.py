@@ -1,23 +1,27 @@
 """Models by name: ``"family:model-id"``.
 
-A family is a class or a function that takes the model id and options. Our families are listed here. Other packages add
-theirs with the entry-point group ``completion.adapters``, one entry per family:
+A family is a class or a function that takes the model id and options. Our families are listed here and, for compatible
+providers, in ``adapters.providers``. Other packages add theirs with the entry-point group ``completion.adapters``, one
+entry per family:
 
     entry_points={"completion.adapters": ["acme = acme_llm:AcmeModel"]}
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from completion.adapters.account import HttpModel
 from completion.contract.errors import ConfigurationError
 from completion.contract.frames import hide_arguments_in_tracebacks
 from completion.contract.model import ChatModel, CompletionModel
 from completion.wrappers.third_party import ThirdPartyModel
+
+if TYPE_CHECKING:
+    from completion.adapters.compatible import Provider
 
 GROUP = "completion.adapters"
 
@@ -54,7 +58,7 @@ def model(name: str, **options: Any) -> ChatModel:
 
 def families() -> list[str]:
     """The names of all families: ours, and those of installed packages."""
-    return sorted({*OURS, *(point.name for point in entry_points(group=GROUP))})
+    return sorted({*OURS, *_providers(), *(point.name for point in entry_points(group=GROUP))})
 
 
 def family(name: str) -> Family:
@@ -68,6 +72,8 @@ def family(name: str) -> Family:
     if name in OURS:
         module, _, attribute = OURS[name].partition(":")
         return cast(Family, getattr(import_module(module), attribute))
+    if name in _providers():
+        return _providers()[name]
     found = _entry_point(name)
     if found is None:
         raise ConfigurationError(
@@ -77,6 +83,13 @@ def family(name: str) -> Family:
         return cast(Family, found.load())
     except Exception as exc:  # the import runs code of another package
         raise ConfigurationError(f"family {name!r} cannot be loaded from {found.value}: {exc}") from exc
+
+
+def _providers() -> Mapping[str, Provider]:
+    """The compatible providers. Their table is imported on first use: most programs do not need it."""
+    from completion.adapters.providers import PROVIDERS
+
+    return PROVIDERS
 
 
 def _entry_point(name: str) -> EntryPoint | None:

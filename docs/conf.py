@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import runpy
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,5 +58,32 @@ def as_restructuredtext(
         lines[0:0] = ["..", ""]  # napoleon (Sphinx 9.0) reads words before a colon in the first line as a type
 
 
+def with_table_of_providers(app: Sphinx, page: str, source: list[str]) -> None:
+    """Replace the comment ``.. table of providers`` with the table, made from the rows of the code."""
+    if page == "adapters/compatible":
+        source[0] = source[0].replace(".. table of providers\n", "\n".join(table_of_providers()))
+
+
+def table_of_providers() -> Iterator[str]:
+    """The lines of a ``list-table``: family, base URL, key, and what differs from most providers."""
+    from completion.adapters.providers import PROVIDERS
+    from completion.wires.openai_chat.dialect import COMPATIBLE
+
+    usual = asdict(COMPATIBLE)
+    rows = [("Family", "Base URL", "Key", "Differs")]
+    for row in PROVIDERS.values():
+        variables = [*row.placeholders.values(), *row.url_variables]
+        base_url = [f"``{row.base_url}``" if row.base_url else "``base_url=``", *(f"``{name}``" for name in variables)]
+        keys = ", ".join(f"``{name}``" for name in row.key_variables)
+        differs = [f"``{name}={value!r}``" for name, value in asdict(row.dialect).items() if value != usual[name]]
+        optional = " (optional)" if row.key_is_optional else ""
+        rows.append((f"``{row.name}``", ", ".join(base_url), keys + optional, ", ".join(differs)))
+    yield from (".. list-table::", "   :header-rows: 1", "")
+    for cells in rows:
+        yield from (f"   {'* -' if number == 0 else '  -'} {cell}" for number, cell in enumerate(cells))
+    yield ""
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("source-read", with_table_of_providers)
     app.connect("autodoc-process-docstring", as_restructuredtext, priority=400)  # before napoleon

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from completion.adapters.account import HttpClient, HttpModel, HttpOptions, Options
-from completion.adapters.openai import PATH
+from completion.adapters.openai import PATH, checked_dialect
 from completion.contract.errors import ConfigurationError
 from completion.transport.credentials import ApiKey, CachedToken, Key
 from completion.wires.openai_chat import CHAT_COMPLETIONS
@@ -46,6 +46,7 @@ class AzureOpenAIClient(HttpClient):
             called before a request if the last token expires within five minutes, or has no ``expires_on``.
         api_version: the version of the dated route; None reads ``OPENAI_API_VERSION``. Without one, or with ``""``,
             the client uses the v1 route.
+        token_field: the field for ``max_tokens``, for deployments that refuse ``max_completion_tokens``.
         timeout, session, headers, max_event_bytes: see HttpOptions.
 
     Give one of the three credentials. Without one, ``AZURE_OPENAI_API_KEY`` or ``AZURE_OPENAI_AD_TOKEN`` is read.
@@ -66,6 +67,7 @@ class AzureOpenAIClient(HttpClient):
         token: str | None = None,
         token_provider: TokenProvider | None = None,
         api_version: str | None = None,
+        token_field: str | None = None,
         **options: Unpack[HttpOptions],
     ) -> None:
         base_url = base_url or os.environ.get("AZURE_OPENAI_ENDPOINT")
@@ -81,7 +83,7 @@ class AzureOpenAIClient(HttpClient):
         super().__init__(
             base_url=base_url.rstrip("/").removesuffix(V1_ROUTE).removesuffix("/openai"),
             key=_key(api_key, token, token_provider, self.name),
-            dialect=OPENAI,
+            dialect=checked_dialect(OPENAI, token_field, None, provider=self.name),
             **options,
         )
 
@@ -94,6 +96,7 @@ class AzureOptions(Options, total=False):
     token: str | None
     token_provider: TokenProvider | None
     api_version: str | None
+    token_field: str | None
 
 
 class AzureOpenAIModel(HttpModel):

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, get_args
 from urllib.parse import urlsplit
 
 from completion.adapters.account import HttpClient, HttpModel, HttpOptions, Options
+from completion.contract.errors import ConfigurationError
 from completion.transport.credentials import ApiKey, Key
 from completion.wires.openai_chat import CHAT_COMPLETIONS
-from completion.wires.openai_chat.dialect import COMPATIBLE, OPENAI
+from completion.wires.openai_chat.dialect import COMPATIBLE, OPENAI, ChatDialect, ReasoningBack
 
 if sys.version_info >= (3, 11):
     from typing import Unpack
@@ -31,8 +33,13 @@ class OpenAIClient(HttpClient):
         api_key: a key, or a function that is called before each request; None reads ``OPENAI_API_KEY``.
         base_url: None reads ``OPENAI_BASE_URL``; without that it is OpenAI's.
         organization, project: None reads ``OPENAI_ORG_ID`` and ``OPENAI_PROJECT_ID``.
-        compatible: the server is not OpenAI's. It gets ``max_tokens`` instead of ``max_completion_tokens``, and
-            ``top_k``. None decides by the host of ``base_url``.
+        compatible: the server is not OpenAI's. It gets ``top_k``, and ``max_tokens`` instead of
+            ``max_completion_tokens``, except for models such as ``openai/gpt-5.4``. None decides by the host of
+            ``base_url``.
+        token_field: the field for ``max_tokens``; None decides as described for ``compatible``.
+        reasoning_back: the field in which the server wants the reasoning of earlier turns: ``"reasoning_content"``,
+            ``"reasoning"``, ``"reasoning_details"``, ``"as_received"`` or ``"never"``. None: ``"never"`` at OpenAI,
+            elsewhere ``"as_received"``.
         timeout, session, headers, max_event_bytes: see HttpOptions.
     """
 
@@ -47,6 +54,8 @@ class OpenAIClient(HttpClient):
         organization: str | None = None,
         project: str | None = None,
         compatible: bool | None = None,
+        token_field: str | None = None,
+        reasoning_back: ReasoningBack | None = None,
         **options: Unpack[HttpOptions],
     ) -> None:
         base_url = base_url or os.environ.get("OPENAI_BASE_URL") or BASE_URL
@@ -60,7 +69,9 @@ class OpenAIClient(HttpClient):
         super().__init__(
             base_url=base_url,
             key=ApiKey(api_key, self.key_variable),
-            dialect=COMPATIBLE if is_compatible else OPENAI,
+            dialect=checked_dialect(
+                COMPATIBLE if is_compatible else OPENAI, token_field, reasoning_back, provider=self.name
+            ),
             **options,
         )
 
@@ -73,6 +84,8 @@ class OpenAIOptions(Options, total=False):
     organization: str | None
     project: str | None
     compatible: bool | None
+    token_field: str | None
+    reasoning_back: ReasoningBack | None
 
 
 class OpenAIModel(HttpModel):
@@ -94,3 +107,23 @@ def _is_openai(base_url: str) -> bool:
     except ValueError:  # a broken IPv6 address: Endpoint raises the error
         return False
     return host == "api.openai.com" or host.endswith(".api.openai.com")
+
+
+def checked_dialect(
+    dialect: ChatDialect, token_field: str | None, reasoning_back: ReasoningBack | None, provider: str
+) -> ChatDialect:
+    """The dialect with the caller's options in it; None keeps what it has.
+
+    Raises:
+        ConfigurationError: ``reasoning_back`` is an unknown word.
+    """
+    if token_field is not None:
+        dialect = replace(dialect, token_field=token_field)
+    if reasoning_back is None:
+        return dialect
+    words = get_args(ReasoningBack)
+    if reasoning_back not in words:
+        raise ConfigurationError(
+            f"reasoning_back must be one of {', '.join(words)}, got {reasoning_back!r}", provider=provider
+        )
+    return replace(dialect, reasoning_back=reasoning_back)

@@ -19,12 +19,22 @@ def models(arguments: Sequence[str]) -> int:
     rows = [("FAMILY", "KEY", "STATE")]
     for name in registry.families():
         try:
-            variable = getattr(registry.family(name), "key_variable", None)
+            family = registry.family(name)
         except ConfigurationError as error:  # an installed family that cannot be imported
             rows.append((name, "-", str(error)))
             continue
-        state = "needs no key" if variable is None else "set" if os.environ.get(variable) else "not set"
-        rows.append((name, variable or "-", state))
-    for family, key, state in rows:
-        print(one_line(f"{family:<16} {key:<24} {state}"))
+        variable, state = _key(family)
+        rows.append((name, variable, state))
+    for name, variable, state in rows:
+        print(one_line(f"{name:<16} {variable:<24} {state}"))
     return OK
+
+
+def _key(family: registry.Family) -> tuple[str, str]:
+    """The environment variable of the family's key, and whether it is set. Of several, the one that is set."""
+    variables = getattr(family, "key_variables", None) or [getattr(family, "key_variable", None)]
+    if variables[0] is None:
+        return "-", "needs no key"
+    found = next(filter(os.environ.get, variables), None)
+    unset = "optional" if getattr(family, "key_is_optional", False) else "not set"
+    return found or variables[0], "set" if found else unset

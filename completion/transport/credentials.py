@@ -56,19 +56,26 @@ class ApiKey:
     Args:
         given: the key, or a function that returns it; None reads the environment variable.
         variable: the environment variable.
+        more_variables: other names of it, which are read if it is not set.
+        is_optional: without a key, requests are sent without one.
         header, prefix: the header of the request, and what it has before the key.
         noun: what error messages call the key.
         option: the caller's argument, for error messages.
         ways: other ways than the variable to give a key, for error messages.
     """
 
-    __slots__ = ("_found", "_given", "header", "noun", "option", "prefix", "variable", "ways")
+    __slots__ = (
+        *("_found", "_given", "header", "is_optional", "more_variables", "noun", "option", "prefix"),
+        *("variable", "ways"),
+    )
 
     def __init__(
         self,
         given: Key | None,
         variable: str,
         *,
+        more_variables: tuple[str, ...] = (),
+        is_optional: bool = False,
         header: str = "Authorization",
         prefix: str = "Bearer ",
         noun: str = "API key",
@@ -76,13 +83,16 @@ class ApiKey:
         ways: str = "give api_key=",
     ) -> None:
         self.variable = variable
+        self.more_variables = more_variables
+        self.is_optional = is_optional
         self.header = header
         self.prefix = prefix
         self.noun = noun
         self.option = option
         self.ways = ways
         self._given = given
-        self._found = None if given is not None else os.environ.get(variable)
+        found = filter(None, map(os.environ.get, (variable, *more_variables)))
+        self._found = None if given is not None else next(found, None)
 
     def authorization(self, provider: str) -> Authorization:
         """The headers for one request.
@@ -96,11 +106,15 @@ class ApiKey:
             key = key.strip()
         if key and isinstance(key, str) and key.isascii() and key.isprintable() and " " not in key:
             return Authorization({self.header: self.prefix + key}, key)
-        origin = self.variable if self._given is None else f"{self.option}()" if callable(self._given) else self.option
+        if not key and self.is_optional and not callable(self._given):
+            return Authorization({}, "")
+        variables = (self.variable, *self.more_variables)
+        set_variable = next(filter(os.environ.get, variables), self.variable)
+        origin = set_variable if self._given is None else f"{self.option}()" if callable(self._given) else self.option
         if not key and callable(self._given):
             why = f"{origin} returned no {self.noun}"
         elif not key:
-            why = f"no {self.noun}: set {self.variable} or {self.ways}"
+            why = f"no {self.noun}: set {', '.join(variables)} or {self.ways}"
         elif not isinstance(key, str):
             why = f"{origin} must be a str, got {type(key).__name__}"
         elif self.prefix and key.startswith(self.prefix):
@@ -132,7 +146,7 @@ class ApiKey:
             raise kind(f"{self.option}() failed: {type(exc).__name__}", provider=provider) from exc
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("header", "noun", "option", "prefix", "variable", "ways")
+        names = ("header", "is_optional", "more_variables", "noun", "option", "prefix", "variable", "ways")
         return {"given": self._given, **{name: getattr(self, name) for name in names}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from completion.contract.errors import (
@@ -200,6 +201,24 @@ ADVICE: dict[Kind, str] = {
     RequestTooLargeError: "make the request smaller",
     ContentFilterError: "change the prompt",
 }
+
+
+# Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead. (OpenAI)
+# property 'max_completion_tokens' is unsupported (Groq); body.max_completion_tokens: Extra inputs are not permitted
+REFUSED_TOKEN_FIELD = re.compile(
+    r"\b(?:unsupported|unknown|unrecognized|unexpected|extra)\b[^.]{0,40}\b(max_(?:completion_)?tokens)\b"
+    r"|\b(max_(?:completion_)?tokens)\b\W{0,3}(?:is |are )?(?:not supported|unsupported|not permitted|extra )",
+    re.IGNORECASE,
+)
+TOKEN_FIELD_AS_PARAM = re.compile(r'"param":\s*"(max_(?:completion_)?tokens)"')
+
+
+# Function tools with reasoning_effort are not supported for gpt-5.6 in /v1/chat/completions. To use function tools, use
+# /v1/responses or set reasoning_effort to 'none'.
+# This model is only supported in v1/responses and not in v1/chat/completions.
+ONLY_IN_RESPONSES = re.compile(
+    r"\bv1/responses\b|\bresponses api\b|\btools\b.*\bnot supported\b.*\bchat[ /]completions\b", re.IGNORECASE
+)
 
 
 def normalized(code: str) -> str:

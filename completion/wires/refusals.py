@@ -35,7 +35,10 @@ from completion.wires.refusal_words import (
     KIND_BY_CODE_WITHOUT_STATUS,
     KIND_BY_STATUS,
     KINDS_OF_5XX,
+    ONLY_IN_RESPONSES,
     PHRASES,
+    REFUSED_TOKEN_FIELD,
+    TOKEN_FIELD_AS_PARAM,
     Kind,
     normalized,
 )
@@ -131,11 +134,30 @@ def _error(status: int | None, parsed: _ParsedError, message: str, **facts: Any)
 def _advice(error: ProviderError) -> str | None:
     classification = error.retry_classification()
     if not isinstance(classification, Transient):
-        return ADVICE.get(type(error))
+        return _other_field(error) or _other_api(error) or ADVICE.get(type(error))
     says_when = re.search(r"\b(try again|retry) (in|after)\b", error.message, re.IGNORECASE)
     if classification.retry_after is None or says_when:
         return None
     return f"try again in {classification.retry_after:g} s"
+
+
+def _other_field(error: ProviderError) -> str | None:
+    """The option to set if the server refuses the field that ``max_tokens`` was sent in; else None."""
+    found = REFUSED_TOKEN_FIELD.search(error.message)
+    if not found and error.code == "unsupported_parameter":
+        found = TOKEN_FIELD_AS_PARAM.search(error.body or "")
+    if not found:
+        return None
+    refused = found[found.lastindex or 0].lower()
+    other = "max_completion_tokens" if refused == "max_tokens" else "max_tokens"
+    return f"give the model token_field={other!r}"
+
+
+def _other_api(error: ProviderError) -> str | None:
+    """The family to use if the server says that only OpenAI's Responses API supports the request; else None."""
+    if not ONLY_IN_RESPONSES.search(error.message):
+        return None
+    return "OpenAI's Responses API is the family openai-responses: completion.model('openai-responses:<model id>')"
 
 
 # --- reading the body ------------------------------------------------------------------------------------------------

@@ -226,6 +226,16 @@ def test_models_lists_families_and_whether_their_key_is_set(server: ProviderServ
     assert ["openai", "OPENAI_API_KEY", "not set"] in rows
 
 
+def test_models_shows_the_variable_that_is_set_if_a_key_has_several(server: ProviderServer) -> None:
+    unset = {"HF_TOKEN": "", "HUGGINGFACE_API_KEY": "", "VLLM_API_KEY": ""}
+    rows = [line.split(maxsplit=2) for line in run(server, "models", **unset).stdout.splitlines()]
+    assert ["huggingface", "HF_TOKEN", "not set"] in rows
+    assert ["vllm", "VLLM_API_KEY", "optional"] in rows
+    one = {**unset, "HUGGINGFACE_API_KEY": "x"}
+    rows = [line.split(maxsplit=2) for line in run(server, "models", **one).stdout.splitlines()]
+    assert ["huggingface", "HUGGINGFACE_API_KEY", "set"] in rows
+
+
 def test_the_installed_command_is_the_same() -> None:
     command = Path(sys.executable).with_name("completion")
     done = subprocess.run([command, "--version"], capture_output=True, text=True, timeout=30)
@@ -313,7 +323,7 @@ def test_models_takes_no_options(server: ProviderServer) -> None:
     [
         (
             ["-m", "nope:x"],
-            "-m nope:x: unknown family 'nope'; families: anthropic, azure-openai, local, openai\n",
+            "-m nope:x: unknown family 'nope'; families: alibaba, anthropic,",
         ),
         (["-m", "nope"], "write it as FAMILY:MODEL\n"),
         (["-m", "openai"], "-m openai: give the model id as well: openai:MODEL\n"),

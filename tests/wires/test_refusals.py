@@ -925,3 +925,60 @@ def test_codes_and_ids_are_one_line_and_messages_are_shortened() -> None:
     assert (error.code, error.request_id) == ("a [31mb", "r 1")
     assert len(error.message) == 4000
     str(error).encode()
+
+
+@pytest.mark.parametrize(
+    ("message", "facts", "option"),
+    [
+        (
+            "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens'.",
+            {"param": "max_tokens", "code": "unsupported_parameter"},
+            "max_completion_tokens",
+        ),
+        ("That field is wrong", {"param": "max_tokens", "code": "unsupported_parameter"}, "max_completion_tokens"),
+        ("property 'max_completion_tokens' is unsupported", {}, "max_tokens"),
+        ("Unrecognized request argument supplied: max_completion_tokens", {}, "max_tokens"),
+        ("max_tokens is not supported", {}, "max_completion_tokens"),
+        ("max_tokens is too large: 99999", {"param": "max_tokens", "code": "invalid_value"}, None),
+        ("max_tokens must be at least 1", {"param": "max_tokens"}, None),
+        ("Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported.", {}, None),
+        ("Unsupported value: 'temperature' does not support 0", {"param": "temperature"}, None),
+    ],
+)
+def test_the_error_for_a_refused_token_field_names_the_option_to_set(
+    message: str, facts: dict[str, str], option: str | None
+) -> None:
+    error = refusal(400, {}, json.dumps({"error": {"message": message, **facts}}))
+    assert type(error) is InvalidRequestError
+    expected = message if option is None else f"{message.removesuffix('.')}; give the model token_field={option!r}"
+    assert error.message == expected
+
+
+def test_another_error_about_tools_does_not_name_a_family() -> None:
+    message = "Invalid 'tools[0].function.name' in /v1/chat/completions: it has a space"
+    assert refusal(400, {}, json.dumps({"error": {"message": message}})).message == message
+
+
+def test_a_field_that_a_validator_refuses_names_the_option_to_set() -> None:
+    detail = [
+        {"type": "extra_forbidden", "loc": ["body", "max_completion_tokens"], "msg": "Extra inputs are not permitted"}
+    ]
+    assert "; give the model token_field='max_tokens'" in refusal(422, {}, json.dumps({"detail": detail})).message
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (
+            400,
+            "Function tools with reasoning_effort are not supported for gpt-5.6 in /v1/chat/completions. To use "
+            "function tools, use /v1/responses or set reasoning_effort to 'none'.",
+        ),
+        (400, "Function tools are not supported for gpt-5.6 in /v1/chat/completions."),
+        (404, "This model is only supported in v1/responses and not in v1/chat/completions."),
+    ],
+)
+def test_the_error_for_what_only_responses_supports_names_its_family(status: int, message: str) -> None:
+    error = refusal(status, {}, json.dumps({"error": {"message": message, "param": "reasoning_effort"}}))
+    assert error.message.startswith(message.removesuffix("."))
+    assert "completion.model('openai-responses:" in error.message

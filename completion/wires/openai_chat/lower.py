@@ -7,7 +7,7 @@ from typing import Any
 from completion.contract.request import ChatRequest, JsonSchema, ToolChoice, ToolDefinition
 from completion.contract.schemas import OPENAI_STRICT, OpenSchemaError, for_tools, strict
 from completion.wires.json_values import without_none
-from completion.wires.lowering import count_cache_controls, effort_word
+from completion.wires.lowering import count_cache_controls, effort_word, unsupported
 from completion.wires.openai_chat.dialect import OPENAI, ChatDialect
 from completion.wires.openai_chat.history import messages
 from completion.wires.openai_chat.names import TOOL_CHOICES
@@ -25,7 +25,7 @@ def lower(request: ChatRequest, model: str, dialect: ChatDialect = OPENAI) -> Lo
         "model": model,
         "messages": messages(request, dialect),
         "stream": True,
-        dialect.token_field: request.max_tokens,
+        dialect.token_field_of(model): request.max_tokens,
     }
     if dialect.supports_stream_options:
         body["stream_options"] = {"include_usage": True}
@@ -36,7 +36,7 @@ def lower(request: ChatRequest, model: str, dialect: ChatDialect = OPENAI) -> Lo
         "seed": request.seed,
         "stop": list(request.stop_sequences) or None,
         "tools": [_tool(tool, dropped) for tool in request.tools] or None,
-        "tool_choice": _tool_choice(request.tool_choice, has_tools),
+        "tool_choice": _tool_choice(request.tool_choice, has_tools, dialect),
         "parallel_tool_calls": request.parallel_tool_use if has_tools else None,
         "reasoning_effort": _reasoning_effort(request.reasoning_effort),
         "response_format": _response_format(request.response_format, dropped),
@@ -69,11 +69,13 @@ def _schema(schema: dict[str, Any], is_strict: bool, dropped: list[str], field: 
     return schema, False
 
 
-def _tool_choice(choice: ToolChoice | None, has_tools: bool) -> Any:
+def _tool_choice(choice: ToolChoice | None, has_tools: bool, dialect: ChatDialect) -> Any:
     if choice is None or (not has_tools and choice.kind in ("auto", "none")):
         return None
     if choice.kind == "tool":
         return {"type": "function", "function": {"name": choice.name}}
+    if choice.kind == "any" and not dialect.supports_forced_choice:
+        raise unsupported("tool_choice='any'", "this server cannot force a tool call; use 'auto'")
     return TOOL_CHOICES[choice.kind]
 
 

@@ -1,0 +1,183 @@
+"""Providers that support Chat Completions at another base URL. Each one is a Provider, a row of a table.
+
+    Provider(name, base URL, key, dialect) -> CompatibleClient -> CompatibleModel
+
+A Provider is a family: it is called with a model id and options. Another package adds one as an entry point:
+
+    ACME = Provider("acme", "https://api.acme.example/v1", "ACME_API_KEY")
+
+    entry_points={"completion.adapters": ["acme = acme_llm:ACME"]}
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from completion.adapters.account import HttpClient, HttpModel
+from completion.adapters.openai import PATH, checked_dialect
+from completion.contract.errors import ConfigurationError
+from completion.contract.frames import hide_arguments_in_tracebacks
+from completion.transport.credentials import ApiKey, Key
+from completion.wires.openai_chat import CHAT_COMPLETIONS
+from completion.wires.openai_chat.dialect import COMPATIBLE, ChatDialect, ReasoningBack
+
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+_PART_OF_A_HOST = re.compile(r"[\w.-]+(?::\d+)?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """A compatible provider. Call it with a model id and the options of CompatibleClient to make a model.
+
+    Args:
+        name: the family, and the ``name`` of its models.
+        base_url: None if the caller has to give one. It may have placeholders, as in ``https://{account}.host/v1``.
+        key: the environment variable of the key, or several: the first that is set counts. ``()``: none is needed.
+        dialect: how its Chat Completions differ.
+        placeholders: environment variables for the placeholders. The options have the names of the placeholders.
+        url_variables: environment variables that replace ``base_url``; the first that is set counts. They may omit
+            scheme, port and path, as ``OLLAMA_HOST`` does.
+        key_is_optional: without a key, requests are sent without one.
+        key_header: the header of the key.
+    """
+
+    name: str
+    base_url: str | None
+    key: str | tuple[str, ...] = ()
+    dialect: ChatDialect = COMPATIBLE
+    placeholders: Mapping[str, str] = field(default_factory=dict)
+    url_variables: tuple[str, ...] = ()
+    key_is_optional: bool = False
+    key_header: str = "Authorization"
+
+    @property
+    def key_variables(self) -> tuple[str, ...]:
+        """The environment variables of the key, the best first."""
+        return (self.key,) if isinstance(self.key, str) else self.key
+
+    @property
+    def key_variable(self) -> str | None:
+        """The first environment variable of the key; None if there is none."""
+        return next(iter(self.key_variables), None)
+
+    @hide_arguments_in_tracebacks
+    def __call__(self, model: str, *, client: CompatibleClient | None = None, **options: Any) -> CompatibleModel:
+        """A model of this provider. Give the options of CompatibleClient, or a ``client`` to share."""
+        if client is not None and options:
+            raise TypeError(f"give options to the client, not to the model that shares it: {', '.join(options)}")
+        return (client or self.client(**options)).completion_model(model)
+
+    @hide_arguments_in_tracebacks
+    def client(self, **options: Any) -> CompatibleClient:
+        """An account at this provider, with the options of CompatibleClient."""
+        return CompatibleClient(self, **options)
+
+    def url(self, parts: Mapping[str, str | None]) -> str:
+        """The base URL, from the environment or the table. ``parts`` are the caller's values for the placeholders.
+
+        Raises:
+            ConfigurationError: there is no base URL, or a placeholder has no valid value.
+        """
+        found = next(filter(None, map(os.environ.get, self.url_variables)), None)
+        if found and not any(parts.values()):
+            return _completed(found.strip(), self.base_url)
+        if self.base_url is None:
+            ways = " or ".join(["give base_url=", *(f"set {variable}" for variable in self.url_variables)])
+            raise ConfigurationError(f"no base URL: {ways}", provider=self.name)
+        return _PLACEHOLDER.sub(lambda found: self._part(found[1], parts.get(found[1])), self.base_url)
+
+    def _part(self, name: str, given: str | None) -> str:
+        variable = self.placeholders.get(name, "")
+        value = given or os.environ.get(variable)
+        if not value:
+            ways = [f"give {name}=", *(f"set {other}" for other in (variable, *self.url_variables) if other)]
+            raise ConfigurationError(f"no {name} for the base URL: {' or '.join(ways)}", provider=self.name)
+        value = value.strip().removeprefix("https://").rstrip("/")
+        # The key is sent to this URL, so a value must not be able to change more of it than its own part.
+        if not _PART_OF_A_HOST.fullmatch(value):
+            origin = f"{name}=" if given else variable
+            raise ConfigurationError(
+                f"{origin} must contain only letters, digits, '.', '-' and '_', got {value!r}", provider=self.name
+            )
+        return value
+
+
+class CompatibleClient(HttpClient):
+    """An account at a compatible provider.
+
+    Args:
+        provider: the row of the table.
+        api_key: a key, or a function that is called before each request; None reads the provider's variables.
+        base_url: None reads the provider's variables; without those it is the provider's.
+        token_field: the field for ``max_tokens``; None is the provider's.
+        reasoning_back: how the reasoning of earlier turns is sent, see OpenAIClient; None is the provider's.
+        options: values for the placeholders in the base URL, such as ``account=``, and those of HttpOptions.
+    """
+
+    def __init__(
+        self,
+        provider: Provider,
+        *,
+        api_key: Key | None = None,
+        base_url: str | None = None,
+        token_field: str | None = None,
+        reasoning_back: ReasoningBack | None = None,
+        **options: Any,
+    ) -> None:
+        self.provider = provider
+        self.name = provider.name
+        self.key_variable, *more = provider.key_variables or ("",)
+        parts = {name: options.pop(name, None) for name in _PLACEHOLDER.findall(provider.base_url or "")}
+        super().__init__(
+            base_url=base_url or provider.url(parts),
+            key=ApiKey(
+                api_key,
+                self.key_variable,
+                more_variables=tuple(more),
+                is_optional=provider.key_is_optional or not provider.key_variables,
+                header=provider.key_header,
+                prefix="Bearer " if provider.key_header == "Authorization" else "",
+            ),
+            dialect=checked_dialect(provider.dialect, token_field, reasoning_back, provider=self.name),
+            **options,
+        )
+
+    def completion_model(self, model_id: str) -> CompatibleModel:
+        """A model of this account. All models of a client share its connections."""
+        return CompatibleModel(model_id, client=self)
+
+
+class CompatibleModel(HttpModel):
+    """A model of a compatible provider. ``completion.model("groq:…")`` or a Provider makes it."""
+
+    client_class = CompatibleClient
+    wire = CHAT_COMPLETIONS
+    path = PATH
+
+    def __init__(self, model: str, *, client: CompatibleClient) -> None:
+        self.name = client.name
+        self.key_variable = client.provider.key_variable
+        super().__init__(model, client, {})
+
+
+def _completed(url: str, default: str | None) -> str:
+    """A base URL of the environment, with the scheme, port and path of the default where it has none."""
+    base = urlsplit(default or "")
+    if "://" in url:
+        return url if urlsplit(url).path.strip("/") else url.rstrip("/") + base.path
+    if not base.netloc or "{" in base.netloc or "@" in url or not url.isprintable():
+        return url  # the check of the base URL raises an error for a password or a control character
+    try:
+        parts = urlsplit(f"//{url}")
+        port = parts.port or base.port
+    except ValueError:  # a port that is not one: the same check raises the error
+        return url
+    # A server listens on 0.0.0.0; its clients are on this machine.
+    host = "127.0.0.1" if parts.hostname == "0.0.0.0" else parts.hostname or base.hostname or ""
+    netloc = f"[{host}]" if ":" in host else host
+    return f"{base.scheme}://{netloc}{f':{port}' if port else ''}{parts.path.rstrip('/') or base.path}"
