@@ -54,8 +54,9 @@ class HttpClient(_HidesKeyInTracebacks):
     """An account at an endpoint. A subclass sets the class attributes, the base URL and the key.
 
     Args:
-        base_url: requests go to this URL plus the ``path`` of the model.
-        key: authorizes the requests.
+        api_key: a key, or a function that is called before each request; None reads ``key_variable``.
+        base_url: requests go to this URL plus the ``path`` of the model; None is ``default_base_url``.
+        key: authorizes the requests in another way than ``Authorization: Bearer``.
         dialect: how this endpoint differs from others of its wire; passed to the wire's ``lower``.
         timeout, headers, session, max_event_bytes: see HttpOptions.
     """
@@ -64,25 +65,31 @@ class HttpClient(_HidesKeyInTracebacks):
     """The family, for telemetry and errors."""
     key_variable: str
     """The environment variable of the key."""
+    default_base_url: ClassVar[str | None] = None
+    """The base URL if none is given."""
     request_id_headers: ClassVar[tuple[str, ...]] = ("x-request-id",)
     """The response headers that may contain the request id, the best first."""
 
     def __init__(
         self,
         *,
-        base_url: str,
-        key: ApiKey,
+        api_key: Key | None = None,
+        base_url: str | None = None,
+        key: ApiKey | None = None,
         dialect: Any = None,
         timeout: TimeoutLike = Timeout(),  # noqa: B008  immutable
         headers: Mapping[str, str] | None = None,
         session: Session | None = None,
         max_event_bytes: int = MAX_EVENT_BYTES,
     ) -> None:
+        base_url = base_url or self.default_base_url
+        if not base_url:
+            raise ConfigurationError("no base URL: give base_url=", provider=self.name)
         self.dialect = dialect
         self.endpoint = Endpoint(
             provider=self.name,
             base_url=base_url,
-            key=key,
+            key=key or ApiKey(api_key, self.key_variable),
             timeout=timeout,
             headers=headers,
             session=session,
@@ -108,7 +115,7 @@ class HttpModel(_HidesKeyInTracebacks):
     Args:
         model: the model id.
         client: the client to share; None makes a ``client_class`` with the options.
-        options: the options of the client.
+        options: the options of the client. A subclass may name them for type checkers.
 
     Raises:
         TypeError: the id is not a string, or both a client and options are given.
@@ -126,7 +133,7 @@ class HttpModel(_HidesKeyInTracebacks):
     path: ClassVar[str]
     """The path of requests, after the base URL."""
 
-    def __init__(self, model: str, client: HttpClient | None, options: Mapping[str, Any]) -> None:
+    def __init__(self, model: str, *, client: HttpClient | None = None, **options: Any) -> None:
         if not isinstance(model, str):
             raise TypeError(f"the model id must be a str, got {type(model).__name__}")
         if not model:

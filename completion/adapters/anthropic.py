@@ -91,4 +91,4 @@ class AnthropicModel(HttpModel):
     def __init__(
         self, model: str, *, client: AnthropicClient | None = None, **options: Unpack[AnthropicOptions]
     ) -> None:
-        super().__init__(model, client, options)
+        super().__init__(model, client=client, **options)

@@ -111,7 +111,7 @@ class AzureOpenAIModel(HttpModel):
     def __init__(
         self, deployment: str, *, client: AzureOpenAIClient | None = None, **options: Unpack[AzureOptions]
     ) -> None:
-        super().__init__(deployment, client, options)
+        super().__init__(deployment, client=client, **options)
 
     def request_path(self) -> str:
         api_version = self.client.api_version

@@ -162,7 +162,7 @@ class CompatibleModel(HttpModel):
     def __init__(self, model: str, *, client: CompatibleClient) -> None:
         self.name = client.name
         self.key_variable = client.provider.key_variable
-        super().__init__(model, client, {})
+        super().__init__(model, client=client)
 
 
 def _completed(url: str, default: str | None) -> str:

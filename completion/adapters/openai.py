@@ -98,7 +98,7 @@ class OpenAIModel(HttpModel):
     path = PATH
 
     def __init__(self, model: str, *, client: OpenAIClient | None = None, **options: Unpack[OpenAIOptions]) -> None:
-        super().__init__(model, client, options)
+        super().__init__(model, client=client, **options)
 
 
 def _is_openai(base_url: str) -> bool:

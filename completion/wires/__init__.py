@@ -11,6 +11,7 @@ from completion.events.ndjson import ndjson_events
 from completion.events.sse import sse_events
 from completion.wires import refusals
 from completion.wires.assembly import TurnReader, assembled
+from completion.wires.history import CallIds, HistoryRules
 from completion.wires.json_values import objects_in, positive_int, provider_block, str_or_empty, without_none
 from completion.wires.lowering import (
     data_uri,
@@ -29,7 +30,9 @@ from completion.wires.wire import Assemble, Lower, Lowered, OnEndOfTurn, Wire
 __all__ = [
     "DONE",
     "Assemble",
+    "CallIds",
     "Events",
+    "HistoryRules",
     "Lower",
     "Lowered",
     "OnEndOfTurn",

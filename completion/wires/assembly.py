@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Final
 
-from completion.contract.chunks import StreamChunk
+from completion.contract.chunks import FinishReason, StreamChunk
 from completion.contract.errors import CompletionError, TransportError, TruncatedStreamError
 from completion.events import DONE, Events
 from completion.wires import refusals
+from completion.wires.tool_call import ToolCall
 from completion.wires.turn_order import TurnOrder
 from completion.wires.turn_summary import TurnSummary
 from completion.wires.wire import OnEndOfTurn
@@ -34,12 +35,15 @@ class TurnReader(ABC):
     """Reads the events of one turn. Each wire has a subclass, and each turn an object of it.
 
     Args:
-        summary: collects what TurnFinished carries. None: a TurnSummary that knows no finish reasons.
+        summary: collects what TurnFinished carries. None: a TurnSummary with the class's ``finish_reasons``.
         origin: the ``provider`` of signatures, see TurnOrder.
     """
 
     truncated: ClassVar[str] = "the body ended before the end of the turn: the answer is not complete"
     """The error message for a body that ends before the end of the turn."""
+
+    finish_reasons: ClassVar[Mapping[str, FinishReason]] = {}
+    """The finish reason for each of the provider's words; any other word is ``other``."""
 
     is_over = False
     """True once the provider's own end of turn was read."""
@@ -50,13 +54,26 @@ class TurnReader(ABC):
     def __init__(self, summary: TurnSummary | None = None, origin: str | None = None) -> None:
         self.order = TurnOrder(origin)
         """Puts chunks into the order that the contract promises."""
-        self.summary = TurnSummary({}) if summary is None else summary
+        self.summary = TurnSummary(self.finish_reasons) if summary is None else summary
         """Collects what the last chunk of the turn carries."""
+        self._calls_by_id: dict[str, ToolCall] = {}
 
     @classmethod
     def assemble(cls, events: Events, on_end_of_turn: OnEndOfTurn) -> Iterator[StreamChunk]:
         """The chunks of one turn, read by a new reader: the ``assemble`` of a Wire."""
         return assembled(events, cls(), on_end_of_turn)
+
+    def call_piece(self, call_id: str, name: str, arguments: str) -> list[StreamChunk]:
+        """The chunks of a piece of a tool call: the first piece with an id begins the call.
+
+        For wires whose pieces all have the id of their call. ``name`` is used in the first piece only.
+        """
+        call = self._calls_by_id.get(call_id)
+        is_new = call is None
+        if call is None:
+            call = self._calls_by_id[call_id] = ToolCall(call_id, name)
+        call.add(arguments)
+        return self.order.call(call) if is_new else self.order.release()
 
     @abstractmethod
     def take(self, name: str, data: dict[str, Any]) -> Iterable[StreamChunk]:

@@ -176,7 +176,7 @@ def test_an_unknown_option_is_refused(adapter: Adapter) -> None:
 def test_options_beside_a_shared_client_are_refused(adapter: Adapter) -> None:
     client = adapter.client("http://127.0.0.1:9")
     with pytest.raises(TypeError, match="give options to the client, not to the model that shares it: timeout"):
-        adapter.model_class("m", client=client, timeout=3)  # type: ignore[call-arg]
+        adapter.model_class("m", client=client, timeout=3)
 
 
 @adapters
