@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import runpy
+import ast
+import inspect
+import re
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import completion
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
-HERE = Path(__file__).parent
-
 project = "completion"
 author = "the authors of completion"
-version = release = runpy.run_path(str(HERE.parent / "completion" / "version.py"))["__version__"]
+version = release = completion.__version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 exclude_patterns = ["build"]
 
 nitpicky = True
 nitpick_ignore_regex = [
     # Names of other projects. To link them, Sphinx would download their inventories; this build needs no network.
     ("py:.*", r"(collections|concurrent|dataclasses|os|pathlib|requests|ssl|threading|types)\..+"),
+    ("py:class", r"(Tracer|Meter)Provider"),
     # Type variables of ours.
     ("py:class", r"completion\..+T|(completion\..+\.)?(P|R_co)"),
 ]
@@ -34,13 +36,13 @@ napoleon_use_param = False  # some lines describe several parameters: "timeout, 
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 100
 
-html_theme = "alabaster"
-html_theme_options = {
-    "description": "Streams a language model's answer, in the same way from every provider",
-    "fixed_sidebar": True,
-    "page_width": "1120px",
-    "code_font_size": "0.8em",
-}
+html_theme = "furo"
+html_title = "completion"
+html_static_path = ["_static"]
+html_css_files = ["docs.css"]
+html_copy_source = False
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
 html_show_copyright = False
 html_show_sourcelink = False
 
@@ -84,6 +86,34 @@ def table_of_providers() -> Iterator[str]:
     yield ""
 
 
+def types_of_declared_init(
+    app: Sphinx, what: str, name: str, obj: Any, options: dict[str, Any], signature: str | None, returns: str | None
+) -> tuple[str, str | None] | None:
+    """The signature that a dataclass declares under ``if TYPE_CHECKING``: it accepts more than its fields hold."""
+    if what != "class" or not inspect.isclass(obj) or not obj.__module__.startswith("completion.") or signature == "()":
+        return None
+    for statement in ast.walk(ast.parse(inspect.getsource(obj))):
+        if isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING":
+            for function in statement.body:
+                if isinstance(function, ast.FunctionDef) and function.name == "__init__":
+                    arguments = ast.unparse(function.args).removeprefix("self, ")
+                    return f"({_ANNOTATED_NAME.sub(_full_name, arguments)})", returns
+    return None
+
+
+_ANNOTATED_NAME = re.compile(r"\b[A-Z]\w+\b")
+_OTHERS = {"Sequence": "collections.abc.Sequence", "Mapping": "collections.abc.Mapping", "Any": "typing.Any"}
+_ALIASES = {"Role": "Literal['user', 'assistant']"}
+
+
+def _full_name(found: re.Match[str]) -> str:
+    name = found[0]
+    if name in completion.__all__:
+        return f"~completion.{name}"
+    return f"~{_OTHERS[name]}" if name in _OTHERS else _ALIASES.get(name, name)
+
+
 def setup(app: Sphinx) -> None:
     app.connect("source-read", with_table_of_providers)
+    app.connect("autodoc-process-signature", types_of_declared_init)
     app.connect("autodoc-process-docstring", as_restructuredtext, priority=400)  # before napoleon
