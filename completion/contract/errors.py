@@ -67,19 +67,20 @@ class CompletionError(Exception):
     """The base class of all errors of this library. Errors pickle.
 
     Attributes, each None if unknown:
-        provider: the adapter family.
-        model: the id of the model.
-        status: the HTTP status, or the provider's own number for an error inside a 200 body.
-        code: the provider's error code.
-        message: what happened; ``str(error)`` adds the other facts.
-        request_id: the id that the provider gave to the request.
-        retry_after: how many seconds the server asks to wait.
-        body: the text of the provider's answer, at most 64 KiB.
-        should_retry: the provider's ``x-should-retry`` header.
-        attempts: how many calls a RetryingModel made.
-        partial: the ``Turn`` so far, set by ``collect()``.
-        partial_messages: of a run, the messages of its finished steps.
-        usage: of a run, the tokens so far.
+
+    * ``provider``: the adapter family.
+    * ``model``: the id of the model.
+    * ``status``: the HTTP status, or the provider's own number for an error inside a 200 body.
+    * ``code``: the provider's error code.
+    * ``message``: what happened; ``str(error)`` adds the other facts.
+    * ``request_id``: the id that the provider gave to the request.
+    * ``retry_after``: how many seconds the server asks to wait.
+    * ``body``: the text of the provider's answer, at most 64 KiB.
+    * ``should_retry``: the provider's ``x-should-retry`` header.
+    * ``attempts``: how many calls a RetryingModel made.
+    * ``partial``: the ``Turn`` so far, set by ``collect()``.
+    * ``partial_messages``: of a run, the messages of its finished steps.
+    * ``usage``: of a run, the tokens so far.
     """
 
     def __init__(
