@@ -34,6 +34,7 @@ autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True  # as in the source: timeout=Timeout()
 napoleon_use_param = False  # some lines describe several parameters: "timeout, session: as for OpenAIClient"
 python_use_unqualified_type_names = True
+toc_object_entries_show_parents = "hide"
 python_maximum_signature_line_length = 100
 
 html_theme = "furo"
