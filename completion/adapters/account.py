@@ -86,7 +86,7 @@ class HttpClient(_HidesKeyInTracebacks):
         if not base_url:
             raise ConfigurationError("no base URL: give base_url=", provider=self.name)
         self.dialect = dialect
-        self.endpoint = Endpoint(
+        self.endpoint: Endpoint = Endpoint(
             provider=self.name,
             base_url=base_url,
             key=key or ApiKey(api_key, self.key_variable),

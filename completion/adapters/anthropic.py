@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from completion.adapters.account import HttpClient, HttpModel, HttpOptions, Options
 from completion.transport.credentials import ApiKey, Key
@@ -38,7 +38,7 @@ class AnthropicClient(HttpClient):
 
     name = "anthropic"
     key_variable = "ANTHROPIC_API_KEY"
-    request_id_headers = ("request-id", "x-request-id")
+    request_id_headers: ClassVar[tuple[str, ...]] = ("request-id", "x-request-id")
 
     def __init__(
         self,

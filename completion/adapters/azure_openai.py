@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
 from completion.adapters.account import HttpClient, HttpModel, HttpOptions, Options
@@ -57,7 +57,7 @@ class AzureOpenAIClient(HttpClient):
 
     name = "azure-openai"
     key_variable = KEY_VARIABLE
-    request_id_headers = ("apim-request-id", "x-request-id")
+    request_id_headers: ClassVar[tuple[str, ...]] = ("apim-request-id", "x-request-id")
 
     def __init__(
         self,

@@ -54,7 +54,7 @@ class Endpoint:
         max_event_bytes: int,
         no_proxy: bool = False,
     ) -> None:
-        self.base_url = checked_base_url(base_url, provider)
+        self.base_url: str = checked_base_url(base_url, provider)
         self._key = key
         self._provider = provider
         self._max_event_bytes = max_event_bytes

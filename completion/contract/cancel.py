@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from completion.contract.errors import StreamCancelledError
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 
 class _Binding(NamedTuple):

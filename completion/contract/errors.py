@@ -104,7 +104,7 @@ class CompletionError(Exception):
         self.code = code
         self.request_id = request_id
         self.retry_after = retry_after
-        self.body = None if body is None else _cut(body)
+        self.body: str | None = None if body is None else _cut(body)
         self.should_retry = should_retry
         self.attempts: int | None = None
         self.partial: Turn | None = None

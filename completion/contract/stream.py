@@ -152,7 +152,7 @@ class ChatStream(Generator[Chunk, None, None]):
         provider: str | None = None,
         model: str | None = None,
     ) -> None:
-        self.response = response or ResponseInfo()
+        self.response: ResponseInfo = response or ResponseInfo()
         self._chunks = cast(Iterator[Chunk], chunks)
         self._unbind = _nothing
         if token is None:
