@@ -1,4 +1,4 @@
-"""Finds the Python examples in README.rst and docs/, and runs them unchanged.
+"""Finds the Python examples in README.rst and docs/, runs them unchanged, and writes them for type checkers.
 
 In README.rst each block is a program. In docs/ the blocks of a page are one, read from the top, but for three kinds:
 
@@ -7,13 +7,15 @@ In README.rst each block is a program. In docs/ the blocks of a page are one, re
         :class: not-run             it needs an account, or a server that no test has
         :caption: name.py           a part of a file of this name, which the program can import
 
-``python -m tests.documents PAGE FOLDER`` writes the files and the program of a page, for type checkers.
+``python -m tests.documents FOLDER`` writes all of them, also those that are not run, as modules for type checkers. The
+blocks of a page are one module there too; a block of README.rst or of the class ``alone`` is a module of its own.
 """
 
 from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -114,13 +116,14 @@ def programs_of_docs() -> list[Program]:
     return [program for page in sorted(DOCS.rglob("*.rst")) for program in _programs(page)]
 
 
-def _programs(page: Path) -> Iterator[Program]:
+def _programs(page: Path, *, includes_not_run: bool = False) -> Iterator[Program]:
     name = page.relative_to(ROOT).as_posix()
     found = blocks(page)
     for block in found:
         if block.kind == "alone":
             yield Program(f"{name}:{block.line}", block.source)
-    together = [block for block in found if not block.kind and not block.file]
+    kinds = ("", "not-run") if includes_not_run else ("",)
+    together = [block for block in found if block.kind in kinds and not block.file]
     if together:
         files = {block.file: _joined([b for b in found if b.file == block.file]) for block in found if block.file}
         yield Program(name, _joined(together), files)
@@ -139,9 +142,19 @@ def program_of(page: Path) -> Program:
     return next(program for program in _programs(page) if program.name == page.relative_to(ROOT).as_posix())
 
 
+def programs_to_check() -> list[Program]:
+    """All blocks, for type checkers: the blocks of a page that are not run are a part of its module."""
+    pages = sorted(DOCS.rglob("*.rst"))
+    return [*programs_of_readme(), *(program for page in pages for program in _programs(page, includes_not_run=True))]
+
+
 def blocks_not_run() -> list[Block]:
     return [block for page in sorted(DOCS.rglob("*.rst")) for block in blocks(page) if block.kind == "not-run"]
 
 
 if __name__ == "__main__":
-    program_of(Path(sys.argv[1]).resolve()).write(Path(sys.argv[2]))
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(ROOT / "tests" / "typing" / "pyrightconfig.json", folder)
+    for program in programs_to_check():
+        program.write(folder)
