@@ -24,7 +24,7 @@ exclude_patterns = ["build"]
 nitpicky = True
 nitpick_ignore_regex = [
     # Names of other projects. To link them, Sphinx would download their inventories; this build needs no network.
-    ("py:.*", r"(collections|concurrent|dataclasses|os|pathlib|requests|ssl|threading|types)\..+"),
+    ("py:.*", r"(collections|concurrent|dataclasses|os|pathlib|re|requests|ssl|threading|types)\..+"),
     ("py:class", r"(Tracer|Meter)Provider"),
     # Type variables of ours.
     ("py:class", r"completion\..+T|(completion\..+\.)?(P|R_co)"),
