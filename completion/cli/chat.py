@@ -1,4 +1,4 @@
-"""The command ``chat``: a conversation in the terminal, one line for each question."""
+"""The command ``chat``: a conversation in the terminal, a line or a paste for each question."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import argparse
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from types import FrameType
 
+from completion.cli.lines import prepare_terminal, read_message
 from completion.cli.options import exit_on_bad_option, refuse_binary, shared_parser
 from completion.cli.report import OK, exit_code_table, report, report_end
 from completion.cli.screen import Screen
@@ -42,15 +43,14 @@ def _talk(empty: Conversation, parser: argparse.ArgumentParser, options: argpars
     """Answer line after line. Returns the last failure's exit code; on a terminal, where the user saw it, always 0."""
     is_terminal = sys.stdin.isatty()
     if is_terminal:
-        with suppress(ImportError):  # line editing and history for input(); Windows does not have it
-            import readline  # noqa: F401
+        prepare_terminal()
         name = one_line(f"{empty.model.name}:{empty.model.model}")
         print(f"{name} - Ctrl-C stops the answer, Ctrl-D ends the chat", file=sys.stderr)
     conversation = empty.fork()
     code = OK
     while True:
         try:
-            line = input("> " if is_terminal else "").strip()
+            line = read_message("> " if is_terminal else "")
         except EOFError:
             break
         except KeyboardInterrupt:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import json
-import mimetypes
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -21,13 +20,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from completion.contract.codec import Record, Tagged, check_fields, nested, nested_or_absent
 from completion.contract.markdown import code, document, fenced, quoted
+from completion.contract.media_types import ENOUGH_BYTES, media_type_of_bytes, media_type_of_name
 
 SourceBlockT = TypeVar("SourceBlockT", bound="_FileBlock")
 
 Role = Literal["user", "assistant"]
-
-# Types that `mimetypes` does not know on every Python and system.
-_MEDIA_TYPES = {".webp": "image/webp", ".md": "text/markdown", ".m4a": "audio/mp4", ".opus": "audio/ogg"}
 
 # Images that a notebook shows, up to this size: it stores them in its file. SVG is left out, it can contain scripts.
 _SHOWN_MEDIA_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
@@ -131,15 +128,16 @@ class _FileBlock(Block):
 
     @classmethod
     def from_path(cls: type[SourceBlockT], path: str | PathLike[str]) -> SourceBlockT:
-        """A block with the bytes of a file. The suffix of its name determines the media type.
+        """A block with the bytes of a file. Its first bytes determine the media type, or else the suffix of its name.
 
         Raises:
             OSError: the file cannot be read.
-            ValueError: the suffix is unknown, or is that of another kind of file; use
+            ValueError: the type is unknown, or is that of another kind of file; use
                 ``Base64Source(media_type, data)``.
         """
         file = Path(path)
-        media_type = _MEDIA_TYPES.get(file.suffix.lower()) or mimetypes.guess_type(file.name)[0]
+        data = file.read_bytes()
+        media_type = media_type_of_bytes(data[:ENOUGH_BYTES]) or media_type_of_name(file.name)
         if media_type is None:
             raise ValueError(f"{file.name}: the media type of this name is unknown; use Base64Source(media_type, data)")
         kind = media_type.partition("/")[0]
@@ -153,7 +151,7 @@ class _FileBlock(Block):
                 f"{cls.__name__}.from_path: {file.name} has the media type {media_type}; use the block of that kind, "
                 f"or {cls.__name__}(Base64Source(media_type, data))"
             )
-        return cls(Base64Source(media_type, file.read_bytes()))
+        return cls(Base64Source(media_type, data))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from completion.contract.errors import UnsupportedContentError
+from completion.contract.media_types import media_type_of_bytes
 from completion.contract.messages import (
     Base64Source,
     Block,
@@ -126,23 +127,14 @@ def data_uri(source: Base64Source, media_type: str | None = None) -> str:
     return f"data:{media_type or source.media_type};base64,{source.data}"
 
 
-# How the bytes of an image begin.
-_IMAGE_BEGINNINGS = (
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"GIF8", "image/gif"),
-)
-
-
 def image_type(source: Base64Source) -> str:
     """The media type of an image by its first bytes, or else the given one. Providers refuse a wrong one."""
     try:
-        beginning = base64.b64decode(source.data[:32])
+        beginning = base64.b64decode(source.data[:16])
     except ValueError:
         return source.media_type
-    if beginning[:4] == b"RIFF" and beginning[8:12] == b"WEBP":
-        return "image/webp"
-    return next((kind for begins, kind in _IMAGE_BEGINNINGS if beginning.startswith(begins)), source.media_type)
+    found = media_type_of_bytes(beginning)
+    return found if found is not None and found.startswith("image/") else source.media_type
 
 
 def json_text(value: Any, field: str) -> str:

@@ -426,7 +426,7 @@ class Terminal:
         self._master, slave = pty.openpty()
         self.process = subprocess.Popen(
             [*COMMAND, *arguments],
-            env=environment(server, TERM="xterm", **more),
+            env=environment(server, **{"TERM": "xterm", **more}),
             stdin=slave,
             stdout=slave,
             stderr=slave,
@@ -449,6 +449,12 @@ class Terminal:
                 except OSError:  # on Linux, the end of the file
                     break
         assert text in self.screen
+
+    def wait_for_prompt_behind(self, text: str) -> None:
+        """Wait until the command shows the text and then asks for the next line."""
+        self.wait_for(text)
+        self.screen = self.screen.partition(text)[2]
+        self.wait_for("> ")
 
     def ended(self) -> int:
         code = self.process.wait(20)
@@ -500,7 +506,24 @@ def test_ctrl_c_in_chat_stops_the_answer_but_not_the_program(server: ProviderSer
     terminal.wait_for("(stopped)")
     assert server.wait_hung_up()
     terminal.type("Shorter\n")
-    terminal.wait_for("Better.\r\n> ")
+    terminal.wait_for_prompt_behind("Better.")
     assert [message["content"] for message in sent_messages(server, 1)] == ["Tell me", "An endless", "Shorter"]
     terminal.type("\x04")
     assert terminal.ended() == 0
+
+
+@pytest.mark.parametrize(
+    ("term", "begins", "ends"),
+    [("xterm", "\x1b[200~", "\x1b[201~\n"), ("dumb", "", "")],
+    ids=["bracketed paste", "plain terminal"],
+)
+def test_pasted_lines_are_one_message(server: ProviderServer, term: str, begins: str, ends: str) -> None:
+    server.reply(Reply(delta(content="Yes."), end()), Reply(delta(content="Bye."), end()))
+    terminal = Terminal(server, "chat", TERM=term)
+    terminal.wait_for("> ")
+    terminal.type(f"{begins}def f():\n    return 1\n{ends}")
+    terminal.wait_for_prompt_behind("Yes.")
+    terminal.type("\x04")
+    assert terminal.ended() == 0
+    assert [message["content"] for message in sent_messages(server, 0)] == ["def f():\n    return 1"]
+    assert len(server.requests) == 1

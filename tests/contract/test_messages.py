@@ -197,3 +197,12 @@ def test_a_repr_leaves_out_fields_with_their_default(record: object, shown: str)
 def test_a_repr_can_be_evaluated() -> None:
     turn = Turn(Message.assistant(["a", ToolCallBlock("c", "f", {"x": 1})]), FinishReason.TOOL_USE, Usage(1, 2))
     assert eval(repr(turn), vars(completion)) == turn
+
+
+def test_a_file_has_the_media_type_of_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"\xff\xd8\xff\xe0\x00\x10JFIF")
+    (tmp_path / "picture").write_bytes(b"RIFF\x00\x00\x00\x00WEBPVP8 ")
+    assert ImageBlock.from_path(tmp_path / "a.png").source == Base64Source("image/jpeg", "/9j/4AAQSkZJRg==")
+    assert ImageBlock.from_path(tmp_path / "picture").source == Base64Source("image/webp", "UklGRgAAAABXRUJQVlA4IA==")
+    with pytest.raises(ValueError, match=r"AudioBlock.from_path: a.png has the media type image/jpeg"):
+        AudioBlock.from_path(tmp_path / "a.png")
