@@ -49,7 +49,8 @@ class CancelToken:
 
     def __init__(self) -> None:
         self.cancelled = False
-        # No lock: a signal handler may cancel while the same thread holds it, a deadlock. Dict operations are atomic.
+        # Without a lock: a signal handler may call cancel() while its thread holds the lock, which would deadlock. The
+        # operations of a dict are atomic.
         self._wakers: dict[object, Callable[[], object]] = {}
 
     def cancel(self) -> None:
@@ -120,7 +121,7 @@ class CancelToken:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         binding = _current.get()
-        # The innermost binding is another token's when a generator was suspended inside a ``with`` block of its own.
+        # The innermost binding may belong to another token, if a generator is suspended inside a ``with`` block.
         while binding is not None and binding.token is not self:
             binding = binding.outer
         if binding is not None:

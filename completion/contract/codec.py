@@ -69,7 +69,7 @@ class Record:
             raise _too_deep(cls) from None
 
     def to_json(self, *, indent: int | None = None) -> str:
-        """The same as JSON text.
+        """The JSON text of ``to_dict()``.
 
         Raises:
             ValueError: a number is NaN or infinite, which JSON does not support, or the object is nested too deeply.
@@ -110,9 +110,10 @@ def _too_deep(kind: type) -> ValueError:
 
 
 class Tagged(Record):
-    """A class of a union; the class attribute ``type`` says which one.
+    """A Record that has a key ``type`` in JSON.
 
-    A direct subclass of this class is a union. Its ``from_dict`` chooses among its own subclasses by ``type``.
+    A direct subclass, such as StreamChunk, is a union. The subclasses of the union are its members, and each has its
+    own ``type``. ``from_dict`` of the union returns an object of the member that the document's ``type`` names.
     """
 
     __slots__ = ()
@@ -128,7 +129,7 @@ class Tagged(Record):
 
 
 def nested(kind: type) -> dict[str, Any]:
-    """Metadata of a field that contains a Record, an enum member, or a tuple of them; None and str may be options.
+    """Metadata of a field with a Record, an enum member, or a tuple of them. The field may accept None and str too.
 
     ``nested(dict)`` is for a field that contains any JSON object: it is copied without a look at its keys.
     """
@@ -203,7 +204,7 @@ def _member(kind: type, document: Mapping[str, Any]) -> type:
 
 
 def _is_union(kind: type) -> TypeGuard[type[Tagged]]:
-    return "_members" in kind.__dict__
+    return "_members" in kind.__dict__  # not hasattr: a member inherits the attribute from its union
 
 
 @cache
@@ -213,7 +214,7 @@ def _hints(kind: Any) -> tuple[tuple[Field[Any], Any], ...]:
 
 
 def _fault(hint: Any, value: Any, path: str, *, is_document: bool = True) -> str | None:
-    """What is wrong with a value, judged by its type hint; None if nothing is.
+    """A description of what is wrong with a value, or None if it fits its type hint.
 
     ``is_document``: the value comes from JSON. Otherwise it is an argument of a constructor.
     """

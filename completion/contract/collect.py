@@ -64,7 +64,7 @@ class TurnSoFar:
         self.end: TurnFinished | None = None
         self.run: RunFinished | None = None
         self.has_gap = False
-        """Set by the reader when it knows that a chunk was not added: the turn is then incomplete."""
+        """True if the stream yielded a chunk that was not added here, so the turn is incomplete. ChatStream sets it."""
         self._accepts_runs = accepts_runs
         self.calls: list[ToolCallFinished | ToolCallMalformed] = []
         self._blocks: list[Block] = []
@@ -92,7 +92,7 @@ class TurnSoFar:
 
     @property
     def is_complete(self) -> bool:
-        """True if every chunk was added, up to TurnFinished; of a run, up to RunFinished."""
+        """True if the last chunk was added (TurnFinished; RunFinished if runs are accepted) and none was missed."""
         last = self.run if self._accepts_runs else self.end
         return last is not None and not self.has_gap
 

@@ -220,6 +220,16 @@ class ChatRequest(Record):
             raise ValueError(f"ChatRequest.tool_choice names {choice.name!r}, which is not in ChatRequest.tools")
 
 
+# What the constructor accepts is wider than the fields; ``help(ChatRequest)`` shows the annotations of ``__init__``.
+ChatRequest.__init__.__annotations__ = {
+    **ChatRequest.__init__.__annotations__,
+    "messages": "str | Sequence[Message]",
+    "system_prompt": "str | Sequence[SystemBlock] | None",
+    "tools": "Sequence[ToolDefinition]",
+    "stop_sequences": "Sequence[str]",
+}
+
+
 def _records(given: Any, kind: type, name: str) -> tuple[Any, ...]:
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise TypeError(f"ChatRequest.{name} takes a list of {kind.__name__} objects, got {type(given).__name__}")

@@ -77,8 +77,8 @@ _ChatStreamT = TypeVar("_ChatStreamT", bound=Callable[..., Any])
 def without_our_frames(chat_stream: _ChatStreamT) -> _ChatStreamT:
     """Decorate ``chat_stream``: its errors name the model and do not show the prompt in their tracebacks.
 
-    A CompletionError leaves without our frames. Any other exception keeps our frames, with their local variables
-    cleared, so that a bug can be found.
+    Our frames are removed from the traceback of a CompletionError. Any other exception may be a bug, so its traceback
+    keeps our frames, but their local variables are cleared.
     """
 
     @functools.wraps(chat_stream)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -232,3 +233,7 @@ def test_json_text_is_compact_and_not_escaped() -> None:
 def test_a_value_that_is_not_json_is_unsupported_content(value: Any) -> None:
     with pytest.raises(UnsupportedContentError, match="args cannot be sent: it is not JSON"):
         json_text(value, "args")
+
+
+def test_help_shows_that_messages_may_be_a_string() -> None:
+    assert "messages: 'str | Sequence[Message]'" in str(inspect.signature(ChatRequest))
