@@ -38,6 +38,7 @@ toc_object_entries_show_parents = "hide"
 python_maximum_signature_line_length = 100
 
 html_theme = "furo"
+pygments_dark_style = "github-dark"
 html_title = "completion"
 html_static_path = ["_static"]
 html_css_files = ["docs.css"]
