@@ -56,10 +56,10 @@ DOORS = {
     "subprocess": "embedded.weights",
     "asyncio": "offload",
     "IPython": "notebook",
-    "pydantic": "engine.schema",
-    "pydantic_core": "engine.schema",
-    "docstring_parser": "engine.schema",
-    "typing_extensions": "engine.schema",
+    "pydantic": "contract.typed",
+    "pydantic_core": "contract.typed",
+    "docstring_parser": "contract.typed",
+    "typing_extensions": "contract.typed",
     "regex": "engine.redaction",
     "opentelemetry": "otel",
 }
@@ -68,7 +68,7 @@ DOORS = {
 # `import completion`.
 LAZY = {
     *("", "contract.codec", "events.json_decoder", "adapters.local", "embedded.server", "embedded.weights"),
-    *("registry", "wrappers.retry", "engine.results", "engine.tools", "engine.redaction", "otel.spans"),
+    *("contract.request", "registry", "wrappers.retry", "engine.results", "engine.tools", "engine.redaction", "otel.spans"),
     *("web", "notebook", "cli.ask", "cli.chat", "cli.models", "cli.setup", "cli.trace"),
 }
 

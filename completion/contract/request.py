@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_origin
 
 from completion.contract.codec import Record, check_fields, nested
 from completion.contract.messages import CacheControl, Message
@@ -96,7 +96,10 @@ class ToolChoice(Record):
 
 @dataclass(frozen=True, slots=True)
 class JsonSchema(Record):
-    """The answer must be JSON that matches this schema. ``strict`` asks the provider to enforce it."""
+    """The answer must be JSON that matches this schema. ``strict`` asks the provider to enforce it.
+
+    ``JsonSchema.of(City)`` makes it from a type.
+    """
 
     name: str
     schema: dict[str, Any] = field(metadata=nested(dict))
@@ -106,6 +109,24 @@ class JsonSchema(Record):
         check_fields(self)
         if not self.name:
             raise ValueError("JsonSchema.name must not be empty")
+
+    @classmethod
+    def of(cls, kind: Any) -> JsonSchema:
+        """The closed schema of a type: a dataclass, pydantic model, TypedDict, list, Literal, union, int and so on.
+
+        A type that is not an object keeps its plain schema, for example ``{"type": "integer"}``. OpenAI accepts only
+        objects, so put such a type into a field of a dataclass there. A bound that a provider refuses is told in the
+        description when the request is sent.
+
+        Raises:
+            TypeError: the type has no JSON Schema, or allows any keys or values, as ``dict[str, int]`` and ``Any`` do.
+            ConfigurationError: the extra ``tools`` is not installed.
+        """
+        if not _is_type(kind):
+            raise TypeError(f"JsonSchema.of: the argument must be a type, got {type(kind).__name__}")
+        from completion.contract.typed import schema_of  # imports pydantic: only if a schema is made from a type
+
+        return cls(*schema_of(kind))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +143,7 @@ class ChatRequest(Record):
         temperature, top_p, top_k, seed: in the provider's own range.
         stop_sequences: the model stops before it writes one of these strings.
         reasoning_effort: a word, or a budget in tokens.
-        response_format: ``"json"`` or a ``JsonSchema``.
+        response_format: ``"json"``, a ``JsonSchema``, or a type for ``JsonSchema.of``. A type is stored as its schema.
         additional_params: merged into the body last, as a JSON Merge Patch (RFC 7396): objects merge, None deletes.
 
     Raises:
@@ -144,7 +165,7 @@ class ChatRequest(Record):
     response_format: JsonSchema | Literal["json"] | None = field(default=None, metadata=nested(JsonSchema))
     additional_params: dict[str, Any] | None = field(default=None, metadata=nested(dict))
 
-    if TYPE_CHECKING:  # wider than the fields: a plain string, any sequence
+    if TYPE_CHECKING:  # wider than the fields: a plain string, any sequence, a type
 
         def __init__(
             self,
@@ -160,7 +181,7 @@ class ChatRequest(Record):
             seed: int | None = None,
             stop_sequences: Sequence[str] = (),
             reasoning_effort: Literal["minimal", "low", "medium", "high"] | int | None = None,
-            response_format: JsonSchema | Literal["json"] | None = None,
+            response_format: JsonSchema | Literal["json"] | type[Any] | None = None,
             additional_params: dict[str, Any] | None = None,
         ) -> None: ...
 
@@ -190,6 +211,8 @@ class ChatRequest(Record):
         put(self, "stop_sequences", _strings(self.stop_sequences, "ChatRequest.stop_sequences"))
         if self.system_prompt is not None and not isinstance(self.system_prompt, str):
             put(self, "system_prompt", _records(self.system_prompt, SystemBlock, "system_prompt"))
+        if _is_type(self.response_format):
+            put(self, "response_format", JsonSchema.of(self.response_format))
         self._check()
 
     def _check(self) -> None:
@@ -228,6 +251,13 @@ ChatRequest.__init__.__annotations__ = {
     "tools": "Sequence[ToolDefinition]",
     "stop_sequences": "Sequence[str]",
 }
+
+
+def _is_type(given: Any) -> bool:
+    """Whether this is a class, or what ``typing`` makes of classes: ``list[int]``, ``int | str``, ``Literal["a"]``."""
+    # NewType has a supertype, and an alias of the ``type`` statement a value.
+    is_named = hasattr(given, "__supertype__") or type(given).__name__ == "TypeAliasType"
+    return isinstance(given, type) or given is Any or get_origin(given) is not None or is_named
 
 
 def _records(given: Any, kind: type, name: str) -> tuple[Any, ...]:

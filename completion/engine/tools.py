@@ -6,7 +6,7 @@
 
     Tool(ToolDefinition("now", "The time.", {"type": "object"}), lambda: datetime.now(UTC))
 
-``@tool`` makes a JSON Schema from the signature and validates the arguments (module ``schema``, which needs the extra
+``@tool`` makes a JSON Schema from the signature and validates the arguments (``contract.typed``, which needs the extra
 ``tools``). A plain Tool passes the arguments on unchanged. Both pass the arguments by name, and the ToolContext if a
 parameter has that type.
 """
@@ -20,8 +20,20 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
-from types import MethodType
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, get_type_hints, overload
+from types import MethodType, NoneType, SimpleNamespace, UnionType
+from typing import (
+    Annotated,
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    overload,
+)
 
 from completion.contract.cancel import CancelToken
 from completion.contract.checks import require_seconds
@@ -36,6 +48,11 @@ R_co = TypeVar("R_co", covariant=True)
 S = TypeVar("S")
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")  # the names that every provider accepts
+
+
+# A bad call must not flood the context of the model.
+_MAX_PROBLEMS = 10
+_MAX_PROBLEM_CHARS = 300  # a path contains keys that the model wrote
 
 
 class ToolError(Exception):
@@ -72,7 +89,8 @@ class Tool:
         timeout: seconds, after which the model reads that the tool took too long.
 
     Raises:
-        TypeError: an argument has the wrong type, or the function cannot be called by name.
+        TypeError: an argument has the wrong type, the function cannot be called by name, is a generator, or has a
+            type hint that cannot be evaluated.
         ValueError: the timeout is not a positive number.
     """
 
@@ -88,8 +106,10 @@ class Tool:
         self._definition = definition
         self.function = function
         self.timeout = timeout
+        _refuse_generator(function, definition.name)
         self._parameters = _parameters(function)
-        self._context_name = _context_name(_hints_if_known(function))
+        known = self._parameters or {}
+        self._context_name = _context_name(_hints(function, definition.name, known), known, definition.name)
 
     @property
     def definition(self) -> ToolDefinition:
@@ -139,7 +159,7 @@ class Tool:
         return dict(args)
 
     def _wrong_arguments(self, problems: Iterable[str], known: Iterable[str]) -> ToolError:
-        lines = ["These arguments are wrong:", *(f"- {problem}" for problem in problems)]
+        lines = ["These arguments are wrong:", *(f"- {problem}" for problem in _capped(problems))]
         return ToolError("\n".join([*lines, f"The arguments of {self.name} are: {', '.join(known) or 'none'}."]))
 
     def __repr__(self) -> str:
@@ -159,7 +179,7 @@ class FunctionTool(Tool, Generic[P, R_co]):
         tags: Sequence[str] = (),
         strict: bool | None = None,
     ) -> None:
-        from completion.engine.schema import Arguments, ParsedDocstring  # imports pydantic: only if @tool is used
+        from completion.contract.typed import Arguments, ParsedDocstring  # imports pydantic: only if @tool is used
 
         if not inspect.isroutine(function) or isinstance(function, classmethod | staticmethod):
             raise TypeError(
@@ -169,14 +189,15 @@ class FunctionTool(Tool, Generic[P, R_co]):
         name = name or function.__name__
         if not _NAME.fullmatch(name):
             raise ValueError(f"@tool: {name!r} is not a valid tool name (1 to 64 letters, digits, _ and -); set name=")
-        hints = _hints(function, name)
+        _refuse_generator(function, name)
         parameters = dict(_parameters(function) or {})
+        hints = _hints(function, name, parameters)
         self._is_unbound = _takes_self(function, parameters)
         if self._is_unbound:
             del parameters[next(iter(parameters))]
         for one in parameters.values():
             _check_parameter(one, name, hints)
-        context_name = _context_name(hints)
+        context_name = _context_name(hints, parameters, name)
         parameters.pop(context_name or "", None)
         doc = ParsedDocstring(inspect.getdoc(function))
         self._arguments = Arguments(
@@ -264,6 +285,16 @@ def tool(function: Any = None, /, **options: Any) -> Any:
     return FunctionTool(function, **options)
 
 
+def _capped(problems: Iterable[str]) -> list[str]:
+    """The first problems, each of them shortened. The last line tells how many more there are."""
+    lines = list(problems)
+    shown = [
+        line if len(line) <= _MAX_PROBLEM_CHARS else f"{line[:_MAX_PROBLEM_CHARS]}…" for line in lines[:_MAX_PROBLEMS]
+    ]
+    hidden = len(lines) - len(shown)
+    return [*shown, f"and {hidden} more"] if hidden else shown
+
+
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -271,8 +302,10 @@ def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]
     """The parameters of the function; None if they are unknown, as for some functions written in C."""
     try:
         parameters = inspect.signature(function).parameters
-    except (ValueError, NameError):  # NameError: from Python 3.14 on, a signature evaluates the type hints
+    except (ValueError, TypeError):
         return None
+    except NameError as exc:  # from Python 3.14 on, a signature evaluates the type hints
+        raise _unreadable_hint(getattr(function, "__name__", repr(function)), exc) from exc
     for one in parameters.values():
         if one.kind is one.POSITIONAL_ONLY and one.default is one.empty:
             raise TypeError(
@@ -302,23 +335,86 @@ def _takes_self(function: Any, parameters: Mapping[str, inspect.Parameter]) -> b
     return is_method and first is not None and first.name in ("self", "cls") and first.annotation is first.empty
 
 
-def _hints(function: Any, name: str) -> dict[str, Any]:
+def _with_annotations(function: Any) -> Any:
+    """The function that has the type hints: inside of a partial, of an object that can be called, or of a class."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if isinstance(function, type):
+        return inspect.getattr_static(function, "__init__")
+    return function if inspect.isroutine(function) else type(function).__call__
+
+
+def _hints(function: Any, name: str, parameters: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
+    """The type hints of the parameters.
+
+    Raises:
+        TypeError: one of them cannot be evaluated. The ToolContext could be among them.
+    """
+    owner = _with_annotations(function)
     try:
-        return get_type_hints(function, include_extras=True)
-    except NameError as exc:
+        hints = get_type_hints(owner, include_extras=True)
+    except Exception as exc:  # evaluating a text can raise anything
+        hints = _hints_one_by_one(owner, name, parameters, exc)
+    return {key: hint for key, hint in hints.items() if key in parameters}
+
+
+def _hints_one_by_one(
+    owner: Any, name: str, parameters: Mapping[str, inspect.Parameter], error: Exception
+) -> dict[str, Any]:
+    """The hints of the parameters, if only the hint of the return value cannot be evaluated."""
+    names = getattr(inspect.unwrap(owner), "__globals__", {})
+    hints = {}
+    for key, one in parameters.items():
+        if one.annotation is one.empty:
+            continue
+        one_hint = SimpleNamespace(__annotations__={key: one.annotation})
+        try:
+            hints.update(get_type_hints(one_hint, globalns=names, include_extras=True))
+        except Exception as exc:
+            raise _unreadable_hint(name, exc) from exc
+    if not hints and parameters and any(one.annotation is not one.empty for one in parameters.values()):
+        raise _unreadable_hint(name, error) from error
+    return hints
+
+
+def _unreadable_hint(name: str, error: Exception) -> TypeError:
+    return TypeError(
+        f"@tool {name}: a type hint cannot be evaluated ({error}); define or import the type at the top of the "
+        "module, not under TYPE_CHECKING"
+    )
+
+
+def _context_name(hints: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter], name: str) -> str | None:
+    """The name of the parameter for the ToolContext; None if there is none.
+
+    Raises:
+        TypeError: there are two, or it cannot be passed by name.
+    """
+    names = [key for key, hint in hints.items() if _is_context(hint)]
+    if len(names) > 1 or any(parameters[key].kind not in _BY_NAME for key in names):
         raise TypeError(
-            f"@tool {name}: a type hint cannot be evaluated ({exc}); define or import the type at the top of the "
-            "module, not under TYPE_CHECKING"
-        ) from exc
+            f"tool {name}: give one parameter, passed by name, the type ToolContext, got {', '.join(names)}"
+        )
+    return names[0] if names else None
 
 
-def _hints_if_known(function: Any) -> dict[str, Any]:
-    try:
-        return get_type_hints(function)
-    except Exception:  # a plain tool needs its hints only to find the ToolContext: without them, it has none
-        return {}
+def _is_context(hint: Any) -> bool:
+    """Whether a hint is ToolContext, perhaps in Annotated, perhaps or None."""
+    if get_origin(hint) is Annotated:
+        return _is_context(get_args(hint)[0])
+    members = (
+        [one for one in get_args(hint) if one is not NoneType] if get_origin(hint) in (Union, UnionType) else [hint]
+    )
+    return len(members) == 1 and (members[0] is ToolContext or (members != [hint] and _is_context(members[0])))
 
 
-def _context_name(hints: Mapping[str, Any]) -> str | None:
-    """The name of the parameter for the ToolContext; None if there is none."""
-    return next((name for name, hint in hints.items() if hint is ToolContext and name != "return"), None)
+def _refuse_generator(function: Any, name: str) -> None:
+    """Raise TypeError if a call would return a generator, which no result can be made of."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    called = function if inspect.isroutine(function) or isinstance(function, type) else type(function).__call__
+    if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
+        raise TypeError(
+            f"tool {name}: the function is a generator, and a tool returns one result; return a list or a text "
+            "instead of using yield"
+        )

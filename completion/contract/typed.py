@@ -1,8 +1,8 @@
-"""The parameters of a function as JSON Schema, and JSON arguments as Python values: the only door to pydantic and
+"""Types as JSON Schema: the parameters of a function, and the type of an answer. The only door to pydantic and
 docstring_parser.
 
 Why pydantic and not msgspec: it reports all problems of the arguments at once, and it supports unions of dataclasses
-and additionalProperties. Its import takes 100 ms instead of 20, but only programs that use ``@tool`` import it.
+and additionalProperties. Its import takes 100 ms instead of 20, but it is imported only when a type becomes a schema.
 
 Arguments from a model are converted where nothing is lost (pydantic's lax mode): "3" and 3.0 become an int, 1 and
 "true" a bool, true the number 1, a list a tuple or a set, an ISO 8601 text a datetime, a value its Enum member. 3.5 is
@@ -11,30 +11,40 @@ not accepted as an int, 3 not as a str, and NaN not as a number.
 
 from __future__ import annotations
 
+import collections.abc
 import json
+import re
 import sys
+import typing
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from completion.contract.errors import ConfigurationError
 from completion.contract.packages import install_command
+from completion.contract.schemas import OPENAI_STRICT, OpenSchemaError, strict, with_items
 
 try:
     import docstring_parser
     import pydantic
     from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
+    from pydantic.fields import FieldInfo
     from pydantic.json_schema import GenerateJsonSchema
     from pydantic_core import PydanticSerializationError, to_jsonable_python
     from typing_extensions import NotRequired, Required, TypedDict
 except ImportError as exc:
     _install = install_command("pydantic>=2.11", "docstring-parser>=0.16")
-    raise ConfigurationError(f"@tool needs pydantic and docstring_parser ({exc}); run: {_install}") from exc
+    raise ConfigurationError(
+        f"a schema from a type needs pydantic and docstring_parser ({exc}); run: {_install}"
+    ) from exc
 
 _MAX_SHOWN_CHARS = 80  # of a wrong value, in an error message
 
-_TYPE_NOT_FOUND = "a type inside its parameters cannot be found; define or import it at the top of the module"
+# Anthropic refuses other names of the properties of a tool.
+_PROPERTY_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
+
+_TYPE_NOT_FOUND = "a type inside of it cannot be found; define or import it at the top of the module"
 
 _IS_BEFORE_312 = sys.version_info < (3, 12)
 
@@ -74,25 +84,23 @@ class Arguments:
         *,
         strict: bool = False,
     ) -> None:
-        prepared = {key: _prepared(hint) for key, hint in hints.items()}
+        fields = _typed_dict(name, {key: _field(hint, key, defaults) for key, hint in hints.items()})
         # A TypedDict, because it returns only the arguments that were passed: the function adds its own defaults.
-        fields = _typed_dict(
-            name, {key: NotRequired[hint] if key in defaults else hint for key, hint in prepared.items()}
-        )
         fields.__pydantic_config__ = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
-        try:
-            self._adapter: pydantic.TypeAdapter[dict[str, Any]] = pydantic.TypeAdapter(fields)
-            document = self._adapter.json_schema(schema_generator=_SchemaGenerator)
-        except (PydanticUserError, PydanticUndefinedAnnotation) as exc:
-            is_not_found = exc.code in ("class-not-fully-defined", "undefined-annotation")
-            raise TypeError(f"@tool {name}: {_TYPE_NOT_FOUND if is_not_found else exc.message}") from exc
+        owner = f"@tool {name}"
+        self._adapter, document = _adapter_and_document(fields, owner)
         definitions = document.pop("$defs", {})
         for key, node in document.get("properties", {}).items():
+            if not _PROPERTY_NAME.fullmatch(key):
+                raise TypeError(
+                    f"{owner}: {key!r} is not a valid name of an argument for every provider (1 to 64 letters from "
+                    "A to Z, digits, _, . and -); rename it"
+                )
             if key in descriptions:
                 node.setdefault("description", descriptions[key])
-            if key in defaults:
+            if key in defaults and not isinstance(defaults[key], FieldInfo):
                 _add_default(node, defaults[key])
-        self.schema = _Flattener(name, definitions, strict).flatten_document({"properties": {}, **document})
+        self.schema = _flat({"properties": {}, **document}, definitions, owner, is_strict=strict)
 
     def convert(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments as the types of the function's parameters.
@@ -101,10 +109,89 @@ class Arguments:
             ValueError: some are wrong; its ``args`` are the problems, one line of text each, for the model.
         """
         try:
-            return self._adapter.validate_python(args)
+            converted: dict[str, Any] = self._adapter.validate_python(args)
+            return converted
         except pydantic.ValidationError as exc:
             problems = exc.errors(include_url=False, include_context=False)
         raise ValueError(*(_as_line(problem, args) for problem in problems))
+
+
+def schema_of(kind: Any) -> tuple[str, dict[str, Any]]:
+    """The legal name and the closed schema of a type.
+
+    Raises:
+        TypeError: the type has no JSON Schema, or none that lists all keys.
+    """
+    owner = f"JsonSchema.of({_shown_type(kind)})"
+    _, document = _adapter_and_document(_prepared(kind), owner)
+    definitions = document.pop("$defs", {})
+    schema = _flat(document, definitions, owner)
+    try:
+        strict(schema, OPENAI_STRICT)
+    except OpenSchemaError as exc:
+        raise TypeError(
+            f"{owner}: the schema must list all keys and types ({exc}); use a dataclass or a TypedDict instead of a "
+            "dict, and a specific type instead of Any"
+        ) from None
+    return _legal_name(kind), schema
+
+
+def _legal_name(kind: Any) -> str:
+    name = re.sub(r"[^a-zA-Z0-9]*[^a-zA-Z0-9_-]+", "_", _shown_type(kind)).strip("_")
+    return name[:64] or "answer"
+
+
+def _shown_type(kind: Any) -> str:
+    """``Box[int]``, ``list[City]``, ``int | str``: without the names of modules."""
+    if get_origin(kind) is Annotated:
+        return _shown_type(get_args(kind)[0])
+    args = get_args(kind)
+    if get_origin(kind) in (Union, UnionType):
+        return " | ".join(map(_shown_type, args))
+    name = getattr(kind, "__name__", None) or str(kind).removeprefix("typing.")
+    if not args or "[" in name:
+        return str(name)
+    shown = (repr(arg) if get_origin(kind) is Literal else _shown_type(arg) for arg in args)
+    return f"{name}[{', '.join(shown)}]"
+
+
+def _adapter_and_document(kind: Any, owner: str) -> tuple[pydantic.TypeAdapter[Any], dict[str, Any]]:
+    """The adapter of pydantic for a type, and the schema that pydantic makes of it."""
+    try:
+        adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(kind)
+        return adapter, adapter.json_schema(schema_generator=_SchemaGenerator)
+    except (PydanticUserError, PydanticUndefinedAnnotation) as exc:
+        is_not_found = exc.code in ("class-not-fully-defined", "undefined-annotation")
+        raise TypeError(f"{owner}: {_TYPE_NOT_FOUND if is_not_found else exc.message}") from exc
+    except _UnsupportedType as exc:
+        raise TypeError(f"{owner}: {exc}") from None
+
+
+class _UnsupportedType(Exception):
+    """A type has no JSON Schema, or its values cannot be checked before the function is called."""
+
+
+def _flat(
+    document: dict[str, Any], definitions: dict[str, Any], owner: str, *, is_strict: bool = False
+) -> dict[str, Any]:
+    schema = with_items(_Flattener(owner, definitions, is_strict).flatten_document(document))
+    try:
+        json.dumps(schema, allow_nan=False).encode()
+        if is_strict:
+            strict(schema, OPENAI_STRICT)
+    except OpenSchemaError as exc:
+        raise TypeError(f"{owner}: strict=True does not allow this type: {exc}") from None
+    except (TypeError, ValueError) as exc:  # for example a bound that is infinite
+        raise TypeError(f"{owner}: the schema is not JSON: {exc}") from None
+    return schema
+
+
+def _field(hint: Any, key: str, defaults: Mapping[str, Any]) -> Any:
+    """A field of the TypedDict. ``city: str = Field(description="…")`` describes the parameter as pydantic does."""
+    default = defaults.get(key)
+    if isinstance(default, FieldInfo):
+        return _prepared(Annotated[hint, default])  # pydantic adds the default, or requires the argument
+    return NotRequired[_prepared(hint)] if key in defaults else _prepared(hint)
 
 
 def _prepared(hint: Any, within: tuple[Any, ...] = ()) -> Any:
@@ -113,6 +200,9 @@ def _prepared(hint: Any, within: tuple[Any, ...] = ()) -> Any:
         return _prepared_dict(hint, (*within, hint))
     origin: Any = get_origin(hint)
     args = get_args(hint)
+    if hint in (typing.Iterable, collections.abc.Iterable) or origin is collections.abc.Iterable:
+        # pydantic checks the values of an Iterable while the function reads them; a list is checked before the call.
+        return list[_prepared(args[0], within)] if args else list  # type: ignore[misc]
     if origin is Annotated:
         notes = (pydantic.Field(description=note) if isinstance(note, str) else note for note in hint.__metadata__)
         return Annotated[(_prepared(hint.__origin__, within), *notes)]
@@ -141,6 +231,16 @@ def _prepared_dict(hint: Any, within: tuple[Any, ...]) -> Any:
 
 class _SchemaGenerator(GenerateJsonSchema):
     """Adds descriptions from the docstrings of classes and from ``Annotated[int, "text"]``, and no titles."""
+
+    def emit_warning(self, kind: Any, detail: str) -> None:
+        if kind == "skipped-choice":  # a member of a union has no schema: the model could never send it
+            raise _UnsupportedType(detail)
+
+    def generator_schema(self, schema: Any) -> NoReturn:
+        raise _UnsupportedType("a generator or an Iterable cannot be checked before it is read; use list[…]")
+
+    def is_subclass_schema(self, schema: Any) -> NoReturn:
+        raise _UnsupportedType("type[…] has no JSON Schema; use Literal[…] with the names to choose from")
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
@@ -182,7 +282,8 @@ def _annotated_texts(kind: Any) -> dict[str, str]:
 def _add_default(node: dict[str, Any], value: Any) -> None:
     try:
         node["default"] = to_jsonable_python(value)
-    except PydanticSerializationError:  # an object that JSON cannot express: the function still uses it
+        json.dumps(node["default"], allow_nan=False).encode()
+    except (PydanticSerializationError, ValueError):  # an object that JSON cannot express: the function still uses it
         node.pop("default", None)
 
 
@@ -190,13 +291,16 @@ class _Flattener:
     """Makes a schema that every provider accepts: each ``$ref`` is replaced by its definition, except in types that
     contain themselves, and objects allow no additional properties."""
 
-    def __init__(self, name: str, definitions: dict[str, Any], strict: bool) -> None:
-        self._name = name
+    def __init__(self, owner: str, definitions: dict[str, Any], strict: bool) -> None:
+        self._owner = owner
         self._definitions = definitions
         self._strict = strict
         self._recursive = {key for key in definitions if key in self._reachable(key)}
 
     def flatten_document(self, root: dict[str, Any]) -> dict[str, Any]:
+        reference = root.get("$ref")
+        if isinstance(reference, str):  # a type that contains itself: OpenAI refuses a $ref at the root
+            root = {**self._definitions[_key(reference)], **{k: v for k, v in root.items() if k != "$ref"}}
         flat = self._flatten(root)
         if self._recursive:
             flat["$defs"] = {key: self._flatten(self._definitions[key]) for key in sorted(self._recursive)}
@@ -213,7 +317,10 @@ class _Flattener:
             del node["$ref"]
         if "oneOf" in node:  # pydantic makes it for tagged unions; OpenAI's strict mode supports anyOf only
             node["anyOf"] = node.pop("oneOf")
+        if "patternProperties" in node:
+            node["additionalProperties"] = _any_of(list(node.pop("patternProperties").values()))
         flat = {key: self._flatten_value(key, value) for key, value in node.items() if key not in _DROPPED_KEYS}
+        flat = _with_typed_enum(flat)
         if "properties" in flat:
             flat.setdefault("additionalProperties", False)
         return self._make_strict(flat) if self._strict else flat
@@ -234,12 +341,12 @@ class _Flattener:
         if flat.get("type") == "object":
             if flat.get("additionalProperties") is not False:
                 raise TypeError(
-                    f"@tool {self._name}: strict=True does not allow a dict with arbitrary keys; "
+                    f"{self._owner}: strict=True does not allow a dict with arbitrary keys; "
                     "use a dataclass or a TypedDict"
                 )
             flat["required"] = list(flat["properties"])
         elif not _TYPE_KEYS & flat.keys():
-            raise TypeError(f"@tool {self._name}: strict=True does not allow Any; use a specific type")
+            raise TypeError(f"{self._owner}: strict=True does not allow Any; use a specific type")
         return flat
 
     def _reachable(self, key: str) -> set[str]:
@@ -254,8 +361,31 @@ class _Flattener:
         return reachable
 
 
-_DROPPED_KEYS = ("title", "discriminator", "$ref")
+# Not every provider knows them. pydantic still checks the names of keys, and the JSON inside of a string.
+_DROPPED_KEYS = ("title", "discriminator", "$ref", "propertyNames", "contentSchema", "contentMediaType")
 _TYPE_KEYS = {"type", "enum", "const", "anyOf", "allOf", "$ref"}
+
+
+_JSON_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
+
+
+def _any_of(schemas: list[dict[str, Any]]) -> dict[str, Any]:
+    return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+
+
+def _with_typed_enum(node: dict[str, Any]) -> dict[str, Any]:
+    """An enum of one type, or a union of them: ``Literal["a", 1, None]`` has three. Gemini has no const."""
+    if "const" in node:
+        node["enum"] = [node.pop("const")]
+    values = node.get("enum")
+    if not isinstance(values, list) or "type" in node:
+        return node
+    by_type: dict[str, list[Any]] = {}
+    for value in values:
+        by_type.setdefault(_JSON_TYPES.get(type(value), "object"), []).append(value)
+    rest = {key: value for key, value in node.items() if key != "enum"}
+    parts = [{"type": kind} if kind == "null" else {"type": kind, "enum": some} for kind, some in by_type.items()]
+    return {**_any_of(parts), **rest}
 
 
 def _key(reference: str) -> str:
