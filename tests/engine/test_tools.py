@@ -498,7 +498,9 @@ def test_a_timeout_must_be_positive(timeout: float) -> None:
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "completion.contract.typed", raising=False)
     monkeypatch.setitem(sys.modules, "pydantic", None)
-    with pytest.raises(ConfigurationError, match=r"a schema from a type needs pydantic .*pip install 'pydantic>=2.11' 'docs"):
+    with pytest.raises(
+        ConfigurationError, match=r"a schema from a type needs pydantic .*pip install 'pydantic>=2.11' 'docs"
+    ):
         tool(weather.function)
 
 
