@@ -68,7 +68,8 @@ DOORS = {
 # `import completion`.
 LAZY = {
     *("", "contract.codec", "events.json_decoder", "adapters.local", "embedded.server", "embedded.weights"),
-    *("contract.request", "registry", "wrappers.retry", "engine.results", "engine.tools", "engine.redaction", "otel.spans"),
+    "contract.request",
+    *("registry", "wrappers.retry", "engine.results", "engine.tools", "engine.redaction", "otel.spans"),
     *("web", "notebook", "cli.ask", "cli.chat", "cli.models", "cli.setup", "cli.trace"),
 }
 

@@ -10,11 +10,15 @@ https://json-schema.org/draft/2020-12/json-schema-validation
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 Schema = dict[str, Any]
+
+_LOOKAROUND = re.compile(r"\(\?<?[=!]")
+"""No provider enforces a pattern that looks ahead or behind. pydantic writes one for Decimal."""
 
 _SCHEMA_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _SCHEMA_MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
@@ -96,8 +100,10 @@ def _with_items(node: Schema) -> Schema:
     node = {key: value for key, value in node.items() if key != "prefixItems"}
     different = [part for i, part in enumerate(parts) if part not in parts[:i]]
     items = different[0] if len(different) == 1 else {"anyOf": different}
-    told = f"Exactly {len(parts)} items, in this order: {'; '.join(map(_shown, parts))}."
-    bounds = {"minItems": node.get("minItems", len(parts)), "maxItems": node.get("maxItems", len(parts))}
+    least = node.get("minItems", len(parts))
+    count = f"Exactly {len(parts)}" if least == len(parts) else f"{least} to {len(parts)}"
+    told = f"{count} items, in this order: {'; '.join(map(_shown, parts))}."
+    bounds = {"minItems": least, "maxItems": node.get("maxItems", len(parts))}
     return _told({**node, "items": items, **bounds}, [told] if len(different) > 1 else [])
 
 
@@ -182,6 +188,8 @@ class _Strict:
         if key == "format" and value not in rules.formats:
             return False
         if key == "minItems" and rules.max_min_items is not None and value > rules.max_min_items:
+            return False
+        if key == "pattern" and _LOOKAROUND.search(str(value)):
             return False
         return key in rules.keywords
 

@@ -31,7 +31,7 @@ try:
     from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
     from pydantic.fields import FieldInfo
     from pydantic.json_schema import GenerateJsonSchema
-    from pydantic_core import PydanticSerializationError, to_jsonable_python
+    from pydantic_core import PydanticSerializationError, SchemaError, to_jsonable_python
     from typing_extensions import NotRequired, Required, TypedDict
 except ImportError as exc:
     _install = install_command("pydantic>=2.11", "docstring-parser>=0.16")
@@ -145,6 +145,8 @@ def _shown_type(kind: Any) -> str:
     """``Box[int]``, ``list[City]``, ``int | str``: without the names of modules."""
     if get_origin(kind) is Annotated:
         return _shown_type(get_args(kind)[0])
+    if kind is type(None):
+        return "None"
     args = get_args(kind)
     if get_origin(kind) in (Union, UnionType):
         return " | ".join(map(_shown_type, args))
@@ -162,7 +164,11 @@ def _adapter_and_document(kind: Any, owner: str) -> tuple[pydantic.TypeAdapter[A
         return adapter, adapter.json_schema(schema_generator=_SchemaGenerator)
     except (PydanticUserError, PydanticUndefinedAnnotation) as exc:
         is_not_found = exc.code in ("class-not-fully-defined", "undefined-annotation")
-        raise TypeError(f"{owner}: {_TYPE_NOT_FOUND if is_not_found else exc.message}") from exc
+        # The first sentence is enough: the others tell how to change pydantic's configuration.
+        problem = _TYPE_NOT_FOUND if is_not_found else exc.message.partition(". ")[0]
+        raise TypeError(f"{owner}: {problem}") from exc
+    except SchemaError as exc:  # a bound that the type cannot have
+        raise TypeError(f"{owner}: {exc}") from exc
     except _UnsupportedType as exc:
         raise TypeError(f"{owner}: {exc}") from None
 
@@ -191,7 +197,11 @@ def _field(hint: Any, key: str, defaults: Mapping[str, Any]) -> Any:
     default = defaults.get(key)
     if isinstance(default, FieldInfo):
         return _prepared(Annotated[hint, default])  # pydantic adds the default, or requires the argument
-    return NotRequired[_prepared(hint)] if key in defaults else _prepared(hint)
+    if key not in defaults:
+        return _prepared(hint)
+    if any(isinstance(note, FieldInfo) and not note.is_required() for note in getattr(hint, "__metadata__", ())):
+        return _prepared(Annotated[hint, pydantic.Field(default=default)])  # the default of the function wins
+    return NotRequired[_prepared(hint)]
 
 
 def _prepared(hint: Any, within: tuple[Any, ...] = ()) -> Any:

@@ -335,8 +335,8 @@ def _takes_self(function: Any, parameters: Mapping[str, inspect.Parameter]) -> b
     return is_method and first is not None and first.name in ("self", "cls") and first.annotation is first.empty
 
 
-def _with_annotations(function: Any) -> Any:
-    """The function that has the type hints: inside of a partial, of an object that can be called, or of a class."""
+def _called_function(function: Any) -> Any:
+    """The function that runs, with its type hints: inside of a partial, of an object that can be called, or of a class."""
     while isinstance(function, functools.partial):
         function = function.func
     if isinstance(function, type):
@@ -350,17 +350,15 @@ def _hints(function: Any, name: str, parameters: Mapping[str, inspect.Parameter]
     Raises:
         TypeError: one of them cannot be evaluated. The ToolContext could be among them.
     """
-    owner = _with_annotations(function)
+    owner = _called_function(function)
     try:
         hints = get_type_hints(owner, include_extras=True)
-    except Exception as exc:  # evaluating a text can raise anything
-        hints = _hints_one_by_one(owner, name, parameters, exc)
+    except Exception:  # evaluating a text can raise anything
+        hints = _hints_one_by_one(owner, name, parameters)
     return {key: hint for key, hint in hints.items() if key in parameters}
 
 
-def _hints_one_by_one(
-    owner: Any, name: str, parameters: Mapping[str, inspect.Parameter], error: Exception
-) -> dict[str, Any]:
+def _hints_one_by_one(owner: Any, name: str, parameters: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
     """The hints of the parameters, if only the hint of the return value cannot be evaluated."""
     names = getattr(inspect.unwrap(owner), "__globals__", {})
     hints = {}
@@ -372,14 +370,12 @@ def _hints_one_by_one(
             hints.update(get_type_hints(one_hint, globalns=names, include_extras=True))
         except Exception as exc:
             raise _unreadable_hint(name, exc) from exc
-    if not hints and parameters and any(one.annotation is not one.empty for one in parameters.values()):
-        raise _unreadable_hint(name, error) from error
     return hints
 
 
 def _unreadable_hint(name: str, error: Exception) -> TypeError:
     return TypeError(
-        f"@tool {name}: a type hint cannot be evaluated ({error}); define or import the type at the top of the "
+        f"tool {name}: a type hint cannot be evaluated ({error}); define or import the type at the top of the "
         "module, not under TYPE_CHECKING"
     )
 
@@ -410,11 +406,9 @@ def _is_context(hint: Any) -> bool:
 
 def _refuse_generator(function: Any, name: str) -> None:
     """Raise TypeError if a call would return a generator, which no result can be made of."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    called = function if inspect.isroutine(function) or isinstance(function, type) else type(function).__call__
+    called = _called_function(function)
     if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
         raise TypeError(
-            f"tool {name}: the function is a generator, and a tool returns one result; return a list or a text "
-            "instead of using yield"
+            f"tool {name}: the function is a generator, but a tool returns one result; return a list or a text instead "
+            "of using yield"
         )

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
-from typing_extensions import assert_never, assert_type
+from typing_extensions import TypedDict, assert_never, assert_type
 
 import completion
 from completion import (
@@ -98,6 +98,10 @@ from completion import (
 assert_type(completion.__version__, str)
 
 
+class AnswerType(TypedDict):
+    text: str
+
+
 def models() -> list[CompletionModel]:
     """Everything that ours make is a CompletionModel."""
     openai = OpenAIClient(api_key="k", base_url="https://api.test/v1", timeout=Timeout(read=30, total=None))
@@ -180,6 +184,10 @@ def requests() -> Iterator[ChatRequest]:
         additional_params={"user": None},
     )
     yield ChatRequest("x", tool_choice=ToolChoice.auto(), reasoning_effort=2048, response_format="json")
+    yield ChatRequest("x", response_format=AnswerType)
+    yield ChatRequest("x", response_format=list[AnswerType])
+    assert_type(JsonSchema.of(AnswerType), JsonSchema)
+    assert_type(JsonSchema.of(int | None), JsonSchema)
     ChatRequest("x", reasoning_effort="enormous")  # type: ignore[arg-type]
     ChatRequest("x", temprature=1)  # type: ignore[call-arg]
     Message("system", "x")  # type: ignore[arg-type]
