@@ -336,7 +336,7 @@ def _takes_self(function: Any, parameters: Mapping[str, inspect.Parameter]) -> b
 
 
 def _called_function(function: Any) -> Any:
-    """The function that runs, with its type hints: inside of a partial, of an object that can be called, or of a class."""
+    """The function that runs and has the type hints: of a partial, of a class, or of an object that can be called."""
     while isinstance(function, functools.partial):
         function = function.func
     if isinstance(function, type):

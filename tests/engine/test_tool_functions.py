@@ -81,12 +81,12 @@ FUNCTIONS = [plain, optional, annotated, quoted, unknown_result, Thing().method,
 OBJECTS = [Thing(), functools.partial(plain), functools.partial(Thing()), functools.partial(Thing().method)]
 
 
-@pytest.mark.parametrize("function", [*FUNCTIONS, *OBJECTS], ids=str)
+@pytest.mark.parametrize("function", [*FUNCTIONS, *OBJECTS])
 def test_a_plain_tool_gets_its_context_however_it_is_written(function: Any) -> None:
     assert answer(Tool(DEFINITION, function), x=1) == "1 True"
 
 
-@pytest.mark.parametrize("function", FUNCTIONS, ids=str)
+@pytest.mark.parametrize("function", FUNCTIONS)
 def test_a_decorated_tool_gets_its_context_however_it_is_written(function: Any) -> None:
     made = tool(function)
     assert list(made.definition.input_schema["properties"]) == ["x"]
@@ -100,7 +100,7 @@ def test_a_context_that_a_partial_already_passes_is_not_passed_again() -> None:
     assert answer(Tool(DEFINITION, functools.partial(first, CONTEXT)), x=1) == "1 True"
 
 
-@pytest.mark.parametrize("function", [unknown_hint, divides_by_zero, wrapped(unknown_hint)], ids=str)
+@pytest.mark.parametrize("function", [unknown_hint, divides_by_zero, wrapped(unknown_hint)])
 @pytest.mark.parametrize("make", [tool, functools.partial(Tool, DEFINITION)], ids=["@tool", "Tool"])
 def test_a_hint_that_cannot_be_evaluated_is_refused_when_the_tool_is_made(make: Any, function: Any) -> None:
     with pytest.raises(TypeError, match=r"a type hint cannot be evaluated .*; define or import the type at the top"):
@@ -126,13 +126,13 @@ GENERATORS = [generator, async_generator, Thing().generator]
 GENERATOR_OBJECTS = [GeneratorThing(), functools.partial(generator), functools.partial(GeneratorThing())]
 
 
-@pytest.mark.parametrize("function", [*GENERATORS, *GENERATOR_OBJECTS], ids=str)
+@pytest.mark.parametrize("function", [*GENERATORS, *GENERATOR_OBJECTS])
 def test_a_plain_generator_is_refused_when_the_tool_is_made(function: Any) -> None:
     with pytest.raises(TypeError, match=r"is a generator, .* return a list or a text"):
         Tool(DEFINITION, function)
 
 
-@pytest.mark.parametrize("function", GENERATORS, ids=str)
+@pytest.mark.parametrize("function", GENERATORS)
 def test_a_decorated_generator_is_refused_when_the_tool_is_made(function: Any) -> None:
     with pytest.raises(TypeError, match=r"is a generator, .* return a list or a text"):
         tool(function)
