@@ -12,6 +12,7 @@ import pytest
 from typing_extensions import TypedDict
 
 from completion import ChatRequest, ConfigurationError, JsonSchema
+from completion.contract.schemas import OPENAI_STRICT, strict, with_items
 from tests.wire_pieces import anthropic_body, openai_body
 
 T = TypeVar("T")
@@ -119,3 +120,15 @@ def test_a_missing_extra_is_named_with_the_install_command(monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "pydantic", None)
     with pytest.raises(ConfigurationError, match="pip install 'pydantic>="):
         ChatRequest("Hi", response_format=City)
+
+
+def test_a_pattern_that_looks_ahead_is_told_in_the_description() -> None:
+    schema = object_with("code", {"type": "string", "pattern": "^(?!0)[0-9]+$"})
+    code = strict(schema, OPENAI_STRICT)["properties"]["code"]
+    assert code == {"type": "string", "description": 'pattern: "^(?!0)[0-9]+$".'}
+
+
+def test_a_tuple_with_optional_items_tells_how_many_it_may_have() -> None:
+    parts = [{"type": "integer"}, {"type": "string"}]
+    items = with_items({"type": "array", "prefixItems": parts, "minItems": 1, "maxItems": 2})
+    assert items["description"].startswith("1 to 2 items, in this order: ")
