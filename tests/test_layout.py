@@ -70,7 +70,7 @@ LAZY = {
     *("", "contract.codec", "events.json_decoder", "adapters.local", "embedded.server", "embedded.weights"),
     "contract.request",
     *("registry", "wrappers.retry", "engine.results", "engine.tools", "engine.redaction", "otel.spans"),
-    *("web", "notebook", "cli.ask", "cli.chat", "cli.models", "cli.setup", "cli.trace"),
+    *("web", "notebook", "cli.ask", "cli.chat", "cli.lines", "cli.models", "cli.setup", "cli.trace"),
 }
 
 # The limits of a module, and of a function without its docstring.

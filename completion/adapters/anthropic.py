@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from completion.adapters.account import HttpClient, HttpModel, HttpOptions, Options
+from completion.contract.errors import ConfigurationError
 from completion.transport.credentials import ApiKey, Key
 from completion.wires.anthropic import MESSAGES
 from completion.wires.anthropic.dialect import VERSION, MessagesDialect
@@ -33,6 +34,8 @@ class AnthropicClient(HttpClient):
         base_url: None reads ``ANTHROPIC_BASE_URL``; without that it is Anthropic's.
         version: the version of the API. Since ``2026-10-21`` it does not support temperature, top_p and top_k.
         betas: beta features, such as ``files-api-2025-04-14``.
+        model_version: the version of Claude, such as ``"4.6"``, if the model id does not contain it. It decides how
+            ``reasoning_effort`` is sent, and what is refused before sending.
         timeout, session, headers, max_event_bytes: see HttpOptions.
     """
 
@@ -47,6 +50,7 @@ class AnthropicClient(HttpClient):
         base_url: str | None = None,
         version: str = VERSION,
         betas: Sequence[str] = (),
+        model_version: str | None = None,
         **options: Unpack[HttpOptions],
     ) -> None:
         if isinstance(betas, str):
@@ -65,7 +69,7 @@ class AnthropicClient(HttpClient):
         super().__init__(
             base_url=base_url.rstrip("/").removesuffix("/v1"),
             key=ApiKey(api_key, self.key_variable, header="x-api-key", prefix=""),
-            dialect=MessagesDialect(version, betas),
+            dialect=MessagesDialect(version, betas, _parsed_version(model_version)),
             **options,
         )
 
@@ -74,9 +78,19 @@ class AnthropicClient(HttpClient):
         return AnthropicModel(model_id, client=self)
 
 
+def _parsed_version(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+)(?:\.(\d+))?", text)
+    if found is None:
+        raise ConfigurationError(f"model_version must be like '4.6', got {text!r}", provider=AnthropicClient.name)
+    return int(found[1]), int(found[2] or 0)
+
+
 class AnthropicOptions(Options, total=False):
     version: str
     betas: Sequence[str]
+    model_version: str | None
 
 
 class AnthropicModel(HttpModel):

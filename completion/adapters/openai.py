@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, get_args
 from urllib.parse import urlsplit
 
 from completion.adapters.account import HttpClient, HttpModel, HttpOptions, Options
 from completion.contract.errors import ConfigurationError
+from completion.contract.request import EFFORTS
 from completion.transport.credentials import ApiKey, Key
 from completion.wires.openai_chat import CHAT_COMPLETIONS
 from completion.wires.openai_chat.dialect import COMPATIBLE, OPENAI, ChatDialect, ReasoningBack
@@ -40,6 +42,8 @@ class OpenAIClient(HttpClient):
         reasoning_back: the field in which the server wants the reasoning of earlier turns: ``"reasoning_content"``,
             ``"reasoning"``, ``"reasoning_details"``, ``"as_received"`` or ``"never"``. None: ``"never"`` at OpenAI,
             elsewhere ``"as_received"``.
+        efforts: the words for ``reasoning_effort`` that the model accepts, such as ``["low", "high"]``; others become
+            the nearest. None decides by the model id.
         timeout, session, headers, max_event_bytes: see HttpOptions.
     """
 
@@ -56,6 +60,7 @@ class OpenAIClient(HttpClient):
         compatible: bool | None = None,
         token_field: str | None = None,
         reasoning_back: ReasoningBack | None = None,
+        efforts: Sequence[str] | None = None,
         **options: Unpack[HttpOptions],
     ) -> None:
         base_url = base_url or os.environ.get("OPENAI_BASE_URL") or BASE_URL
@@ -66,12 +71,13 @@ class OpenAIClient(HttpClient):
         account_headers = {name: value for name, value in account.items() if value}
         options["headers"] = {**account_headers, **(options.get("headers") or {})}
         is_compatible = not _is_openai(base_url) if compatible is None else compatible
+        dialect = checked_dialect(
+            COMPATIBLE if is_compatible else OPENAI, token_field, reasoning_back, provider=self.name
+        )
         super().__init__(
             base_url=base_url,
             key=ApiKey(api_key, self.key_variable),
-            dialect=checked_dialect(
-                COMPATIBLE if is_compatible else OPENAI, token_field, reasoning_back, provider=self.name
-            ),
+            dialect=replace(dialect, efforts=checked_efforts(efforts, self.name)),
             **options,
         )
 
@@ -86,6 +92,7 @@ class OpenAIOptions(Options, total=False):
     compatible: bool | None
     token_field: str | None
     reasoning_back: ReasoningBack | None
+    efforts: Sequence[str] | None
 
 
 class OpenAIModel(HttpModel):
@@ -107,6 +114,13 @@ def _is_openai(base_url: str) -> bool:
     except ValueError:  # a broken IPv6 address: Endpoint raises the error
         return False
     return host == "api.openai.com" or host.endswith(".api.openai.com")
+
+
+def checked_efforts(efforts: Sequence[str] | None, provider: str) -> tuple[str, ...] | None:
+    unknown = [word for word in efforts or () if word not in EFFORTS]
+    if unknown or (efforts is not None and not efforts):
+        raise ConfigurationError(f"efforts must be some of {EFFORTS}, got {list(efforts or ())}", provider=provider)
+    return None if efforts is None else tuple(efforts)
 
 
 def checked_dialect(

@@ -6,12 +6,15 @@ import copy
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from completion.contract.codec import Record, check_fields, nested
 from completion.contract.messages import CacheControl, Message
 
-EFFORTS = ("minimal", "low", "medium", "high")
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+
+EFFORTS: tuple[str, ...] = get_args(Effort)
+"""From no reasoning to the most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +145,9 @@ class ChatRequest(Record):
         parallel_tool_use: False allows at most one tool call in a turn.
         temperature, top_p, top_k, seed: in the provider's own range.
         stop_sequences: the model stops before it writes one of these strings.
-        reasoning_effort: a word, or a budget in tokens.
+        reasoning_effort: ``"none"`` (no thinking), ``"minimal"``, ``"low"``, ``"medium"``, ``"high"``, ``"xhigh"``,
+            ``"max"``, or a budget in tokens. A provider that lacks the word gets its nearest, and
+            ``stream.response.dropped`` says so.
         response_format: ``"json"``, a ``JsonSchema``, or a type for ``JsonSchema.of``. A type is stored as its schema.
         additional_params: merged into the body last, as a JSON Merge Patch (RFC 7396): objects merge, None deletes.
 
@@ -161,7 +166,7 @@ class ChatRequest(Record):
     top_k: int | None = None
     seed: int | None = None
     stop_sequences: tuple[str, ...] = ()
-    reasoning_effort: Literal["minimal", "low", "medium", "high"] | int | None = None
+    reasoning_effort: Effort | int | None = None
     response_format: JsonSchema | Literal["json"] | None = field(default=None, metadata=nested(JsonSchema))
     additional_params: dict[str, Any] | None = field(default=None, metadata=nested(dict))
 
@@ -180,7 +185,7 @@ class ChatRequest(Record):
             top_k: int | None = None,
             seed: int | None = None,
             stop_sequences: Sequence[str] = (),
-            reasoning_effort: Literal["minimal", "low", "medium", "high"] | int | None = None,
+            reasoning_effort: Effort | int | None = None,
             response_format: JsonSchema | Literal["json"] | type[Any] | None = None,
             additional_params: dict[str, Any] | None = None,
         ) -> None: ...

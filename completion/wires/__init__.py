@@ -11,12 +11,12 @@ from completion.events.ndjson import ndjson_events
 from completion.events.sse import sse_events
 from completion.wires import refusals
 from completion.wires.assembly import TurnReader, assembled
+from completion.wires.efforts import effort_word, nearest_effort
 from completion.wires.history import CallIds, HistoryRules
 from completion.wires.json_values import objects_in, positive_int, provider_block, str_or_empty, without_none
 from completion.wires.lowering import (
     data_uri,
     dropped_fields,
-    effort_word,
     json_text,
     portable_blocks,
     result_text,
@@ -48,6 +48,7 @@ __all__ = [
     "effort_word",
     "json_text",
     "ndjson_events",
+    "nearest_effort",
     "objects_in",
     "portable_blocks",
     "positive_int",

@@ -110,11 +110,6 @@ def result_text(block: ToolResultBlock) -> str:
     return "".join(texts)
 
 
-def effort_word(budget: int) -> str:
-    """The effort nearest to a budget in tokens, for APIs that take a word."""
-    return "low" if budget < 2048 else "medium" if budget < 8192 else "high"
-
-
 def count_cache_controls(request: ChatRequest) -> int:
     """How many parts of the request have a CacheControl."""
     system = request.system_prompt if isinstance(request.system_prompt, tuple) else ()

@@ -123,7 +123,7 @@ def test_a_request_does_not_change_with_the_lists_it_was_made_of() -> None:
         (lambda: ChatRequest("x", stop_sequences=["a", ""]), ValueError, "stop_sequences[1] must not be empty"),
         (lambda: ChatRequest("x", stop_sequences=[1]), TypeError, "stop_sequences[0] must be a string, got int"),  # type: ignore[list-item]
         (lambda: ChatRequest("x", stop_sequences=nothing), TypeError, "stop_sequences takes a list of strings, got"),
-        (lambda: ChatRequest("x", reasoning_effort="max"), ValueError, "ChatRequest.reasoning_effort must be one of"),  # type: ignore[arg-type]
+        (lambda: ChatRequest("x", reasoning_effort="most"), ValueError, "ChatRequest.reasoning_effort must be one of"),  # type: ignore[arg-type]
         (lambda: ChatRequest("x", reasoning_effort=-1), ValueError, "reasoning_effort must be at least 0, got -1"),
         (lambda: ChatRequest("x", reasoning_effort=True), TypeError, "ChatRequest.reasoning_effort: expected"),
         (lambda: ChatRequest("x", response_format="xml"), ValueError, "response_format must be 'json' or a JsonSchema"),  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ from typing import Any
 
 from completion.wires.anthropic.dialect import DEFAULT, MessagesDialect
 from completion.wires.anthropic.names import MAX_BREAKPOINTS, MIN_SAMPLING_WHILE_THINKING, NO_SAMPLING_SINCE, SAMPLING
+from completion.wires.anthropic.thinking import always_thinks
 from completion.wires.json_values import objects_in
 from completion.wires.lowering import unsupported
 
@@ -33,9 +34,7 @@ def _sampling(body: dict[str, Any], dialect: MessagesDialect) -> Refusal:
 
 
 def _forced_call_while_thinking(body: dict[str, Any], dialect: MessagesDialect) -> Refusal:
-    choice = body.get("tool_choice")
-    is_forced = isinstance(choice, dict) and choice.get("type") in ("any", "tool")
-    if is_forced and _thinks(body):
+    if _forces_call(body) and _thinks(body):
         return "tool_choice", "a tool call cannot be forced while the model thinks"
     return None
 
@@ -66,14 +65,57 @@ def _breakpoints(body: dict[str, Any], dialect: MessagesDialect) -> Refusal:
     return None
 
 
+def _always_thinks(body: dict[str, Any], dialect: MessagesDialect) -> bool:
+    return always_thinks(dialect.version_of(str(body.get("model"))))
+
+
+def _sampling_of_newest(body: dict[str, Any], dialect: MessagesDialect) -> Refusal:
+    given = _sampling_fields(body)
+    if given and _always_thinks(body, dialect):
+        return given[0], f"{body['model']} does not support {', '.join(SAMPLING)}"
+    return None
+
+
+def _thinking_of_newest(body: dict[str, Any], dialect: MessagesDialect) -> Refusal:
+    thinking = body.get("thinking")
+    kind = thinking.get("type") if isinstance(thinking, dict) else None
+    if kind in ("enabled", "disabled") and _always_thinks(body, dialect):
+        why = f"{body['model']} refuses thinking of type {kind!r}; use reasoning_effort"
+        return "thinking", why
+    return None
+
+
+def _forced_call_of_newest(body: dict[str, Any], dialect: MessagesDialect) -> Refusal:
+    if _forces_call(body) and _always_thinks(body, dialect):
+        return "tool_choice", f"{body['model']} always thinks, and a tool call cannot be forced while it does"
+    return None
+
+
+def _continued_answer_of_newest(body: dict[str, Any], dialect: MessagesDialect) -> Refusal:
+    messages = objects_in(body.get("messages"))
+    if not messages or messages[-1].get("role") != "assistant" or not _always_thinks(body, dialect):
+        return None
+    # After ``pause_turn`` the API itself wants the answer back.
+    is_paused = any("tool" in str(block.get("type")) for block in objects_in(messages[-1].get("content")))
+    if is_paused:
+        return None
+    return "messages", f"{body['model']} does not continue an answer: the last message must be the user's"
+
+
 _RULES: tuple[Callable[[dict[str, Any], MessagesDialect], Refusal], ...] = (
-    _sampling, _forced_call_while_thinking, _sampling_while_thinking, _budget, _breakpoints,
+    _sampling, _sampling_of_newest, _thinking_of_newest, _forced_call_of_newest, _continued_answer_of_newest,
+    _forced_call_while_thinking, _sampling_while_thinking, _budget, _breakpoints,
 )  # fmt: skip
 
 
 def _thinks(body: dict[str, Any]) -> bool:
     thinking = body.get("thinking")
     return isinstance(thinking, dict) and thinking.get("type") != "disabled"
+
+
+def _forces_call(body: dict[str, Any]) -> bool:
+    choice = body.get("tool_choice")
+    return isinstance(choice, dict) and choice.get("type") in ("any", "tool")
 
 
 def _sampling_fields(body: dict[str, Any]) -> list[str]:

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from completion.wires.anthropic.thinking import version_of
+
 VERSION = "2023-06-01"
 """The default version."""
 
 
 @dataclass(frozen=True, slots=True)
 class MessagesDialect:
-    """The version of the API, and the beta features in use."""
+    """The version of the API, the beta features in use, and the version of Claude if its id does not tell it."""
 
     version: str = VERSION
     betas: tuple[str, ...] = ()
+    model_version: tuple[int, int] | None = None
+
+    def version_of(self, model: str) -> tuple[int, int] | None:
+        """The version of Claude; None for the model of another maker."""
+        return self.model_version or version_of(model)
 
 
 DEFAULT = MessagesDialect()

@@ -16,7 +16,7 @@ from completion.wires.anthropic.checks import count_breakpoints
 from completion.wires.anthropic.dialect import DEFAULT, MessagesDialect
 from completion.wires.anthropic.history import cached, container_id, messages
 from completion.wires.anthropic.names import SAMPLING
-from completion.wires.anthropic.thinking import thinking_and_effort
+from completion.wires.anthropic.thinking import always_thinks, thinking_of
 from completion.wires.json_values import without_none
 from completion.wires.lowering import count_cache_controls, unsupported
 from completion.wires.wire import Lowered
@@ -29,17 +29,24 @@ def lower(request: ChatRequest, model: str, dialect: MessagesDialect = DEFAULT) 
         UnsupportedContentError: the API does not support a part of the request that would change the answer.
     """
     sent = messages(request)
-    thinking, effort = thinking_and_effort(request.reasoning_effort, model)
+    version = dialect.version_of(model)
+    thinking, effort, is_exact = thinking_of(request.reasoning_effort, version)
     dropped = ["seed"] if request.seed is not None else []
+    if not is_exact:
+        dropped.append("reasoning_effort")
     if thinking and thinking["type"] == "enabled" and _continues_without_thinking(sent):
         thinking = None
-        dropped.append("reasoning_effort")
+        dropped = [name for name in dropped if name != "reasoning_effort"] + ["reasoning_effort"]
+    sampling = {name: getattr(request, name) for name in SAMPLING}
+    if always_thinks(version):
+        dropped += [name for name, value in sampling.items() if value is not None]
+        sampling = {}
     output_config = {"effort": effort, "format": _format(request.response_format)}
     optional = {
         "system": _system(request),
         "tools": [_tool(tool, dropped) for tool in request.tools] or None,
         "tool_choice": _tool_choice(request),
-        **{name: getattr(request, name) for name in SAMPLING},
+        **sampling,
         "stop_sequences": list(request.stop_sequences) or None,
         "thinking": thinking,
         "output_config": without_none(output_config) or None,

@@ -1,33 +1,40 @@
-"""reasoning_effort -> ``thinking`` and ``output_config.effort``, depending on the version of the model."""
+"""reasoning_effort -> ``thinking`` and ``output_config.effort``, depending on the version of the model.
+
+before 4.6      a budget of tokens
+4.6             adaptive thinking with an effort, or a budget
+4.7 and later   adaptive thinking with an effort
+5.5 and later   thinking cannot be disabled, only limited to what is between tool calls
+"""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
-from completion.wires.lowering import effort_word
+from completion.wires.efforts import effort_word, nearest_effort
 
-# Models before 4.6 accept a budget of tokens. 4.6 accepts a budget or an effort. Later models accept an effort only.
-BUDGETS = {"minimal": 0, "low": 1024, "medium": 4096, "high": 16384}
-
+# The largest one leaves room for the default max_tokens below the 32,000 tokens of the oldest models.
+BUDGETS = {"low": 1024, "medium": 4096, "high": 16384, "xhigh": 24576, "max": 27904}
 
 MIN_BUDGET = 1024
 """The smallest budget that the API accepts."""
 
+Version = tuple[int, int]
 
-ADAPTIVE_SINCE = (4, 6)
+ADAPTIVE_SINCE: Version = (4, 6)
 """The first version that accepts an effort."""
 
-
-ADAPTIVE_ONLY_SINCE = (4, 7)
+ADAPTIVE_ONLY_SINCE: Version = (4, 7)
 """The first version that refuses a budget."""
 
+ALWAYS_THINKS_SINCE: Version = (5, 5)
+"""The first version that refuses ``disabled``, sampling parameters, a forced call, and to continue an answer."""
 
-NEWEST = (99, 0)
+NEWEST: Version = (99, 0)
 """Stands for the version of a Claude whose name has none: it is probably a new one."""
 
 
-def _version_of(model: str) -> tuple[int, int] | None:
+def version_of(model: str) -> Version | None:
     """The version in a model id: (4, 6) in claude-opus-4-6-20260205. NEWEST for a Claude without a version; None for
     the model of another maker."""
     # claude-3-7-sonnet-20250219, claude-sonnet-4-20250514, anthropic.claude-opus-4-6-v1, claude-opus-4.7, claude-opus-5
@@ -37,21 +44,41 @@ def _version_of(model: str) -> tuple[int, int] | None:
     return NEWEST if "claude" in model.lower() else None
 
 
-def thinking_and_effort(effort: str | int | None, model: str) -> tuple[dict[str, Any] | None, str | None]:
-    """What to send as ``thinking`` and as ``output_config.effort``; None for a field that is not sent."""
+def always_thinks(version: Version | None) -> bool:
+    """The model refuses what does not go together with thinking. Not for a Claude whose version is unknown."""
+    return version is not None and ALWAYS_THINKS_SINCE <= version < NEWEST
+
+
+class Thinking(NamedTuple):
+    """What to send; None for a field that is not sent. ``is_exact``: the API supports the effort that was asked for."""
+
+    thinking: dict[str, Any] | None = None
+    effort: str | None = None
+    is_exact: bool = True
+
+
+def thinking_of(effort: str | int | None, version: Version | None) -> Thinking:
+    """The fields for ``reasoning_effort``. A version of None is the model of another maker: it gets a budget."""
     if effort is None:
-        return None, None
-    version = _version_of(model)
-    effort = effort or "minimal"  # a budget of 0
-    adaptive_since = ADAPTIVE_SINCE if isinstance(effort, str) else ADAPTIVE_ONLY_SINCE
-    is_adaptive = version is not None and version >= adaptive_since
-    if not is_adaptive:
-        budget = BUDGETS[effort] if isinstance(effort, str) else effort
-        if not budget:
-            return {"type": "disabled"}, None
-        return {"type": "enabled", "budget_tokens": max(budget, MIN_BUDGET)}, None
-    if effort == "minimal":  # without ``thinking`` these models do not think, and some refuse "disabled"
-        return None, "low"
+        return Thinking()
+    version = version or (0, 0)
+    if effort in ("none", 0):
+        # Its "off": the model thinks between tool calls only.
+        kind = "between_tools" if always_thinks(version) else "disabled"
+        return Thinking({"type": kind})
     if isinstance(effort, int):
-        effort = effort_word(effort)
-    return {"type": "adaptive"}, effort
+        if version < ADAPTIVE_ONLY_SINCE:
+            return Thinking(_budget(max(effort, MIN_BUDGET)))
+        return Thinking({"type": "adaptive"}, effort_word(effort), is_exact=False)
+    if version < ADAPTIVE_SINCE:
+        word = nearest_effort(effort, tuple(BUDGETS))
+        return Thinking(_budget(BUDGETS[word]), is_exact=word == effort)
+    if effort == "minimal":  # without ``thinking`` these models do not think, and some refuse "disabled"
+        return Thinking(None, "low")
+    words = ("low", "medium", "high", "max") if version < ADAPTIVE_ONLY_SINCE else tuple(BUDGETS)
+    word = nearest_effort(effort, words)
+    return Thinking({"type": "adaptive"}, word, is_exact=word == effort)
+
+
+def _budget(tokens: int) -> dict[str, Any]:
+    return {"type": "enabled", "budget_tokens": tokens}

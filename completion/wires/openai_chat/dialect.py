@@ -24,6 +24,8 @@ class ChatDialect:
         reasoning_back: the field in which the reasoning of earlier turns is sent back. ``"never"``: it is not sent.
             ``"as_received"``: it is sent in the field that it came in.
         supports_forced_choice: it supports a ``tool_choice`` that forces the model to call any of the tools.
+        efforts: the words for ``reasoning_effort``. None decides by the model id; a word for an unknown model is sent
+            as it is.
         call_id_style: which ids of tool calls it accepts. ``"nine"``: exactly nine letters and digits.
     """
 
@@ -33,6 +35,7 @@ class ChatDialect:
     reasoning_back: ReasoningBack = "as_received"
     supports_forced_choice: bool = True
     call_id_style: Literal["default", "nine"] = "default"
+    efforts: tuple[str, ...] | None = None
 
     def token_field_of(self, model: str) -> str:
         """The field for ``max_tokens`` in a request to this model."""

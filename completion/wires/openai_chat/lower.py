@@ -6,9 +6,11 @@ from typing import Any
 
 from completion.contract.request import ChatRequest, JsonSchema, ToolChoice, ToolDefinition
 from completion.contract.schemas import OPENAI_STRICT, OpenSchemaError, for_tools, strict
+from completion.wires.efforts import effort_word, nearest_effort
 from completion.wires.json_values import without_none
-from completion.wires.lowering import count_cache_controls, effort_word, unsupported
+from completion.wires.lowering import count_cache_controls, unsupported
 from completion.wires.openai_chat.dialect import OPENAI, ChatDialect
+from completion.wires.openai_chat.efforts import openai_efforts
 from completion.wires.openai_chat.history import messages
 from completion.wires.openai_chat.names import TOOL_CHOICES
 from completion.wires.wire import Lowered
@@ -38,7 +40,7 @@ def lower(request: ChatRequest, model: str, dialect: ChatDialect = OPENAI) -> Lo
         "tools": [_tool(tool, dropped) for tool in request.tools] or None,
         "tool_choice": _tool_choice(request.tool_choice, has_tools, dialect),
         "parallel_tool_calls": request.parallel_tool_use if has_tools else None,
-        "reasoning_effort": _reasoning_effort(request.reasoning_effort),
+        "reasoning_effort": _reasoning_effort(request.reasoning_effort, model, dialect, dropped),
         "response_format": _response_format(request.response_format, dropped),
     }
     if request.top_k is not None:
@@ -79,10 +81,16 @@ def _tool_choice(choice: ToolChoice | None, has_tools: bool, dialect: ChatDialec
     return TOOL_CHOICES[choice.kind]
 
 
-def _reasoning_effort(effort: str | int | None) -> str | None:
-    if effort is None or isinstance(effort, str):
-        return effort
-    return effort_word(effort)
+def _reasoning_effort(effort: str | int | None, model: str, dialect: ChatDialect, dropped: list[str]) -> str | None:
+    """The word to send. "reasoning_effort" is dropped if the model gets another word than the request has."""
+    if effort is None:
+        return None
+    word = effort_word(effort) if isinstance(effort, int) else effort
+    supported = dialect.efforts or openai_efforts(model)
+    if supported is None or word in supported:
+        return word
+    dropped.append("reasoning_effort")
+    return nearest_effort(word, supported)
 
 
 def _response_format(wanted: JsonSchema | str | None, dropped: list[str]) -> dict[str, Any] | None:

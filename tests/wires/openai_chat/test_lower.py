@@ -148,7 +148,7 @@ def test_a_compatible_server_gets_max_tokens_and_top_k(name: str) -> None:
             },
         ),
         ({"reasoning_effort": "high"}, {"reasoning_effort": "high"}),
-        ({"reasoning_effort": 0}, {"reasoning_effort": "low"}),
+        ({"reasoning_effort": 0}, {"reasoning_effort": "none"}),
         ({"reasoning_effort": 2047}, {"reasoning_effort": "low"}),
         ({"reasoning_effort": 2048}, {"reasoning_effort": "medium"}),
         ({"reasoning_effort": 8191}, {"reasoning_effort": "medium"}),
