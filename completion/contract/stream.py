@@ -292,6 +292,10 @@ class ChatStream(Generator[Chunk, None, None]):
         self._read_all()
         return self.turn
 
+    def _collected(self, so_far: TurnSoFar) -> Turn:
+        """What ``collect()`` returns, for a reader in another thread that has read all chunks into ``so_far``."""
+        return so_far.turn()
+
     def _read_all(self) -> None:
         """Read what is left of the stream, and close it. Nothing is left after ``text_stream`` has read it all."""
         if self._so_far is not None and self._so_far.is_complete:

@@ -26,7 +26,9 @@ class RunConfig:
     ``max_iterations``: turns of the model. The tool calls of the last turn are not run, because no turn would read the
     results. ``max_tokens``: input and output tokens of all turns, and the tokens that tools report; checked before each
     further turn. ``timeout``: seconds for the whole run, starting with the call of ``run_chat``. ``parallel_tools``:
-    how many tool calls of one turn run at the same time.
+    how many tool calls of one turn run at the same time. ``max_result_chars``: the most characters of a tool result,
+    about 25,000 tokens by default. Of a longer result, the model gets the beginning and the end, and between them how
+    long it was. Images and other blocks that are not text do not count and stay. None: no limit.
 
     Raises:
         ValueError: a number is out of range.
@@ -36,6 +38,7 @@ class RunConfig:
     max_tokens: int | None = None
     timeout: float | None = None
     parallel_tools: int = 4
+    max_result_chars: int | None = 100_000
 
     def __post_init__(self) -> None:
         require_whole_number(self.max_iterations, "RunConfig.max_iterations")
@@ -43,6 +46,8 @@ class RunConfig:
             require_whole_number(self.max_tokens, "RunConfig.max_tokens")
         require_seconds(self.timeout, "RunConfig.timeout")
         require_whole_number(self.parallel_tools, "RunConfig.parallel_tools")
+        if self.max_result_chars is not None:
+            require_whole_number(self.max_result_chars, "RunConfig.max_result_chars")
 
 
 class Ending:

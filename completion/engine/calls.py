@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from contextvars import copy_context
-from dataclasses import replace
+from dataclasses import fields, replace
 from queue import Empty, SimpleQueue
+from threading import Event
 
 from completion.contract.cancel import CancelToken
 from completion.contract.chunks import FinishReason, ToolCallFinished, ToolCallMalformed, Usage
@@ -24,8 +25,12 @@ from completion.engine.bounds import Ending
 from completion.engine.middleware import AbortRun, Hooks, Refusal, RunInfo, returned
 from completion.engine.tools import Tool, ToolContext, ToolError
 from completion.offload.threads import Threads
+from completion.wires.json_values import has_surrogates, without_surrogates
 
 log = logging.getLogger(__name__)
+
+_LAST_WORDS_SECONDS = 0.1
+"""How long an aborted run waits for tools that are still running, so that their tokens are part of its usage."""
 
 MALFORMED_ARGUMENTS = "__malformed_arguments__"
 """In the history, the only argument of a malformed call: its value is the text of the arguments as it arrived."""
@@ -76,6 +81,7 @@ class Calls:
         self._ending = ending
         self._parallel = parallel
         self._add_usage = add_usage
+        self._late: list[_Task] = []  # answered, for example after a timeout, while their tool still runs
 
     def answers(
         self, turn: Turn, calls: Sequence[Call], offered: Sequence[str]
@@ -112,12 +118,27 @@ class Calls:
             remove_callback()
             for task in tasks:
                 task.stop()
-                if not task.has_counted_usage:
-                    self._add_usage(task.context.usage)
+            self._late += [task for task in tasks if not task.has_ended.is_set() and task.tool is not None]
+            if self._ending.abort is not None:  # their tokens were cancelled just now: let them report their usage
+                ends_at = time.monotonic() + _LAST_WORDS_SECONDS
+                for task in self._late:
+                    task.has_ended.wait(max(ends_at - time.monotonic(), 0.0))
+            for task in tasks:
+                self._add_usage(task.new_usage())
+
+    def add_late_usage(self) -> None:
+        """Add the tokens that tools have reported after the result of their call."""
+        still_running = [task for task in self._late if not task.has_ended.is_set()]
+        for task in self._late:
+            self._add_usage(task.new_usage())
+        self._late = still_running
 
     def _choose_tool(self, task: _Task, offered: Sequence[str]) -> None:
         """Ask the middleware about the call; then set ``task.tool``, or a result if the call must not be made."""
         if self._ending.abort is not None or task.result is not None:
+            return
+        if task.call.name in self._run.tools and task.call.name not in offered:  # middleware hid it from the model
+            task.fail(_no_such_tool(task.call.name, offered))
             return
         for hook in self._hooks["before_tool"]:
             decision = returned(hook(self._run, task.call), (ToolCallBlock, Refusal), hook)
@@ -127,15 +148,14 @@ class Calls:
             task.call = decision
         task.tool = self._run.tools.get(task.call.name)
         if task.tool is None:
-            task.fail(f"There is no tool {task.call.name!r}. The tools are: {', '.join(offered) or 'none'}.")
+            task.fail(_no_such_tool(task.call.name, offered))
 
     def _final_result(self, task: _Task) -> ToolResultBlock:
         """The result after the middleware has seen it.
 
         If a hook aborts the run, the model gets an explanation in place of the result.
         """
-        task.has_counted_usage = True
-        self._add_usage(task.context.usage)
+        self._add_usage(task.new_usage())
         has_no_result = task.result is None
         if has_no_result:
             task.explain_abort()
@@ -164,15 +184,28 @@ class _Task:
         self.tool: Tool | None = None
         self.result: ToolResultBlock | None = None
         self.deadline: float | None = None
-        self.has_counted_usage = False
+        self.has_ended = Event()  # the tool does not run any more
+        self._counted_usage = Usage()
         self._claims: dict[str, str] = {}
         self._ending = ending
         self._wakeups = wakeups
         self._unbind = ending.token.on_cancel(self.context.token.cancel)
         self._abort_message: str | None = None  # if the tool itself raised AbortRun
 
+    def new_usage(self) -> Usage:
+        """The tokens that the tool has reported since the last call of this method."""
+        usage, before = self.context.usage, self._counted_usage
+        self._counted_usage = usage
+        return Usage(**{one.name: getattr(usage, one.name) - getattr(before, one.name) for one in fields(Usage)})
+
     def run(self) -> None:
         """Run the tool. Called in a worker thread."""
+        try:
+            self._run()
+        finally:
+            self.has_ended.set()
+
+    def _run(self) -> None:
         tool = self.tool
         assert tool is not None
         if self._ending.abort is not None or self.context.token.cancelled or self._claim("started") != "started":
@@ -187,18 +220,18 @@ class _Task:
             self._abort_message = str(exc)
             self._ending.end("tool", str(exc))
         except ToolError as error:
-            self.fail(str(error))
+            self.fail(_words_of(error))
         except BaseException as error:
             if not self.context.token.cancelled:  # an error after the cancel is how the tool stops
                 log.warning("the tool %s failed", self.call.name, exc_info=error)
-            self.fail(f"{type(error).__name__}: {error}")
+            self.fail(f"{type(error).__name__}: {_words_of(error)}")
 
     def fail(self, message: str) -> None:
         self.settle((TextBlock(message or "The call failed."),), is_error=True)
 
     def settle(self, blocks: tuple[Block, ...], *, is_error: bool = False) -> None:
         if self.result is None and self._ending.abort is None:  # what a tool returns after a cancel is not an answer
-            self.result = ToolResultBlock(self.call_id, blocks, is_error)
+            self.result = ToolResultBlock(self.call_id, tuple(map(_without_halves, blocks)), is_error)
         self._wakeups.put(None)
 
     def explain_abort(self) -> None:
@@ -226,6 +259,25 @@ class _Task:
         """The call has ended, or its result is not needed any more: cancel the tool."""
         self._unbind()
         self.context.token.cancel()
+
+
+def _no_such_tool(name: str, offered: Sequence[str]) -> str:
+    return f"There is no tool {name!r}. The tools are: {', '.join(offered) or 'none'}."
+
+
+def _words_of(error: BaseException) -> str:
+    """The message of an exception; its ``__str__`` may fail, and the call would have no result."""
+    try:
+        return str(error)
+    except Exception:
+        return "(the error has no message)"
+
+
+def _without_halves(block: Block) -> Block:
+    """The block without halves of surrogate pairs, which no provider accepts."""
+    if isinstance(block, TextBlock) and has_surrogates(block.text):
+        return replace(block, text=without_surrogates(block.text))
+    return block
 
 
 def _how_to_correct(call: ToolCallMalformed, turn: Turn) -> str:

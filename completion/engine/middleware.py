@@ -82,6 +82,8 @@ class RunInfo:
     messages: tuple[Message, ...] = ()
     asked: Any = field(default=None, repr=False)
     """The model object that the run calls."""
+    notes: list[StreamChunk] = field(default_factory=list, repr=False)
+    """Chunks of the run that the reader gets next. A Conversation adds its HistoryCompacted here."""
 
     @property
     def base_url(self) -> str | None:
@@ -117,13 +119,14 @@ class Middleware:
 
     def on_chunk(self, run: RunInfo, chunk: Chunk) -> StreamChunk | Sequence[StreamChunk] | None:
         """Return what the reader gets: this chunk or another one, several, or None for nothing. The history keeps the
-        model's own words. For chunks of the run itself (RunStarted, StepStarted, ToolResult, StepFinished,
-        RunFinished), the return value is ignored."""
+        model's own words. For chunks of the run itself (RunStarted, StepStarted, HistoryCompacted, ToolResult,
+        StepFinished, RunFinished), the return value is ignored."""
         return chunk
 
     def before_tool(self, run: RunInfo, call: ToolCallBlock) -> ToolCallBlock | Refusal:
         """Return the call to make, perhaps with other arguments, or a Refusal. It is called for all calls of a turn
-        before the first tool runs, but not for malformed calls. The history keeps the model's own arguments."""
+        before the first tool runs, but not for malformed calls and calls of hidden tools, which the request did not
+        offer. The history keeps the model's own arguments."""
         return call
 
     def after_tool(self, run: RunInfo, call: ToolCallBlock, result: ToolResultBlock) -> ToolResultBlock:
@@ -135,8 +138,8 @@ class Middleware:
         """The turn is over and its calls are answered. ``turn.reason`` is None if an abort ended the turn early.
 
         Return a list of messages to get another turn even if the run would end here. The messages are added to the
-        history. The list may be empty: a turn that ended with ``pause`` is continued that way. A run that is aborted,
-        or that has a call of a client-side tool, ends anyway.
+        history. The list may be empty: the model then continues its answer. A run that is aborted, or that has a call
+        of a client-side tool, ends anyway. A turn that ended with ``pause`` is continued without a hook.
         """
         return None
 

@@ -13,8 +13,18 @@ from typing import Any
 from uuid import UUID
 
 from completion.contract.codec import Record
-from completion.contract.messages import Block, TextBlock
+from completion.contract.messages import (
+    Block,
+    ReasoningBlock,
+    RedactedReasoningBlock,
+    TextBlock,
+    ToolCallBlock,
+    ToolResultBlock,
+)
 from completion.wires.json_values import MAX_DEPTH, is_too_deep
+
+# Blocks that belong to a message: no provider accepts them inside of a tool result.
+_NOT_CONTENT = (ReasoningBlock, RedactedReasoningBlock, ToolCallBlock, ToolResultBlock)
 
 # The attribute under which a class lists its fields -> for each field, its key in JSON and its attribute. Looking for
 # the attribute imports nothing: a tool that returns such an object has imported the package.
@@ -41,6 +51,8 @@ def as_blocks(value: Any) -> tuple[Block, ...]:
     if isinstance(value, str) and not isinstance(value, Enum):
         return (TextBlock(value or "(empty)"),)  # providers refuse empty text
     if isinstance(value, Block):
+        if isinstance(value, _NOT_CONTENT):
+            raise TypeError(f"the tool returned a {type(value).__name__}; return its content: text, data or pictures")
         if is_too_deep([getattr(value, "args", None), getattr(value, "data", None)]):
             raise ValueError(f"the tool returned a block that is nested too deeply; the limit is {MAX_DEPTH} levels")
         return (value,)

@@ -20,14 +20,7 @@ from completion.contract.checks import require_model
 from completion.contract.chunks import FinishReason, StreamChunk, ToolCallFinished, Usage
 from completion.contract.codec import Record, nested
 from completion.contract.collect import TurnSoFar
-from completion.contract.messages import (
-    Block,
-    Message,
-    ReasoningBlock,
-    RedactedReasoningBlock,
-    ToolCallBlock,
-    ToolResultBlock,
-)
+from completion.contract.messages import Message
 from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest, ToolChoice, as_request
 from completion.contract.run import Abort, RunFinished, RunStarted, StepFinished, StepStarted, ToolResult
@@ -41,8 +34,10 @@ from completion.contract.stream import (
 )
 from completion.contract.turn import Turn
 from completion.engine.bounds import Ending, RunConfig
-from completion.engine.calls import Call, Calls, block_of, with_distinct_ids
+from completion.engine.calls import Call, Calls, with_distinct_ids
+from completion.engine.cutting import shortened
 from completion.engine.middleware import Hooks, RunInfo, returned
+from completion.engine.step import Step
 from completion.engine.tools import Tool
 from completion.wrappers.retry import RetryEvent, watching_retries
 
@@ -65,9 +60,13 @@ class RunResult(Record):
 
     @property
     def text(self) -> str:
-        """The text of the model's last message; empty if there is none."""
-        answers = [message for message in self.new_messages if message.role == "assistant"]
-        return answers[-1].text if answers else ""
+        """The text of the model's last answer; empty if there is none.
+
+        An answer that the provider paused and continued is one answer: its text is that of all its turns.
+        """
+        from_last = itertools.dropwhile(lambda message: message.role != "assistant", reversed(self.new_messages))
+        answer = [*itertools.takewhile(lambda message: message.role == "assistant", from_last)]
+        return "".join(message.text for message in reversed(answer))
 
 
 def run_chat(
@@ -79,9 +78,11 @@ def run_chat(
 ) -> RunStream:
     """Call the model, run the tools that it calls, and repeat until it calls no tool.
 
-    Another turn follows when tool calls were answered, or when middleware asks for one. A tool that is in
-    ``request.tools`` and not in ``tools`` is a client-side tool: the run does not answer its calls, and ends with the
-    reason ``tool_use``. A ``tool_choice`` that forces a call applies to the first turn only; then the model decides.
+    Another turn follows when tool calls were answered, when the provider paused the answer (reason ``pause``), or when
+    middleware asks for one. A tool that is in ``request.tools`` and not in ``tools`` is a client-side tool: the run
+    does not answer its calls, and ends with the reason ``tool_use``. A ``tool_choice`` that forces a call applies to
+    the first turn only; then the model decides. The model can call only what the request offered: a tool that
+    middleware took out of the request is unknown.
 
     Args:
         model: any CompletionModel, wrappers included.
@@ -169,17 +170,22 @@ class RunStream(ChatStream):
         self._read_all()
         return self.result
 
+    def _collected(self, so_far: TurnSoFar) -> RunResult:  # type: ignore[override]
+        return self.result
+
     @property
     def result(self) -> RunResult:
-        """The result of the run, after ``text_stream`` or ``collect()`` has read the stream to its end.
+        """The result of the run, after the stream was read to its end: by a ``for`` loop, ``text_stream`` or
+        ``collect()``.
 
         Raises:
-            RuntimeError: the end was not reached, or chunks were read by ``next()`` or a plain ``for`` loop, which keep
-                nothing.
+            RuntimeError: the end was not reached, because the stream was not read to its end, was closed, or failed.
         """
-        end = self._complete("result").run
-        assert end is not None, "a complete run has a RunFinished"
-        return RunResult.of(end)
+        if self._run.end is None:
+            if self._is_over:
+                raise RuntimeError("there is no result: the run failed, or it was closed before its end")
+            raise RuntimeError("result is not known yet: read the stream to its end, or call collect()")
+        return RunResult.of(self._run.end)
 
     @property
     def turn(self) -> NoReturn:
@@ -188,33 +194,6 @@ class RunStream(ChatStream):
 
     def __repr__(self) -> str:
         return f"<RunStream {'over' if self._is_over else 'open'}, {self.run_id}>"
-
-
-@dataclass(slots=True)
-class _Step:
-    """A turn of the model, its tool calls and their results.
-
-    ``own_calls``: the run answers them. ``client_calls``: the caller does. ``follow_up``: messages of middleware that
-    asks for another turn; None if it does not ask.
-    """
-
-    turn: Turn
-    calls: list[Call]
-    own_calls: list[Call]
-    client_calls: list[Call]
-    results: dict[str, ToolResultBlock] = field(default_factory=dict)
-    follow_up: list[Message] | None = None
-    is_aborted: bool = False
-
-    @property
-    def wants_another_turn(self) -> bool:
-        return not self.client_calls and (bool(self.results) or self.follow_up is not None)
-
-    def messages(self) -> list[Message]:
-        """The new messages of the history: the answer, the tool results in the order of the calls, the follow-up."""
-        results = [self.results[call.call_id] for call in self.calls if call.call_id in self.results]
-        messages = [_answer_message(self.turn, self.calls), Message.user(results), *(self.follow_up or ())]
-        return [message for message in messages if message.blocks]
 
 
 class _Run:
@@ -241,6 +220,8 @@ class _Run:
         self._hooks = Hooks(middleware)
         self._calls = Calls(self.info, self._hooks, self.ending, config.parallel_tools, self._add_usage)
         self._new_messages: list[Message] = []  # of the finished steps
+        self.end: RunFinished | None = None
+        self._offered: Sequence[str] = ()  # the names of the tools in the latest request
         self._usage_of_step = Usage()
         self._reason = FinishReason.OTHER
         self._is_done = False  # no further turn follows: an abort has no effect any more
@@ -279,9 +260,11 @@ class _Run:
                         self._open_turn()
             abort = None if self._is_done else self.ending.abort
             reason = self._reason if abort is None else FinishReason.ABORTED
+            self._calls.add_late_usage()
             end = RunFinished(info.run_id, reason, info.usage, tuple(self._new_messages), abort)
             self._announce(end)
             self._call_end_hooks("on_finished", info, end)
+            self.end = end
             yield end
         except GeneratorExit:
             raise
@@ -318,12 +301,14 @@ class _Run:
             request = replace(request, tool_choice=ToolChoice.auto())
         for hook in self._hooks["on_request"]:
             request = returned(hook(self.info, request), ChatRequest, hook)
+        self._offered = [tool.name for tool in request.tools]
         return request
 
     def _run_step(self) -> Iterator[StreamChunk]:
         info = self.info
         self._usage_of_step = Usage()
         yield self._announce(StepStarted(info.run_id, info.step_id, info.iteration))
+        yield from self._noted()
         so_far = TurnSoFar()
         yield from self._read_turn(so_far)
         step = self._begin_step(so_far)
@@ -342,6 +327,7 @@ class _Run:
             with self.ending.catching_aborts(), so_far, closing(stream):
                 with token, watching_retries(self._on_retry):
                     first = next(stream, None)  # until here, a RetryingModel may retry
+                yield from self._noted()
                 for chunk in itertools.chain([] if first is None else [first], direct_iterator(stream)):
                     so_far.add(chunk)
                     if hooks:
@@ -355,7 +341,7 @@ class _Run:
             if so_far.end is not None:
                 self._add_usage(so_far.end.usage or Usage())
 
-    def _begin_step(self, so_far: TurnSoFar) -> _Step:
+    def _begin_step(self, so_far: TurnSoFar) -> Step:
         """Build the turn from its chunks, and separate the calls of client-side tools."""
         turn, calls = so_far.turn(), with_distinct_ids(so_far.calls)
         self._reason = turn.reason or self._reason
@@ -363,17 +349,18 @@ class _Run:
         client_calls: list[Call] = []
         for call in calls:
             # The caller could not run a malformed call: the run answers it, and the model corrects it.
-            is_client_call = call.name in self._client_tools and isinstance(call, ToolCallFinished)
+            is_offered = call.name in self._client_tools and call.name in self._offered
+            is_client_call = is_offered and isinstance(call, ToolCallFinished)
             (client_calls if is_client_call else own_calls).append(call)
-        return _Step(turn, calls, own_calls, client_calls)
+        return Step(turn, calls, own_calls, client_calls)
 
-    def _answer_calls(self, step: _Step, calls: Sequence[Call]) -> Iterator[StreamChunk]:
+    def _answer_calls(self, step: Step, calls: Sequence[Call]) -> Iterator[StreamChunk]:
         info = self.info
         if calls:
             self._check_limits()  # first: without another turn, nothing would read the results
-        offered = [tool.name for tool in self._request.tools]
-        with closing(self._calls.answers(step.turn, calls, offered)) as answers:
+        with closing(self._calls.answers(step.turn, calls, self._offered)) as answers:
             for result in answers:
+                result = shortened(result, self._config.max_result_chars)
                 step.results[result.call_id] = result
                 blocks, is_error = result.blocks, result.is_error
                 yield self._announce(ToolResult(info.run_id, info.step_id, result.call_id, blocks, is_error))
@@ -388,7 +375,7 @@ class _Run:
                     follow_up = [*(follow_up or ()), *(returned(message, Message, hook) for message in more)]
         return follow_up
 
-    def _decide_about_next_turn(self, step: _Step) -> None:
+    def _decide_about_next_turn(self, step: Step) -> None:
         """Mark the run as done if no turn follows, or abort it if a turn would exceed a limit."""
         wants_another_turn = step.wants_another_turn
         if wants_another_turn:
@@ -399,7 +386,8 @@ class _Run:
         elif not wants_another_turn:
             self._is_done, step.follow_up = True, None
 
-    def _finish_step(self, step: _Step) -> StepFinished:
+    def _finish_step(self, step: Step) -> StepFinished:
+        self._calls.add_late_usage()
         info, messages = self.info, step.messages()
         self._new_messages += messages
         info.messages = tuple(self._new_messages)
@@ -418,6 +406,11 @@ class _Run:
         self._usage_of_step += usage
 
     # Hooks
+
+    def _noted(self) -> Iterator[StreamChunk]:
+        """The chunks that middleware of ours has left in ``info.notes``."""
+        while self.info.notes:
+            yield self._announce(self.info.notes.pop(0))
 
     def _announce(self, chunk: StreamChunk) -> StreamChunk:
         """Show a chunk of the run itself to the middleware, which cannot change it; returns the chunk."""
@@ -445,6 +438,7 @@ class _Run:
             hook(self.info, event)
 
     def _fail(self, error: BaseException) -> None:
+        self._calls.add_late_usage()
         with suppress(Exception):  # the exception class of another library may have __slots__
             error.partial_messages = tuple(self._new_messages)  # type: ignore[attr-defined]
             error.usage = self.info.usage  # type: ignore[attr-defined]
@@ -460,29 +454,6 @@ class _Run:
                 hook(*arguments)
             except Exception:
                 log.exception("the hook %s of a middleware failed", name)
-
-
-def _answer_message(turn: Turn, calls: Sequence[Call]) -> Message:
-    """The model's message for the history.
-
-    Malformed calls are included, because their results need a call to refer to. Reasoning at the end is left out: when
-    nothing follows it, its provider would refuse it.
-    """
-    remaining = iter(calls)
-    blocks: list[Block] = []
-    for block in turn.message.blocks:
-        if isinstance(block, ToolCallBlock):
-            # A turn has no block for a malformed call: insert those that came before this call.
-            for call in remaining:
-                blocks.append(block_of(call))
-                if isinstance(call, ToolCallFinished):
-                    break
-        else:
-            blocks.append(block)
-    blocks += map(block_of, remaining)
-    while blocks and isinstance(blocks[-1], ReasoningBlock | RedactedReasoningBlock):
-        blocks.pop()
-    return Message.assistant(blocks)
 
 
 def _new_id(kind: str) -> str:

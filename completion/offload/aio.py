@@ -19,7 +19,7 @@ from contextlib import suppress
 from enum import Enum
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast, overload
 
 from completion.contract.checks import require_model, require_whole_number
 from completion.contract.chunks import StreamChunk, TurnFinished
@@ -28,7 +28,7 @@ from completion.contract.errors import CompletionError, stream_cancelled
 from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest
 from completion.contract.run import Chunk
-from completion.contract.stream import ResponseInfo, response_of
+from completion.contract.stream import ChatStream, ResponseInfo, response_of
 from completion.contract.turn import Turn
 from completion.offload.pump import Pump
 from completion.offload.threads import Threads
@@ -45,6 +45,16 @@ _GATHER_SECONDS: Final = 0.001
 # A smaller buffer would be full before this sleep ends.
 _MIN_GATHER_BUFFER: Final = 64
 _FOREVER_SECONDS: Final = 1e9  # 30 years
+
+
+_ResultT = TypeVar("_ResultT")
+_ResultT_co = TypeVar("_ResultT_co", covariant=True)
+
+
+class _Collectable(Protocol[_ResultT_co]):
+    """A ChatStream, a RunStream."""
+
+    def collect(self) -> _ResultT_co: ...
 
 
 class AsyncModel(NamedAfter):
@@ -87,17 +97,19 @@ class AsyncModel(NamedAfter):
         """
         return self.stream(partial(self.inner.chat_stream, ChatRequest(req) if isinstance(req, str) else req))
 
-    def stream(self, source: Callable[[], Iterator[StreamChunk]]) -> AsyncChatStream:
+    @overload
+    def stream(self, source: Callable[[], _Collectable[_ResultT]]) -> AsyncStreamOf[_ResultT]: ...
+    @overload
+    def stream(self, source: Callable[[], Iterator[StreamChunk]]) -> AsyncChatStream: ...
+    def stream(self, source: Callable[[], Any]) -> AsyncChatStream:
         """Like ``chat_stream``, for any function that opens a blocking stream:
-        ``stream(partial(run_chat, model, req))``."""
+        ``stream(partial(run_chat, model, req))``. ``collect()`` then returns a RunResult."""
         if not callable(source):
             raise TypeError(
                 f"AsyncModel.stream: source must be a function that opens the stream, got {type(source).__name__}; "
                 "write partial(run_chat, model, request)"
             )
-        return AsyncChatStream(
-            source, executor=self._executor, buffer=self._buffer, provider=self.name, model=self.model
-        )
+        return AsyncStreamOf(source, executor=self._executor, buffer=self._buffer, provider=self.name, model=self.model)
 
     def __reduce__(self) -> tuple[type[AsyncModel], tuple[Any, ...]]:
         return AsyncModel, self._arguments
@@ -209,7 +221,7 @@ class AsyncChatStream:
         return bool(self._chunks)
 
     async def collect(self) -> Turn:
-        """Read all chunks and return the turn.
+        """Read all chunks and return the turn; if this is a run, its RunResult.
 
         Raises:
             CompletionError: the same errors as reading; ``partial`` is the turn so far.
@@ -218,10 +230,12 @@ class AsyncChatStream:
         if self._last is not None or self._state is _State.CLOSED:
             raise RuntimeError("collect() needs a stream that was not read from or closed before")
         async with self:
-            with TurnSoFar() as so_far:
+            assert self._pump is not None
+            stream = self._pump.stream
+            with TurnSoFar(accepts_runs=isinstance(stream, ChatStream) and stream._accepts_runs) as so_far:
                 async for chunk in self:
                     so_far.add(chunk)
-        return so_far.turn()
+        return stream._collected(so_far) if isinstance(stream, ChatStream) else so_far.turn()
 
     async def aclose(self) -> None:
         """Close the connection. May be called more than once. Then waits for the worker thread to end, at most half
@@ -345,6 +359,14 @@ class AsyncChatStream:
     def __repr__(self) -> str:
         state = _State.OPEN if self._state is _State.READING else self._state
         return f"<AsyncChatStream {state.value}>"
+
+
+class AsyncStreamOf(AsyncChatStream, Generic[_ResultT]):
+    """An AsyncChatStream that reads a stream with another result, such as a run."""
+
+    if TYPE_CHECKING:
+
+        async def collect(self) -> _ResultT: ...  # type: ignore[override]
 
 
 class _Waker:

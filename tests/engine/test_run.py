@@ -149,7 +149,7 @@ def test_another_turn_follows_a_turn_with_calls_for_any_finish_reason() -> None:
     assert end_of(run_chat(model, HI, [named("now")])).reason == FinishReason.END_TURN
 
 
-@pytest.mark.parametrize("reason", [FinishReason.PAUSE, FinishReason.MAX_TOKENS, FinishReason.REFUSAL])
+@pytest.mark.parametrize("reason", [FinishReason.MAX_TOKENS, FinishReason.REFUSAL])
 def test_a_turn_without_calls_ends_the_run_with_its_reason(reason: FinishReason) -> None:
     with ScriptedModel(turn("Hm.", reason=reason)) as model:
         end = end_of(run_chat(model, HI))

@@ -28,11 +28,24 @@ def test_after_text_stream_the_result_is_known() -> None:
     assert run.collect() == run.result
 
 
-def test_plain_iteration_does_not_keep_the_result() -> None:
+def test_after_a_plain_for_loop_the_result_is_known() -> None:
     run = two_turns()
-    list(run)
-    with pytest.raises(RuntimeError, match="result is known only after text_stream"):
-        _ = run.result
+    for chunk in run:
+        if chunk.type != "run_finished":
+            with pytest.raises(RuntimeError, match="result is not known yet"):
+                _ = run.result
+    assert run.result.text == "Noon."
+
+
+def test_a_run_that_was_closed_or_failed_has_no_result() -> None:
+    closed, failed = two_turns(), run_chat(ScriptedModel([TextDelta("a"), OverloadedError("busy")]), HI)
+    next(closed)
+    closed.close()
+    with pytest.raises(OverloadedError):
+        list(failed)
+    for run in (closed, failed):
+        with pytest.raises(RuntimeError, match="there is no result"):
+            _ = run.result
 
 
 def test_a_run_has_no_turn() -> None:

@@ -29,9 +29,11 @@ from completion import (
     ConfigurationError,
     FallbackModel,
     FinishReason,
+    Message,
     RateLimitError,
     RetryConfig,
     RetryingModel,
+    RunResult,
     StreamCancelledError,
     StreamChunk,
     TextDelta,
@@ -899,13 +901,24 @@ def test_any_blocking_stream_can_be_read_with_asyncio(loop: asyncio.AbstractEven
     chunks = loop.run_until_complete(read(AsyncModel(model).stream(partial(run_chat, model, HI))))
     assert [chunks[0].type, chunks[-1].type] == ["run_started", "run_finished"]
     with pytest.raises(TypeError, match="a function that opens the stream, got list_iterator"):
-        AsyncModel(model).stream(iter([]))  # type: ignore[arg-type]
+        AsyncModel(model).stream(iter([]))  # type: ignore[call-overload]
 
 
-def test_a_run_cannot_be_collected_as_a_turn() -> None:
-    async def main() -> None:
+def test_collecting_a_run_gives_its_result() -> None:
+    async def main() -> RunResult:
         model = ScriptedModel("Hello there")
+        return await AsyncModel(model).stream(partial(run_chat, model, HI)).collect()
+
+    result = asyncio.run(main())
+    assert (result.text, result.new_messages) == ("Hello there", (Message.assistant("Hello there"),))
+
+
+def test_an_error_of_a_collected_run_is_raised() -> None:
+    async def main() -> None:
+        model = ScriptedModel([TextDelta("a"), RateLimitError("slow down")])
         await AsyncModel(model).stream(partial(run_chat, model, HI)).collect()
 
-    with pytest.raises(TypeError, match="chunks of a run"):
+    with pytest.raises(RateLimitError) as caught:
         asyncio.run(main())
+    assert caught.value.partial is not None
+    assert caught.value.partial.text == "a"
