@@ -111,7 +111,16 @@ from completion.contract.messages import (
 )
 from completion.contract.model import ChatModel, CompletionClient, CompletionModel
 from completion.contract.request import ChatRequest, JsonSchema, SystemBlock, ToolChoice, ToolDefinition
-from completion.contract.run import Abort, Chunk, RunFinished, RunStarted, StepFinished, StepStarted, ToolResult
+from completion.contract.run import (
+    Abort,
+    Chunk,
+    HistoryCompacted,
+    RunFinished,
+    RunStarted,
+    StepFinished,
+    StepStarted,
+    ToolResult,
+)
 from completion.contract.stream import ChatStream, ResponseInfo
 from completion.contract.turn import Turn
 from completion.registry import model
@@ -178,6 +187,7 @@ __all__ = [
     "FileSource",
     "FinishReason",
     "FunctionTool",
+    "HistoryCompacted",
     "IdleTimeoutError",
     "ImageBlock",
     "InvalidRequestError",

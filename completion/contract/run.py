@@ -1,7 +1,7 @@
 """The chunks that a run adds to those of its turns. A run is several turns, with tool calls between them.
 
 RunStarted
-  StepStarted, chunks of a turn, TurnFinished, ToolResult for each call, StepFinished
+  StepStarted, (HistoryCompacted), chunks of a turn, TurnFinished, ToolResult for each call, StepFinished
   StepStarted, …
 RunFinished
 """
@@ -28,6 +28,8 @@ from completion.contract.chunks import (
 )
 from completion.contract.codec import Record, nested
 from completion.contract.messages import Block, Message
+
+CompactionMethod = Literal["tool_results", "truncate", "summary", "function"]
 
 AbortKind = Literal["max_iterations", "max_tokens", "timeout", "cancelled", "middleware", "tool"]
 
@@ -58,6 +60,27 @@ class StepStarted(StreamChunk):
     run_id: str
     step_id: str
     iteration: int
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryCompacted(StreamChunk):
+    """A Conversation has shortened the history, because it was over its budget or the provider refused its length.
+
+    It follows the StepStarted of its turn, before the first chunk of the turn. The numbers of tokens are estimates for
+    the whole request. ``method``: what was done at most. ``tool_results``: only old tool results were shortened.
+    ``truncate``, ``summary``, ``function``: messages were removed too, and replaced by nothing, by a summary, or by
+    what the function returned. It is ``truncate`` if the summary failed.
+    """
+
+    type: ClassVar[Literal["history_compacted"]] = "history_compacted"
+    run_id: str
+    step_id: str
+    cause: Literal["budget", "context_overflow"]
+    method: CompactionMethod
+    tokens_before: int
+    tokens_after: int
+    messages_before: int
+    messages_after: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +143,7 @@ Chunk = (
     | TurnFinished
     | RunStarted
     | StepStarted
+    | HistoryCompacted
     | ToolResult
     | StepFinished
     | RunFinished

@@ -1,10 +1,9 @@
-"""What a conversation sends when its history is too long: the oldest exchanges are removed, or replaced by a summary.
+"""What a conversation sends when its history is too long, between runs and inside of a run.
 
     request -> (over the budget?)             -> Compactor.fit_budget   -> a shorter request
     request -> model: ContextOverflowError    -> Compactor.cut_in_half  -> a shorter request, sent once
 
-An exchange is a message of the user and everything up to the next one: answers, tool calls and tool results. Only whole
-exchanges are removed, and never the last one: a tool result without its call would be refused by every provider.
+Old tool results are shortened first. Then messages are removed, or replaced by a summary (module ``shortening``).
 """
 
 from __future__ import annotations
@@ -12,19 +11,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from typing import Any, Literal, TypeAlias
 
-from completion.contract.chunks import StreamChunk
-from completion.contract.errors import ContextOverflowError, StreamCancelledError
+from completion.contract.chunks import FinishReason, StreamChunk, Usage
+from completion.contract.errors import CompletionError, ContextOverflowError, StreamCancelledError
 from completion.contract.messages import Message
 from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest
+from completion.contract.run import CompactionMethod, HistoryCompacted
 from completion.contract.stream import ChatStream, without_our_frames
 from completion.engine.bounds import RunConfig
-from completion.engine.history import as_transcript, starts_exchange, why_invalid
+from completion.engine.history import as_transcript, starts_exchange, why_invalid, why_unanswered
 from completion.engine.middleware import AbortRun, RunInfo
 from completion.engine.run import run_chat
+from completion.engine.shortening import Shortening
 from completion.engine.size import guess_message, guess_request
 from completion.wrappers.attempts import Attempts, is_retried
 from completion.wrappers.named_after import NamedAfter
@@ -32,10 +32,10 @@ from completion.wrappers.named_after import NamedAfter
 log = logging.getLogger(__name__)
 
 Compaction: TypeAlias = Literal["truncate", "summary"] | Callable[[Sequence[Message]], Sequence[Message]]
-"""What replaces the oldest exchanges: nothing, a summary by the model, or the messages that a function returns."""
+"""What replaces removed messages: nothing, a summary by the model, or the messages that a function returns."""
 
 BUDGET_SHARE = {"truncate": 0.75, "summary": 0.5}
-"""The share of the budget that the remaining exchanges may use. Less than all of it, so that the next exchanges fit
+"""The share of the budget that the remaining messages may use. Less than all of it, so that the next exchanges fit
 without another cut: each cut makes the provider's prompt cache useless once. A summary needs room too."""
 
 _OVERFLOW_SHARE = 0.5
@@ -49,6 +49,9 @@ _SUMMARY_PROMPT = (
     "do. Write the notes only."
 )
 _SUMMARY_HEAD = "Notes of the conversation so far:\n\n"
+
+_REMOVED_STEPS = "(Your earlier steps for this task were removed, because the conversation became too long. Go on.)"
+"""Without it, the model would begin the task again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +68,8 @@ class CompactionSettings:
 class Compactor:
     """Shortens the requests of one run.
 
-    What is sent is ``_head`` (what replaced the removed messages), and then the history without its first
-    ``_removed_count`` messages.
+    What is sent is ``_short``, which stands for the first ``_covered`` messages of the history and of the run, and then
+    the other messages.
 
     Args:
         settings: of the conversation.
@@ -77,32 +80,38 @@ class Compactor:
     def __init__(self, settings: CompactionSettings, history: Sequence[Message], tokens_per_guess: float) -> None:
         self.tokens_per_guess = tokens_per_guess
         self._settings = settings
-        self._history = tuple(history)
-        self._head: tuple[Message, ...] = ()
-        self._removed_count = 0
-        self._sent_count = 0  # how many messages of ours the request has; more: later middleware has added some
+        self._short = self._sent = tuple(history)
+        self._covered = len(history)
+        self._total = len(history)  # all messages up to this turn
+        self._new_message = len(history) - 1  # the position of the user's new message in ``_short``
+        self._notes: tuple[Message, ...] = ()  # what has replaced removed messages
         self._last_guess = 0.0
         self._run: RunInfo | None = None
 
     def fit_budget(self, run: RunInfo, request: ChatRequest) -> ChatRequest:
-        """The request without what was removed before, and shortened now if it is over the budget."""
+        """The request as it was shortened before, and shortened now if it is over the budget."""
         self._run = run
-        request = replace(request, messages=self.without_removed(request.messages))
-        self._sent_count = len(request.messages)
-        budget, compaction = self._settings.budget, self._settings.compaction
+        self._total = len(request.messages)
+        self._sent = self.compacted(request.messages)
+        request = replace(request, messages=self._sent)
+        budget = self._settings.budget
         if budget is None or self._tokens(guess_request(request)) <= budget:
             return request
-        share = BUDGET_SHARE["truncate" if compaction == "truncate" else "summary"]
+        share = BUDGET_SHARE["truncate" if self._settings.compaction == "truncate" else "summary"]
         with run.token:
-            return self._shorten(request, budget * share) or request
+            shorter = self._shorten(request, budget * share, budget, "budget") or request
+        if (size := self._tokens(guess_request(shorter))) > budget:
+            log.warning("a request has about %d tokens, and its budget is %d: no more can be removed", size, budget)
+        return shorter
 
     def cut_in_half(self, request: ChatRequest) -> ChatRequest | None:
-        """What to send in place of a request that was too long; None if no exchange can be removed."""
-        return self._shorten(request, self._tokens(guess_request(request)) * _OVERFLOW_SHARE)
+        """What to send in place of a request that was too long; None if nothing can be removed."""
+        half = self._tokens(guess_request(request)) * _OVERFLOW_SHARE
+        return self._shorten(request, half, half, "context_overflow")
 
-    def without_removed(self, messages: Sequence[Message]) -> tuple[Message, ...]:
-        """The messages of the whole history, with the removed ones replaced."""
-        return (*self._head, *messages[self._removed_count :])
+    def compacted(self, messages: Sequence[Message]) -> tuple[Message, ...]:
+        """The messages of the whole history as they are sent."""
+        return (*self._short, *messages[self._covered :])
 
     def note_request(self, request: ChatRequest) -> None:
         """Remember the guess for the request that is sent now, to compare it with the provider's count."""
@@ -116,56 +125,91 @@ class Compactor:
     def _tokens(self, guess: float) -> float:
         return guess * self.tokens_per_guess
 
-    def _shorten(self, request: ChatRequest, max_tokens: float) -> ChatRequest | None:
-        """The request without its oldest exchanges, so that the rest is at most ``max_tokens`` long.
-
-        If only the last exchange remains, it may be longer. None if there is only one exchange.
-        """
-        messages = request.messages
-        added = len(messages) - self._sent_count  # by middleware that runs after ours
-        # The position of the user's new message, with which the last exchange begins.
-        last_start = len(self._head) + len(self._history) - 1 - self._removed_count + added
-        starts = [i for i, message in enumerate(messages[: last_start + 1]) if i and starts_exchange(message)]
-        if not starts:
+    def _shorten(
+        self, request: ChatRequest, target: float, most: float, cause: Literal["budget", "context_overflow"]
+    ) -> ChatRequest | None:
+        """A shorter request, with ``target`` tokens if possible; None if nothing can be removed."""
+        messages, whole = request.messages, guess_request(request)
+        added = len(messages) - len(self._sent)  # by middleware that runs after ours
+        end = max(self._new_message + added + 1, 0)
+        plan = Shortening(messages, _starts(messages[:end]), whole - sum(map(guess_message, messages)))
+        plan.fit(target / self.tokens_per_guess, most / self.tokens_per_guess)
+        if plan.changes_nothing:
             return None
-        whole = guess_request(request)
-        # remaining[i]: the guess for the request without its first i messages
-        remaining = [whole, *(whole - removed for removed in accumulate(map(guess_message, messages)))]
-        cut = next((i for i in starts if self._tokens(remaining[i]) <= max_tokens), starts[-1])
-        head = self._replacement_of(messages[:cut])
-        if problem := why_invalid((*head, *messages[cut:])):
-            raise ValueError(f"Conversation: compaction= returned messages that make an invalid history: {problem}")
-        # When later middleware sends a different number of messages, ``cut`` is not a position in our history: then
-        # only this request is shortened.
+        method, notes = self._replacement(plan)
+        shorter = replace(request, messages=plan.apply(messages, notes))
+        if shorter == request:  # only our notes could be removed, and they replace themselves
+            return None
+        # When later middleware sends a different number of messages, the plan does not fit our history: then only this
+        # request is shortened.
         if not added:
-            self._removed_count += max(cut - len(self._head), 0)
-            self._head = (*head, *self._head[cut:])
-            self._sent_count += len(head) - cut
-        return replace(request, messages=(*head, *messages[cut:]))
+            self._short = self._sent = plan.apply(self._sent, notes)
+            self._covered = self._total
+            self._new_message = plan.new_position(self._new_message, len(notes))
+            self._notes = notes if plan.removes_messages else self._notes
+        self._note(cause, method, (whole, guess_request(shorter)), (len(messages), len(shorter.messages)))
+        return shorter
 
-    def _replacement_of(self, messages: Sequence[Message]) -> tuple[Message, ...]:
-        compaction = self._settings.compaction
+    def _note(
+        self, cause: Literal["budget", "context_overflow"], method: CompactionMethod, guesses: Any, counts: Any
+    ) -> None:
+        """Tell the reader of the run. ``guesses`` and ``counts``: before and after."""
+        run = self._run
+        assert run is not None
+        before, after = (round(self._tokens(guess)) for guess in guesses)
+        run.notes.append(HistoryCompacted(run.run_id, run.step_id, cause, method, before, after, *counts))
+
+    def _replacement(self, plan: Shortening) -> tuple[CompactionMethod, tuple[Message, ...]]:
+        """What replaces the removed messages, and how it was made."""
+        compaction, removed = self._settings.compaction, plan.removed
+        if not removed:
+            return "tool_results", ()
         if callable(compaction):
-            return tuple(compaction(messages))
-        return self._summary_of(messages) if compaction == "summary" else ()
+            messages = tuple(compaction(removed))
+            if problem := why_invalid(messages) or why_unanswered(messages):
+                raise ValueError(f"Conversation: compaction= returned messages that make an invalid history: {problem}")
+            return "function", messages
+        if compaction == "summary":
+            # The notes alone would become notes of notes, in each turn that is still over the budget.
+            summary = removed if removed == self._notes else self._summary_of(removed)
+            if summary:
+                return "summary", summary
+        return "truncate", (Message.user(_REMOVED_STEPS),) if plan.removes_steps else ()
 
     def _summary_of(self, messages: Sequence[Message]) -> tuple[Message, ...]:
-        settings, budget = self._settings, self._settings.budget
+        """Notes about the messages; empty if the model could not write them."""
+        settings, budget, run = self._settings, self._settings.budget, self._run
+        assert run is not None
         max_tokens = min(_SUMMARY_TOKENS, settings.max_tokens, *([budget // 4 + 1] if budget else []))
         request = ChatRequest(as_transcript(messages), max_tokens, _SUMMARY_PROMPT)
         try:
             result = run_chat(settings.model, request, (), settings.middleware, RunConfig(max_iterations=1)).collect()
-        except ContextOverflowError:
-            log.warning("the messages to be summarized do not fit into the model's context window: they are removed")
+        except CompletionError as error:
+            if run.token.cancelled:
+                raise
+            run.usage += getattr(error, "usage", Usage())
+            log.warning("no summary of these messages could be written: they are removed (%s)", error)
             return ()
-        assert self._run is not None
-        self._run.usage += result.usage
+        run.usage += result.usage
         if result.abort is not None and result.abort.kind == "cancelled":
             model = settings.model
             raise StreamCancelledError(result.abort.message, provider=model.name, model=model.model)
-        if result.abort is not None:
+        if result.abort is not None and result.abort.kind != "max_iterations":  # paused: the notes may be used
             raise AbortRun(result.abort.message)
-        return (Message.user(_SUMMARY_HEAD + result.text),) if result.text else ()
+        if not result.text.strip() or result.reason in (FinishReason.REFUSAL, FinishReason.CONTENT_FILTER):
+            log.warning("the summary of these messages is empty (%s): they are removed", result.reason)
+            return ()
+        return (Message.user(_SUMMARY_HEAD + result.text),)
+
+
+def _starts(messages: Sequence[Message]) -> list[int]:
+    """The positions at which exchanges start. Our notes behind a message of the user belong to its exchange."""
+    return [
+        i
+        for i, message in enumerate(messages)
+        if starts_exchange(message)
+        and not (i and messages[i - 1].role == "user" and message.text.startswith((_SUMMARY_HEAD, _REMOVED_STEPS)))
+    ]
 
 
 class ShorteningModel(NamedAfter):

@@ -29,7 +29,7 @@ from completion.contract.run import RunFinished
 from completion.contract.turn import Turn
 from completion.engine.bounds import RunConfig
 from completion.engine.compaction import BUDGET_SHARE, Compaction, CompactionSettings, Compactor, ShorteningModel
-from completion.engine.history import why_invalid
+from completion.engine.history import open_calls_of, why_invalid
 from completion.engine.middleware import Hooks, RunInfo
 from completion.engine.run import RunResult, RunStream, require_list, run_chat
 from completion.engine.tools import Tool
@@ -58,14 +58,18 @@ class Conversation:
             call, and the next message contains its result.
         budget: how many tokens a request may have. The answer is not included: leave room for ``max_tokens`` in the
             model's context window. The library has no tokenizer; it estimates from the provider's count of the last
-            request. When a request would be longer, the oldest exchanges are removed until about three quarters of the
-            budget are used. The last exchange always stays. None: history is removed only when the provider refuses a
-            request for its length (ContextOverflowError). In that case, with or without a budget, half of the request
-            is removed and the turn is sent once more.
-        compaction: what replaces the removed exchanges. ``truncate``: nothing. ``summary``: notes that the model writes
-            in a run of its own, with this middleware and without tools; its tokens are added to ``usage``. A function:
-            the messages that it returns for the removed ones; it is called in the thread that reads the run.
-        messages: the history to start with.
+            request. When a request would be longer, also in a later turn of a run, old tool results are shortened, then
+            the oldest exchanges are removed, then the oldest steps of this run, until about three quarters of the
+            budget are used. The user's last message and the latest step always stay; if they are too long, new tool
+            results are shortened. None: this happens only when the provider refuses a request for its length
+            (ContextOverflowError). In that case, with or without a budget, half of the request is removed and the turn
+            is sent once more. The run then has a HistoryCompacted chunk, and ``messages`` is what was sent.
+        compaction: what replaces the removed messages. ``truncate``: nothing, or a sentence for steps of this run.
+            ``summary``: notes that the model writes in a run of its own, with this middleware and without tools; its
+            tokens are added to ``usage``; if that fails, ``truncate`` is used. A function: the messages that it returns
+            for the removed ones; it is called in the thread that reads the run.
+        messages: the history to start with. It may end with a call without a result: the model then reads that the tool
+            was not run.
 
     Raises:
         TypeError, ValueError: invalid arguments.
@@ -135,7 +139,7 @@ class Conversation:
         compactor = Compactor(self._compaction_settings(), history, self._tokens_per_guess)
         keeper = _HistoryKeeper(self, history, compactor)
         try:
-            if problem := why_invalid(history):
+            if problem := why_invalid(history) or self._why_unanswered(history):
                 raise ValueError(f"Conversation: {problem}")
             request = replace(self._settings, messages=history)
             runnable = [tool for tool in self.tools if isinstance(tool, Tool)]
@@ -212,6 +216,12 @@ class Conversation:
         conversation._tokens_per_guess = snapshot.tokens_per_guess
         return conversation
 
+    def _why_unanswered(self, history: Sequence[Message]) -> str | None:
+        """Why the new message is incomplete: it must answer the calls of our client-side tools."""
+        client_tools = {tool.name for tool in self.tools if isinstance(tool, ToolDefinition)}
+        calls = ", ".join(call.call_id for call in open_calls_of(history) if call.name in client_tools)
+        return f"there is no tool result for the call {calls} of a client-side tool" if calls else None
+
     def _compaction_settings(self) -> CompactionSettings:
         return CompactionSettings(self.model, self.middleware, self.budget, self.compaction, self._settings.max_tokens)
 
@@ -254,7 +264,7 @@ class _HistoryKeeper:
     def on_finished(self, run: RunInfo, end: RunFinished) -> None:
         has_answer = any(message.role == "assistant" for message in end.new_messages)
         if end.abort is None or has_answer:
-            self._conversation.messages = self._compactor.without_removed((*self._history, *end.new_messages))
+            self._conversation.messages = self._compactor.compacted((*self._history, *end.new_messages))
         self._end(run)
 
     def on_failed(self, run: RunInfo, error: BaseException) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from completion.contract.messages import (
     Block,
@@ -22,23 +22,48 @@ def starts_exchange(message: Message) -> bool:
 
 
 def why_invalid(messages: Iterable[Message]) -> str | None:
-    """Why every provider would refuse this history; None if it is valid.
+    """Why a tool result of this history is out of place; None if all have their place.
 
-    Each tool result must follow its call, and all calls must be answered before the model's next message.
+    Each result must follow its call before the model's next message. A call without a result is no fault: each wire
+    adds the missing result.
     """
     open_calls: set[str] = set()
+    unanswered: set[str] = set()
     role = None
     for message in messages:
         # Results may be spread over several user messages: calls must be answered once the user's messages end.
-        if role == "user" != message.role and open_calls:
-            break
+        if role == "user" != message.role:
+            unanswered |= open_calls
+            open_calls = set()
         role = message.role
         answered = {block.call_id for block in message.blocks if isinstance(block, ToolResultBlock)}
         if unknown := answered - open_calls:
-            return f"there is a tool result for {', '.join(sorted(unknown))}, but no such call before it"
+            names = ", ".join(sorted(unknown))
+            if unknown & unanswered:
+                return (
+                    f"there is no tool result for the call {names} directly behind it, and a later one comes too late"
+                )
+            return f"there is a tool result for {names}, but no such call before it"
         open_calls -= answered
         open_calls |= {block.call_id for block in message.blocks if isinstance(block, ToolCallBlock)}
-    return f"there is no tool result for the call {', '.join(sorted(open_calls))}" if open_calls else None
+    return None
+
+
+def open_calls_of(messages: Sequence[Message]) -> list[ToolCallBlock]:
+    """The calls of the model's last message that have no result behind it."""
+    answered: set[str] = set()
+    for message in reversed(messages):
+        if message.role == "assistant":
+            calls = [block for block in message.blocks if isinstance(block, ToolCallBlock)]
+            return [call for call in calls if call.call_id not in answered]
+        answered |= {block.call_id for block in message.blocks if isinstance(block, ToolResultBlock)}
+    return []
+
+
+def why_unanswered(messages: Sequence[Message]) -> str | None:
+    """The calls at the end of the history that have no result; None if there are none."""
+    calls = open_calls_of(messages)
+    return f"there is no tool result for the call {', '.join(call.call_id for call in calls)}" if calls else None
 
 
 def as_transcript(messages: Iterable[Message]) -> str:

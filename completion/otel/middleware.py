@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from completion.contract.chunks import StreamChunk
 from completion.contract.messages import Block
 from completion.contract.request import ChatRequest, ToolDefinition
-from completion.contract.run import RunFinished, RunStarted, StepFinished, StepStarted, ToolResult
+from completion.contract.run import HistoryCompacted, RunFinished, RunStarted, StepFinished, StepStarted, ToolResult
 from completion.contract.turn import Turn
 from completion.engine.middleware import Middleware, RunInfo
 from completion.engine.tools import Tool, ToolContext
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
 
 # The chunks of the run itself. All others belong to a turn.
-_RUN_CHUNKS = frozenset({RunStarted, StepStarted, ToolResult, StepFinished, RunFinished})
+_RUN_CHUNKS = frozenset({RunStarted, StepStarted, HistoryCompacted, ToolResult, StepFinished, RunFinished})
 
 
 class OpenTelemetry(Middleware):

@@ -43,7 +43,7 @@ from completion.contract.messages import (
     ToolResultBlock,
 )
 from completion.contract.request import ChatRequest
-from completion.contract.run import RunFinished, RunStarted, StepFinished, StepStarted, ToolResult
+from completion.contract.run import HistoryCompacted, RunFinished, RunStarted, StepFinished, StepStarted, ToolResult
 from completion.engine.middleware import Middleware, RunInfo
 from completion.engine.tools import Tool, ToolContext
 from completion.tracing.encoding import MAX_CHARS, SCHEMA, encode_text, encoded, json_chars
@@ -56,7 +56,7 @@ _HookT = TypeVar("_HookT", bound=Callable[..., Any])
 _Fields = dict[str, Any]
 
 _DELTAS = (TextDelta, ReasoningDelta)
-_RUN_CHUNKS = (RunStarted, StepStarted, ToolResult, StepFinished, RunFinished)
+_RUN_CHUNKS = (RunStarted, StepStarted, HistoryCompacted, ToolResult, StepFinished, RunFinished)
 
 
 def _never_raises(hook: _HookT) -> _HookT:
@@ -367,6 +367,10 @@ class _CallTimes:
 # --- the facts of each chunk: sizes and ids, no contents ---------------------------------------------------------
 
 _FACTS: dict[type[StreamChunk], Callable[[Any], _Fields]] = {
+    HistoryCompacted: lambda chunk: {
+        "cause": chunk.cause, "method": chunk.method,
+        "tokens_before": chunk.tokens_before, "tokens_after": chunk.tokens_after,
+    },
     ReasoningFinished: lambda chunk: {"signature_chars": len(chunk.signature or "")},
     RedactedReasoning: lambda chunk: {"chars": len(chunk.data)},
     ToolCallStarted: lambda chunk: {"call_id": chunk.call_id, "name": chunk.name},

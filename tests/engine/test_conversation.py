@@ -19,6 +19,7 @@ from completion import (
     ChatStream,
     ContextOverflowError,
     FinishReason,
+    HistoryCompacted,
     LocalModel,
     Message,
     RateLimitError,
@@ -160,8 +161,6 @@ def test_the_next_message_answers_the_call_of_a_client_side_tool() -> None:
 def test_an_invalid_history_is_refused() -> None:
     with pytest.raises(ValueError, match="a tool result for c1, but no such call"):
         Conversation(ScriptedModel(), messages=[Message.tool_result("c1", "Well.")])
-    with pytest.raises(ValueError, match="no tool result for the call c0"):
-        Conversation(ScriptedModel(), messages=[Message.assistant([ToolCallBlock("c0", "look", {})])])
     too_late = [Message.user("So?"), Message.assistant("Well."), Message.tool_result("c0", "Nothing.")]
     with pytest.raises(ValueError, match="no tool result for the call c0"):
         Conversation(ScriptedModel(), messages=[Message.assistant([ToolCallBlock("c0", "look", {})]), *too_late])
@@ -419,14 +418,14 @@ def test_the_last_message_is_never_removed() -> None:
     assert sent_to(model) == [["x" * 1000], ["y" * 1000]]
 
 
-def test_the_current_exchange_is_never_cut() -> None:
+def test_the_current_exchange_keeps_its_message_and_its_calls_with_their_results() -> None:
     big = Tool(LOOK.definition, lambda: "x" * 1000)
     model = ScriptedModel(call("c1"), call("c2"), "Well.")
-    conversation = Conversation(model, tools=[big], budget=200, messages=alternating("one", "One."))
+    conversation = Conversation(model, tools=[big], budget=450, messages=alternating("one", "One."))
     conversation.run("Look!")
-    assert [len(request.messages) for request in model.requests] == [3, 3, 5]
-    assert model.requests[-1].messages[0] == Message.user("Look!")
-    assert len(conversation.messages) == 6
+    assert [len(request.messages) for request in model.requests] == [3, 5, 7]
+    assert model.requests[-1].messages[2] == Message.user("Look!")
+    assert len(conversation.messages) == 8
 
 
 def test_a_message_added_by_middleware_does_not_replace_the_users_message() -> None:
@@ -501,16 +500,23 @@ def test_the_request_for_a_summary_contains_calls_as_text() -> None:
     )
 
 
-def test_an_error_of_the_summary_fails_the_run() -> None:
-    conversation = Conversation(
-        ScriptedModel(RateLimitError("slow down")),
-        budget=20,
-        compaction="summary",
-        messages=alternating("x" * 300, "One."),
-    )
-    with pytest.raises(RateLimitError):
-        conversation.run("two")
-    assert list(conversation.messages) == alternating("x" * 300, "One.")
+@pytest.mark.parametrize(
+    "summary",
+    [
+        RateLimitError("slow down"),
+        [TextDelta("No"), RateLimitError("slow down")],
+        [TurnFinished(FinishReason.END_TURN)],
+        [TextDelta("I cannot."), TurnFinished(FinishReason.REFUSAL)],
+    ],
+    ids=["refused", "broken", "empty", "refusal"],
+)
+def test_if_the_summary_fails_the_messages_are_removed(summary: Script, caplog: pytest.LogCaptureFixture) -> None:
+    model = ScriptedModel(summary, "Two.")
+    conversation = Conversation(model, budget=20, compaction="summary", messages=alternating("x" * 300, "One."))
+    chunks = list(conversation.stream("two"))
+    assert [chunk.method for chunk in chunks if isinstance(chunk, HistoryCompacted)] == ["truncate"]
+    assert list(conversation.messages) == alternating("two", "Two.")
+    assert "they are removed" in caplog.text
 
 
 def test_cancelling_the_summary_aborts_the_run() -> None:
@@ -602,7 +608,8 @@ def test_after_an_overflow_half_of_the_request_is_sent_again(script: Script) -> 
     model = ScriptedModel(script, "Four.")
     conversation = Conversation(model, messages=alternating("one", "One.", "two", "Two.", "three", "Three."))
     chunks = [chunk.type for chunk in conversation.stream("four")]
-    assert chunks == ["run_started", "step_started", "text_delta", "turn_finished", "step_finished", "run_finished"]
+    turn = ["step_started", "history_compacted", "text_delta", "turn_finished", "step_finished"]
+    assert chunks == ["run_started", *turn, "run_finished"]
     assert sent_to(model)[1] == ["three", "Three.", "four"]
     assert list(conversation.messages) == alternating("three", "Three.", "four", "Four.")
 
