@@ -2,9 +2,10 @@
 
 for chunk in run_chat(model, request, tools=[weather]): ...
 
-run (the loop) -> calls (the tool calls of a turn) -> tools (a function and its definition) -> schema, results
+run (the loop) -> step (a turn and its results) -> calls (the tool calls of a turn) -> tools (a function and its
+definition) -> schema, results, cutting (long results)
 middleware (the hooks), guards and redaction (middleware that is included), bounds (the limits of a run)
-conversation (a history between runs) -> compaction (keeps it short enough) -> history, size
+conversation (a history between runs) -> compaction (keeps it short enough) -> shortening, history, size
 """
 
 from completion.engine.bounds import RunConfig

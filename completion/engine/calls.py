@@ -114,21 +114,19 @@ class Calls:
                 while task.result is None and self._ending.abort is None:
                     _wait(tasks, wakeups, threads)
                 yield self._final_result(task)
+            if self._ending.abort is not None:  # their tokens are cancelled: let them report their usage
+                _wait_for_end(tasks)
         finally:
             remove_callback()
             for task in tasks:
                 task.stop()
-            self._late += [task for task in tasks if not task.has_ended.is_set() and task.tool is not None]
-            if self._ending.abort is not None:  # their tokens were cancelled just now: let them report their usage
-                ends_at = time.monotonic() + _LAST_WORDS_SECONDS
-                for task in self._late:
-                    task.has_ended.wait(max(ends_at - time.monotonic(), 0.0))
+            self._late += [task for task in tasks if task.is_running]
             for task in tasks:
                 self._add_usage(task.new_usage())
 
     def add_late_usage(self) -> None:
         """Add the tokens that tools have reported after the result of their call."""
-        still_running = [task for task in self._late if not task.has_ended.is_set()]
+        still_running = [task for task in self._late if task.is_running]
         for task in self._late:
             self._add_usage(task.new_usage())
         self._late = still_running
@@ -191,6 +189,10 @@ class _Task:
         self._wakeups = wakeups
         self._unbind = ending.token.on_cancel(self.context.token.cancel)
         self._abort_message: str | None = None  # if the tool itself raised AbortRun
+
+    @property
+    def is_running(self) -> bool:
+        return self._claims.get("fate") == "started" and not self.has_ended.is_set()
 
     def new_usage(self) -> Usage:
         """The tokens that the tool has reported since the last call of this method."""
@@ -259,6 +261,14 @@ class _Task:
         """The call has ended, or its result is not needed any more: cancel the tool."""
         self._unbind()
         self.context.token.cancel()
+
+
+def _wait_for_end(tasks: Sequence[_Task]) -> None:
+    """Wait for tools that are still running, but not for long. Not in a finalizer: an Event has a lock."""
+    ends_at = time.monotonic() + _LAST_WORDS_SECONDS
+    for task in tasks:
+        if task.is_running:
+            task.has_ended.wait(max(ends_at - time.monotonic(), 0.0))
 
 
 def _no_such_tool(name: str, offered: Sequence[str]) -> str:

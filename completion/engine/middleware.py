@@ -14,7 +14,7 @@ The order in time, with each chunk where the reader gets it; on_chunk is called 
 
     on_run_started
     on_request, (the turn opens, or on_retry)                RunStarted
-      StepStarted, the chunks of the turn, TurnFinished
+      StepStarted, (HistoryCompacted), the chunks of the turn, TurnFinished
       before_tool of each call, (the tools run), after_tool of each result and its ToolResult
       on_turn_finished                                       StepFinished
     on_request, (the next turn opens)

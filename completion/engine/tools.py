@@ -74,7 +74,10 @@ class ToolContext:
     _lock: Any = field(default_factory=Lock, repr=False)
 
     def report_usage(self, usage: Usage) -> None:
-        """Add tokens that the tool itself used, for example with a model, to the usage of the run."""
+        """Add tokens that the tool itself used, for example with a model, to the usage of the run.
+
+        Also after the timeout of the tool, as long as the run lasts.
+        """
         with self._lock:
             self.usage += usage
 
