@@ -226,9 +226,29 @@ def _is_object(node: Schema) -> bool:
     return kind == "object" or (isinstance(kind, list) and "object" in kind) or "properties" in node
 
 
+# What a removed keyword says, in words. Not the keyword itself: some providers search the text for it.
+_IN_WORDS = {
+    "default": "Default: {}.",
+    "minimum": "At least {}.",
+    "maximum": "At most {}.",
+    "exclusiveMinimum": "More than {}.",
+    "exclusiveMaximum": "Less than {}.",
+    "multipleOf": "A multiple of {}.",
+    "minLength": "At least {} characters.",
+    "maxLength": "At most {} characters.",
+    "minItems": "At least {} items.",
+    "maxItems": "At most {} items.",
+    "minProperties": "At least {} entries.",
+    "maxProperties": "At most {} entries.",
+    "pattern": "It matches the regular expression {}.",
+    "format": "Its format is {}.",
+}
+
+
 def _told_keyword(key: str, value: Any) -> str:
-    words = {"default": "Default", "minLength": "Minimum length", "maxLength": "Maximum length"}
-    return f"{words.get(key, key)}: {_shown(value)}."
+    if key == "uniqueItems":
+        return "No item twice." if value else ""
+    return _IN_WORDS.get(key, key + ": {}.").format(_shown(value))
 
 
 def _told(node: Schema, sentences: list[str]) -> Schema:

@@ -11,6 +11,7 @@ Format: https://html.spec.whatwg.org/multipage/server-sent-events.html
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Iterable, Iterator
@@ -34,7 +35,8 @@ _BOM = b"\xef\xbb\xbf"
 _FIELD = re.compile(rb"\s*(data|event|id|retry|:|d|da|dat|e|ev|eve|even|i|r|re|ret|retr)\s*(:|\n|\Z)|\s*:|\s*\Z")
 
 _CR_TO_LF = bytes.maketrans(b"\r", b"\n")
-_BLANK_LINES = re.compile(rb"\n{3,}")
+_DATA_LINE = re.compile(rb"^data:([^\n]*)\n", re.MULTILINE)
+_MORE_DATA = re.compile(rb"(?:(?:event|id|retry):[^\n]*\n)*data:")
 
 # llama.cpp before September 2025 and some proxies send an error as a line of its own, without "data:".
 _BARE_ERROR = re.compile(rb'^(?:error:|(?=\{ *"error".*\}$))', re.MULTILINE)
@@ -135,13 +137,8 @@ class EventBatches:
                 break
             if self.head is not None and len(self.head) < BODY_LIMIT:
                 self.head += piece[:BODY_LIMIT]
-            # CRLF and CR to LF. A CRLF may be split between two pieces.
             if after_cr or b"\r" in piece:
-                ends_in_cr = piece.endswith(b"\r") if piece else after_cr  # an empty piece changes nothing
-                if after_cr and piece.startswith(b"\n"):
-                    piece = piece[1:]
-                after_cr = ends_in_cr
-                piece = piece.replace(b"\r\n", b"\n").translate(_CR_TO_LF)
+                piece, after_cr = _with_lf(piece, after_cr)
             if not held and piece.endswith(b"\n\n"):  # the usual case: complete events, nothing to copy
                 if events := self._events_in(piece):
                     yield events
@@ -154,6 +151,10 @@ class EventBatches:
                 del held[: end + 2]
                 if events := self._events_in(complete):
                     yield events
+            elif held.find(b"\ndata:", max(searched - len(b"\ndata:"), 0)) > 0:
+                *parts, held = map(bytearray, _parted(held))
+                if parts:
+                    yield self._events_in(b"\n\n".join(parts) + b"\n\n")
             if len(held) > self._limit + 1:  # it may include the first of the two line ends after the event
                 raise self._too_big()
         if held.strip():
@@ -178,15 +179,25 @@ class EventBatches:
         except UnicodeDecodeError:
             batch = batch.decode("utf-8", "replace").encode()
         events = batch[:-2].split(b"\n\n")
+        data_lines = batch.count(b"\ndata") + batch.startswith(b"data")
+        if data_lines > len(events):
+            events = [bytes(part) for event in events for part in _parted(event)]
         # A usual event has up to four lines: name, id, data and a blank one.
-        has_many_lines = batch.count(b"\n") > _MANY_LINES + 4 * batch.count(b"\ndata")
+        has_many_lines = batch.count(b"\n") > _MANY_LINES + 4 * data_lines
         if has_many_lines or (len(batch) > _SHORT_EVENT_BYTES and len(max(events, key=len)) > _SHORT_EVENT_BYTES):
-            events = _BLANK_LINES.sub(b"\n\n", batch).split(b"\n\n")
-            return [_shortened(event) for event in events if _has_data(event)]
+            return [_shortened(event.strip(b"\n")) for event in events if _has_data(event)]
         return events
 
     def _too_big(self) -> MalformedStreamError:
         return MalformedStreamError(f"an event is larger than max_event_bytes={self._limit}")
+
+
+def _with_lf(piece: bytes, after_cr: bool) -> tuple[bytes, bool]:
+    """The piece with CRLF and CR as LF, and whether it ended in CR: a CRLF may be split between two pieces."""
+    ends_in_cr = piece.endswith(b"\r") if piece else after_cr  # an empty piece changes nothing
+    if after_cr and piece.startswith(b"\n"):
+        piece = piece[1:]
+    return piece.replace(b"\r\n", b"\n").translate(_CR_TO_LF), ends_in_cr
 
 
 def _without_bom(pieces: Iterator[bytes]) -> Iterator[bytes]:
@@ -206,6 +217,29 @@ def _first_bytes(pieces: Iterator[bytes]) -> Iterator[bytes]:
 def _has_data(lines: bytes) -> bool:
     """Whether the lines may include an event: every event has a data line."""
     return lines.startswith(b"data") or b"\ndata" in lines
+
+
+def _parted(event: bytes | bytearray) -> list[bytes | bytearray]:
+    """The events in lines without a blank line between them: some servers part events by one line end.
+
+    Only if the first data line is a JSON object, and more data lines follow: joined, they would not be JSON. One JSON
+    value that is printed over several data lines stays one event.
+    """
+    parts: list[bytes | bytearray] = []
+    begin = 0
+    while (line := _DATA_LINE.search(event, begin)) and _MORE_DATA.match(event, line.end()):
+        if not _is_object(line[1]):
+            break
+        parts.append(event[begin : line.end() - 1])
+        begin = line.end()
+    return [*parts, event[begin:]]
+
+
+def _is_object(text: bytes) -> bool:
+    try:
+        return text.lstrip().startswith(b"{") and isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _shortened(event: bytes) -> bytes:

@@ -187,6 +187,53 @@ PHRASES: tuple[tuple[Kind, tuple[int | None, ...], tuple[str, ...]], ...] = (
 )
 
 
+# The only errors that a code or a phrase can turn a 403 into. Gateways pass on types that contradict the status.
+KINDS_OF_403 = (PermissionDeniedError, QuotaExceededError, ContentFilterError)
+
+
+# For phrases that are not in the table: what is too long, and what is used up.
+_OVERFLOW = re.compile(
+    r"\b(?:prompt|inputs?|context|conversation|messages?|sequence|history|chat)\b[^.\n]{0,80}"
+    r"\b(?:too (?:long|large|big|many)|exceed(?:s|ed|ing)?|longer than|larger than|greater than|overflow(?:s|ed)?)\b"
+    r"|\b(?:exceed(?:s|ed|ing)?|over|beyond|longer than|larger than|overflow(?:s|ed)?)\b[^.\n]{0,60}"
+    r"\b(?:context|input|prompt|sequence|model'?s?)\b[^.\n]{0,20}\b(?:length|limit|window|size|tokens?|maximum)\b"
+    r"|\btoo many (?:input |prompt )?tokens\b|\brange of input length\b|\bcontext overflow\b"
+    r"|\breduce the (?:length|size) of (?:the |your )?(?:messages?|prompt|input|context)\b",
+    re.IGNORECASE,
+)
+_ABOUT_LENGTH = re.compile(r"\b(?:tokens?|context|length|long|window|characters)\b", re.IGNORECASE)
+_MONEY = (
+    r"(?:credits?|balance|funds?|quota|billing|budget|spend(?:ing)?|monthly limit|usage limit|prepaid|subscription)"
+)
+_USED_UP = re.compile(
+    rf"\b{_MONEY}\b[^.\n]{{0,60}}\b(?:insufficient|exhausted|depleted|ra?un out|used up|too low|negative|reached|"
+    r"exceeded|not enough|overdue|inactive|not active|expired|is (?:zero|0))\b"
+    r"|\b(?:insufficient|exhausted|depleted|out of|used (?:up )?(?:all|your)|not enough|exceeded|reached|"
+    rf"no (?:more|remaining|available)|purchase|buy|recharge|top up|add)\b[^.\n]{{0,60}}\b{_MONEY}\b"
+    r"|\bpayment (?:is )?required\b|\b(?:account|invoice)\b[^.\n]{0,40}\b(?:in arrears|overdue|unpaid)\b",
+    re.IGNORECASE,
+)
+_RATE = re.compile(
+    r"\brate[ _-]?limit|\bper[ _-]?(?:second|min(?:ute)?|hour|day)\b|per(?:minute|day)|\b[RT]P[MD]\b|\bretry in\b"
+    r"|\btry again in\b",
+    re.IGNORECASE,
+)
+
+
+def kind_by_unknown_phrase(status: int | None, message: str) -> Kind | None:
+    """The error for a message in words that no table has: the context is full, or the account has no money.
+
+    Compaction and fallback depend on these two. An ordinary rate limit is neither, whatever its words.
+    """
+    if _RATE.search(message):
+        return None
+    if status in (None, 400, 402, 403, 429) and _USED_UP.search(message):
+        return QuotaExceededError
+    if status in (None, 400, 413, 422) and _OVERFLOW.search(message) and _ABOUT_LENGTH.search(message):
+        return ContextOverflowError
+    return None
+
+
 # The only errors that a code or a phrase can turn a 5xx into. Any other error would contradict the status.
 KINDS_OF_5XX = (OverloadedError, QuotaExceededError, ContextOverflowError)
 

@@ -25,6 +25,7 @@ from completion.contract.errors import (
     ConfigurationError,
     InvalidRequestError,
     MalformedStreamError,
+    PermissionDeniedError,
     ProviderError,
     ServerError,
     Transient,
@@ -35,11 +36,13 @@ from completion.wires.refusal_words import (
     KIND_BY_CODE_WITHOUT_STATUS,
     KIND_BY_STATUS,
     KINDS_OF_5XX,
+    KINDS_OF_403,
     ONLY_IN_RESPONSES,
     PHRASES,
     REFUSED_TOKEN_FIELD,
     TOKEN_FIELD_AS_PARAM,
     Kind,
+    kind_by_unknown_phrase,
     normalized,
 )
 
@@ -47,7 +50,11 @@ from completion.wires.refusal_words import (
 
 
 def _kind(status: int | None, codes: list[str], message: str) -> Kind:
-    by_word = _first(codes, KIND_BY_CODE) or _kind_by_phrase(status, message.lower())
+    by_word = _first(codes, KIND_BY_CODE)
+    if by_word in (None, PermissionDeniedError):  # xAI sends this code if the account has no credits left
+        by_word = _kind_by_phrase(status, message.lower()) or kind_by_unknown_phrase(status, message) or by_word
+    if status == 403 and by_word not in KINDS_OF_403:
+        by_word = None
     if status is None:
         return by_word or _first(codes, KIND_BY_CODE_WITHOUT_STATUS) or ProviderError
     # With 401 and 5xx the status counts: most words would contradict it. Azure sends 401 with PermissionDenied.
@@ -105,12 +112,24 @@ def in_band(value: Any) -> ProviderError:
     )
 
 
+def is_error(value: Mapping[str, Any]) -> bool:
+    """An object is an error in one of the shapes that no chunk of an answer has."""
+    # Cloudflare: {"success": false, "errors": [{"code": 3040, "message": "…"}]}
+    errors = value.get("errors")
+    return bool(
+        value.get("error")
+        or "error" in (value.get("object"), value.get("type"))
+        or (isinstance(errors, list) and errors)
+        or value.get("success") is False
+    )
+
+
 def not_a_stream(text: str, content_type: str) -> CompletionError:
     """The error for a 200 response whose body is not a stream."""
     value = _parse_body(text)
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
-    if isinstance(value, dict) and (value.get("error") or "error" in (value.get("object"), value.get("type"))):
+    if isinstance(value, dict) and is_error(value):
         return in_band(value)
     what = "one JSON object" if isinstance(value, dict) else content_type or "text"
     return MalformedStreamError(
@@ -122,6 +141,7 @@ def not_a_stream(text: str, content_type: str) -> CompletionError:
 
 def _error(status: int | None, parsed: _ParsedError, message: str, **facts: Any) -> ProviderError:
     kind = _kind(status, parsed.codes, message)
+    facts["retry_after"] = _first_not_none(facts.get("retry_after"), _told_wait(message))
     message = _on_one_line(message)[:_MAX_MESSAGE] or "the provider gave no reason"
     error = kind(message, status=status, code=parsed.codes[0] if parsed.codes else None, **facts)
     advice = _advice(error)
@@ -165,7 +185,7 @@ def _other_api(error: ProviderError) -> str | None:
 _MAX_MESSAGE = 4000  # characters
 _MAX_NAME = 200
 
-_MESSAGE_FIELDS = ("message", "detail", "details", "msg")
+_MESSAGE_FIELDS = ("message", "detail", "details", "msg", "Message", "error_message")
 _CODE_FIELDS = ("code", "type", "status", "__type", "error_type", "error_code")
 _STATUS_FIELDS = ("status_code", "statusCode", "http_status_code")
 
@@ -212,17 +232,23 @@ def _parse_error(value: Any) -> _ParsedError:
     return parsed
 
 
-def _levels(value: Any) -> Iterator[Mapping[str, Any]]:
+def _levels(value: Any, depth: int = 0) -> Iterator[Mapping[str, Any]]:
     """The objects that may contain message and code: ``error``, the objects inside it, then the body.
 
-    The most specific one is first, because the first message counts.
+    The most specific one is first, because the first message counts: what a gateway wraps comes before its own words.
     """
     if isinstance(value, str):
         yield {"message": value}
     if not isinstance(value, Mapping):
         return
     inner = value.get("error")
+    if depth < _MAX_WRAPPED:
+        for wrapped in _wrapped(value):
+            yield from _levels(wrapped, depth + 1)
     if isinstance(inner, Mapping):
+        if depth < _MAX_WRAPPED:
+            for wrapped in _wrapped(inner):
+                yield from _levels(wrapped, depth + 1)
         yield inner
         for key in ("innererror", "error", "message"):
             if isinstance(inner.get(key), Mapping):
@@ -235,6 +261,60 @@ def _levels(value: Any) -> Iterator[Mapping[str, Any]]:
         yield value["message"]
     if isinstance(inner, str):  # a code is the message as well if there is no other
         yield {"message": inner}
+
+
+_MAX_WRAPPED = 4  # gateways in front of each other
+
+_WRAPPING_FIELDS = (
+    "raw",
+    "cause",
+    "upstream_error",
+    "provider_error",
+    "original_error",
+    "response",
+    "detail",
+    "details",
+)
+
+
+def _wrapped(level: Mapping[str, Any]) -> Iterator[Any]:
+    """The errors that a gateway passes on inside of its own."""
+    # OpenRouter: {"message": "Provider returned error", "metadata": {"raw": "{\"error\": …}", "provider_name": "…"}}
+    metadata = level.get("metadata")
+    for holder in (metadata if isinstance(metadata, Mapping) else {}, level):
+        for key in _WRAPPING_FIELDS:
+            value = holder.get(key)
+            if isinstance(value, str):
+                found = _embedded(value)
+                if found is not None:
+                    yield found
+                elif key == "raw" and value.strip():
+                    yield value
+            elif isinstance(value, Mapping):
+                yield value
+    # Cloudflare: {"success": false, "errors": [{"code": 3040, "message": "…"}]}
+    errors = level.get("errors")
+    for item in errors[:1] if isinstance(errors, list) else ():
+        if isinstance(item, Mapping | str):
+            yield item
+    # LiteLLM: {"message": "litellm.BadRequestError: AnthropicException - {\"type\": \"error\", \"error\": …}"}
+    message = level.get("message")
+    found = _embedded(message) if isinstance(message, str) else None
+    if found is not None:
+        yield found
+
+
+def _embedded(text: str) -> Mapping[str, Any] | None:
+    """The JSON object in a text, if it is an error; else None."""
+    begin = text.find("{")
+    if begin < 0 or '"' not in text:
+        return None
+    try:
+        found, _ = json.JSONDecoder().raw_decode(text[begin:])
+    except (ValueError, RecursionError):
+        return None
+    is_error = isinstance(found, Mapping) and found.keys() & {"error", "message", "errors", "detail", "Message"}
+    return found if is_error else None
 
 
 def _text(value: Any) -> str:
@@ -300,6 +380,33 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     except (ValueError, TypeError, OverflowError, OSError):
         return None
     return left if left >= 0 else None
+
+
+# Please try again in 1m30.5s (OpenAI); Please retry in 36.5s (Google); Retry after 26 seconds (Azure)
+_WAIT = re.compile(
+    r"\b(?:try again|retry|wait|available again|resets?)\b[^.\n]{0,30}?\b(?:in|after|for)\b:?\s*"
+    r"((?:\d+(?:\.\d+)?\s*(?:[a-z]+\b|[a-z]+(?=\d))?\s*(?:and\s+)?){1,4})",
+    re.IGNORECASE,
+)
+_WAIT_PART = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
+_UNITS = {"": 1, "ms": 0.001, "milli": 0.001, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "hr": 3600, "hour": 3600}
+_UNITS |= {"second": 1, "minute": 60, "millisecond": 0.001, "d": 86400, "day": 86400}
+_MAX_WAIT_S = 30 * 86400  # a longer one is not a time to wait
+
+
+def _told_wait(message: str) -> float | None:
+    """The seconds to wait that stand in the text of a message; None if there are none."""
+    found = _WAIT.search(message[:_MAX_MESSAGE])
+    if found is None:
+        return None
+    seconds = 0.0
+    for number, unit in _WAIT_PART.findall(found[1]):
+        unit = unit.lower()
+        factor = _UNITS.get(unit, _UNITS.get(unit.removesuffix("s")) if unit != "s" else 1)
+        if factor is None:
+            break
+        seconds += float(number) * factor
+    return seconds if 0 < seconds <= _MAX_WAIT_S else None
 
 
 def _number(text: str | None) -> float | None:

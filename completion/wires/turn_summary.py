@@ -33,10 +33,15 @@ class TurnSummary:
         After a finished tool call it is never ``end_turn``: many servers say "stop" there, and a run has to go on.
         """
         word = self.provider_reason
-        reason = FinishReason.OTHER if word is None else self._finish_reasons.get(word, FinishReason.OTHER)
+        reason = FinishReason.OTHER if word is None else self._known(word)
         if calls_finished and (word is None or reason is FinishReason.END_TURN):
             return FinishReason.TOOL_USE
         return reason
+
+    def _known(self, word: str) -> FinishReason:
+        """The finish reason for a word. Gateways change the case: STOP, MAX_TOKENS."""
+        known = self._finish_reasons
+        return known.get(word) or known.get(word.lower(), FinishReason.OTHER)
 
     def usage(self) -> Usage | None:
         """The tokens of the turn; None if the provider did not say."""

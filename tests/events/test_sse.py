@@ -363,3 +363,29 @@ def test_any_bytes_are_events_or_malformed(body: bytes, split: int) -> None:
         return found
 
     assert outcome(chunks_of(body, split)) == outcome([body])
+
+
+# Events that are parted by one line end
+
+
+@SPLITS
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'data: {"a":1}\ndata: {"a":2}\ndata: {"a":3}\ndata: [DONE]\n', [{"a": 1}, {"a": 2}, {"a": 3}, DONE]),
+        (b'data: {"a":1}\n\ndata: {"a":2}\ndata: {"a":3}\n\n', [{"a": 1}, {"a": 2}, {"a": 3}]),
+        (b'id: 1\ndata: {"a":1}\nid: 2\nevent: x\ndata: {"a":2}\n\n', [{"a": 1}, {"a": 2}]),
+        (b'data: {"a":1}\r\ndata: {"a":2}\r\n\r\n', [{"a": 1}, {"a": 2}]),
+        (b'data: {\ndata: "a": {}\ndata: }\n\n', [{"a": {}}]),
+        (b'data: [\ndata: {"a":1}\ndata: ]\n\n', [[{"a": 1}]]),
+        (b'data: {"a":1}\nevent: x\n\n', [{"a": 1}]),
+    ],
+    ids=["all", "some", "with fields", "crlf", "a printed object", "a printed list", "a name behind the data"],
+)
+def test_objects_on_lines_of_their_own_are_events(body: bytes, expected: list[Any], split: int | None) -> None:
+    assert values(body, split) == expected
+
+
+def test_events_without_blank_lines_are_yielded_as_they_arrive() -> None:
+    pieces = [b'data: {"a":%d}\n' % n for n in range(5)]
+    assert list(counted([*pieces, b"data: [DONE]\n\n"]))[:3] == [(2, {"a": 0}), (3, {"a": 1}), (4, {"a": 2})]

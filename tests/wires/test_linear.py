@@ -271,7 +271,6 @@ RESULTS: dict[str, tuple[Callable[[], Any], str]] = {
     "contains itself": (contains_itself, "is nested too deeply, or contains itself"),
     "a number that is too long": (lambda: 10**5000, "is not JSON: Exceeds the limit"),
     "a block that is nested too deeply": (lambda: ProviderBlock("p", nested(2000)), "100 levels"),
-    "a call that is nested too deeply": (lambda: ToolCallBlock("x", "y", nested(101)), "100 levels"),
 }
 
 

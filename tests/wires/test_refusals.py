@@ -982,3 +982,122 @@ def test_the_error_for_what_only_responses_supports_names_its_family(status: int
     error = refusal(status, {}, json.dumps({"error": {"message": message, "param": "reasoning_effort"}}))
     assert error.message.startswith(message.removesuffix("."))
     assert "completion.model('openai-responses:" in error.message
+
+
+# The reason of a refusal: what a gateway wraps, and phrases that no table has
+
+
+INNER = {"type": "error", "error": {"type": "invalid_request_error", "message": "prompt is too long: 9 > 8 maximum"}}
+
+
+@pytest.mark.parametrize(
+    ("body", "message", "kind"),
+    [
+        (
+            {"error": {"message": "Provider returned error", "code": 400, "metadata": {"raw": json.dumps(INNER)}}},
+            "prompt is too long",
+            ContextOverflowError,
+        ),
+        (
+            {"error": {"message": "Provider returned error", "metadata": {"raw": "the model is busy"}}},
+            "the model is busy",
+            InvalidRequestError,
+        ),
+        (
+            {"error": {"message": f"litellm.BadRequestError: AnthropicException - {json.dumps(INNER)}"}},
+            "prompt is too long",
+            ContextOverflowError,
+        ),
+        ({"success": False, "errors": [{"code": 7003, "message": "No route"}]}, "No route", InvalidRequestError),
+        (
+            {"message": "upstream failed", "cause": {"message": "the disk is full"}},
+            "the disk is full",
+            InvalidRequestError,
+        ),
+        ({"Message": "The security token is odd"}, "The security token is odd", InvalidRequestError),
+        ({"error": {"message": "outer", "details": json.dumps(INNER)}}, "prompt is too long", ContextOverflowError),
+    ],
+    ids=["OpenRouter", "OpenRouter text", "LiteLLM", "Cloudflare", "cause", "AWS", "details"],
+)
+def test_the_innermost_message_of_a_gateway_counts(body: object, message: str, kind: type[ProviderError]) -> None:
+    error = refusal(400, {}, json.dumps(body))
+    assert error.message.startswith(message)
+    assert type(error) is kind
+    assert json.loads(error.body or "") == body
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Input length 9000 exceeds the maximum allowed sequence of 8192 tokens",
+        "Your messages are too long: 9000 tokens",
+        "Range of input length should be [1, 30720]",
+        "Please reduce the length of the messages",
+        "Too many input tokens: 9000",
+        "The request is larger than the model's token limit",
+        "The conversation exceeded the window of this model (8k tokens)",
+    ],
+)
+def test_an_overflow_is_recognized_by_unknown_words(words: str) -> None:
+    assert type(refusal(400, {}, json.dumps({"error": {"message": words}}))) is ContextOverflowError
+
+
+@pytest.mark.parametrize("status", [400, 402, 403, 429])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "You have run out of credits or need a subscription.",
+        "Your team has either used all available credits or reached its monthly spending limit.",
+        "Insufficient Balance",
+        "Your prepaid balance is exhausted, please recharge",
+        "Your account balance is too low",
+        "You exceeded your current quota, please check your plan and billing details.",
+        "Payment required",
+    ],
+)
+def test_an_account_without_money_is_recognized_by_its_words(words: str, status: int) -> None:
+    assert type(refusal(status, {}, json.dumps({"code": "permission-denied", "error": words}))) is QuotaExceededError
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "kind"),
+    [
+        (429, "Rate limit reached for m on tokens per min (TPM): Limit 30000. Add a payment method.", RateLimitError),
+        (429, "Request too large for m on tokens per min (TPM): Limit 3, Requested 9", RateLimitError),
+        (429, "Too many tokens per day, retry in 5 s", RateLimitError),
+        (400, "max_tokens must be less than or equal to 8192", InvalidRequestError),
+        (400, "max_tokens: 100000 > 64000, the maximum number of output tokens", InvalidRequestError),
+        (400, "messages.0.content: Field required", InvalidRequestError),
+        (403, "This key may not use the model", PermissionDeniedError),
+    ],
+)
+def test_other_refusals_keep_their_class(status: int, words: str, kind: type[ProviderError]) -> None:
+    assert type(refusal(status, {}, json.dumps({"error": {"message": words}}))) is kind
+
+
+@pytest.mark.parametrize("code", ["not_found_error", "model_not_found", "authentication_error", "overloaded_error"])
+def test_a_403_stays_a_denied_permission_whatever_its_type(code: str) -> None:
+    body = json.dumps({"error": {"type": code, "message": "no access"}})
+    assert type(refusal(403, {}, body)) is PermissionDeniedError
+
+
+@pytest.mark.parametrize(
+    ("words", "seconds"),
+    [
+        ("Please try again in 20s.", 20),
+        ("Please try again in 1m30.5s.", 90.5),
+        ("Please retry in 36.5s.", 36.5),
+        ("Please retry after 26 seconds.", 26),
+        ("Please try again in 94ms.", 0.094),
+        ("Try again in 2 minutes", 120),
+        ("Wait for 1 hour and retry", 3600),
+        ("Retry after 7", 7),
+        ("Try again in 999999999 days", None),
+        ("Try again later", None),
+        ("Retry in a while, 3 requests failed", None),
+    ],
+)
+def test_the_wait_is_read_from_the_message(words: str, seconds: float | None) -> None:
+    body = json.dumps({"error": {"message": words, "code": "rate_limit_exceeded"}})
+    assert refusal(429, {}, body).retry_after == seconds
+    assert refusal(429, {"retry-after": "3"}, body).retry_after == 3

@@ -146,7 +146,7 @@ def _raise_if_error(data: dict[str, Any], name: str) -> None:
     base = data.get("base_resp")
     has_failed = isinstance(base, dict) and base.get("status_code")
     message = data.get("detail") or data.get("error_code") or str_or_empty(data.get("message"))
-    if error is not None or has_failed or message:
+    if error is not None or has_failed or message or refusals.is_error(data):
         raise refusals.in_band({**data, "message": base.get("status_msg")} if isinstance(base, dict) else data)
 
 

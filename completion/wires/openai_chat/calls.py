@@ -84,6 +84,9 @@ class Calls:
                 return None
             case _, "known", _:  # servers without indexes that repeat the id in every piece
                 return self._by_id[call_id]
+            # SGLang numbers the first piece by the tool, the later ones by the call.
+            case "new", "none", "no name" if last is not None and last.name and last.state is CallState.OPENED:
+                return last
             case "new", _, "no name":  # no server known: a call whose name comes later
                 return None
             case "none", "new", "name":  # Gemini, Mistral: a whole call, with an id and without an index

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from completion.contract.chunks import FinishReason
+from completion.contract.errors import CompletionError, OverloadedError, ProviderError, TruncatedStreamError
 
 WIRE = "openai-chat"
 
@@ -13,6 +14,43 @@ FINISH_REASONS = {
     "tool_calls": FinishReason.TOOL_USE,
     "function_call": FinishReason.TOOL_USE,
     "content_filter": FinishReason.CONTENT_FILTER,
+    # Words of other servers, and of other wires that gateways pass on.
+    "eos": FinishReason.END_TURN,
+    "eos_token": FinishReason.END_TURN,
+    "end_turn": FinishReason.END_TURN,
+    "complete": FinishReason.END_TURN,
+    "completed": FinishReason.END_TURN,
+    "stop_sequence": FinishReason.STOP_SEQUENCE,
+    "max_tokens": FinishReason.MAX_TOKENS,
+    "max_output_tokens": FinishReason.MAX_TOKENS,
+    "model_length": FinishReason.CONTEXT_OVERFLOW,  # Mistral: the context is full
+    "model_context_window_exceeded": FinishReason.CONTEXT_OVERFLOW,  # Z.ai, Anthropic
+    "context_length_exceeded": FinishReason.CONTEXT_OVERFLOW,
+    "context_window_exceeded": FinishReason.CONTEXT_OVERFLOW,
+    "tool_use": FinishReason.TOOL_USE,
+    "tool_call": FinishReason.TOOL_USE,
+    "sensitive": FinishReason.CONTENT_FILTER,  # Z.ai
+    "safety": FinishReason.CONTENT_FILTER,  # Gemini
+    "recitation": FinishReason.CONTENT_FILTER,
+    "blocklist": FinishReason.CONTENT_FILTER,
+    "prohibited_content": FinishReason.CONTENT_FILTER,
+    "content_filtered": FinishReason.CONTENT_FILTER,  # Bedrock
+    "guardrail_intervened": FinishReason.CONTENT_FILTER,
+    "blocked": FinishReason.CONTENT_FILTER,
+    "refusal": FinishReason.REFUSAL,  # Anthropic
+    "pause_turn": FinishReason.PAUSE,
+    "abort": FinishReason.ABORTED,  # vLLM, SGLang
+    "aborted": FinishReason.ABORTED,
+    "cancelled": FinishReason.ABORTED,
+}
+
+# The words of an answer that broke off, and the error for each.
+FAILURES: dict[str, type[CompletionError]] = {
+    "error": ProviderError,
+    "network_error": TruncatedStreamError,  # Z.ai
+    "insufficient_system_resource": OverloadedError,  # DeepSeek
+    "malformed_function_call": ProviderError,  # Gemini
+    "unexpected_tool_call": ProviderError,
 }
 
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from completion.contract.chunks import FinishReason, StreamChunk, Usage
-from completion.contract.errors import MalformedStreamError, ProviderError
+from completion.contract.errors import MalformedStreamError
 from completion.wires import refusals
 from completion.wires.json_values import positive_int, provider_block
-from completion.wires.openai_chat.names import FINISH_REASONS, USAGE_TOTALS, WIRE
+from completion.wires.openai_chat.names import FAILURES, FINISH_REASONS, USAGE_TOTALS, WIRE
 from completion.wires.turn_summary import TurnSummary
 
 
@@ -54,7 +54,9 @@ class ChatSummary(TurnSummary):
             usage = self._groq_usage(data["x_groq"]) or usage
         if not usage and choice is not None:
             usage = choice.get("usage")  # Moonshot
-        if usage and isinstance(usage, dict) and any(key in usage for key in USAGE_TOTALS):
+        is_usage = isinstance(usage, dict) and any(key in usage for key in USAGE_TOTALS)
+        # Some gateways send zeros in the last chunk.
+        if is_usage and (self._usage is None or any(positive_int(usage, key) for key in USAGE_TOTALS)):
             self._usage = usage
         for key in ("citations", "search_results"):  # Perplexity, xAI: the same list in every chunk
             if data.get(key):
@@ -78,9 +80,12 @@ class ChatSummary(TurnSummary):
             raise refusals.in_band({"error": choice["error"]})
         if not reason or reason == "null":  # a string "null" means none
             return
-        if reason == "error":
-            raise ProviderError("the provider ended the turn with finish_reason 'error'", code="error")
-        self.provider_reason = str(reason)
+        word = str(reason)
+        failure = FAILURES.get(word.lower())
+        if failure is not None:
+            message = f"the provider ended the turn with finish_reason {word!r}: the answer is not complete"
+            raise failure(message, code=word)
+        self.provider_reason = word
         self._finished_id = data.get("id")
 
     def check_no_second_answer(self, data: dict[str, Any], delta: dict[str, Any]) -> None:
@@ -117,18 +122,29 @@ def parse_usage(fields: dict[str, Any]) -> Usage:
     input_tokens = positive_int(fields, "prompt_tokens") or positive_int(fields, "input_tokens")
     output_tokens = positive_int(fields, "completion_tokens") or positive_int(fields, "output_tokens")
     reasoning = positive_int(answer, "reasoning_tokens") or positive_int(fields, "reasoning_tokens")  # Perplexity
-    if reasoning and positive_int(fields, "total_tokens") == input_tokens + output_tokens + reasoning:
-        output_tokens += reasoning  # xAI: completion_tokens are without the reasoning
+    cached = (
+        positive_int(prompt, "cached_tokens")
+        or positive_int(fields, "prompt_cache_hit_tokens")  # DeepSeek
+        or positive_int(fields, "cached_tokens")  # Moonshot
+        or positive_int(fields, "cache_read_input_tokens")  # LiteLLM
+    )
+    created = (
+        positive_int(prompt, "cache_write_tokens")
+        or positive_int(prompt, "cache_creation_input_tokens")  # Alibaba
+        or positive_int(prompt, "cache_creation_tokens")  # LiteLLM
+        or positive_int(fields, "cache_creation_input_tokens")
+    )
+    missing = positive_int(fields, "total_tokens") - input_tokens - output_tokens
+    if missing > 0 and input_tokens and missing in (cached, created, cached + created):
+        input_tokens += missing  # gateways in front of Anthropic: the prompt is without what is cached
+    elif missing > 0 and input_tokens and output_tokens:
+        # xAI's completion_tokens are without the reasoning; of Gemini's thoughts only the total tells.
+        output_tokens += missing
+        reasoning = reasoning or missing
     return Usage(
         input_tokens=input_tokens,
         output_tokens=output_tokens,
-        cached_input_tokens=positive_int(prompt, "cached_tokens")
-        or positive_int(fields, "prompt_cache_hit_tokens")  # DeepSeek
-        or positive_int(fields, "cached_tokens")  # Moonshot
-        or positive_int(fields, "cache_read_input_tokens"),  # LiteLLM
-        cache_creation_input_tokens=positive_int(prompt, "cache_write_tokens")
-        or positive_int(prompt, "cache_creation_input_tokens")  # Alibaba
-        or positive_int(prompt, "cache_creation_tokens")  # LiteLLM
-        or positive_int(fields, "cache_creation_input_tokens"),
+        cached_input_tokens=cached,
+        cache_creation_input_tokens=created,
         reasoning_tokens=reasoning,
     )

@@ -392,7 +392,7 @@ def test_the_message_start_alone_can_be_a_complete_turn() -> None:
         ("refusal", FinishReason.REFUSAL),
         ("model_context_window_exceeded", FinishReason.CONTEXT_OVERFLOW),
         ("compaction", FinishReason.OTHER),
-        ("END_TURN", FinishReason.OTHER),
+        ("END_TURN", FinishReason.END_TURN),
     ],
 )
 def test_a_stop_reason_is_translated_and_kept(word: str, reason: FinishReason) -> None:

@@ -449,8 +449,16 @@ def test_custom_tools_are_provider_blocks() -> None:
         ("tool_calls", FinishReason.TOOL_USE),
         ("function_call", FinishReason.TOOL_USE),
         ("content_filter", FinishReason.CONTENT_FILTER),
-        ("eos", FinishReason.OTHER),
-        ("STOP", FinishReason.OTHER),
+        ("eos", FinishReason.END_TURN),
+        ("STOP", FinishReason.END_TURN),
+        ("MAX_TOKENS", FinishReason.MAX_TOKENS),
+        ("model_length", FinishReason.CONTEXT_OVERFLOW),
+        ("model_context_window_exceeded", FinishReason.CONTEXT_OVERFLOW),
+        ("sensitive", FinishReason.CONTENT_FILTER),
+        ("SAFETY", FinishReason.CONTENT_FILTER),
+        ("abort", FinishReason.ABORTED),
+        ("refusal", FinishReason.REFUSAL),
+        ("a new word", FinishReason.OTHER),
     ],
 )
 def test_a_finish_reason_is_translated_and_kept(word: str, reason: FinishReason) -> None:
@@ -921,3 +929,50 @@ def test_reasoning_details_may_go_on_without_plain_reasoning() -> None:
 @pytest.mark.parametrize("text", ["a\ud83d b", "\ude00b", "\ud83d"])
 def test_half_a_character_is_replaced(text: str) -> None:
     assert "\ufffd" in turn(delta(content=text), STOP, DONE).text.encode().decode()
+
+
+# Words and counters of other servers
+
+
+@pytest.mark.parametrize(
+    ("word", "kind"),
+    [
+        ("error", ProviderError),
+        ("network_error", TruncatedStreamError),
+        ("insufficient_system_resource", OverloadedError),
+        ("MALFORMED_FUNCTION_CALL", ProviderError),
+    ],
+)
+def test_the_finish_reason_of_a_broken_answer_is_an_error(word: str, kind: type[CompletionError]) -> None:
+    with pytest.raises(kind, match=f"finish_reason '{word}': the answer is not complete"):
+        turn(delta(content="hi"), delta(word))
+
+
+@pytest.mark.parametrize(
+    ("fields", "usage"),
+    [
+        ({"prompt_tokens": 20, "completion_tokens": 198, "total_tokens": 623}, Usage(20, 603, reasoning_tokens=405)),
+        (
+            {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 112, "cache_read_input_tokens": 100},
+            Usage(105, 7, cached_input_tokens=100),
+        ),
+        ({"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}, Usage(5, 7)),
+        ({"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 0}, Usage(5, 7)),
+    ],
+    ids=["thoughts", "cached prompt", "nothing missing", "no total"],
+)
+def test_the_total_tells_what_the_parts_do_not(fields: dict[str, int], usage: Usage) -> None:
+    assert turn(delta(content="hi"), {**STOP, "usage": fields}).usage == usage
+
+
+def test_zeros_do_not_overwrite_the_usage() -> None:
+    last = {"choices": [], "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}}
+    found = turn(delta(content="hi"), {**STOP, "usage": {"prompt_tokens": 5, "completion_tokens": 7}}, last)
+    assert found.usage == Usage(5, 7)
+
+
+def test_a_call_whose_later_pieces_have_another_index_is_one_call() -> None:
+    first = calls(piece(2, "", id="k", name="f"))
+    assert content(first, calls(piece(0, '{"a":')), calls(piece(0, "1}")), TOOLS)[-1] == ToolCallFinished(
+        "k", "f", {"a": 1}
+    )
