@@ -100,8 +100,8 @@ class CancelToken:
             forget()
 
     @classmethod
-    def bound(cls) -> tuple[CancelToken, Callable[[], None]]:
-        """A new token that is cancelled when the current one is, and a function that unbinds it from that one."""
+    def bound_to_current(cls) -> tuple[CancelToken, Callable[[], None]]:
+        """A new token that is cancelled together with the current one, and a function that unbinds the two."""
         token, outer = cls(), cls.current()
         return token, (_nothing if outer is None else outer.on_cancel(token.cancel))
 

@@ -156,7 +156,7 @@ class ChatStream(Generator[Chunk, None, None]):
         self._chunks = cast(Iterator[Chunk], chunks)
         self._unbind = _nothing
         if token is None:
-            token, self._unbind = CancelToken.bound()
+            token, self._unbind = CancelToken.bound_to_current()
         self._token = token
         self._release = release
         self._drop = drop

@@ -58,7 +58,7 @@ class Ending:
     """
 
     def __init__(self) -> None:
-        self.token, self._unbind = CancelToken.bound()
+        self.token, self._unbind = CancelToken.bound_to_current()
         self._aborts: list[Abort] = []  # several threads may append at the same time
         self._timeout_stop = CancelToken()  # cancelled when the run is over: the timeout thread then ends
 

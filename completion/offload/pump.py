@@ -55,7 +55,7 @@ class Pump:
         self.is_over = False
         self.is_awaited = False
         self.is_full = False
-        self.token, self._unbind_token = CancelToken.bound()
+        self.token, self._unbind_token = CancelToken.bound_to_current()
         self._source: Callable[[], Iterable[StreamChunk]] | None = source
         self._opened = opened
         self._limit = limit

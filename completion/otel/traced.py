@@ -96,7 +96,7 @@ class TracedModel(NamedAfter):
         if chat is None:
             stream = self.inner.chat_stream(req)
             return stream if isinstance(stream, ChatStream) else ChatStream(stream)
-        token, unbind = CancelToken.bound()
+        token, unbind = CancelToken.bound_to_current()
         try:
             with token, chat.current():
                 stream = self.inner.chat_stream(req)

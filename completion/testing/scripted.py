@@ -68,7 +68,7 @@ class ScriptedModel:
             ) from None
         if isinstance(script, Exception):
             raise script
-        token, unbind = CancelToken.bound()
+        token, unbind = CancelToken.bound_to_current()
         if token.cancelled:
             raise stream_cancelled(self.name, self.model)
         steps = _steps_of(script) if isinstance(script, str) else script

@@ -51,7 +51,7 @@ class Attempts(ABC):
     def __init__(self, provider: str, model: str, *, retries: bool) -> None:
         self.origin = (provider, model)
         self._retries = retries
-        self.token, self._unbind = CancelToken.bound()
+        self.token, self._unbind = CancelToken.bound_to_current()
 
     @abstractmethod
     def call(self) -> Iterator[StreamChunk]:

@@ -339,7 +339,7 @@ def test_a_connection_error_of_a_cancelled_run_is_not_raised() -> None:
         name, model = "foreign", "f"
 
         def chat_stream(self, req: ChatRequest) -> Any:
-            token, _ = CancelToken.bound()
+            token, _ = CancelToken.bound_to_current()
             yield TextDelta("Hel")
             while not token.cancelled:
                 yield TextDelta("l")
