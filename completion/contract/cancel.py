@@ -23,7 +23,7 @@ log: logging.Logger = logging.getLogger(__name__)
 
 
 class _Binding(NamedTuple):
-    """One ``with token:`` block that the current thread or task is in."""
+    """One ``with token:`` block that the current thread or task is in, and the block around it."""
 
     token: CancelToken
     unbind: Callable[[], None]
@@ -35,11 +35,11 @@ _current: ContextVar[_Binding | None] = ContextVar("completion_cancel_token", de
 
 
 class CancelToken:
-    """A flag that any thread may set once, and that ends the calls that are bound to it.
+    """A flag that any thread may set once. It ends the calls that are bound to the token.
 
-    As a context manager it binds every stream and every other token that this thread (or task) opens inside. It ends a
-    wait for headers and a blocked read at once. A TCP connect in progress cannot be interrupted: it ends with
-    ``Timeout.connect``.
+    As a context manager it binds every stream and every other token that this thread (or task) opens inside.
+    ``cancel()`` ends a wait for headers and a blocked read at once. A TCP connect in progress cannot be interrupted: it
+    ends after ``Timeout.connect``.
     """
 
     __slots__ = ("__weakref__", "_wakers", "cancelled")
@@ -49,7 +49,7 @@ class CancelToken:
 
     def __init__(self) -> None:
         self.cancelled = False
-        # Without a lock: a signal handler may call cancel() while its thread holds the lock, which would deadlock. The
+        # No lock: a signal handler may call cancel() while its own thread holds the lock, and would wait forever. The
         # operations of a dict are atomic.
         self._wakers: dict[object, Callable[[], object]] = {}
 
@@ -74,7 +74,8 @@ class CancelToken:
         """
         key = object()
         self._wakers[key] = wake
-        # Checked after the waker is registered: whoever removes it from the dict calls it, so it is called once.
+        # Checked after the waker is registered, so that a cancel() in between is not missed. The thread that removes
+        # the waker from the dict calls it, so it is called once.
         if self.cancelled and self._wakers.pop(key, None) is not None:
             wake()
         return lambda: self._forget(key)

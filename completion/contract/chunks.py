@@ -26,9 +26,9 @@ class FinishReason(str, Enum):
     STOP_SEQUENCE = "stop_sequence"
     CONTENT_FILTER = "content_filter"
     REFUSAL = "refusal"
-    PAUSE = "pause"
+    PAUSE = "pause"  # the provider interrupts a long turn: append the message and send the history again
     CONTEXT_OVERFLOW = "context_overflow"
-    ABORTED = "aborted"
+    ABORTED = "aborted"  # this library ended the run, see RunFinished.abort
     OTHER = "other"
 
     def __str__(self) -> str:
@@ -86,9 +86,9 @@ class ReasoningDelta(StreamChunk):
 class ReasoningFinished(StreamChunk):
     """Closes one reasoning block, which may be empty.
 
-    ``signature`` is opaque: the provider needs it to accept the block again. None if it gave none. ``provider`` is the
-    wire that signed it, or ``wire@host`` where servers of one wire do not accept each other's signatures. ``wire_data``
-    is what that wire needs besides, such as the field in which the reasoning came.
+    ``signature`` is opaque: the provider needs it to accept the block again. None if the provider sent no signature.
+    ``provider`` is the wire that signed it, or ``wire@host`` where servers of one wire do not accept each other's
+    signatures. ``wire_data`` is what else the wire needs, such as the field in which the reasoning came.
     """
 
     type: ClassVar[Literal["reasoning_finished"]] = "reasoning_finished"
@@ -118,7 +118,7 @@ class ToolCallStarted(StreamChunk):
 
 @dataclass(frozen=True, slots=True)
 class ToolCallArgsDelta(StreamChunk):
-    """More JSON text of the arguments; the deltas of a call add up to its arguments."""
+    """More JSON text of the arguments; the deltas of a call, joined, are the whole text."""
 
     type: ClassVar[Literal["tool_call_args_delta"]] = "tool_call_args_delta"
     call_id: str
@@ -157,7 +157,7 @@ class ToolCallMalformed(StreamChunk):
 
 @dataclass(frozen=True, slots=True)
 class ProviderBlockFinished(StreamChunk):
-    """A complete block of a kind that has no class here: server tools, custom tools, citations."""
+    """A complete block of a kind that only this provider has: server tools, custom tools, citations."""
 
     type: ClassVar[Literal["provider_block"]] = "provider_block"
     provider: str

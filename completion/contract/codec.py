@@ -56,7 +56,7 @@ class Record:
 
     @classmethod
     def from_dict(cls: type[RecordT], document: Mapping[str, Any]) -> RecordT:
-        """The object of which ``to_dict`` made this document. It shares nothing with the document.
+        """The object of a document from ``to_dict``. It shares nothing with the document.
 
         Raises:
             ValueError: a field is missing or has the wrong JSON type; the message contains the path of the field.
@@ -87,7 +87,7 @@ class Record:
 
     @classmethod
     def from_json(cls: type[RecordT], text: str | bytes) -> RecordT:
-        """The object of which ``to_json`` made this text.
+        """The object of a text from ``to_json``.
 
         Raises:
             ValueError: the text is not JSON, or ``from_dict`` refuses the document.
@@ -129,27 +129,27 @@ class Tagged(Record):
 
 
 def nested(kind: type) -> dict[str, Any]:
-    """Metadata of a field with a Record, an enum member, or a tuple of them. The field may accept None and str too.
+    """Metadata of a field that is a Record, an enum member, or a tuple of them. The field may accept None and str too.
 
-    ``nested(dict)`` is for a field that contains any JSON object: it is copied without a look at its keys.
+    ``nested(dict)`` is for a field that may contain any JSON object: it is copied, its keys are not checked.
     """
     return {"dataclasses_json": {"encoder": _encode, "decoder": partial(_decode, kind)}}
 
 
 def nested_or_absent(kind: type) -> dict[str, Any]:
-    """As ``nested``, and the JSON has no key for None."""
+    """As ``nested``, but the JSON leaves out the key if the value is None."""
     metadata = nested(kind)
     metadata["dataclasses_json"]["exclude"] = lambda value: value is None
     return metadata
 
 
 def json_fields(record: Record) -> Iterator[tuple[str, Any]]:
-    """The names and values of the fields that the record's JSON has."""
-    for one in fields(record):  # type: ignore[arg-type]
-        value = getattr(record, one.name)
-        is_absent = one.metadata.get("dataclasses_json", {}).get("exclude")
-        if is_absent is None or not is_absent(value):
-            yield one.name, value
+    """The names and values of the fields that are in the record's JSON."""
+    for field in fields(record):  # type: ignore[arg-type]
+        value = getattr(record, field.name)
+        is_left_out = field.metadata.get("dataclasses_json", {}).get("exclude")
+        if is_left_out is None or not is_left_out(value):
+            yield field.name, value
 
 
 def check_fields(record: Record) -> None:
@@ -193,7 +193,7 @@ def _build(kind: type, document: Mapping[str, Any]) -> Any:
 def _dataclasses_json() -> types.SimpleNamespace:
     from dataclasses_json import DataClassJsonMixin
 
-    # Take the functions from the mixin and do not inherit from it: a subclass would have a __dict__ on every chunk.
+    # The functions of the mixin, without inheriting from it: that would give every chunk a __dict__.
     from_dict: Callable[..., Any] = DataClassJsonMixin.from_dict.__func__  # type: ignore[attr-defined]
     return types.SimpleNamespace(to_dict=DataClassJsonMixin.to_dict, from_dict=from_dict)
 
@@ -223,35 +223,35 @@ def _fault(hint: Any, value: Any, path: str, *, is_document: bool = True) -> str
         return None
     if origin in (Union, types.UnionType):
         faults = [_fault(option, value, path, is_document=is_document) for option in get_args(hint)]
-        # A fault inside the value says more than "expected A or B": the value has the right type, a part is wrong.
+        # A fault inside the value helps more than "expected A or B": the value has the right type, a part is wrong.
         inside = (fault for fault in faults if fault and fault.startswith((f"{path}.", f"{path}[")))
-        is_right = None in faults
-        return None if is_right else next(inside, None) or _expected(hint, value, path, is_document)
+        fits = None in faults
+        return None if fits else next(inside, None) or _expected(hint, value, path, is_document)
     if origin is Literal:
-        is_right = isinstance(value, str) and value in get_args(hint)
+        fits = isinstance(value, str) and value in get_args(hint)
     elif origin is tuple:
-        is_right = isinstance(value, list | tuple)
-        if is_right:
+        fits = isinstance(value, list | tuple)
+        if fits:
             item = get_args(hint)[0]
             faults = [_fault(item, value[i], f"{path}[{i}]", is_document=is_document) for i in range(len(value))]
             return _first_fault(faults)
     elif origin is dict:
-        is_right = isinstance(value, Mapping if is_document else dict)
-        if is_right and is_document and (not_strings := [key for key in value if not isinstance(key, str)]):
+        fits = isinstance(value, Mapping if is_document else dict)
+        if fits and is_document and (not_strings := [key for key in value if not isinstance(key, str)]):
             return f"{path}: the keys of an object must be strings, got {not_strings[0]!r}"
     elif issubclass(hint, Record):
         if is_document and isinstance(value, Mapping):
             return _record_fault(hint, value, path)
-        is_right = not is_document and isinstance(value, hint)
+        fits = not is_document and isinstance(value, hint)
     elif issubclass(hint, Enum):
-        is_right = isinstance(value, str) and value in [member.value for member in hint]
+        fits = isinstance(value, str) and value in [member.value for member in hint]
     elif hint is int:  # bool is a subclass of int in Python; JSON has two types
-        is_right = isinstance(value, int) and not isinstance(value, bool)
-    elif hint is float:
-        is_right = isinstance(value, float) or (_fault(int, value, path) is None and abs(value) <= sys.float_info.max)
+        fits = isinstance(value, int) and not isinstance(value, bool)
+    elif hint is float:  # JSON has one kind of number; an int above the largest float cannot become one
+        fits = isinstance(value, float) or (_fault(int, value, path) is None and abs(value) <= sys.float_info.max)
     else:
-        is_right = isinstance(value, hint)
-    return None if is_right else _expected(hint, value, path, is_document)
+        fits = isinstance(value, hint)
+    return None if fits else _expected(hint, value, path, is_document)
 
 
 def _record_fault(kind: type[Record], document: Mapping[str, Any], path: str) -> str | None:

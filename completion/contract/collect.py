@@ -45,7 +45,7 @@ def collect(chunks: Iterable[StreamChunk]) -> Turn:
 
 
 def call_block(call: ToolCallFinished) -> ToolCallBlock:
-    """The block of a history for a finished call."""
+    """The block that represents a finished call in the history."""
     return ToolCallBlock(call.call_id, call.name, call.args, call.signature, call.provider, call.wire_data)
 
 
@@ -56,8 +56,8 @@ class TurnSoFar:
     as its ``partial``. If the block ends without an error and without a TurnFinished, TruncatedStreamError is raised.
 
     Args:
-        accepts_runs: collect the chunks of all turns of a run. Without it ``add`` refuses a run with a TypeError,
-            because one Turn cannot represent it: the user wants ``RunStream.collect()``.
+        accepts_runs: also collect the chunks of a run, which has several turns. Without it ``add`` raises TypeError for
+            RunStarted, because the user wants ``RunStream.collect()``: one Turn cannot represent a run.
     """
 
     def __init__(self, *, accepts_runs: bool = False) -> None:

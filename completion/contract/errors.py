@@ -24,7 +24,7 @@
     │   └── MalformedStreamError      bad JSON, not an event stream, an event over the size limit
     └── StreamCancelledError          cancel() was called
 
-``chat_stream(req)`` raises the errors before the stream is open, ``next()`` raises the later ones.
+``chat_stream(req)`` raises the errors that happen before the stream is open; ``next()`` raises the later ones.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class CompletionError(Exception):
     * ``retry_after``: how many seconds the server asks to wait.
     * ``body``: the text of the provider's answer, at most 64 KiB.
     * ``should_retry``: the provider's ``x-should-retry`` header.
-    * ``attempts``: how many calls a RetryingModel made.
+    * ``attempts``: how many times a RetryingModel called the model.
     * ``partial``: the ``Turn`` so far, set by ``collect()``.
     * ``partial_messages``: of a run, the messages of its finished steps.
     * ``usage``: of a run, the tokens so far.
@@ -199,7 +199,7 @@ class AuthenticationError(ProviderError):
 
 
 class PermissionDeniedError(ProviderError):
-    """The key is valid, but has no permission for this."""
+    """The key is valid, but is not allowed to do this."""
 
 
 class NotFoundError(ProviderError):
@@ -239,7 +239,7 @@ class ServerError(ProviderError):
     """The provider failed on its side."""
 
     def _is_transient(self) -> bool:
-        return self.status not in (501, 505)  # Not Implemented, HTTP Version Not Supported: they do not go away
+        return self.status not in (501, 505)  # Not Implemented, HTTP Version Not Supported: a retry does not help
 
 
 class StreamError(CompletionError):
@@ -284,12 +284,13 @@ def shortage(exc: BaseException) -> str | None:
 
 
 def stream_cancelled(provider: str | None, model: str | None) -> StreamCancelledError:
-    """The error of a cancelled stream; ``provider`` and ``model`` are attributes of the error."""
+    """The error that a cancelled stream raises."""
     return StreamCancelledError("the stream was cancelled", provider=provider, model=model)
 
 
 def in_short(error: Exception) -> str:
     """The error for a log line: class, status, code and request id, not the message, which may quote the prompt."""
+    # getattr: the error may be a third party's, without these attributes.
     facts = [getattr(error, name, None) for name in ("status", "code")]
     request_id = getattr(error, "request_id", None)
     words = [type(error).__name__, *(str(fact) for fact in facts if fact is not None)]

@@ -47,7 +47,7 @@ def clear_ours(exc: BaseException, code: object = None) -> None:
 
     A frame that is still running cannot be cleared and keeps its variables.
 
-    ``code``: a code object whose frames are cleared too, whoever wrote it.
+    ``code``: its frames are cleared too, even if they are not ours.
     """
     for one in chain(exc):
         for frame, _ in traceback.walk_tb(one.__traceback__):
@@ -98,7 +98,7 @@ def hide_arguments_in_tracebacks(function: Callable[_P, _T]) -> Callable[_P, _T]
             return function(*args, **kwargs)
         except BaseException as exc:
             del args, kwargs  # this frame is running: clear_ours cannot clear it
-            clear_ours(exc, getattr(function, "__code__", None))  # it may be the constructor of a third party's adapter
+            clear_ours(exc, getattr(function, "__code__", None))  # its frame may be a third party's
             raise
 
     return wrapper

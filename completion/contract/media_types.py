@@ -8,7 +8,8 @@ from pathlib import PurePath
 # Types that `mimetypes` does not know on every Python and system.
 _BY_SUFFIX = {".webp": "image/webp", ".md": "text/markdown", ".m4a": "audio/mp4", ".opus": "audio/ogg"}
 
-# How a file of each type begins. A file has the wrong name more often than one would think: providers refuse it.
+# How a file of each type begins. Files often have the wrong suffix, and providers refuse an image or a document with
+# the wrong media type.
 _BEGINNINGS = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -21,16 +22,16 @@ _BEGINNINGS = (
 _RIFF = {b"WEBP": "image/webp", b"WAVE": "audio/wav"}
 
 ENOUGH_BYTES = 12
-"""So many bytes of the beginning decide."""
+"""How many bytes ``media_type_of_bytes`` needs."""
 
 
 def media_type_of_bytes(beginning: bytes) -> str | None:
-    """The media type of a file that begins like this; None if it is not one of the few that are known."""
+    """The media type of a file, by its first ENOUGH_BYTES bytes; None if they belong to no type of this module."""
     if beginning[:4] == b"RIFF":
         return _RIFF.get(beginning[8:12])
-    return next((kind for begins, kind in _BEGINNINGS if beginning.startswith(begins)), None)
+    return next((kind for prefix, kind in _BEGINNINGS if beginning.startswith(prefix)), None)
 
 
 def media_type_of_name(name: str) -> str | None:
-    """The media type for the suffix of a file's name; None if it is unknown."""
+    """The media type of a file, by the suffix of its name; None if the suffix is unknown."""
     return _BY_SUFFIX.get(PurePath(name).suffix.lower()) or mimetypes.guess_type(name)[0]

@@ -22,11 +22,12 @@ from completion.contract.codec import Record, Tagged, check_fields, nested, nest
 from completion.contract.markdown import code, document, fenced, quoted
 from completion.contract.media_types import ENOUGH_BYTES, media_type_of_bytes, media_type_of_name
 
-SourceBlockT = TypeVar("SourceBlockT", bound="_FileBlock")
+FileBlockT = TypeVar("FileBlockT", bound="_FileBlock")
 
 Role = Literal["user", "assistant"]
 
-# Images that a notebook shows, up to this size: it stores them in its file. SVG is left out, it can contain scripts.
+# Images that a notebook shows, and the largest size: the notebook stores them in its file. No SVG: it can contain
+# scripts.
 _SHOWN_MEDIA_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 _SHOWN_BYTES = 256 * 1024
 
@@ -124,15 +125,17 @@ class TextBlock(Block):
 
 @dataclass(frozen=True, slots=True)
 class _FileBlock(Block):
+    """An image, a document or audio."""
+
     source: Source = field(metadata=nested(Source))
 
     @classmethod
-    def from_path(cls: type[SourceBlockT], path: str | PathLike[str]) -> SourceBlockT:
+    def from_path(cls: type[FileBlockT], path: str | PathLike[str]) -> FileBlockT:
         """A block with the bytes of a file. Its first bytes determine the media type, or else the suffix of its name.
 
         Raises:
             OSError: the file cannot be read.
-            ValueError: the type is unknown, or is that of another kind of file; use
+            ValueError: the media type is unknown, or belongs to another class of block; use
                 ``Base64Source(media_type, data)``.
         """
         file = Path(path)
@@ -171,7 +174,7 @@ class DocumentBlock(_FileBlock):
     @classmethod
     def from_path(cls, path: str | PathLike[str]) -> DocumentBlock:
         """A block with the bytes and the name of a file. Raises the errors of ``ImageBlock.from_path``."""
-        # super() needs its arguments: slots=True makes a second class, and __class__ still refers to the first one.
+        # super() needs arguments here: slots=True makes a second class, and a plain super() refers to the first one.
         unnamed = super(DocumentBlock, cls).from_path(path)
         return cls(unnamed.source, name=Path(path).name)
 
@@ -229,8 +232,8 @@ class ReasoningBlock(Block):
     """Reasoning of the model.
 
     ``signature`` is sent back only to the ``provider`` that signed it: a wire such as ``anthropic``, or ``wire@host``.
-    None (an old snapshot) goes to every provider of the wire. ``wire_data`` is what the wire needs besides, such as the
-    field in which the reasoning came.
+    None, in a history that an old version stored, lets it go to every provider. ``wire_data`` is what else the wire
+    needs, such as the field in which the reasoning came.
     """
 
     type: ClassVar[Literal["reasoning"]] = "reasoning"
@@ -283,10 +286,12 @@ class Message(Record):
 
     @classmethod
     def user(cls, blocks: str | Sequence[str | Block]) -> Message:
+        """A message of the user."""
         return cls("user", blocks)
 
     @classmethod
     def assistant(cls, blocks: str | Sequence[str | Block]) -> Message:
+        """A message of the model."""
         return cls("assistant", blocks)
 
     @classmethod

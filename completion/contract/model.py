@@ -24,14 +24,14 @@ class CompletionModel(Protocol):
     def model(self) -> str:
         """The id of the model, or the name of the deployment."""
 
-    # Any: a third party may declare its chunks as Chunk, StreamChunk, or only the classes that it yields. All of these
-    # are a CompletionModel, and a caller may still write ``if chunk.type == "text_delta": chunk.delta``.
+    # Iterator[Any]: a third party may declare its chunks as Chunk, as StreamChunk, or as the classes that it yields.
+    # Each of these matches, and a caller may still write ``if chunk.type == "text_delta": chunk.delta``.
     def chat_stream(self, req: ChatRequest) -> Iterator[Any]:
         """Open the stream and return it. This call blocks until the response headers have arrived.
 
-        It raises every error up to that moment, and leaves no connection open. ``next()`` raises the later ones. A
-        complete turn ends with exactly one TurnFinished. If the body ends without the provider's own end of turn,
-        ``next()`` raises TruncatedStreamError.
+        It raises the errors that happen until then, and leaves no connection open after an error. ``next()`` raises the
+        later ones. A complete turn ends with exactly one TurnFinished. If the body ends without the provider's own end
+        of turn, ``next()`` raises TruncatedStreamError.
         """
 
 

@@ -73,7 +73,10 @@ class ToolChoice(Record):
         if self.kind not in ("auto", "any", "tool", "none"):
             raise ValueError(f"ToolChoice.kind must be 'auto', 'any', 'tool' or 'none', got {self.kind!r}")
         if (self.kind == "tool") != bool(self.name):
-            raise ValueError("ToolChoice.name is required for kind 'tool', and not allowed for the others")
+            raise ValueError(
+                "ToolChoice.name is required for kind 'tool', and not allowed for the others, "
+                f"got kind {self.kind!r} with name {self.name!r}"
+            )
         check_fields(self)
 
     @classmethod
@@ -144,7 +147,7 @@ class ChatRequest(Record):
         tool_choice: whether it may, must or must not call one.
         parallel_tool_use: False allows at most one tool call in a turn.
         temperature, top_p, top_k, seed: in the provider's own range.
-        stop_sequences: the model stops before it writes one of these strings.
+        stop_sequences: the model stops when it would write one of these strings.
         reasoning_effort: ``"none"`` (no thinking), ``"minimal"``, ``"low"``, ``"medium"``, ``"high"``, ``"xhigh"``,
             ``"max"``, or a budget in tokens. A provider that lacks the word gets its nearest, and
             ``stream.response.dropped`` says so.
@@ -206,7 +209,7 @@ class ChatRequest(Record):
             raise ValueError("ChatRequest.tool_choice requires a tool call, but ChatRequest.tools is empty")
 
     def __post_init__(self) -> None:
-        put = object.__setattr__
+        put = object.__setattr__  # the class is frozen
         if isinstance(self.messages, str):
             put(self, "messages", (Message.user(self.messages),))
         elif isinstance(self.messages, Message):
@@ -248,7 +251,7 @@ class ChatRequest(Record):
             raise ValueError(f"ChatRequest.tool_choice names {choice.name!r}, which is not in ChatRequest.tools")
 
 
-# What the constructor accepts is wider than the fields; ``help(ChatRequest)`` shows the annotations of ``__init__``.
+# The constructor accepts more types than the fields have. ``help(ChatRequest)`` shows the annotations of ``__init__``.
 ChatRequest.__init__.__annotations__ = {
     **ChatRequest.__init__.__annotations__,
     "messages": "str | Sequence[Message]",

@@ -100,7 +100,7 @@ class ToolResult(StreamChunk):
 
 @dataclass(frozen=True, slots=True)
 class StepFinished(StreamChunk):
-    """A turn is over, or an abort cut it off, and each of its tool calls has a result.
+    """A turn has ended or was cut off by an abort, and each of its tool calls has a result.
 
     ``new_messages`` and ``usage`` are those of this step alone. ``usage`` includes what the tools report.
     """
@@ -117,9 +117,9 @@ class StepFinished(StreamChunk):
 class RunFinished(StreamChunk):
     """The last chunk of a run.
 
-    ``reason`` is that of the last turn. It is ``aborted`` if ``abort`` says why the run was ended. ``usage`` is the sum
-    of all turns and of what the tools report. ``new_messages`` are those of all steps. Append them to the history: it
-    can then be sent again, unless a tool call without a result was left to the caller.
+    ``reason`` is that of the last turn, or ``aborted`` if this library ended the run: ``abort`` then says why.
+    ``usage`` is the sum of all turns and of what the tools report. ``new_messages`` are those of all steps. Append them
+    to the history: it can then be sent again, unless a tool call without a result was left to the caller.
     """
 
     type: ClassVar[Literal["run_finished"]] = "run_finished"

@@ -34,12 +34,12 @@ class ResponseInfo:
 
 
 def response_of(stream: object) -> ResponseInfo:
-    """The response of a stream of any class; an empty ResponseInfo if the stream has none.
+    """The ResponseInfo of a stream of any class; an empty one if the stream has no response.
 
     A third party's class may be used as ``response``: any object with the fields of ResponseInfo.
     """
     response = getattr(stream, "response", None)
-    has_all_fields = all(hasattr(response, fact.name) for fact in fields(ResponseInfo))
+    has_all_fields = all(hasattr(response, field.name) for field in fields(ResponseInfo))
     return response if response is not None and has_all_fields else ResponseInfo()
 
 
@@ -161,8 +161,9 @@ class ChatStream(Generator[Chunk, None, None]):
         self._release = release
         self._drop = drop
         self._adopted: Iterator[StreamChunk] | None = None
-        self._has_begun = False
         self._so_far: TurnSoFar | None = None
+        # The caller's own next() read a chunk, so it is not in self._so_far.
+        self._was_read_outside = False
         self._origin = (provider, model)
         self._is_over = False
 
@@ -172,7 +173,7 @@ class ChatStream(Generator[Chunk, None, None]):
     def __next__(self) -> Chunk:
         if self._token.cancelled:
             self._close_cancelled()
-        self._has_begun = True
+        self._was_read_outside = True
         try:
             return next(self._chunks)
         except BaseException as exc:
@@ -244,14 +245,14 @@ class ChatStream(Generator[Chunk, None, None]):
             self._so_far = TurnSoFar(accepts_runs=self._accepts_runs)
         so_far = self._so_far
         while not self._is_over:
-            so_far.has_gap |= self._has_begun  # set by next() of others: that chunk is not in so_far
+            so_far.has_gap |= self._was_read_outside
             try:
                 chunk = next(self, None)
             except CompletionError as error:
                 if error.partial is None:  # a run sets it to the turn that failed
                     error.partial = so_far.turn()
                 raise
-            self._has_begun = False
+            self._was_read_outside = False  # this next() set it
             if chunk is None:
                 so_far.finish()
                 return
@@ -300,7 +301,7 @@ class ChatStream(Generator[Chunk, None, None]):
         """Read what is left of the stream, and close it. Nothing is left after ``text_stream`` has read it all."""
         if self._so_far is not None and self._so_far.is_complete:
             return
-        if self._has_begun or self._is_over or (self._so_far is not None and self._so_far.has_gap):
+        if self._was_read_outside or self._is_over or (self._so_far is not None and self._so_far.has_gap):
             advice = "to see the chunks as well, pass a generator that yields them to completion.collect()"
             raise RuntimeError(
                 "collect() needs a stream that was not read from or closed before"
@@ -325,9 +326,8 @@ class ChatStream(Generator[Chunk, None, None]):
     def continue_with(self, stream: Iterator[StreamChunk]) -> None:
         """Adopt another stream, and yield its chunks from the next ``next()`` on.
 
-        For wrappers; called in the thread that reads. This stream's own iterator is not read again. A chunk costs no
-        more than before: it is read from the iterator of ``stream``, unless the class of ``stream`` has its own
-        ``__next__``.
+        For wrappers; called in the thread that reads. This stream's own iterator is not read again. The chunks are read
+        from the iterator of ``stream``, which saves a call per chunk, unless its class has its own ``__next__``.
         """
         self.adopt(stream)
         self._chunks = cast(Iterator[Chunk], stream)
@@ -340,7 +340,8 @@ class ChatStream(Generator[Chunk, None, None]):
         self._chunks = iter(())
         self._unbind()
         self._release()
-        # Closing alone is not enough: a generator that never began may hold a connection until it is gone.
+        # The reference is removed too: close() of a generator that never began runs no code of it, so its connection is
+        # closed only when the generator is deleted.
         adopted, self._adopted = self._adopted, None
         close_quietly(adopted)
 
@@ -375,9 +376,10 @@ class ChatStream(Generator[Chunk, None, None]):
 
 
 def direct_iterator(stream: Iterator[StreamChunk]) -> Iterator[StreamChunk]:
-    """What ``next(stream)`` reads from: saves a call per chunk. For a reader that closes and cancels the stream itself.
+    """The iterator that ``next(stream)`` reads from, to save a call per chunk.
 
-    It is the stream itself if its class has its own ``__next__`` or ``_before_raise``, or is not a ChatStream.
+    For a reader that closes and cancels the stream itself. Returns the stream if it is not a ChatStream, or if its
+    class has its own ``__next__`` or ``_before_raise``.
     """
     if isinstance(stream, ChatStream):
         kind = type(stream)
@@ -387,6 +389,6 @@ def direct_iterator(stream: Iterator[StreamChunk]) -> Iterator[StreamChunk]:
 
 
 def drop_connection(stream: Iterator[StreamChunk] | None) -> None:
-    """Call the ``drop`` of a ChatStream, from a finalizer of its reader, which then closes it."""
+    """Call the ``drop`` of a ChatStream. For the finalizer of its reader, which closes the stream afterwards."""
     if isinstance(stream, ChatStream) and stream._drop is not None:
         stream._drop()
