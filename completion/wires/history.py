@@ -1,9 +1,9 @@
-"""Makes a history valid for one wire, wherever its messages came from.
+"""Makes a history valid for one wire, whichever provider its messages came from.
 
     messages of any provider -> valid_history(messages, rules, origin) -> messages that this wire accepts
 
-Each wire states what it accepts as ``HistoryRules``. Everything that a model or a tool wrote is mended here, so that it
-can never make the next request impossible. What the user wrote is not changed: it raises an error where a wire cannot
+Each wire states what it accepts as ``HistoryRules``. What a model or a tool wrote is repaired here, so that no provider
+refuses the next request because of it. What the user wrote is not changed: ``lower`` raises an error if the wire cannot
 send it.
 """
 
@@ -34,20 +34,20 @@ from completion.contract.messages import (
 from completion.wires.json_values import has_surrogates, without_surrogates
 
 NO_RESULT = "The tool was not run: there is no result."
-"""The result of a call that the history leaves without one. Every API refuses such a call."""
+"""The result of a call that has none in the history. Every API refuses a call without a result."""
 
 UNNAMED_TOOL = "unknown_tool"
-"""The name of a call to which the model gave none."""
+"""The name of a call that the model wrote without a name."""
 
 BEGINNING = "(The conversation begins with your message.)"
-"""The first message of a history that begins with the model, for wires that want the user to begin."""
+"""The user message that goes before a history that begins with the model, on wires where the user must begin."""
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a request goes: the wire and the server, as in ``openai-chat@openrouter.ai``.
+    """Where a request is sent: the wire and the server, as in ``openai-chat@openrouter.ai``.
 
-    Signatures, encrypted reasoning and provider blocks go back only to where they came from.
+    Signatures, encrypted reasoning and provider blocks are sent only to the origin that made them.
     """
 
     wire: str
@@ -57,7 +57,10 @@ class Origin:
         return f"{self.wire}@{self.host}" if self.host else self.wire
 
     def includes(self, provider: str | None) -> bool:
-        """A signature with this ``provider`` may be sent there. None: from a version that did not record it."""
+        """True if a signature with this ``provider`` may be sent there.
+
+        None may be sent everywhere: an old version stored the history without the provider.
+        """
         return provider in (None, self.wire, str(self))
 
 
@@ -69,7 +72,8 @@ class CallIds:
         illegal: matches a character that is not allowed; None allows all.
         max_length: the longest id.
         exact_length: every id has this length; ``illegal`` then allows letters and digits only.
-        keep: matches ids that must go back unchanged, however long they are.
+        keep: matches ids that must be sent back unchanged, even if they are too long: a gateway hides a signature in
+            them.
     """
 
     illegal: re.Pattern[str] | None = None
@@ -78,7 +82,7 @@ class CallIds:
     keep: re.Pattern[str] | None = None
 
     def legal(self, call_id: str) -> str:
-        """The id itself if the wire accepts it, else a legal one that depends on nothing but the id."""
+        """The id itself if the wire accepts it, else a legal one. The same id always becomes the same legal one."""
         if self.keep is not None and self.keep.search(call_id):
             return call_id
         if self.exact_length is not None:
@@ -87,10 +91,10 @@ class CallIds:
         legal = self.illegal.sub("_", call_id) if self.illegal else call_id
         if legal == call_id and 0 < len(legal) <= self.max_length:
             return call_id
-        return f"{legal[: self.max_length - 9]}_{_digest(call_id)[:8]}"
+        return f"{legal[: self.max_length - 9]}_{_digest(call_id)[:8]}"  # 9: the underscore and 8 digits
 
-    def another(self, call_id: str, number: int) -> str:
-        """A legal id for a call whose id was used before."""
+    def numbered(self, call_id: str, number: int) -> str:
+        """A legal id for another call with an id that was used before."""
         return self.legal(f"{call_id}_{number}")
 
 
@@ -110,11 +114,13 @@ class HistoryRules:
         call_ids: the ids of tool calls.
         illegal_in_names: matches a character that the name of a tool must not have.
         max_name_length: the longest name of a tool.
-        result_blocks: the kinds of blocks in a tool result. Others go into the user message behind the results.
+        result_blocks: the kinds of blocks that a tool result may contain. Others are moved into the user message, after
+            the results.
         error_blocks: the same for a result that is an error.
-        can_send: whether a user message may contain the block; None asks ``lower``. What a tool returned and no user
-            message may contain is replaced by a sentence.
-        fills_message: whether an assistant message may consist of the block. One without such a block is left out.
+        can_send: whether a user message may contain the block; None: the ``can_send`` of ``valid_history`` decides. If
+            it may not, the block of a tool result is replaced by a sentence.
+        fills_message: whether an assistant message may consist of this block alone. A message without any such block is
+            left out.
         begins_with_user: the first message must be the user's.
     """
 
@@ -142,13 +148,14 @@ def valid_history(
 ) -> list[Message]:
     """The history as the wire accepts it.
 
-    Messages of one role are merged, and empty ones left out. Every call has a legal id that is unique in the history, a
-    legal name, and exactly one result, directly behind it. A rewritten id depends on the messages before it only, so a
-    growing history keeps it: otherwise the provider's prompt cache would be lost.
+    Messages in a row with the same role are merged, and empty ones left out. Every call has a legal id that is unique
+    in the history, a legal name, and exactly one result, in the next message. A rewritten id depends only on the
+    messages before it, so it stays the same when the history grows: otherwise the provider's prompt cache would be
+    lost.
 
     Args:
-        can_send: whether a user message may contain the block.
-        offered: the names of the tools in the request. They are sent as they are, so calls keep them too.
+        can_send: whether a user message may contain the block; ``rules.can_send`` overrides it.
+        offered: the names of the tools in the request. They are sent unchanged, so the calls keep them too.
     """
     merged = _merged(_portable(message, rules, origin) for message in messages)
     valid = list(_Pairing(rules, rules.can_send or can_send, offered).paired(merged))
@@ -157,11 +164,11 @@ def valid_history(
     return valid
 
 
-# --- what may go there -----------------------------------------------------------------------------------------------
+# --- what belongs to another provider --------------------------------------------------------------------------------
 
 
 def _portable(message: Message, rules: HistoryRules, origin: Origin) -> Message:
-    """The message without what belongs to another provider, and without halves of surrogate pairs."""
+    """The message without signatures and blocks of other providers, and without halves of surrogate pairs."""
     found = (_portable_block(block, message.role, origin) for block in message.blocks)
     blocks = [block for block in found if block is not None]
     is_sent = message.role == "user" or any(map(rules.fills_message, blocks))
@@ -169,6 +176,7 @@ def _portable(message: Message, rules: HistoryRules, origin: Origin) -> Message:
 
 
 def _portable_block(block: Block, role: Role, origin: Origin) -> Block | None:
+    """The block without what belongs to another provider; None if it is not sent."""
     match block:
         case TextBlock(text=text):
             if not text:
@@ -202,13 +210,13 @@ def _clean_args(call: ToolCallBlock) -> ToolCallBlock:
         call = replace(call, name=name, call_id=call_id)
     try:
         text = json.dumps(call.args, ensure_ascii=False)
-    except (TypeError, ValueError, RecursionError):  # lower() raises the error, it knows the field
+    except (TypeError, ValueError, RecursionError):  # lower() raises a better error: it knows the field
         return call
     return replace(call, args=json.loads(without_surrogates(text))) if has_surrogates(text) else call
 
 
 def _merged(messages: Iterable[Message]) -> list[Message]:
-    """The messages that have blocks, with those of one role in a row joined."""
+    """The messages that have blocks. Messages in a row with the same role are joined."""
     merged: list[Message] = []
     for message in messages:
         if not message.blocks:
@@ -230,13 +238,13 @@ class _Pairing:
         self._can_send = can_send
         self._offered = offered
         self._used_ids: set[str] = set()
-        # The calls that the next message has to answer: the id in the history, and the call as it is sent.
+        # The calls of the last assistant message: the id in the history, and the call as it is sent.
         self._open: list[tuple[str, ToolCallBlock]] = []
-        # Ids in provider blocks of this wire, such as calls of custom tools. Their results are kept as they are.
-        self._own_ids: set[str] = set()
+        # Ids in provider blocks of this wire, such as calls of custom tools. Their results are kept unchanged.
+        self._provider_ids: set[str] = set()
 
     def paired(self, messages: Iterable[Message]) -> Iterator[Message]:
-        """The messages, each call with its result behind it. Results without a call are left out."""
+        """The messages, with the results of a message's calls in the next one. Results without a call are left out."""
         kept: list[Message] = []
         for message in messages:
             if message.role == "assistant":
@@ -245,7 +253,7 @@ class _Pairing:
             else:
                 kept += self._answers(message.blocks)
         kept += self._answers(())
-        yield from _merged(kept)  # a message may have lost all of its blocks, and its neighbours have one role
+        yield from _merged(kept)  # again: a message that lost all its blocks is left out between two of the same role
 
     def _with_legal_calls(self, message: Message) -> Message:
         self._open = []
@@ -258,7 +266,8 @@ class _Pairing:
                 new_ids.setdefault(block.call_id, legal.call_id)
                 block = legal
             elif isinstance(block, ProviderBlock):
-                self._own_ids |= {value for key in ("id", "call_id") if isinstance(value := block.data.get(key), str)}
+                found = (block.data.get(key) for key in ("id", "call_id"))
+                self._provider_ids |= {value for value in found if isinstance(value, str)}
             blocks.append(block)
         return Message("assistant", [_with_new_id(block, new_ids) for block in blocks])
 
@@ -270,14 +279,17 @@ class _Pairing:
         unique = ids.legal(call_id)
         while unique in self._used_ids:
             number += 1
-            unique = ids.another(call_id, number)
+            unique = ids.numbered(call_id, number)
         self._used_ids.add(unique)
         return unique
 
     def _answers(self, blocks: Iterable[Block]) -> list[Message]:
-        """The user message behind the open calls: their results in the order of the calls, then everything else."""
-        given: dict[str, deque[ToolResultBlock]] = {}
-        own: list[Block] = []
+        """The user message after the open calls: their results in the order of the calls, then all other blocks.
+
+        It is a list of one message, or of none if there is no block.
+        """
+        given: dict[str, deque[ToolResultBlock]] = {}  # a queue: one message may have several calls with the same id
+        provider_results: list[Block] = []
         others: list[Block] = []
         waiting = [call_id for call_id, _ in self._open]
         for block in blocks:
@@ -286,24 +298,29 @@ class _Pairing:
             elif block.call_id in waiting:
                 waiting.remove(block.call_id)
                 given.setdefault(block.call_id, deque()).append(block)
-            elif block.call_id in self._own_ids:
-                own.append(block)
+            elif block.call_id in self._provider_ids:
+                provider_results.append(block)
         results: list[Block] = []
-        behind: list[Block] = []
+        after_results: list[Block] = []  # in pairs: a label, and the block
         for call_id, call in self._open:
             queue = given.get(call_id)
             result = queue.popleft() if queue else ToolResultBlock(call_id, NO_RESULT, is_error=True)
-            sendable, moved = self._sendable_result(replace(result, call_id=call.call_id), call.name, len(behind) // 2)
+            sendable, moved = self._sendable_result(
+                replace(result, call_id=call.call_id), call.name, len(after_results) // 2
+            )
             results.append(sendable)
-            behind += moved
+            after_results += moved
         self._open = []
-        blocks = [*results, *own, *behind, *others]
+        blocks = [*results, *provider_results, *after_results, *others]
         return [Message("user", blocks)] if blocks else []
 
     def _sendable_result(
         self, result: ToolResultBlock, name: str, moved_before: int
     ) -> tuple[ToolResultBlock, list[Block]]:
-        """The result with the kinds of blocks that the wire accepts there, and what goes behind the results."""
+        """The result with the kinds of blocks that the wire accepts in it, and the blocks that go after the results.
+
+        ``moved_before``: how many blocks of earlier results go there. The labels are numbered.
+        """
         accepted = self._rules.error_blocks if result.is_error else self._rules.result_blocks
         if all(self._fits(block, accepted) for block in result.blocks):
             return result, []
@@ -312,7 +329,7 @@ class _Pairing:
         for block in result.blocks:
             if self._fits(block, accepted):
                 kept.append(block)
-            elif isinstance(block, ProviderBlock):  # of another wire
+            elif isinstance(block, ProviderBlock):  # of another wire: left out
                 continue
             elif self._can_send(block):
                 label = f"{block.type} {moved_before + len(moved) // 2 + 1}"
@@ -323,14 +340,17 @@ class _Pairing:
         return replace(result, blocks=tuple(kept)), moved
 
     def _fits(self, block: Block, accepted: tuple[type[Block], ...]) -> bool:
-        """The block may stay in the result. For one that no tool can return, lower() raises the error."""
+        """True if the block may stay in the result.
+
+        Also for a block that no tool can return: ``lower`` raises the error.
+        """
         if not isinstance(block, ImageBlock | DocumentBlock | AudioBlock | ProviderBlock):
             return True
         return isinstance(block, accepted) and (isinstance(block, ProviderBlock) or self._can_send(block))
 
 
 def _with_new_id(block: Block, new_ids: dict[str, str]) -> Block:
-    """A provider block that refers to a call of its message, with the id under which that call is sent."""
+    """The block. A provider block that refers to a call of its message gets the new id of that call."""
     old = block.data.get("tool_use_id") if isinstance(block, ProviderBlock) else None
     if not isinstance(block, ProviderBlock) or not isinstance(old, str) or new_ids.get(old, old) == old:
         return block

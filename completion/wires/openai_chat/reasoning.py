@@ -1,4 +1,4 @@
-"""Reasoning on Chat Completions: in which fields servers send it, and in which it goes back.
+"""Reasoning on Chat Completions: the fields in which servers send it, and the fields in which it is sent back.
 
     delta -> ReasoningReader -> ReasoningDelta, ReasoningFinished(wire_data)  ...  reasoning_fields -> the next request
 
@@ -7,7 +7,7 @@ and everything else that the server needs to recognize its reasoning:
 
     {"field": "reasoning"}                                    plain text came in this field
     {"details": [{"type": "reasoning.text", "text": 17}]}     reasoning_details; the number is a length of text
-    {"message": {"thinking_blocks": [{…}]}}                   fields of the message that go back unchanged
+    {"message": {"thinking_blocks": [{…}]}}                   fields of the message that are sent back unchanged
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class ReasoningReader:
         self._order = order
         self._signature: str | None = None
         self._plain_length = 0
-        # One delta had plain reasoning and reasoning_details together.
+        # True if a delta had plain reasoning and reasoning_details together: the same text in two fields.
         self._has_both = False
         self._details: list[dict[str, Any]] = []
 
@@ -55,7 +55,7 @@ class ReasoningReader:
         yield from self._take_signed_fields(delta)
 
     def add(self, text: str, field: str) -> Iterator[StreamChunk]:
-        """Reasoning that came in this field."""
+        """The chunks of reasoning text that came in this field."""
         if self._order.reasoning_data is None:
             self._order.reasoning_data = {"field": field}
         yield from self._order.reasoning(text)
@@ -79,7 +79,10 @@ class ReasoningReader:
             self._details = []
 
     def _keep_detail(self, detail: dict[str, Any], length: int) -> None:
-        """Remember a detail. Its pieces become one item, and its text a length: the text is in the block already."""
+        """Remember a detail for ``wire_data``.
+
+        The deltas of one detail become one item. Its text becomes a length, because the block has the text already.
+        """
         if self._order.reasoning_data is None or self._order.reasoning_data.get("details") is not self._details:
             self._details = []
             self._order.reasoning_data = {"details": self._details}
@@ -92,13 +95,13 @@ class ReasoningReader:
             last[key] = last.get(key, 0) + value if key in _TEXT_FIELDS else value
 
     def _repeats_plain(self, text: str, signature: str) -> bool:
-        """A reasoning detail, in a delta without plain reasoning, repeats plain reasoning of earlier deltas.
+        """True if the text of a detail repeats the plain reasoning of earlier deltas. Its delta has no plain reasoning.
 
-        It is a repetition if earlier deltas had plain reasoning only, or if it is as long as all of that and signed.
-        Otherwise the details have taken over from the plain reasoning, and this one goes on.
+        Some servers first send plain reasoning alone, and then the same text again as details. Others send both in each
+        delta, and later only details: those are new text, except a signed detail with the whole text at the end.
         """
-        signs_all = bool(signature) and len(text) >= self._plain_length
-        return bool(self._plain_length) and (signs_all or not self._has_both)
+        is_signed_whole = bool(signature) and len(text) >= self._plain_length
+        return bool(self._plain_length) and (is_signed_whole or not self._has_both)
 
     def _take_signed_fields(self, delta: dict[str, Any]) -> Iterator[StreamChunk]:
         """Signatures that gateways send in fields of their own."""
@@ -130,14 +133,14 @@ def _plain(delta: dict[str, Any]) -> tuple[str, str]:
     return "", ""
 
 
-# --- the way back ----------------------------------------------------------------------------------------------------
+# --- sending it back -------------------------------------------------------------------------------------------------
 
 
 def reasoning_fields(blocks: Iterable[Block], mode: str, *, has_calls: bool) -> dict[str, Any]:
-    """The fields of an assistant message that carry its reasoning back.
+    """The fields of an assistant message that send its reasoning back.
 
-    Plain reasoning goes back only beside a tool call: servers want it while the model works on one question. What is
-    signed goes back always, in the field in which it came, and only to the server that it came from.
+    Plain reasoning is sent only with a tool call: servers want it while the model works on one question. Signed
+    reasoning is always sent, in the field in which it came, and only to the server that it came from.
 
     Args:
         mode: ``ChatDialect.reasoning_back``.
@@ -151,7 +154,7 @@ def reasoning_fields(blocks: Iterable[Block], mode: str, *, has_calls: bool) -> 
     for block in blocks:
         if not isinstance(block, ReasoningBlock | RedactedReasoningBlock):
             continue
-        data = block.wire_data or {}  # that of other servers was removed
+        data = block.wire_data or {}  # valid_history removed that of other servers
         if isinstance(block, RedactedReasoningBlock):
             details += [{**item, "data": block.data} for item in data.get("details", ())]
             continue
@@ -167,7 +170,7 @@ def reasoning_fields(blocks: Iterable[Block], mode: str, *, has_calls: bool) -> 
     if not has_calls:
         return fields
     if mode in PLAIN_FIELDS:
-        # DeepSeek and Moonshot refuse a call without the field, also a call of another provider.
+        # Also if empty: DeepSeek and Moonshot refuse a call without the field, even a call of another provider.
         return {**fields, mode: plain} if plain or mode == "reasoning_content" else fields
     if plain and not details:
         field = "reasoning" if mode == "reasoning_details" else field
@@ -176,10 +179,13 @@ def reasoning_fields(blocks: Iterable[Block], mode: str, *, has_calls: bool) -> 
 
 
 def _with_texts(items: Iterable[dict[str, Any]], text: str) -> list[dict[str, Any]]:
-    """The reasoning details with their parts of the text. If the text was changed, the first one gets all of it."""
+    """The reasoning details, each with its part of the text in place of its length.
+
+    If the lengths do not add up, the text was changed: the first detail gets all of it, and the others none.
+    """
     items = list(items)
     lengths = [item[key] for item in items for key in _TEXT_FIELDS if isinstance(item.get(key), int)]
-    is_whole = sum(lengths) == len(text)
+    is_unchanged = sum(lengths) == len(text)
     filled: list[dict[str, Any]] = []
     begin = 0
     for item in items:
@@ -187,7 +193,7 @@ def _with_texts(items: Iterable[dict[str, Any]], text: str) -> list[dict[str, An
         for key in _TEXT_FIELDS:
             length = item.get(key)
             if isinstance(length, int):
-                end = begin + length if is_whole else len(text)
+                end = begin + length if is_unchanged else len(text)
                 item[key] = text[begin:end]
                 begin = end
         filled.append(item)
