@@ -12,7 +12,7 @@
 
 To read the code, follow the path of a request:
 
-    contract     requests, messages, chunks, streams, errors: the types that every provider shares
+    contract     requests, messages, chunks, streams, errors: the types that all providers share
     adapters     a module per provider: model, client, endpoint, credentials
     wires        a folder per wire format: lower (request to payload), assemble (events to chunks)
     transport    one HTTP exchange; no other folder imports requests

@@ -44,7 +44,7 @@ def model(name: str, **options: Any) -> ChatModel:
 
     Raises:
         ConfigurationError: the family is unknown or cannot be imported, or it needs a model id.
-        TypeError: the name is not a string, or the family of another package does not make a model.
+        TypeError: the name is not a string, or the family of another package returns an object that is not a model.
     """
     if not isinstance(name, str):
         raise TypeError(f"completion.model takes a str like 'family:model-id', got {type(name).__name__}")
@@ -81,12 +81,12 @@ def family(name: str) -> Family:
         )
     try:
         return cast(Family, found.load())
-    except Exception as exc:  # the import runs code of another package
+    except Exception as exc:  # the import runs another package's code, which may raise anything
         raise ConfigurationError(f"family {name!r} cannot be loaded from {found.value}: {exc}") from exc
 
 
 def _providers() -> Mapping[str, Provider]:
-    """The compatible providers. Their table is imported on first use: most programs do not need it."""
+    """The compatible providers by name. Their table is imported on first use: most programs do not need it."""
     from completion.adapters.providers import PROVIDERS
 
     return PROVIDERS

@@ -27,7 +27,7 @@ from completion.wires.openai_chat import CHAT_COMPLETIONS
 from completion.wires.openai_chat.dialect import COMPATIBLE, ChatDialect, ReasoningBack
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
-_PART_OF_A_HOST = re.compile(r"[\w.-]+(?::\d+)?", re.ASCII)
+_HOST_PART = re.compile(r"[\w.-]+(?::\d+)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +36,13 @@ class Provider:
 
     Args:
         name: the family, and the ``name`` of its models.
-        base_url: None if the caller has to give one. It may have placeholders, as in ``https://{account}.host/v1``.
-        key: the environment variable of the key, or several: the first that is set counts. ``()``: none is needed.
-        dialect: how its Chat Completions differ.
-        placeholders: environment variables for the placeholders. The options have the names of the placeholders.
-        url_variables: environment variables that replace ``base_url``; the first that is set counts. They may omit
-            scheme, port and path, as ``OLLAMA_HOST`` does.
+        base_url: None if the caller must give one. It may have placeholders, as in ``https://{account}.host/v1``. Each
+            is also an option of the client, such as ``account=``.
+        key: the environment variable of the key, or several: the first that is set is used. ``()``: no key is needed.
+        dialect: how its Chat Completions differ from those of OpenAI.
+        placeholders: placeholder name -> environment variable, read if the option is not given.
+        url_variables: environment variables that replace ``base_url``; the first that is set is used. The value may
+            omit scheme, port and path, as that of ``OLLAMA_HOST`` does.
         key_is_optional: without a key, requests are sent without one.
         key_header: the header of the key.
     """
@@ -57,7 +58,7 @@ class Provider:
 
     @property
     def key_variables(self) -> tuple[str, ...]:
-        """The environment variables of the key, the best first."""
+        """The environment variables of the key, in the order in which they are read."""
         return (self.key,) if isinstance(self.key, str) else self.key
 
     @property
@@ -78,7 +79,7 @@ class Provider:
         return CompatibleClient(self, **options)
 
     def url(self, parts: Mapping[str, str | None]) -> str:
-        """The base URL, from the environment or the table. ``parts`` are the caller's values for the placeholders.
+        """The base URL, from the environment or this row. ``parts``: placeholder name -> the caller's value, or None.
 
         Raises:
             ConfigurationError: there is no base URL, or a placeholder has no valid value.
@@ -89,20 +90,21 @@ class Provider:
         if self.base_url is None:
             ways = " or ".join(["give base_url=", *(f"set {variable}" for variable in self.url_variables)])
             raise ConfigurationError(f"no base URL: {ways}", provider=self.name)
-        return _PLACEHOLDER.sub(lambda found: self._part(found[1], parts.get(found[1])), self.base_url)
+        return _PLACEHOLDER.sub(lambda match: self._placeholder_value(match[1], parts.get(match[1])), self.base_url)
 
-    def _part(self, name: str, given: str | None) -> str:
+    def _placeholder_value(self, name: str, given: str | None) -> str:
         variable = self.placeholders.get(name, "")
         value = given or os.environ.get(variable)
         if not value:
             ways = [f"give {name}=", *(f"set {other}" for other in (variable, *self.url_variables) if other)]
             raise ConfigurationError(f"no {name} for the base URL: {' or '.join(ways)}", provider=self.name)
         value = value.strip().removeprefix("https://").rstrip("/")
-        # The key is sent to this URL, so a value must not be able to change more of it than its own part.
-        if not _PART_OF_A_HOST.fullmatch(value):
+        # The key is sent to this URL, so the value must not be able to change the rest of the URL.
+        if not _HOST_PART.fullmatch(value):
             origin = f"{name}=" if given else variable
             raise ConfigurationError(
-                f"{origin} must contain only letters, digits, '.', '-' and '_', got {value!r}", provider=self.name
+                f"{origin} must contain only letters, digits, '.', '-' and '_', and may end with a port, got {value!r}",
+                provider=self.name,
             )
         return value
 
@@ -112,10 +114,11 @@ class CompatibleClient(HttpClient):
 
     Args:
         provider: the row of the table.
-        api_key: a key, or a function that is called before each request; None reads the provider's variables.
-        base_url: None reads the provider's variables; without those it is the provider's.
-        token_field: the field for ``max_tokens``; None is the provider's.
-        reasoning_back: how the reasoning of earlier turns is sent, see OpenAIClient; None is the provider's.
+        api_key: a key, or a function that is called before each request; None reads the provider's environment
+            variables.
+        base_url: None reads the provider's environment variables. If none is set, it is the URL of the row.
+        token_field: the field for ``max_tokens``; None means that of the row.
+        reasoning_back: how the reasoning of earlier turns is sent, see OpenAIClient; None means that of the row.
         options: values for the placeholders in the base URL, such as ``account=``, and those of HttpOptions.
     """
 
@@ -166,18 +169,18 @@ class CompatibleModel(HttpModel):
 
 
 def _completed(url: str, default: str | None) -> str:
-    """A base URL of the environment, with the scheme, port and path of the default where it has none."""
+    """A base URL from the environment. A scheme, port or path that it does not have is taken from the default."""
     base = urlsplit(default or "")
     if "://" in url:
         return url if urlsplit(url).path.strip("/") else url.rstrip("/") + base.path
     if not base.netloc or "{" in base.netloc or "@" in url or not url.isprintable():
-        return url  # the check of the base URL raises an error for a password or a control character
+        return url  # HttpClient checks base URLs: it refuses a password or a control character
     try:
         parts = urlsplit(f"//{url}")
         port = parts.port or base.port
-    except ValueError:  # a port that is not one: the same check raises the error
+    except ValueError:  # the port is not a number: HttpClient refuses this too
         return url
-    # A server listens on 0.0.0.0; its clients are on this machine.
+    # OLLAMA_HOST is also the server's variable: 0.0.0.0 means that it listens on all addresses of this machine.
     host = "127.0.0.1" if parts.hostname == "0.0.0.0" else parts.hostname or base.hostname or ""
     netloc = f"[{host}]" if ":" in host else host
     return f"{base.scheme}://{netloc}{f':{port}' if port else ''}{parts.path.rstrip('/') or base.path}"

@@ -97,8 +97,8 @@ class ReasoningReader:
     def _repeats_plain(self, text: str, signature: str) -> bool:
         """True if the text of a detail repeats the plain reasoning of earlier deltas. Its delta has no plain reasoning.
 
-        Some servers first send plain reasoning alone, and then the same text again as details. Others send both in each
-        delta, and later only details: those are new text, except a signed detail with the whole text at the end.
+        It does if plain reasoning always came without details. If a delta had both, a later detail alone is new text,
+        unless it has a signature and is at least as long as all plain reasoning: then it is the whole text again.
         """
         is_signed_whole = bool(signature) and len(text) >= self._plain_length
         return bool(self._plain_length) and (is_signed_whole or not self._has_both)
