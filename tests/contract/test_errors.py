@@ -74,8 +74,8 @@ def test_each_error_class_has_this_parent(kind: type[CompletionError], parent: t
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("travel", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy, copy.deepcopy])
-def test_every_error_pickles_with_all_its_attributes(kind: type[CompletionError], travel: Any) -> None:
+@pytest.mark.parametrize("copy_of", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy, copy.deepcopy])
+def test_every_error_pickles_with_all_its_attributes(kind: type[CompletionError], copy_of: Any) -> None:
     error = kind(
         "no",
         provider="acme",
@@ -90,7 +90,7 @@ def test_every_error_pickles_with_all_its_attributes(kind: type[CompletionError]
     error.partial = Turn(Message.assistant("a"))
     error.__dict__["attempts"] = 3
     error.usage, error.partial_messages = Usage(1, 2), (Message.user("Hi"),)
-    copied = travel(error)
+    copied = copy_of(error)
     assert type(copied) is kind
     assert copied.args == ("no",)
     assert vars(copied) == {
@@ -187,7 +187,7 @@ def test_half_a_surrogate_pair_is_dropped_from_a_long_body() -> None:
 RETRY, GIVE_UP = Transient(), Permanent()
 
 
-def begun(error: StreamError, before_first_chunk: bool) -> StreamError:
+def stream_error(error: StreamError, before_first_chunk: bool) -> StreamError:
     error.before_first_chunk = before_first_chunk
     return error
 
@@ -228,9 +228,9 @@ def begun(error: StreamError, before_first_chunk: bool) -> StreamError:
         (ServerError("x", status=505), GIVE_UP),
         (ServerError("x", status=520), RETRY),
         (StreamError("x"), GIVE_UP),
-        (begun(TruncatedStreamError("x"), before_first_chunk=True), RETRY),
-        (begun(TruncatedStreamError("x"), before_first_chunk=False), GIVE_UP),
-        (begun(MalformedStreamError("x"), before_first_chunk=True), GIVE_UP),
+        (stream_error(TruncatedStreamError("x"), before_first_chunk=True), RETRY),
+        (stream_error(TruncatedStreamError("x"), before_first_chunk=False), GIVE_UP),
+        (stream_error(MalformedStreamError("x"), before_first_chunk=True), GIVE_UP),
         (StreamCancelledError("x"), GIVE_UP),
         # x-should-retry overrides the rules above
         (InvalidRequestError("x", status=400, should_retry=True, retry_after=3.0), Transient(3.0)),

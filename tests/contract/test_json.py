@@ -66,7 +66,7 @@ values: st.SearchStrategy[Any] = st.recursive(
 objects = st.dictionaries(texts, values, max_size=3)
 
 usages = st.builds(Usage, *[st.integers(0, 10**18)] * 7)
-calls_malformed = st.builds(ToolCallMalformed, texts, texts, texts, texts)
+malformed_calls = st.builds(ToolCallMalformed, texts, texts, texts, texts)
 finished = st.builds(
     TurnFinished,
     st.sampled_from(FinishReason),
@@ -85,7 +85,7 @@ chunks: st.SearchStrategy[StreamChunk] = st.one_of(
     st.builds(ToolCallStarted, texts, texts),
     st.builds(ToolCallArgsDelta, texts, texts),
     st.builds(ToolCallFinished, texts, texts, objects, maybe_text),
-    calls_malformed,
+    malformed_calls,
     st.builds(ProviderBlockFinished, texts, objects),
     finished,
 )
@@ -146,16 +146,18 @@ turns = st.builds(
     maybe_text,
     maybe_text,
     maybe_text,
-    st.lists(calls_malformed, max_size=2).map(tuple),
+    st.lists(malformed_calls, max_size=2).map(tuple),
 )
 
-few = settings(max_examples=12 if IS_SAMPLED else 60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+few_examples = settings(
+    max_examples=12 if IS_SAMPLED else 60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 
 
 # --- round trips -----------------------------------------------------------------------------------------------------
 
 
-@few
+@few_examples
 @given(chunks)
 def test_from_json_returns_the_chunk(chunk: StreamChunk) -> None:
     assert StreamChunk.from_json(chunk.to_json()) == chunk
@@ -163,37 +165,37 @@ def test_from_json_returns_the_chunk(chunk: StreamChunk) -> None:
     assert chunk.to_dict()["type"] == chunk.type
 
 
-@few
+@few_examples
 @given(blocks)
 def test_from_json_returns_the_block(block: Block) -> None:
     assert Block.from_json(block.to_json().encode()) == block
 
 
-@few
+@few_examples
 @given(messages)
 def test_from_json_returns_the_message(message: Message) -> None:
     assert Message.from_json(message.to_json()) == message
 
 
-@few
+@few_examples
 @given(requests)
 def test_from_json_returns_the_request(req: ChatRequest) -> None:
     assert ChatRequest.from_json(req.to_json(indent=1)) == req
 
 
-@few
+@few_examples
 @given(turns)
 def test_from_json_returns_the_turn(turn: Turn) -> None:
     assert Turn.from_json(turn.to_json()) == turn
 
 
-@few
+@few_examples
 @given(usages)
 def test_from_json_returns_the_usage(usage: Usage) -> None:
     assert Usage.from_json(usage.to_json()) == usage
 
 
-@few
+@few_examples
 @given(requests, values)
 def test_unknown_keys_are_ignored(req: ChatRequest, value: Any) -> None:
     def with_unknown_keys(document: Any) -> Any:
@@ -207,14 +209,14 @@ def test_unknown_keys_are_ignored(req: ChatRequest, value: Any) -> None:
     assert ChatRequest.from_dict(with_unknown_keys(req.to_dict())) == req
 
 
-@few
+@few_examples
 @given(st.sampled_from([StreamChunk, Block, Message, ChatRequest, Turn, Usage, Source]), values)
 def test_from_dict_returns_an_object_or_raises_value_error(kind: Any, document: Any) -> None:
     with suppress(ValueError):
         assert isinstance(kind.from_dict(document), kind)
 
 
-@few
+@few_examples
 @given(requests, st.data())
 def test_from_dict_of_a_damaged_request_returns_an_object_or_raises_value_error(
     req: ChatRequest, data: st.DataObject
@@ -390,7 +392,7 @@ def test_the_error_for_a_wrong_document_contains_the_path_of_the_field(kind: Any
     assert str(caught.value).startswith(fault)
 
 
-# --- odd values ------------------------------------------------------------------------------------------------------
+# --- rare values -----------------------------------------------------------------------------------------------------
 
 
 def test_half_a_surrogate_pair_is_escaped() -> None:
@@ -426,7 +428,7 @@ def test_arguments_may_be_nested() -> None:
     assert StreamChunk.from_json(chunk.to_json()) == chunk
 
 
-def test_what_is_nested_too_deeply_is_a_value_error() -> None:
+def test_deep_nesting_is_a_value_error() -> None:
     text = '{"type": "provider_block", "provider": "p", "data": ' + '{"a":' * 200_000 + "1" + "}" * 200_001
     with pytest.raises(ValueError, match="nested too deeply"):
         StreamChunk.from_json(text)

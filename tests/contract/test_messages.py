@@ -50,15 +50,15 @@ def test_strings_in_a_list_are_text_blocks() -> None:
 
 
 def test_blocks_may_be_a_single_block() -> None:
-    lone: Any = TextBlock("hi")
-    assert Message("user", lone).blocks == (TextBlock("hi"),)
+    single: Any = TextBlock("hi")
+    assert Message("user", single).blocks == (TextBlock("hi"),)
 
 
 def test_a_tool_result_is_a_user_message() -> None:
     assert Message.tool_result("c", "17", is_error=True) == Message("user", [ToolResultBlock("c", "17", True)])
 
 
-def test_a_message_does_not_change_with_the_list_of_its_blocks() -> None:
+def test_changing_the_list_of_blocks_later_does_not_change_the_message() -> None:
     blocks: list[Block] = [TextBlock("a")]
     message = Message("user", blocks)
     blocks.append(TextBlock("b"))
@@ -69,7 +69,7 @@ def test_the_text_of_a_message_is_its_text_blocks_joined() -> None:
     assert Message.assistant([TextBlock("a"), ReasoningBlock("x"), TextBlock("b")]).text == "ab"
 
 
-def test_blocks_are_matched_by_position_without_the_cache_control() -> None:
+def test_a_pattern_matches_the_cache_control_only_by_keyword() -> None:
     match TextBlock("a", cache_control=CacheControl()):
         case TextBlock(text):
             assert text == "a"
@@ -199,7 +199,7 @@ def test_a_repr_can_be_evaluated() -> None:
     assert eval(repr(turn), vars(completion)) == turn
 
 
-def test_a_file_has_the_media_type_of_its_bytes(tmp_path: Path) -> None:
+def test_the_first_bytes_of_a_file_override_its_suffix(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"\xff\xd8\xff\xe0\x00\x10JFIF")
     (tmp_path / "picture").write_bytes(b"RIFF\x00\x00\x00\x00WEBPVP8 ")
     assert ImageBlock.from_path(tmp_path / "a.png").source == Base64Source("image/jpeg", "/9j/4AAQSkZJRg==")

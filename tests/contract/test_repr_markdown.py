@@ -1,4 +1,4 @@
-"""The Markdown of messages and turns for a notebook, as literals."""
+"""The Markdown of messages and turns for a notebook."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def test_each_block_has_this_markdown(blocks: list[Block], shown: str) -> None:
         ("<javascript:x> $\\href{javascript:x}{y}$", "<|javascript|:x> $\\href{javascript|:x}{y}$"),
     ],
 )
-def test_nothing_can_script_in_what_a_notebook_shows(text: str, shown: str) -> None:
-    shown = shown.replace("|", "\u200b")
+def test_no_script_runs_in_a_notebook(text: str, shown: str) -> None:
+    shown = shown.replace("|", "\u200b")  # the table writes the zero-width space as |
     quotation = shown.replace("\n", "\n> ")
     assert Message.assistant(text)._repr_markdown_() == shown
     assert Message.user([ToolResultBlock("c", text)])._repr_markdown_() == f"*Result of* `c`\n\n> {quotation}"

@@ -37,11 +37,11 @@ def test_a_string_is_one_user_message() -> None:
 
 
 def test_messages_may_be_a_single_message() -> None:
-    lone: Any = Message.user("hi")
-    assert ChatRequest(lone).messages == (lone,)
+    single: Any = Message.user("hi")
+    assert ChatRequest(single).messages == (single,)
 
 
-def test_the_defaults_of_a_request_send_nothing_optional() -> None:
+def test_optional_fields_of_a_request_have_no_value_by_default() -> None:
     fields = {field.name: getattr(ChatRequest("hi"), field.name) for field in dataclasses.fields(ChatRequest)}
     assert fields == {
         "messages": (Message.user("hi"),),
@@ -61,14 +61,14 @@ def test_the_defaults_of_a_request_send_nothing_optional() -> None:
     }
 
 
-def test_a_request_is_frozen_and_can_be_replaced() -> None:
+def test_a_request_is_frozen_and_can_be_copied_with_changes() -> None:
     req = ChatRequest("hi")
     with pytest.raises(dataclasses.FrozenInstanceError):
         req.max_tokens = 1  # type: ignore[misc]
     assert dataclasses.replace(req, max_tokens=1).max_tokens == 1
 
 
-def test_a_request_does_not_change_with_the_lists_it_was_made_of() -> None:
+def test_changing_a_list_later_does_not_change_the_request() -> None:
     messages, tools, stops, tags = [Message.user("a")], [TOOL], ["x"], ["t"]
     req = ChatRequest(messages, tools=tools, stop_sequences=stops, system_prompt=[SystemBlock("s")])
     tool = ToolDefinition("g", "", {}, tags)
@@ -144,7 +144,7 @@ def test_a_request_does_not_change_with_the_lists_it_was_made_of() -> None:
         (lambda: JsonSchema("n", untyped), TypeError, "JsonSchema.schema: expected dict, got object"),
         (lambda: ToolChoice("must"), ValueError, "ToolChoice.kind must be 'auto', 'any', 'tool' or 'none', got 'must'"),  # type: ignore[arg-type]
         (lambda: ToolChoice.tool(""), ValueError, "ToolChoice.name is required for kind 'tool', and not allowed"),
-        (lambda: ToolChoice("auto", "f"), ValueError, "ToolChoice.name is required for kind 'tool', and not allowed"),
+        (lambda: ToolChoice("auto", "f"), ValueError, "and not allowed for the others, got kind 'auto' with name 'f'"),
         (lambda: ToolChoice.tool(untyped), TypeError, "ToolChoice.name: expected str or None, got object"),
     ],
 )

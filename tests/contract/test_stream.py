@@ -52,7 +52,7 @@ def opened(connection: Connection, chunks: Iterable[StreamChunk] = (A, B, END)) 
     return ChatStream(generated(), release=connection.close)
 
 
-def broken() -> Iterator[StreamChunk]:
+def broken_chunks() -> Iterator[StreamChunk]:
     yield A
     raise TransportError("gone")
 
@@ -184,7 +184,7 @@ def test_a_generator_that_raises_on_close_does_not_keep_the_connection() -> None
 
 
 @pytest.mark.parametrize("chunks_read", [0, 1])
-def test_dropping_a_stream_closes_the_connection(chunks_read: int) -> None:
+def test_garbage_collection_closes_the_connection(chunks_read: int) -> None:
     connection = Connection()
     stream = opened(connection)
     for _ in range(chunks_read):
@@ -218,7 +218,7 @@ def test_generator_exit_in_a_view_closes_the_connection() -> None:
 
 def test_an_error_closes_the_stream() -> None:
     connection = Connection()
-    stream = opened(connection, broken())
+    stream = opened(connection, broken_chunks())
     assert next(stream) is A
     with pytest.raises(TransportError, match="gone"):
         next(stream)
@@ -259,7 +259,7 @@ def test_collect_returns_the_turn() -> None:
 def test_an_error_in_collect_carries_the_turn_so_far() -> None:
     connection = Connection()
     with pytest.raises(TransportError) as caught:
-        opened(connection, broken()).collect()
+        opened(connection, broken_chunks()).collect()
     assert caught.value.partial == Turn(Message.assistant("a"))
     assert not connection.is_open
 
@@ -362,7 +362,7 @@ def test_collect_after_text_stream_and_next_is_refused() -> None:
 
 
 def test_an_error_in_text_stream_carries_the_turn_so_far() -> None:
-    stream = opened(Connection(), broken())
+    stream = opened(Connection(), broken_chunks())
     with pytest.raises(TransportError) as caught:
         list(stream.text_stream)
     assert caught.value.partial == Turn(Message.assistant("a"))
@@ -412,7 +412,7 @@ def test_cancelling_after_the_end_does_nothing(end: Callable[[ChatStream], None]
     assert next(stream, None) is None
 
 
-def waiting(token: CancelToken, is_blocked: threading.Event) -> Iterator[StreamChunk]:
+def chunks_that_wait(token: CancelToken, is_blocked: threading.Event) -> Iterator[StreamChunk]:
     """Yields one chunk, then waits until the token is cancelled."""
     yield A
     is_blocked.set()
@@ -423,7 +423,7 @@ def waiting(token: CancelToken, is_blocked: threading.Event) -> Iterator[StreamC
 @pytest.mark.parametrize("end", [ChatStream.cancel, ChatStream.close])
 def test_a_blocked_next_ends_when_another_thread_ends_the_stream(end: Callable[[ChatStream], None]) -> None:
     connection, token, is_blocked = Connection(), CancelToken(), threading.Event()
-    stream = ChatStream(waiting(token, is_blocked), token=token, release=connection.close)
+    stream = ChatStream(chunks_that_wait(token, is_blocked), token=token, release=connection.close)
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(list[StreamChunk], stream)
         assert is_blocked.wait(PATIENCE)
@@ -482,7 +482,7 @@ def test_cancelling_the_token_after_the_end_does_nothing() -> None:
 # --- continuing with another stream ----------------------------------------------------------------------------------
 
 
-def answered(connection: Connection, chunks: Iterable[StreamChunk] = (B, END)) -> ChatStream:
+def another_stream(connection: Connection, chunks: Iterable[StreamChunk] = (B, END)) -> ChatStream:
     """A stream with a response of its own."""
     return ChatStream(iter(chunks), response=ResponseInfo(200, request_id="second"), release=connection.close)
 
@@ -490,7 +490,7 @@ def answered(connection: Connection, chunks: Iterable[StreamChunk] = (B, END)) -
 def test_a_stream_continues_with_the_chunks_and_the_response_of_another_one() -> None:
     stream = opened(Connection())
     assert next(stream) is A
-    stream.continue_with(answered(Connection()))
+    stream.continue_with(another_stream(Connection()))
     assert stream.response.request_id == "second"
     assert list(stream) == [B, END]
 
@@ -505,16 +505,16 @@ class Counting(ChatStream):
         return super().__next__()
 
 
-def test_a_stream_continues_through_the_next_of_a_subclass() -> None:
+def test_continue_with_calls_the_next_of_a_subclass() -> None:
     stream, other = opened(Connection()), Counting(iter([B, END]))
     stream.continue_with(other)
     assert list(stream) == [B, END]
     assert other.calls == 3
 
 
-def test_an_adopted_stream_gives_its_response_and_not_its_chunks() -> None:
+def test_adopt_takes_over_the_response_and_not_the_chunks() -> None:
     stream = opened(Connection())
-    stream.adopt(answered(Connection()))
+    stream.adopt(another_stream(Connection()))
     assert stream.response.request_id == "second"
     assert next(stream) is A
 
@@ -526,7 +526,7 @@ def test_an_adopted_stream_ends_with_the_one_that_adopted_it(
 ) -> None:
     connection, other = Connection(), Connection()
     stream = opened(connection)
-    take(stream, answered(other))
+    take(stream, another_stream(other))
     assert other.is_open
     end(stream)
     assert not connection.is_open

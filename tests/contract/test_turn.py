@@ -110,19 +110,19 @@ def test_chunks_without_turn_finished_are_truncated() -> None:
 
 
 def test_an_error_carries_the_turn_so_far() -> None:
-    def broken() -> Iterator[StreamChunk]:
+    def broken_chunks() -> Iterator[StreamChunk]:
         yield TextDelta("a")
         yield MALFORMED
         yield ReasoningDelta("b")
         raise TransportError("gone")
 
     with pytest.raises(TransportError) as caught:
-        collect(broken())
+        collect(broken_chunks())
     blocks = [TextBlock("a"), ReasoningBlock("b")]
     assert caught.value.partial == Turn(Message.assistant(blocks), malformed_calls=(MALFORMED,))
 
 
-def test_usage_adds_up() -> None:
+def test_usages_can_be_added() -> None:
     assert Usage(1, 2, 3, 4, 5, 6, 7) + Usage(10, 20, 30, 40, 50, 60, 70) == Usage(11, 22, 33, 44, 55, 66, 77)
     assert sum([Usage(1), Usage(2)], Usage()) == Usage(3)
 

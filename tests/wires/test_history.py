@@ -50,7 +50,7 @@ HOSTS = {"openai": "api.openai.com", "unknown server": "llm.test:8000", "openrou
 
 
 def chat(history: Sequence[Message], dialect: str = "openai", **fields: Any) -> list[dict[str, Any]]:
-    """The messages of Chat Completions."""
+    """The messages in the body of Chat Completions."""
     host = HOSTS.get(dialect, f"{dialect}.test")
     body, _ = CHAT_COMPLETIONS.body(ChatRequest(history, **fields), "m", DIALECTS[dialect], host)
     messages: list[dict[str, Any]] = body["messages"]
@@ -58,7 +58,7 @@ def chat(history: Sequence[Message], dialect: str = "openai", **fields: Any) -> 
 
 
 def claude(history: Sequence[Message], **fields: Any) -> list[dict[str, Any]]:
-    """The messages of Anthropic Messages."""
+    """The messages in the body of Anthropic Messages."""
     body, _ = MESSAGES.body(ChatRequest(history, **fields), "claude-sonnet-4-5", MessagesDialect())
     messages: list[dict[str, Any]] = body["messages"]
     return messages
@@ -73,7 +73,7 @@ def result(call_id: str = "c", blocks: Any = "1", **fields: Any) -> ToolResultBl
 
 
 def conversation(*turns: list[Block | str]) -> list[Message]:
-    """Messages of user and assistant in turn; the user begins."""
+    """Messages that alternate between user and assistant; the first is the user's."""
     return [Message.assistant(blocks) if n % 2 else Message.user(blocks) for n, blocks in enumerate(turns)]
 
 
@@ -81,7 +81,7 @@ def conversation(*turns: list[Block | str]) -> list[Message]:
 
 
 @pytest.mark.parametrize(
-    ("behind_the_calls", "tools"),
+    ("after_the_calls", "tools"),
     [
         ([[result("a", "1"), result("b", "2")]], ["1", "2"]),
         ([[result("b", "2"), result("a", "1")]], ["1", "2"]),
@@ -94,16 +94,16 @@ def conversation(*turns: list[Block | str]) -> list[Message]:
     ],
     ids=["right", "other order", "text between", "twice and unknown", "one missing", "none", "the end", "too late"],
 )
-def test_each_call_has_one_result_in_the_order_of_the_calls(behind_the_calls: list[Any], tools: list[str]) -> None:
-    sent = chat(conversation(["q"], [call("a"), call("b")], *behind_the_calls))
+def test_each_call_has_one_result_in_the_order_of_the_calls(after_the_calls: list[Any], tools: list[str]) -> None:
+    sent = chat(conversation(["q"], [call("a"), call("b")], *after_the_calls))
     at = next(n for n, message in enumerate(sent) if "tool_calls" in message)
-    behind = sent[at + 1 :]
-    assert [message["content"] for message in behind if message["role"] == "tool"] == tools
-    assert all(message["role"] == "tool" for message in behind[:2])
-    assert [message["tool_call_id"] for message in behind[:2]] == ["a", "b"]
+    after_calls = sent[at + 1 :]
+    assert [message["content"] for message in after_calls if message["role"] == "tool"] == tools
+    assert all(message["role"] == "tool" for message in after_calls[:2])
+    assert [message["tool_call_id"] for message in after_calls[:2]] == ["a", "b"]
 
 
-def test_a_result_that_is_left_out_lets_its_neighbours_merge() -> None:
+def test_messages_around_a_dropped_result_are_merged() -> None:
     sent = chat([Message.user("a"), Message.assistant("b"), Message.tool_result("x", "1"), Message.assistant("c")])
     assert [message["content"] for message in sent] == ["a", "bc"]
 
@@ -135,18 +135,18 @@ LONG = "fc_" + "0a1b2c3d" * 6
     ],
 )
 def test_an_id_is_rewritten_if_the_wire_does_not_accept_it(dialect: str, given: str, is_kept: bool) -> None:
-    _, asked, answered, *_ = chat(conversation(["q"], [call(given)], [result(given)]), dialect)
-    sent = asked["tool_calls"][0]["id"]
+    _, assistant, answer, *_ = chat(conversation(["q"], [call(given)], [result(given)]), dialect)
+    sent = assistant["tool_calls"][0]["id"]
     assert (sent == given) is is_kept
-    assert answered["tool_call_id"] == sent
+    assert answer["tool_call_id"] == sent
     assert re.fullmatch("[a-zA-Z0-9]{9}" if dialect == "mistral" else ".{1,40}|.*__thought__.*", sent)
 
 
 @pytest.mark.parametrize("given", ["functions.f:0", "", "ü", LONG * 2])
-def test_anthropic_gets_ids_of_its_own_characters(given: str) -> None:
-    _, asked, answered = claude(conversation(["q"], [call(given)], [result(given)]))
-    assert re.fullmatch("[a-zA-Z0-9_-]{1,64}", asked["content"][0]["id"])
-    assert answered["content"][0]["tool_use_id"] == asked["content"][0]["id"]
+def test_anthropic_gets_ids_of_legal_characters(given: str) -> None:
+    _, assistant, answer = claude(conversation(["q"], [call(given)], [result(given)]))
+    assert re.fullmatch("[a-zA-Z0-9_-]{1,64}", assistant["content"][0]["id"])
+    assert answer["content"][0]["tool_use_id"] == assistant["content"][0]["id"]
 
 
 def test_an_id_that_is_used_twice_becomes_unique_and_keeps_its_own_result() -> None:
@@ -186,25 +186,25 @@ def test_a_rewritten_id_does_not_change_when_the_history_grows() -> None:
     ],
 )
 def test_the_name_of_a_call_is_legal(given: str, sent: str) -> None:
-    _, asked, *_ = chat(conversation(["q"], [call(name=given)], [result()]))
-    assert asked["tool_calls"][0]["function"]["name"] == sent
+    _, assistant, *_ = chat(conversation(["q"], [call(name=given)], [result()]))
+    assert assistant["tool_calls"][0]["function"]["name"] == sent
 
 
-def test_the_name_of_an_offered_tool_is_sent_as_it_is() -> None:
+def test_the_name_of_an_offered_tool_is_sent_unchanged() -> None:
     tool = ToolDefinition("files.read", "", {})
-    _, asked, *_ = chat(conversation(["q"], [call(name="files.read")], [result()]), tools=[tool])
-    assert asked["tool_calls"][0]["function"]["name"] == "files.read"
+    _, assistant, *_ = chat(conversation(["q"], [call(name="files.read")], [result()]), tools=[tool])
+    assert assistant["tool_calls"][0]["function"]["name"] == "files.read"
 
 
 # What belongs to one provider
 
 
-OWN = [
+FROM_ANTHROPIC = [
     ReasoningBlock("Hm.", "SIG", "anthropic"),
     RedactedReasoningBlock("ENC", "anthropic"),
     ProviderBlock("anthropic", {"type": "web_search_tool_result", "tool_use_id": "s"}),
 ]
-ELSEWHERE = [
+FROM_OTHERS = [
     ReasoningBlock("Hm.", "SIG", "openai-chat@openrouter.ai", {"details": [{"type": "reasoning.text", "text": 3}]}),
     RedactedReasoningBlock("ENC", "openai-chat@openrouter.ai", {"details": [{"type": "reasoning.encrypted"}]}),
     ProviderBlock("gemini", {"executableCode": {}}),
@@ -213,14 +213,14 @@ ELSEWHERE = [
 
 
 def test_signatures_go_back_to_their_own_wire_only() -> None:
-    history = conversation(["q"], [*OWN, *ELSEWHERE, "Four."], ["and 1?"])
+    history = conversation(["q"], [*FROM_ANTHROPIC, *FROM_OTHERS, "Four."], ["and 1?"])
     assert [block["type"] for block in claude(history)[1]["content"]] == [
         "thinking", "redacted_thinking", "web_search_tool_result", "text"
     ]  # fmt: skip
     assert chat(history)[1] == {"role": "assistant", "content": "Four."}
 
 
-def test_old_blocks_without_a_provider_go_where_they_went_before() -> None:
+def test_old_blocks_without_a_provider_are_sent_on_every_wire() -> None:
     old: list[Block | str] = [ReasoningBlock("Hm.", "SIG"), RedactedReasoningBlock("ENC"), call(signature="S")]
     history = conversation(["q"], old, [result()])
     assert [block["type"] for block in claude(history)[1]["content"]][:2] == ["thinking", "redacted_thinking"]
@@ -233,22 +233,22 @@ def test_the_signature_of_a_call_goes_back_to_its_own_host_only() -> None:
     assert "extra_content" not in chat(history, "openrouter")[1]["tool_calls"][0]
 
 
-def test_a_message_of_which_nothing_is_left_lets_its_neighbours_merge() -> None:
-    history = [Message.user("a"), Message.assistant(ELSEWHERE), Message.user("b")]
+def test_messages_around_one_that_lost_all_its_blocks_are_merged() -> None:
+    history = [Message.user("a"), Message.assistant(FROM_OTHERS), Message.user("b")]
     assert chat(history) == [{"role": "user", "content": "a\n\nb"}]
 
 
-# What must not be first, empty or illegal
+# The first message, and half surrogate pairs
 
 
-def test_a_history_that_begins_with_the_model_gets_a_first_message_where_the_wire_wants_one() -> None:
+def test_a_user_message_is_put_before_a_history_that_begins_with_the_model() -> None:
     history = [Message.assistant("Hello!"), Message.user("Hi.")]
     assert [message["role"] for message in claude(history)] == ["user", "assistant", "user"]
     assert claude(history)[0]["content"][0]["text"] == BEGINNING
     assert [message["role"] for message in chat(history)] == ["assistant", "user"]
 
 
-def test_half_characters_of_models_and_tools_are_replaced() -> None:
+def test_half_surrogate_pairs_of_models_and_tools_are_replaced() -> None:
     blocks: list[Block | str] = ["caf\udce9", ToolCallBlock("c", "f", {"x": "half \ud83d"})]
     history = conversation(["q"], blocks, [result("c", "\ud83d\ude00 and \ude00")])
     sent = chat(history)
@@ -257,10 +257,10 @@ def test_half_characters_of_models_and_tools_are_replaced() -> None:
     assert sent[2]["content"] == "\U0001f600 and \ufffd"
 
 
-# Pictures in tool results
+# Images in tool results
 
 
-def test_a_picture_goes_into_the_message_behind_where_a_result_has_no_place() -> None:
+def test_an_image_moves_after_the_results_if_a_result_cannot_contain_it() -> None:
     history = conversation(["q"], [call("a", "draw"), call("b")], [result("a", ["Look:", PNG]), result("b", [PNG])])
     sent = chat(history)
     assert [message["role"] for message in sent] == ["user", "assistant", "tool", "tool", "user"]
@@ -270,7 +270,7 @@ def test_a_picture_goes_into_the_message_behind_where_a_result_has_no_place() ->
     assert sent[4]["content"][0]["text"] == "[image 1, returned by draw]"
 
 
-def test_anthropic_gets_pictures_inside_results_but_not_inside_failed_ones() -> None:
+def test_anthropic_gets_images_in_results_but_not_in_error_results() -> None:
     history = conversation(["q"], [call("a"), call("b")], [result("a", [PNG]), result("b", [PNG], is_error=True)])
     content = claude(history)[2]["content"]
     assert content[0]["content"][0]["type"] == "image"
@@ -278,20 +278,20 @@ def test_anthropic_gets_pictures_inside_results_but_not_inside_failed_ones() -> 
     assert [block["type"] for block in content[2:]] == ["text", "image"]
 
 
-def test_what_no_message_can_carry_becomes_a_sentence() -> None:
+def test_a_block_that_no_message_can_contain_becomes_a_sentence() -> None:
     sent = claude(conversation(["q"], [call()], [result("c", [WAV])]))
     assert sent[2]["content"][0]["content"] == [
         {"type": "text", "text": "[audio: it cannot be shown to this model]"}
     ]  # fmt: skip
 
 
-def test_a_picture_has_the_media_type_of_its_bytes() -> None:
+def test_an_image_has_the_media_type_of_its_bytes() -> None:
     jpeg = ImageBlock(Base64Source("image/png", b"\xff\xd8\xff\xe0 jpeg"))
     assert claude([Message.user([jpeg])])[0]["content"][0]["source"]["media_type"] == "image/jpeg"
     assert chat([Message.user([jpeg])])[0]["content"][0]["image_url"]["url"].startswith("data:image/jpeg;")
 
 
-# Histories of all kinds, checked against the rules of each wire
+# Random histories, checked against the rules of each wire
 
 TEXTS = st.sampled_from(["", " ", "a", "b\ud800", "caf\u00e9"])
 IDS = st.sampled_from(["", "c", "c", "d", "call_1", "functions.f:0", LONG, "abcDEF123", "é", "x" * 90])
@@ -300,28 +300,30 @@ PROVIDERS = st.sampled_from([None, "anthropic", "openai-chat", "openai-chat@llm.
 SIGNATURES = st.sampled_from([None, "SIG"])
 WIRE_DATA = st.sampled_from([None, {"field": "reasoning"}, {"details": [{"type": "reasoning.text", "text": 1}]}])
 
-SAID: st.SearchStrategy[Block] = st.one_of(
+ASSISTANT_BLOCKS: st.SearchStrategy[Block] = st.one_of(
     st.builds(TextBlock, TEXTS),
     st.builds(ReasoningBlock, TEXTS, SIGNATURES, PROVIDERS, WIRE_DATA),
     st.builds(RedactedReasoningBlock, st.just("ENC"), PROVIDERS),
     st.builds(ProviderBlock, PROVIDERS.filter(bool), st.just({"type": "server_tool_use", "id": "s"})),
     st.builds(lambda i, n, s, p: ToolCallBlock(i, n, {"x": "\udc00"}, s, p), IDS, NAMES, SIGNATURES, PROVIDERS),
 )
-INNER = st.lists(st.one_of(st.builds(TextBlock, TEXTS), st.sampled_from([PNG, PDF, WAV])), max_size=2)
-ASKED: st.SearchStrategy[Block] = st.one_of(
+RESULT_BLOCKS = st.lists(st.one_of(st.builds(TextBlock, TEXTS), st.sampled_from([PNG, PDF, WAV])), max_size=2)
+USER_BLOCKS: st.SearchStrategy[Block] = st.one_of(
     st.builds(TextBlock, st.sampled_from(["", "q"])),
-    st.builds(ToolResultBlock, IDS, INNER, st.booleans()),
+    st.builds(ToolResultBlock, IDS, RESULT_BLOCKS, st.booleans()),
     st.sampled_from([PNG]),
 )
 HISTORIES = st.lists(
     st.one_of(
-        st.builds(Message.assistant, st.lists(SAID, max_size=4)), st.builds(Message.user, st.lists(ASKED, max_size=4))
+        st.builds(Message.assistant, st.lists(ASSISTANT_BLOCKS, max_size=4)),
+        st.builds(Message.user, st.lists(USER_BLOCKS, max_size=4)),
     ),
     max_size=8,
 ).map(lambda history: [Message.user("begin"), *history, Message.user("end")])
 
 
 def check_chat(messages: list[dict[str, Any]], dialect: str) -> None:
+    """Assert that servers of the dialect accept the messages."""
     json.dumps(messages, allow_nan=False).encode()
     ids: list[str] = []
     waiting: list[str] = []
@@ -350,6 +352,7 @@ def check_chat(messages: list[dict[str, Any]], dialect: str) -> None:
 
 
 def check_claude(messages: list[dict[str, Any]]) -> None:
+    """Assert that Anthropic accepts the messages."""
     json.dumps(messages, allow_nan=False).encode()
     assert messages[0]["role"] == "user"
     waiting: list[str] = []
