@@ -92,7 +92,7 @@ def test_strict_providers_get_the_bounds_they_refuse_in_the_description() -> Non
     assert sent["schema"]["properties"]["people"]["description"] == "Default: 0."
     sent = anthropic_body(request, "claude-sonnet-4-5")[0]["output_config"]["format"]["schema"]
     assert "minimum" not in sent["properties"]["people"]
-    assert "minimum: 0." in sent["properties"]["people"]["description"]
+    assert "At least 0." in sent["properties"]["people"]["description"]
 
 
 @pytest.mark.parametrize("kind", [dict[str, int], dict, Any, object, list[Any], list[dict[str, City]]], ids=str)
@@ -125,7 +125,7 @@ def test_a_missing_extra_is_named_with_the_install_command(monkeypatch: pytest.M
 def test_a_pattern_that_looks_ahead_is_told_in_the_description() -> None:
     schema = object_with("code", {"type": "string", "pattern": "^(?!0)[0-9]+$"})
     code = strict(schema, OPENAI_STRICT)["properties"]["code"]
-    assert code == {"type": "string", "description": 'pattern: "^(?!0)[0-9]+$".'}
+    assert code == {"type": "string", "description": 'It matches the regular expression "^(?!0)[0-9]+$".'}
 
 
 def test_a_tuple_with_optional_items_tells_how_many_it_may_have() -> None:
