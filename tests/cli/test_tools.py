@@ -295,7 +295,7 @@ def test_a_terminal_shows_calls_and_results_dimmed_and_without_control_codes(
     terminal = Terminal(server, "chat", "--tools", "mine:weather,coloring,failing")
     terminal.wait_for("> ")
     terminal.type("Go\n")
-    terminal.wait_for("So.\r\n> ")
+    terminal.wait_for_prompt_behind("So.")
     terminal.type("\x04")
     assert terminal.ended() == 0
     assert terminal.screen.splitlines()[2:] == [
@@ -335,7 +335,7 @@ def test_ctrl_c_while_a_tool_blocks_stops_the_run_but_not_the_program(
     terminal.type("\x03")
     terminal.wait_for("(stopped)")
     terminal.type("Again\n")
-    terminal.wait_for("Better.\r\n> ")
+    terminal.wait_for_prompt_behind("Better.")
     assert "interrupted" in results(server)[0]
     terminal.type("\x04")
     assert terminal.ended() == 0
@@ -350,7 +350,7 @@ def test_ctrl_c_before_the_first_chunk_removes_the_question_from_the_history(ser
     terminal.type("\x03")
     terminal.wait_for("(stopped)")
     terminal.type("Again\n")
-    terminal.wait_for("Better.\r\n> ")
+    terminal.wait_for_prompt_behind("Better.")
     assert [message["content"] for message in server.requests[1].json()["messages"]] == ["Again"]
     terminal.type("\x04")
     assert terminal.ended() == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,10 +75,6 @@ def loop_of_objects() -> Any:
     return node
 
 
-def numbers() -> Iterator[int]:
-    yield 1
-
-
 ERRORS: dict[str, Callable[[], Any]] = {
     "bytes": lambda: b"abc",
     "bytes in a list of blocks": lambda: [TextBlock("a"), b"abc"],
@@ -92,7 +88,7 @@ ERRORS: dict[str, Callable[[], Any]] = {
     "an object": object,
     "a hostile object": Hostile,
     "a class": lambda: Node,
-    "a generator": numbers,
+    "a generator": lambda: (number for number in range(3)),
     "a complex number": lambda: 1j,
     "a tool result": lambda: ToolResultBlock("c9", "inner"),
     "a tool call": lambda: ToolCallBlock("c9", "go", {}),
