@@ -22,7 +22,15 @@ import requests
 import sseclient
 from streams import Urls
 
-from completion import AnthropicModel, AsyncModel, ChatRequest, CompletionModel, OpenAIModel, RetryingModel
+from completion import (
+    AnthropicModel,
+    AsyncModel,
+    ChatRequest,
+    CompletionModel,
+    OpenAIModel,
+    OpenAIResponsesModel,
+    RetryingModel,
+)
 
 Contestant = Callable[[], int]
 """Reads one stream to its end and returns the number of its chunks."""
@@ -59,10 +67,12 @@ async def count_async_chunks(model: AsyncModel) -> int:
 def ours(urls: Urls) -> dict[str, Contestant]:
     model = OpenAIModel("m", api_key="k", base_url=urls.openai)
     claude = AnthropicModel("m", api_key="k", base_url=urls.anthropic)
+    responses = OpenAIResponsesModel("m", api_key="k", base_url=urls.responses)
     one_by_one = OpenAIModel("m", api_key="k", base_url=urls.paced)
     return {
         "completion": lambda: count_chunks(model),
         "completion (Anthropic)": lambda: count_chunks(claude),
+        "completion (Responses)": lambda: count_chunks(responses),
         "completion (paced)": lambda: count_chunks(one_by_one),
     }
 
@@ -75,6 +85,7 @@ def others(urls: Urls) -> dict[str, Contestant]:
     return {
         "floor": lambda: floor(session, urls.openai),
         "floor (Anthropic)": lambda: floor(session, urls.anthropic),
+        "floor (Responses)": lambda: floor(session, urls.responses),
         "floor (paced)": lambda: floor(session, urls.paced),
         "RetryingModel": lambda: count_chunks(retrying),
         "AsyncModel": lambda: loop.run_until_complete(count_async_chunks(async_model)),

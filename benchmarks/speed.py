@@ -36,6 +36,8 @@ GOALS = {
     "completion (Anthropic) / floor (Anthropic)": 1.15,
     "completion [speed] (Anthropic) / floor (Anthropic)": 1.0,
     "completion (Anthropic) / anthropic SDK": 0.42,
+    "completion (Responses) / floor (Responses)": 1.3,
+    "completion [speed] (Responses) / floor (Responses)": 1.0,
     "import completion / import requests": 1.6,
     "import completion [speed] / import requests": 1.9,
 }
@@ -54,6 +56,9 @@ CONTESTANTS = {
     "completion (Anthropic)": "json",
     "completion [speed] (Anthropic)": "msgspec",
     "anthropic SDK": "sdk",
+    "floor (Responses)": "json",
+    "completion (Responses)": "json",
+    "completion [speed] (Responses)": "msgspec",
     "floor (paced)": "json",
     "completion (paced)": "json",
     "completion [speed] (paced)": "msgspec",

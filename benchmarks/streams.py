@@ -8,6 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from typing import NamedTuple, TypeVar
 
 from completion.testing import Pause, ProviderServer, Reply, event
@@ -24,6 +25,7 @@ class Urls(NamedTuple):
 
     openai: str
     anthropic: str
+    responses: str
     paced: str
     """Chat Completions, one chunk every ``PACE_S``."""
 
@@ -67,6 +69,27 @@ def messages(chunks: int) -> list[bytes]:
     ]
 
 
+def responses(chunks: int) -> list[bytes]:
+    """Events as OpenAI Responses sends them, about 240 bytes each."""
+    item = "msg_68f5c2c1f0d88193b6f4b2a9a1c3b2d40e7a1f6a0a6bf9e0"
+
+    def named(kind: str, number: int, **fields: object) -> bytes:
+        return event({"type": f"response.{kind}", "sequence_number": number, **fields}, f"response.{kind}")
+
+    def delta(i: int) -> bytes:
+        own = {"item_id": item, "output_index": 0, "content_index": 0, "delta": f" word{i % 1000}", "logprobs": []}
+        return named("output_text.delta", i + 2, **own, obfuscation="q3vJ0xZb")
+
+    message = {"id": item, "type": "message", "role": "assistant", "content": []}
+    usage = {"input_tokens": 9, "output_tokens": chunks}
+    return [
+        named("created", 0, response={"id": "resp_1", "status": "in_progress", "model": "gpt-5.6", "output": []}),
+        named("output_item.added", 1, output_index=0, item=message),
+        *map(delta, range(chunks)),
+        named("completed", chunks + 2, response={"id": "resp_1", "status": "completed", "output": [], "usage": usage}),
+    ]
+
+
 def paced(pieces: Iterable[bytes]) -> Iterator[Piece]:
     for piece in pieces:
         yield piece
@@ -75,11 +98,17 @@ def paced(pieces: Iterable[bytes]) -> Iterator[Piece]:
 
 def serve(chunks: int, paced_chunks: int) -> None:
     """Serve the streams until stdin closes."""
-    with ProviderServer() as openai_server, ProviderServer() as anthropic_server, ProviderServer() as paced_server:
-        openai_server.always(Reply(*chat_completions(chunks), batch=True))
-        anthropic_server.always(Reply(*messages(chunks), batch=True))
-        paced_server.always(Reply(*paced(chat_completions(paced_chunks))))
-        print(openai_server.url, anthropic_server.url, paced_server.url, flush=True)
+    replies = {
+        "openai": Reply(*chat_completions(chunks), batch=True),
+        "anthropic": Reply(*messages(chunks), batch=True),
+        "responses": Reply(*responses(chunks), batch=True),
+        "paced": Reply(*paced(chat_completions(paced_chunks))),
+    }
+    with ExitStack() as stack:
+        servers = {name: stack.enter_context(ProviderServer()) for name in Urls._fields}
+        for name, server in servers.items():
+            server.always(replies[name])
+        print(*(server.url for server in servers.values()), flush=True)
         sys.stdin.read()
 
 

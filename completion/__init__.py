@@ -43,7 +43,6 @@ if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)] in ("completion", "-
     sys.path[:1] = [folder for folder in sys.path[:1] if folder not in ("", os.getcwd())]
 
 from completion.adapters.anthropic import AnthropicClient, AnthropicModel
-from completion.adapters.azure_openai import AzureOpenAIClient, AzureOpenAIModel
 from completion.adapters.local import LocalModel
 from completion.adapters.openai import OpenAIClient, OpenAIModel
 from completion.contract.cancel import CancelToken
@@ -130,6 +129,8 @@ from completion.wrappers.fallback import FallbackModel
 from completion.wrappers.retry import RetryConfig, RetryEvent, RetryingModel
 
 if TYPE_CHECKING:
+    from completion.adapters.azure_openai import AzureOpenAIClient, AzureOpenAIModel
+    from completion.adapters.openai_responses import OpenAIResponsesClient, OpenAIResponsesModel
     from completion.engine import (
         AbortRun,
         Approval,
@@ -201,6 +202,8 @@ __all__ = [
     "NotFoundError",
     "OpenAIClient",
     "OpenAIModel",
+    "OpenAIResponsesClient",
+    "OpenAIResponsesModel",
     "OverloadedError",
     "Permanent",
     "PermissionDeniedError",
@@ -268,7 +271,14 @@ __all__ = [
 
 
 # Some names are imported on first use, because most programs do not need them. They come from ``engine``, except these.
-_LAZY_MODULES = {"AsyncModel": "offload.aio", "JsonTracer": "tracing"}
+_LAZY_MODULES = {
+    "AsyncModel": "offload.aio",
+    "AzureOpenAIClient": "adapters.azure_openai",
+    "AzureOpenAIModel": "adapters.azure_openai",
+    "JsonTracer": "tracing",
+    "OpenAIResponsesClient": "adapters.openai_responses",
+    "OpenAIResponsesModel": "adapters.openai_responses",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -29,7 +29,9 @@ OURS = {
     "anthropic": "completion.adapters.anthropic:AnthropicModel",
     "azure-openai": "completion.adapters.azure_openai:AzureOpenAIModel",
     "local": "completion.adapters.local:LocalModel",
-    "openai": "completion.adapters.openai:OpenAIModel",
+    "openai": "completion.adapters.openai_responses:OPENAI",
+    "openai-chat": "completion.adapters.openai:OpenAIModel",
+    "openai-responses": "completion.adapters.openai_responses:OpenAIResponsesModel",
 }
 
 Family = Callable[..., CompletionModel]

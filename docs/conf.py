@@ -80,6 +80,8 @@ def table_of_providers() -> Iterator[str]:
         base_url = [f"``{row.base_url}``" if row.base_url else "``base_url=``", *(f"``{name}``" for name in variables)]
         keys = ", ".join(f"``{name}``" for name in row.key_variables)
         differs = [f"``{name}={value!r}``" for name, value in asdict(row.dialect).items() if value != usual[name]]
+        if row.wire != "chat":
+            differs.insert(0, f"``wire={row.wire!r}``")
         optional = " (optional)" if row.key_is_optional else ""
         rows.append((f"``{row.name}``", ", ".join(base_url), keys + optional, ", ".join(differs)))
     yield from (".. list-table::", "   :header-rows: 1", "")

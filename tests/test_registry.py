@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,12 +19,15 @@ from completion import (
     CompletionModel,
     ConfigurationError,
     LocalModel,
+    OpenAIClient,
     OpenAIModel,
+    OpenAIResponsesClient,
+    OpenAIResponsesModel,
     StreamCancelledError,
     TextDelta,
 )
 from completion.adapters.account import HttpModel
-from completion.registry import families, family
+from completion.registry import families
 
 ACME = """
 class AcmeModel:
@@ -78,6 +82,7 @@ def _acme_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         ("azure-openai:my-deployment", AzureOpenAIModel),
         ("local:my-model.gguf", LocalModel),
         ("openai:gpt-5", OpenAIModel),
+        ("openai-responses:gpt-5", OpenAIResponsesModel),
     ],
 )
 def test_a_name_consists_of_family_and_model_id(name: str, kind: type[CompletionModel]) -> None:
@@ -145,7 +150,39 @@ def test_all_families_are_listed() -> None:
 
 @pytest.mark.usefixtures("_acme_is_installed")
 def test_another_package_cannot_replace_our_family() -> None:
-    assert family("openai") is OpenAIModel
+    assert type(completion.model("openai:m", api_key="k")) is OpenAIResponsesModel
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "kind"),
+    [
+        ("openai", {}, OpenAIResponsesModel),
+        ("openai", {"base_url": "https://api.openai.com/v1"}, OpenAIResponsesModel),
+        ("openai", {"base_url": "https://eu.api.openai.com/v1"}, OpenAIResponsesModel),
+        ("openai", {"base_url": "http://127.0.0.1:9/v1"}, OpenAIModel),
+        ("openai", {"token_field": "max_tokens"}, OpenAIModel),
+        ("openai", {"token_field": None, "project": "p"}, OpenAIResponsesModel),
+        ("openai-chat", {}, OpenAIModel),
+        ("openai-responses", {"base_url": "http://127.0.0.1:9/v1"}, OpenAIResponsesModel),
+    ],
+)
+def test_openai_is_responses_at_its_own_host_and_chat_completions_elsewhere(
+    name: str, options: dict[str, Any], kind: type[HttpModel]
+) -> None:
+    assert type(completion.model(f"{name}:m", api_key="k", **options)) is kind
+
+
+def test_a_base_url_of_the_environment_chooses_the_wire_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    assert type(completion.model("openai:m", api_key="k")) is OpenAIModel
+
+
+def test_a_shared_client_chooses_the_wire() -> None:
+    clients = [OpenAIClient(api_key="k"), OpenAIResponsesClient(api_key="k", base_url="http://127.0.0.1:9")]
+    kinds = [type(completion.model("openai:m", client=client)) for client in clients]
+    assert kinds == [OpenAIModel, OpenAIResponsesModel]
+    with pytest.raises(TypeError, match="give options to the client, not to the model that shares it: timeout"):
+        completion.model("openai:m", client=clients[0], timeout=3)
 
 
 @pytest.mark.usefixtures("_acme_is_installed")

@@ -128,9 +128,9 @@ class HttpModel(_HidesKeyInTracebacks):
     """The environment variable of the key; None if there is no key."""
     client_class: ClassVar[Any]
     """The class of the client, a subclass of HttpClient."""
-    wire: ClassVar[Wire]
+    wire: Wire
     """The wire of the endpoint."""
-    path: ClassVar[str]
+    path: str
     """The path of requests, after the base URL."""
 
     def __init__(self, model: str, *, client: HttpClient | None = None, **options: Any) -> None:

@@ -1,9 +1,10 @@
-"""Azure OpenAI: Chat Completions at another endpoint.
+"""Azure OpenAI: Chat Completions and Responses at another endpoint.
 
 ChatRequest -> wires.openai_chat.lower -> POST to the resource -> wires.openai_chat.assemble
 
 There are two routes. The v1 route is ``{base_url}/openai/v1/chat/completions``, with the deployment as ``model``. The
-dated route needs an ``api_version``: ``{base_url}/openai/deployments/{deployment}/chat/completions?api-version=…``.
+dated route needs an ``api_version``: ``{base_url}/openai/deployments/{deployment}/chat/completions?api-version=…``, or
+``{base_url}/openai/responses?api-version=…`` with the deployment as ``model``.
 Wire: https://learn.microsoft.com/azure/foundry/openai/api-version-lifecycle (read November 2026)
 """
 
@@ -16,10 +17,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
 from completion.adapters.account import HttpClient, HttpModel, HttpOptions, Options
-from completion.adapters.openai import PATH, checked_dialect
+from completion.adapters.openai import checked_dialect
+from completion.adapters.openai_responses import WireName, check_wire, wire_and_path
 from completion.contract.errors import ConfigurationError
 from completion.transport.credentials import ApiKey, CachedToken, Key
-from completion.wires.openai_chat import CHAT_COMPLETIONS
 from completion.wires.openai_chat.dialect import OPENAI
 
 if sys.version_info >= (3, 11):
@@ -47,6 +48,7 @@ class AzureOpenAIClient(HttpClient):
         api_version: the version of the dated route; None reads ``OPENAI_API_VERSION``. Without one, or with ``""``,
             the client uses the v1 route.
         token_field: the field for ``max_tokens``, for deployments that refuse ``max_completion_tokens``.
+        wire: ``"responses"`` for OpenAI Responses, where models since gpt-5.6 call tools.
         timeout, session, headers, max_event_bytes: see HttpOptions.
 
     Give one of the three credentials. Without one, ``AZURE_OPENAI_API_KEY`` or ``AZURE_OPENAI_AD_TOKEN`` is read.
@@ -68,6 +70,7 @@ class AzureOpenAIClient(HttpClient):
         token_provider: TokenProvider | None = None,
         api_version: str | None = None,
         token_field: str | None = None,
+        wire: WireName = "chat",
         **options: Unpack[HttpOptions],
     ) -> None:
         base_url = base_url or os.environ.get("AZURE_OPENAI_ENDPOINT")
@@ -79,11 +82,13 @@ class AzureOpenAIClient(HttpClient):
                 "the model",
                 provider=self.name,
             )
+        check_wire(wire, token_field, None, provider=self.name)
+        self.wire: WireName = wire
         self.api_version = (os.environ.get("OPENAI_API_VERSION") if api_version is None else api_version) or None
         super().__init__(
             base_url=base_url.rstrip("/").removesuffix(V1_ROUTE).removesuffix("/openai"),
             key=_key(api_key, token, token_provider, self.name),
-            dialect=checked_dialect(OPENAI, token_field, None, provider=self.name),
+            dialect=checked_dialect(OPENAI, token_field, None, provider=self.name) if wire == "chat" else None,
             **options,
         )
 
@@ -97,6 +102,7 @@ class AzureOptions(Options, total=False):
     token_provider: TokenProvider | None
     api_version: str | None
     token_field: str | None
+    wire: WireName
 
 
 class AzureOpenAIModel(HttpModel):
@@ -105,19 +111,20 @@ class AzureOpenAIModel(HttpModel):
     name = AzureOpenAIClient.name
     key_variable = AzureOpenAIClient.key_variable
     client_class = AzureOpenAIClient
-    wire = CHAT_COMPLETIONS
     client: AzureOpenAIClient
 
     def __init__(
         self, deployment: str, *, client: AzureOpenAIClient | None = None, **options: Unpack[AzureOptions]
     ) -> None:
         super().__init__(deployment, client=client, **options)
+        self.wire, self.path = wire_and_path(self.client.wire)
 
     def request_path(self) -> str:
         api_version = self.client.api_version
         if api_version is None:
-            return V1_ROUTE + PATH
-        return f"/openai/deployments/{quote(self.model, safe='')}{PATH}?api-version={quote(api_version, safe='')}"
+            return V1_ROUTE + self.path
+        deployment = f"/deployments/{quote(self.model, safe='')}" if self.client.wire == "chat" else ""
+        return f"/openai{deployment}{self.path}?api-version={quote(api_version, safe='')}"
 
 
 def _key(api_key: Key | None, token: str | None, token_provider: TokenProvider | None, name: str) -> ApiKey:

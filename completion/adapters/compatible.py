@@ -1,4 +1,4 @@
-"""Providers that support Chat Completions at another base URL. Each one is a Provider, a row of a table.
+"""Providers that support one of OpenAI's wires at another base URL. Each one is a Provider, a row of a table.
 
     Provider(name, base URL, key, dialect) -> CompatibleClient -> CompatibleModel
 
@@ -19,12 +19,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from completion.adapters.account import HttpClient, HttpModel
-from completion.adapters.openai import PATH, checked_dialect
+from completion.adapters.openai import checked_dialect
+from completion.adapters.openai_responses import WireName, check_wire, wire_and_path
 from completion.contract.errors import ConfigurationError
 from completion.contract.frames import hide_arguments_in_tracebacks
 from completion.transport.credentials import ApiKey, Key
-from completion.wires.openai_chat import CHAT_COMPLETIONS
 from completion.wires.openai_chat.dialect import COMPATIBLE, ChatDialect, ReasoningBack
+from completion.wires.openai_responses.dialect import ResponsesDialect
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _HOST_PART = re.compile(r"[\w.-]+(?::\d+)?", re.ASCII)
@@ -40,6 +41,8 @@ class Provider:
             is also an option of the client, such as ``account=``.
         key: the environment variable of the key, or several: the first that is set is used. ``()``: no key is needed.
         dialect: how its Chat Completions differ from those of OpenAI.
+        wire: the wire that its models use, ``"chat"`` or ``"responses"``. The option ``wire=`` replaces it.
+        runs_custom_tools: on Responses, the server runs custom tools itself. Their calls need no result.
         placeholders: placeholder name -> environment variable, read if the option is not given.
         url_variables: environment variables that replace ``base_url``; the first that is set is used. The value may
             omit scheme, port and path, as that of ``OLLAMA_HOST`` does.
@@ -55,6 +58,8 @@ class Provider:
     url_variables: tuple[str, ...] = ()
     key_is_optional: bool = False
     key_header: str = "Authorization"
+    wire: WireName = "chat"
+    runs_custom_tools: bool = False
 
     @property
     def key_variables(self) -> tuple[str, ...]:
@@ -117,6 +122,7 @@ class CompatibleClient(HttpClient):
         api_key: a key, or a function that is called before each request; None reads the provider's environment
             variables.
         base_url: None reads the provider's environment variables. If none is set, it is the URL of the row.
+        wire: ``"chat"`` or ``"responses"``; None means that of the row. The next two options are for ``"chat"``.
         token_field: the field for ``max_tokens``; None means that of the row.
         reasoning_back: how the reasoning of earlier turns is sent, see OpenAIClient; None means that of the row.
         options: values for the placeholders in the base URL, such as ``account=``, and those of HttpOptions.
@@ -128,12 +134,15 @@ class CompatibleClient(HttpClient):
         *,
         api_key: Key | None = None,
         base_url: str | None = None,
+        wire: WireName | None = None,
         token_field: str | None = None,
         reasoning_back: ReasoningBack | None = None,
         **options: Any,
     ) -> None:
         self.provider = provider
         self.name = provider.name
+        self.wire: WireName = wire or provider.wire
+        check_wire(self.wire, token_field, reasoning_back, provider=self.name)
         self.key_variable, *more = provider.key_variables or ("",)
         parts = {name: options.pop(name, None) for name in _PLACEHOLDER.findall(provider.base_url or "")}
         super().__init__(
@@ -146,9 +155,14 @@ class CompatibleClient(HttpClient):
                 header=provider.key_header,
                 prefix="Bearer " if provider.key_header == "Authorization" else "",
             ),
-            dialect=checked_dialect(provider.dialect, token_field, reasoning_back, provider=self.name),
+            dialect=self._dialect(token_field, reasoning_back),
             **options,
         )
+
+    def _dialect(self, token_field: str | None, reasoning_back: ReasoningBack | None) -> Any:
+        if self.wire == "chat":
+            return checked_dialect(self.provider.dialect, token_field, reasoning_back, provider=self.name)
+        return ResponsesDialect(runs_custom_tools=self.provider.runs_custom_tools)
 
     def completion_model(self, model_id: str) -> CompatibleModel:
         """A model of this account. All models of a client share its connections."""
@@ -159,13 +173,12 @@ class CompatibleModel(HttpModel):
     """A model of a compatible provider. ``completion.model("groq:…")`` or a Provider makes it."""
 
     client_class = CompatibleClient
-    wire = CHAT_COMPLETIONS
-    path = PATH
 
     def __init__(self, model: str, *, client: CompatibleClient) -> None:
         self.name = client.name
         self.key_variable = client.provider.key_variable
         super().__init__(model, client=client)
+        self.wire, self.path = wire_and_path(client.wire)
 
 
 def _completed(url: str, default: str | None) -> str:

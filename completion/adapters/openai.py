@@ -63,14 +63,9 @@ class OpenAIClient(HttpClient):
         efforts: Sequence[str] | None = None,
         **options: Unpack[HttpOptions],
     ) -> None:
-        base_url = base_url or os.environ.get("OPENAI_BASE_URL") or BASE_URL
-        account = {
-            "OpenAI-Organization": organization or os.environ.get("OPENAI_ORG_ID"),
-            "OpenAI-Project": project or os.environ.get("OPENAI_PROJECT_ID"),
-        }
-        account_headers = {name: value for name, value in account.items() if value}
-        options["headers"] = {**account_headers, **(options.get("headers") or {})}
-        is_compatible = not _is_openai(base_url) if compatible is None else compatible
+        base_url = base_url_or_default(base_url)
+        options["headers"] = {**account_headers(organization, project), **(options.get("headers") or {})}
+        is_compatible = not is_openai(base_url) if compatible is None else compatible
         dialect = checked_dialect(
             COMPATIBLE if is_compatible else OPENAI, token_field, reasoning_back, provider=self.name
         )
@@ -108,7 +103,22 @@ class OpenAIModel(HttpModel):
         super().__init__(model, client=client, **options)
 
 
-def _is_openai(base_url: str) -> bool:
+def base_url_or_default(base_url: str | None) -> str:
+    """The base URL of the caller, or else of the environment, or else OpenAI's."""
+    return base_url or os.environ.get("OPENAI_BASE_URL") or BASE_URL
+
+
+def account_headers(organization: str | None, project: str | None) -> dict[str, str]:
+    """The headers that say who pays. None reads the environment."""
+    account = {
+        "OpenAI-Organization": organization or os.environ.get("OPENAI_ORG_ID"),
+        "OpenAI-Project": project or os.environ.get("OPENAI_PROJECT_ID"),
+    }
+    return {name: value for name, value in account.items() if value}
+
+
+def is_openai(base_url: str) -> bool:
+    """The URL is at OpenAI's own host, also at one of its regions."""
     try:
         host = urlsplit(base_url).hostname or ""
     except ValueError:  # a broken IPv6 address: Endpoint raises the error

@@ -34,7 +34,8 @@ def _local(name: str, base_url: str, key: str, *url_variables: str, dialect: Cha
 _ROWS = (
     Provider("groq", "https://api.groq.com/openai/v1", "GROQ_API_KEY", _GROQ),
     Provider("deepseek", "https://api.deepseek.com", "DEEPSEEK_API_KEY", _REASONING_CONTENT),
-    Provider("xai", "https://api.x.ai/v1", "XAI_API_KEY", _NO_TOP_K),
+    # xAI calls its Chat Completions deprecated: there is no reasoning in it.
+    Provider("xai", "https://api.x.ai/v1", "XAI_API_KEY", _NO_TOP_K, wire="responses", runs_custom_tools=True),
     Provider("openrouter", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY", _OPENROUTER),
     Provider("together", "https://api.together.ai/v1", "TOGETHER_API_KEY"),
     Provider("fireworks", "https://api.fireworks.ai/inference/v1", "FIREWORKS_API_KEY"),

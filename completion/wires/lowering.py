@@ -20,6 +20,7 @@ from completion.contract.messages import (
     ToolResultBlock,
 )
 from completion.contract.request import ChatRequest
+from completion.contract.schemas import OpenSchemaError, StrictRules, strict
 
 
 def merged(body: Any, patch: Any) -> Any:
@@ -108,6 +109,22 @@ def result_text(block: ToolResultBlock) -> str:
             raise unsupported(f"{type(inner).__name__} in a ToolResultBlock", "this provider accepts only text there")
         texts.append(inner.text)
     return "".join(texts)
+
+
+def enforceable(
+    schema: dict[str, Any], is_strict: bool, rules: StrictRules, dropped: list[str], field: str
+) -> tuple[dict[str, Any], bool]:
+    """The schema as the API enforces it, and whether it can.
+
+    It cannot enforce an object with arbitrary keys. Then the ``field`` is dropped, and the schema is only a hint.
+    """
+    if is_strict:
+        try:
+            return strict(schema, rules), True
+        except OpenSchemaError:
+            if field not in dropped:
+                dropped.append(field)
+    return schema, False
 
 
 def count_cache_controls(request: ChatRequest) -> int:

@@ -77,7 +77,7 @@ class ToolCall:
             yield from self._start_and_deltas(used_ids)
 
     def last_chunks(self, used_ids: Collection[str] = (), origin: str | None = None) -> Iterator[StreamChunk]:
-        """The rest of the call, up to its ToolCallFinished or ToolCallMalformed. ``origin``: who signed it."""
+        """The rest of the call, up to its ToolCallFinished or ToolCallMalformed. ``origin``: whose it is."""
         arguments = self.arguments
         arguments.end()
         yield from self._start_and_deltas(used_ids)
@@ -94,7 +94,7 @@ class ToolCall:
             yield ToolCallMalformed(self.call_id, self.name, raw, f"the arguments are not JSON: {exc}")
             return
         if isinstance(args, dict):
-            provider = None if self.signature is None else origin
+            provider = origin if self.signature is not None or self.wire_data else None
             yield ToolCallFinished(self.call_id, self.name, args, self.signature, provider, self.wire_data)
         else:
             error = f"the arguments are not a JSON object but {type(args).__name__}"

@@ -26,6 +26,8 @@ from completion import (
     NotFoundError,
     OpenAIClient,
     OpenAIModel,
+    OpenAIResponsesClient,
+    OpenAIResponsesModel,
     OverloadedError,
     Permanent,
     PermissionDeniedError,
@@ -40,6 +42,7 @@ from completion.adapters.account import HttpClient, HttpModel, HttpOptions
 from completion.adapters.anthropic import AnthropicOptions
 from completion.adapters.azure_openai import AzureOptions
 from completion.adapters.openai import OpenAIOptions
+from completion.adapters.openai_responses import OpenAIResponsesOptions
 from completion.registry import OURS
 from completion.testing import ProviderServer, Reply, event
 from tests.loopback import END, HI, KEY, failure_of, text
@@ -59,6 +62,8 @@ ENDED: Final = b"".join(
         event(MESSAGE_STOP),
     ]
 )
+RESPONSE_BEGUN: Final = event({"type": "response.output_text.delta", "output_index": 0, "delta": "a"})
+RESPONSE_ENDED: Final = event({"type": "response.completed", "response": {"status": "completed", "output": []}})
 
 
 @dataclass(frozen=True)
@@ -119,6 +124,25 @@ ADAPTERS: Final = {
         path="/openai/deployments/m/chat/completions?api-version=2024-10-21",
         options={"api_version": "2024-10-21"},
     ),
+    "azure responses": replace(
+        AZURE,
+        path="/openai/v1/responses",
+        begun=RESPONSE_BEGUN,
+        ended=RESPONSE_ENDED,
+        options={"wire": "responses"},
+    ),
+    "openai-responses": Adapter(
+        family="openai-responses",
+        model_class=OpenAIResponsesModel,
+        client_class=OpenAIResponsesClient,
+        options_class=OpenAIResponsesOptions,
+        url_variable="OPENAI_BASE_URL",
+        key_header=("authorization", "Bearer "),
+        path="/responses",
+        request_id_header="x-request-id",
+        begun=RESPONSE_BEGUN,
+        ended=RESPONSE_ENDED,
+    ),
     "anthropic": Adapter(
         family="anthropic",
         model_class=AnthropicModel,
@@ -138,7 +162,8 @@ adapters = pytest.mark.parametrize("adapter", [pytest.param(adapter, id=name) fo
 
 
 def test_every_family_except_the_embedded_one_is_tested_here() -> None:
-    assert {adapter.family for adapter in ADAPTERS.values()} == set(OURS) - {"local"}
+    # openai-chat is another name of openai.
+    assert {adapter.family for adapter in ADAPTERS.values()} == set(OURS) - {"local", "openai-chat"}
 
 
 # Names and options

@@ -491,3 +491,24 @@ def test_a_deployment_in_the_base_url_is_refused() -> None:
 def test_a_token_provider_that_returns_no_token_is_an_error(given: Any, said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):
         AzureOpenAIModel("d", base_url="http://127.0.0.1:9", token_provider=given).chat_stream(HI)
+
+
+@pytest.mark.parametrize(
+    ("options", "path"),
+    [
+        ({}, "/openai/v1/responses"),
+        ({"api_version": "2025-04-01-preview"}, "/openai/responses?api-version=2025-04-01-preview"),
+    ],
+)
+def test_the_option_wire_chooses_responses(server: ProviderServer, options: dict[str, Any], path: str) -> None:
+    end = {"type": "response.completed", "response": {"status": "completed", "output": []}}
+    server.reply(Reply(event({"type": "response.output_text.delta", "delta": "a"}), event(end)))
+    model = AzureOpenAIModel("my-deployment", base_url=server.url, api_key="k", wire="responses", **options)
+    assert pickle.loads(pickle.dumps(model)).chat_stream("Hi").collect().text == "a"
+    request = server.requests[-1]
+    assert (request.path, request.json()["model"]) == (path, "my-deployment")
+
+
+def test_a_token_field_beside_responses_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="token_field= is for Chat Completions: give wire='chat'"):
+        AzureOpenAIModel("m", base_url="https://host", api_key="k", wire="responses", token_field="max_tokens")

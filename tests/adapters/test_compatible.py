@@ -28,11 +28,13 @@ from completion.adapters.account import HttpModel
 from completion.adapters.compatible import CompatibleModel, Provider
 from completion.adapters.providers import PROVIDERS
 from completion.registry import OURS, families
-from completion.testing import ProviderServer, Reply, Request
+from completion.testing import ProviderServer, Reply, Request, event
 from completion.wires.openai_chat.dialect import ChatDialect
+from completion.wires.openai_responses.dialect import ResponsesDialect
 from tests.loopback import END, HI, KEY, text
 
-ANSWER: Final = Reply(text("Hi"), END)
+RESPONSE_ENDED: Final = event({"type": "response.completed", "response": {"status": "completed", "output": []}})
+ANSWER: Final = Reply(text("Hi"), RESPONSE_ENDED, END)  # each wire skips the events of the other
 TOOL: Final = ToolDefinition("f", "", {"type": "object", "properties": {}})
 
 # Row -> base URL, variables of the key, and how the dialect differs from that of most servers. Literals, on purpose not
@@ -48,7 +50,7 @@ ROWS: Final[dict[str, tuple[str | None, tuple[str, ...], dict[str, Any]]]] = {
         ("DEEPSEEK_API_KEY",),
         {"supports_top_k": False, "reasoning_back": "reasoning_content"},
     ),
-    "xai": ("https://api.x.ai/v1", ("XAI_API_KEY",), {"supports_top_k": False}),
+    "xai": ("https://api.x.ai/v1", ("XAI_API_KEY",), {"wire": "responses", "runs_custom_tools": True}),
     "openrouter": (
         "https://openrouter.ai/api/v1",
         ("OPENROUTER_API_KEY",),
@@ -176,8 +178,12 @@ def test_each_row_sends_its_key_and_its_fields(
     monkeypatch.setenv(variables[0], KEY)
     request = sent_to(server, loopback(row, server), ChatRequest("Hi", max_tokens=9, top_k=3))
     header, prefix = ("x-portkey-api-key", "") if row == "portkey" else ("authorization", "Bearer ")
-    assert (request.method, request.path, request.header(header)) == ("POST", "/chat/completions", prefix + KEY)
+    path = "/responses" if differs.get("wire") == "responses" else "/chat/completions"
+    assert (request.method, request.path, request.header(header)) == ("POST", path, prefix + KEY)
     body = request.json()
+    if "wire" in differs:
+        assert set(body) == {"model", "input", "stream", "store", "include", "max_output_tokens"}
+        return
     fields = {"model", "messages", "stream", differs.get("token_field", "max_tokens")}
     fields |= {"stream_options"} if differs.get("supports_stream_options", True) else set()
     fields |= {"top_k"} if differs.get("supports_top_k", True) else set()
@@ -187,7 +193,30 @@ def test_each_row_sends_its_key_and_its_fields(
 
 @rows
 def test_each_row_has_its_dialect(row: str, server: ProviderServer) -> None:
-    assert loopback(row, server).client.dialect == ChatDialect(**ROWS[row][2])
+    differs = {name: value for name, value in ROWS[row][2].items() if name != "wire"}
+    kind: Any = ResponsesDialect if "wire" in ROWS[row][2] else ChatDialect
+    assert loopback(row, server).client.dialect == kind(**differs)
+
+
+@pytest.mark.parametrize(("row", "wire", "path"), [
+    ("openrouter", "responses", "/responses"), ("openrouter", None, "/chat/completions"),
+    ("xai", "chat", "/chat/completions"), ("xai", "responses", "/responses"),
+])  # fmt: skip
+def test_a_row_has_a_wire_and_the_option_replaces_it(row: str, wire: Any, path: str, server: ProviderServer) -> None:
+    assert sent_to(server, loopback(row, server, wire=wire, api_key=KEY)).path == path
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"wire": "smoke"}, "wire must be 'chat' or 'responses', got 'smoke'"),
+        ({"wire": "responses", "token_field": "max_tokens"}, "token_field= is for Chat Completions"),
+        ({"wire": "responses", "reasoning_back": "never"}, "reasoning_back= is for Chat Completions"),
+    ],
+)
+def test_a_wrong_wire_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        PROVIDERS["openrouter"].client(**options)
 
 
 @rows
@@ -422,6 +451,7 @@ def test_moonshot_cannot_force_a_tool_call(server: ProviderServer) -> None:
 ACME: Final = """
 from completion.adapters.compatible import Provider
 from completion.wires.openai_chat.dialect import ChatDialect
+from completion.wires.openai_responses.dialect import ResponsesDialect
 
 ACME = Provider("acme", "https://{region}.acme.example/v1", "ACME_API_KEY", ChatDialect(supports_top_k=False),
                 placeholders={"region": "ACME_REGION"})

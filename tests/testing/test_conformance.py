@@ -27,6 +27,7 @@ from completion import (
     FinishReason,
     LocalModel,
     OpenAIModel,
+    OpenAIResponsesModel,
     OverloadedError,
     Permanent,
     ProviderBlockFinished,
@@ -84,10 +85,11 @@ def openai(base_url: str, api_key: str) -> OpenAIModel:
         (lambda **options: AzureOpenAIModel("m", **options), "openai-chat"),
         (lambda **options: AzureOpenAIModel("m", api_version="2024-10-21", **options), "openai-chat"),
         (lambda **options: AnthropicModel("m", **options), "anthropic"),
+        (lambda **options: OpenAIResponsesModel("m", **options), "openai-responses"),
         (lambda **options: RetryingModel(openai(**options), QUICK), "openai-chat"),
         (lambda **options: FallbackModel([openai(**options), openai(**options)]), "openai-chat"),
     ],
-    ids=["openai", "azure", "azure, dated", "anthropic", "retrying", "fallback"],
+    ids=["openai", "azure", "azure, dated", "anthropic", "openai-responses", "retrying", "fallback"],
 )
 def test_our_models_keep_the_contract_on_the_wire(factory: Callable[..., CompletionModel], wire: str) -> None:
     check_completion_model(factory, answer=wire)

@@ -33,6 +33,7 @@ from completion.wires.anthropic.dialect import MessagesDialect
 from completion.wires.history import BEGINNING, NO_RESULT
 from completion.wires.openai_chat import CHAT_COMPLETIONS
 from completion.wires.openai_chat.dialect import COMPATIBLE, OPENAI, ChatDialect
+from completion.wires.openai_responses import RESPONSES
 
 PNG = ImageBlock(Base64Source("image/png", "iVBORw0KGgoAAAA="))
 PDF = DocumentBlock(Base64Source("application/pdf", "JVBERi0xLjQ="))
@@ -62,6 +63,13 @@ def claude(history: Sequence[Message], **fields: Any) -> list[dict[str, Any]]:
     body, _ = MESSAGES.body(ChatRequest(history, **fields), "claude-sonnet-4-5", MessagesDialect())
     messages: list[dict[str, Any]] = body["messages"]
     return messages
+
+
+def responses(history: Sequence[Message], **fields: Any) -> list[dict[str, Any]]:
+    """The input items of OpenAI Responses."""
+    body, _ = RESPONSES.body(ChatRequest(history, **fields), "gpt-5.6", None, "api.openai.com")
+    items: list[dict[str, Any]] = body["input"]
+    return items
 
 
 def call(call_id: str = "c", name: str = "f", **fields: Any) -> ToolCallBlock:
@@ -296,15 +304,25 @@ def test_an_image_has_the_media_type_of_its_bytes() -> None:
 TEXTS = st.sampled_from(["", " ", "a", "b\ud800", "caf\u00e9"])
 IDS = st.sampled_from(["", "c", "c", "d", "call_1", "functions.f:0", LONG, "abcDEF123", "é", "x" * 90])
 NAMES = st.sampled_from(["f", "g", "", "a.b", "n" * 70, "é"])
-PROVIDERS = st.sampled_from([None, "anthropic", "openai-chat", "openai-chat@llm.test:8000", "gemini", "x@y"])
-SIGNATURES = st.sampled_from([None, "SIG"])
+PROVIDERS = st.sampled_from([
+    None, "anthropic", "openai-chat", "openai-chat@llm.test:8000", "gemini", "x@y", "openai-responses",
+    "openai-responses@api.openai.com", "openai-responses@api.x.ai",
+])  # fmt: skip
+ITEM = json.dumps({"id": "rs_1", "type": "reasoning", "summary": [], "encrypted_content": "ENC"})
+SIGNATURES = st.sampled_from([None, "SIG", ITEM])
 WIRE_DATA = st.sampled_from([None, {"field": "reasoning"}, {"details": [{"type": "reasoning.text", "text": 1}]}])
+
+PROVIDER_BLOCKS: list[dict[str, Any]] = [
+    {"type": "server_tool_use", "id": "s"},
+    {"type": "message", "phase": "commentary", "content": [{"type": "output_text", "length": 1}]},
+    {"type": "custom_tool_call", "id": "ctc_1", "call_id": "d", "name": "n", "input": "x"},
+]
 
 ASSISTANT_BLOCKS: st.SearchStrategy[Block] = st.one_of(
     st.builds(TextBlock, TEXTS),
     st.builds(ReasoningBlock, TEXTS, SIGNATURES, PROVIDERS, WIRE_DATA),
     st.builds(RedactedReasoningBlock, st.just("ENC"), PROVIDERS),
-    st.builds(ProviderBlock, PROVIDERS.filter(bool), st.just({"type": "server_tool_use", "id": "s"})),
+    st.builds(ProviderBlock, PROVIDERS.filter(bool), st.sampled_from(PROVIDER_BLOCKS)),
     st.builds(lambda i, n, s, p: ToolCallBlock(i, n, {"x": "\udc00"}, s, p), IDS, NAMES, SIGNATURES, PROVIDERS),
 )
 RESULT_BLOCKS = st.lists(st.one_of(st.builds(TextBlock, TEXTS), st.sampled_from([PNG, PDF, WAV])), max_size=2)
@@ -376,12 +394,43 @@ def check_claude(messages: list[dict[str, Any]]) -> None:
     assert all(re.fullmatch("[a-zA-Z0-9_-]{1,64}", one) for one in ids)
 
 
+def check_responses(items: list[dict[str, Any]]) -> None:
+    json.dumps(items, allow_nan=False).encode()
+    ids: list[str] = []
+    waiting: list[str] = []
+    for item, following in zip(items, [*items[1:], {"type": "nothing"}], strict=True):
+        kind = item["type"]
+        if kind == "function_call":
+            assert re.fullmatch("[a-zA-Z0-9_-]{1,64}", item["name"])
+            assert isinstance(json.loads(item["arguments"]), dict)
+            waiting.append(item["call_id"])
+            ids.append(item["call_id"])
+        elif kind == "function_call_output":
+            assert item["call_id"] == waiting.pop(0)
+            assert item["output"] or item["output"] == ""
+        elif kind == "reasoning":
+            assert item["encrypted_content"]
+            what_follows = following.get("role"), following["type"]
+            assert what_follows != ("user", "message") and not following["type"].endswith("_output")
+        elif kind == "message":
+            assert item["content"]
+            assert item["role"] == "assistant" or not waiting, "a call without its result"
+            parts = {part["type"] for part in item["content"]}
+            assert parts <= ({"output_text"} if item["role"] == "assistant" else {"input_text", "input_image"})
+    assert not waiting
+    assert len(set(ids)) == len(ids)
+    assert all(re.fullmatch("[a-zA-Z0-9_-]{1,64}", one) for one in ids)
+    custom = [item["call_id"] for item in items if item["type"] == "custom_tool_call"]
+    assert set(custom) <= {item["call_id"] for item in items if item["type"] == "custom_tool_call_output"}
+
+
 @given(history=HISTORIES, dialect=st.sampled_from(list(DIALECTS)))
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 def test_every_history_becomes_one_that_the_wire_accepts(history: list[Message], dialect: str) -> None:
     before = copy.deepcopy(history)
     check_chat(chat(history, dialect), dialect)
     check_claude(claude(history))
+    check_responses(responses(history))
     assert history == before
 
 

@@ -278,4 +278,40 @@ def _anthropic(word: str) -> Answer:
     return _answer(word, events, 9, error)
 
 
-KNOWN_WIRES: Mapping[str, Answers] = {"anthropic": _anthropic, "openai-chat": _openai_chat}
+def _openai_responses(word: str) -> Answer:
+    def named(kind: str, **fields: Any) -> bytes:
+        return event({"type": f"response.{kind}", **fields}, f"response.{kind}")
+
+    def delta(index: int, kind: str, text: str) -> bytes:
+        return named(f"{kind}.delta", output_index=index, item_id=f"item_{index}", content_index=0, delta=text)
+
+    message = {"id": "item_0", "type": "message", "role": "assistant", "content": []}
+    call = {"id": "item_1", "type": "function_call", "call_id": "call_1", "name": "get_weather", "arguments": ""}
+    of_all: dict[str, Any] = {"id": "resp_1", "object": "response", "model": "conformance-1", "output": []}
+    usage = {"input_tokens": 12, "input_tokens_details": {"cached_tokens": 4}, "output_tokens": 9, "total_tokens": 21}
+    text = {"type": "output_text", "text": f"Grüße 🙂 {word}", "annotations": []}
+    arguments = '{"city": "Köln"}'
+    events = (
+        named("created", response={**of_all, "status": "in_progress"}),
+        named("output_item.added", output_index=0, item=message),
+        delta(0, "output_text", "Grüße"),
+        delta(0, "output_text", f" 🙂 {word}"),
+        named("output_item.done", output_index=0, item={**message, "content": [text]}),
+        named("output_item.added", output_index=1, item=call),
+        delta(1, "function_call_arguments", arguments[:8]),
+        delta(1, "function_call_arguments", arguments[8:]),
+        named("output_item.done", output_index=1, item={**call, "arguments": arguments}),
+        named("completed", response={**of_all, "status": "completed", "usage": usage}),
+    )
+
+    def error(message: str) -> bytes:
+        return event({"type": "error", "code": "server_error", "message": message, "param": None}, "error")
+
+    return _answer(word, events, 9, error)
+
+
+KNOWN_WIRES: Mapping[str, Answers] = {
+    "anthropic": _anthropic,
+    "openai-chat": _openai_chat,
+    "openai-responses": _openai_responses,
+}
