@@ -130,6 +130,8 @@ from completion.wrappers.retry import RetryConfig, RetryEvent, RetryingModel
 
 if TYPE_CHECKING:
     from completion.adapters.azure_openai import AzureOpenAIClient, AzureOpenAIModel
+    from completion.adapters.gemini import GeminiClient, GeminiModel
+    from completion.adapters.gemini_interactions import GeminiInteractionsClient, GeminiInteractionsModel
     from completion.adapters.openai_responses import OpenAIResponsesClient, OpenAIResponsesModel
     from completion.engine import (
         AbortRun,
@@ -188,6 +190,10 @@ __all__ = [
     "FileSource",
     "FinishReason",
     "FunctionTool",
+    "GeminiClient",
+    "GeminiInteractionsClient",
+    "GeminiInteractionsModel",
+    "GeminiModel",
     "HistoryCompacted",
     "IdleTimeoutError",
     "ImageBlock",
@@ -275,6 +281,10 @@ _LAZY_MODULES = {
     "AsyncModel": "offload.aio",
     "AzureOpenAIClient": "adapters.azure_openai",
     "AzureOpenAIModel": "adapters.azure_openai",
+    "GeminiClient": "adapters.gemini",
+    "GeminiInteractionsClient": "adapters.gemini_interactions",
+    "GeminiInteractionsModel": "adapters.gemini_interactions",
+    "GeminiModel": "adapters.gemini",
     "JsonTracer": "tracing",
     "OpenAIResponsesClient": "adapters.openai_responses",
     "OpenAIResponsesModel": "adapters.openai_responses",

@@ -28,6 +28,8 @@ GROUP = "completion.adapters"
 OURS = {
     "anthropic": "completion.adapters.anthropic:AnthropicModel",
     "azure-openai": "completion.adapters.azure_openai:AzureOpenAIModel",
+    "gemini": "completion.adapters.gemini:GeminiModel",
+    "gemini-interactions": "completion.adapters.gemini_interactions:GeminiInteractionsModel",
     "local": "completion.adapters.local:LocalModel",
     "openai": "completion.adapters.openai_responses:OPENAI",
     "openai-chat": "completion.adapters.openai:OpenAIModel",

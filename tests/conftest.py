@@ -20,7 +20,10 @@ from tests.wire_pieces import IS_SAMPLED
 hypothesis.settings.register_profile("no deadline", deadline=None, max_examples=20 if IS_SAMPLED else 100)
 hypothesis.settings.load_profile("no deadline")
 
-_FOREIGN = ("OPENAI_", "ANTHROPIC_", "AZURE_OPENAI_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "NETRC")
+_FOREIGN = (
+    *("OPENAI_", "ANTHROPIC_", "AZURE_OPENAI_", "GEMINI_", "GOOGLE_"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "NETRC"),
+)
 _CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 # The embedded model computes with one thread. Several threads wait for each other at every layer: if there are more

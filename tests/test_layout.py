@@ -61,14 +61,15 @@ DOORS = {
     "docstring_parser": "contract.typed",
     "typing_extensions": "contract.typed",
     "regex": "engine.redaction",
+    "google": "adapters.google_credentials",
     "opentelemetry": "otel",
 }
 
 # Modules that may import inside a function: optional packages, and those that would double the time of
 # `import completion`.
 LAZY = {
-    *("", "contract.codec", "events.json_decoder", "adapters.local", "embedded.server", "embedded.weights"),
-    "contract.request",
+    *("", "contract.codec", "contract.request", "events.json_decoder", "adapters.google_credentials", "adapters.local"),
+    *("embedded.server", "embedded.weights"),
     *("registry", "wrappers.retry", "engine.results", "engine.tools", "engine.redaction", "otel.spans"),
     *("web", "notebook", "cli.ask", "cli.chat", "cli.lines", "cli.models", "cli.setup", "cli.trace"),
 }

@@ -15,7 +15,13 @@ _GROQ = ChatDialect(supports_top_k=False, supports_stream_options=False, reasoni
 _REASONING_CONTENT = ChatDialect(supports_top_k=False, reasoning_back="reasoning_content")
 _OPENROUTER = ChatDialect(reasoning_back="reasoning_details")
 _CEREBRAS = ChatDialect(supports_top_k=False, reasoning_back="reasoning")
-_MISTRAL = ChatDialect(supports_top_k=False, supports_stream_options=False, call_id_style="nine")
+_MISTRAL = ChatDialect(
+    supports_top_k=False,
+    supports_stream_options=False,
+    seed_field="random_seed",
+    needs_answer_after_results=True,  # error 3230
+    call_id_style="nine",
+)
 _MOONSHOT = ChatDialect(
     token_field="max_completion_tokens",
     supports_top_k=False,

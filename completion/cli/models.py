@@ -26,7 +26,7 @@ def models(arguments: Sequence[str]) -> int:
         variable, state = _key(family)
         rows.append((name, variable, state))
     for name, variable, state in rows:
-        print(one_line(f"{name:<16} {variable:<24} {state}"))
+        print(one_line(f"{name:<20} {variable:<24} {state}"))
     return OK
 
 

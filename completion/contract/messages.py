@@ -341,7 +341,8 @@ def _shown(block: Block) -> str:
         case _FileBlock(source):
             return f"*{block.type.capitalize()}* {_source_label(source)}"
         case ProviderBlock(provider, data):
-            return f"*Block of {provider}* {code(str(data.get('type', '?')))}"
+            kind = data.get("type") or next(iter(data), "?")  # a part of Gemini has one field instead of a type
+            return f"*Block of {provider}* {code(str(kind))}"
     return f"*{block.type}*"
 
 

@@ -2,6 +2,7 @@
 
     for_tools   what every provider needs of a tool's parameters, strict or not
     strict      a schema that a provider can enforce: closed objects, and only the keywords that it knows
+    known_only  a schema with only the keywords that a provider knows
 
 A keyword that a provider refuses is removed and told in the description, so that the model still reads it. Keywords:
 https://json-schema.org/draft/2020-12/json-schema-validation
@@ -259,6 +260,68 @@ def _told(node: Schema, sentences: list[str]) -> Schema:
 
 def _shown(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
+
+
+# --- what a provider knows ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class KnownKeywords:
+    """The keywords that a provider knows, and the values of ``format``."""
+
+    keywords: frozenset[str]
+    formats: frozenset[str]
+
+
+GEMINI_SCHEMA = KnownKeywords(
+    keywords=frozenset(
+        {"type", "description", "title", "enum", "format", "properties", "required", "additionalProperties", "items"}
+        | {"prefixItems", "minItems", "maxItems", "minimum", "maximum", "anyOf", "oneOf"}
+        | {"$ref", "$defs", "$id", "$anchor", "propertyOrdering"}
+    ),
+    formats=frozenset({"date-time", "date", "time"}),
+)
+"""https://ai.google.dev/api/generate-content#generationconfig, responseJsonSchema (read November 2026)"""
+
+
+def known_only(schema: Mapping[str, Any], known: KnownKeywords) -> Schema:
+    """The schema without the keywords that the provider does not know. Those are told in the description.
+
+    Nothing but keywords with a ``$`` stays beside a ``$ref``.
+    """
+
+    def change(node: Schema) -> Schema:
+        node = _with_known_names(node)
+        if "$ref" in node:
+            return {key: value for key, value in node.items() if key.startswith("$") and key in known.keywords}
+        told = []
+        kept: Schema = {}
+        for key, value in node.items():
+            if key in known.keywords and (key != "format" or value in known.formats):
+                kept[key] = value
+            elif key not in _ANNOTATIONS:
+                told.append(_told_keyword(key, value))
+        return _told(kept, told)
+
+    mapped: Schema = map_schema(schema, change)
+    return mapped
+
+
+def _with_known_names(node: Schema) -> Schema:
+    """The node with other names for what every provider knows: a constant is a list of one value, and so on."""
+    node = dict(node)
+    if "const" in node:
+        node["enum"] = [node.pop("const")]
+    if "definitions" in node:
+        node["$defs"] = {**node.pop("definitions"), **node.get("$defs", {})}
+    if str(node.get("$ref", "")).startswith("#/definitions/"):
+        node["$ref"] = node["$ref"].replace("#/definitions/", "#/$defs/", 1)
+    parts = node.pop("allOf", None)
+    if isinstance(parts, list) and len(parts) == 1 and isinstance(parts[0], Mapping):
+        node = {**parts[0], **node}  # as pydantic writes a described reference
+    elif parts is not None:
+        node["allOf"] = parts
+    return node
 
 
 # --- references ------------------------------------------------------------------------------------------------------

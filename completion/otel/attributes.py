@@ -42,6 +42,7 @@ _PROVIDER_NAMES = {
     "openai-responses": "openai",
     "azure-openai": "azure.ai.openai",
     "gemini": "gcp.gemini",
+    "gemini-interactions": "gcp.gemini",
     "bedrock": "aws.bedrock",
     "mistral": "mistral_ai",
     "xai": "x_ai",

@@ -106,6 +106,10 @@ def _is_not_reasoning(block: Block) -> bool:
     return not isinstance(block, ReasoningBlock | RedactedReasoningBlock)
 
 
+def _is_no_call(data: dict[str, Any]) -> None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class HistoryRules:
     """What a wire accepts in a history.
@@ -122,6 +126,8 @@ class HistoryRules:
         fills_message: whether an assistant message may consist of this block alone. A message without any such block is
             left out.
         begins_with_user: the first message must be the user's.
+        provider_call: from the data of a provider block to the id of its call, if a ToolResultBlock answers it; else
+            None.
     """
 
     call_ids: CallIds = field(default_factory=CallIds)
@@ -132,6 +138,7 @@ class HistoryRules:
     can_send: Callable[[Block], bool] | None = None
     fills_message: Callable[[Block], bool] = _is_not_reasoning
     begins_with_user: bool = False
+    provider_call: Callable[[dict[str, Any]], Any] = _is_no_call
 
     def legal_name(self, name: str) -> str:
         """The name if it is legal, else a legal one."""
@@ -266,8 +273,9 @@ class _Pairing:
                 new_ids.setdefault(block.call_id, legal.call_id)
                 block = legal
             elif isinstance(block, ProviderBlock):
-                found = (block.data.get(key) for key in ("id", "call_id"))
-                self._provider_ids |= {value for value in found if isinstance(value, str)}
+                call_id = self._rules.provider_call(block.data)
+                if isinstance(call_id, str):
+                    self._provider_ids.add(call_id)
             blocks.append(block)
         return Message("assistant", [_with_new_id(block, new_ids) for block in blocks])
 
@@ -289,7 +297,7 @@ class _Pairing:
         It is a list of one message, or of none if there is no block.
         """
         given: dict[str, deque[ToolResultBlock]] = {}  # a queue: one message may have several calls with the same id
-        provider_results: list[Block] = []
+        provider_results: list[ToolResultBlock] = []
         others: list[Block] = []
         waiting = [call_id for call_id, _ in self._open]
         for block in blocks:
@@ -299,19 +307,21 @@ class _Pairing:
                 waiting.remove(block.call_id)
                 given.setdefault(block.call_id, deque()).append(block)
             elif block.call_id in self._provider_ids:
+                self._provider_ids.remove(block.call_id)
                 provider_results.append(block)
-        results: list[Block] = []
-        after_results: list[Block] = []  # in pairs: a label, and the block
+        answers: list[tuple[ToolResultBlock, str]] = []  # with the name of the tool
         for call_id, call in self._open:
             queue = given.get(call_id)
             result = queue.popleft() if queue else ToolResultBlock(call_id, NO_RESULT, is_error=True)
-            sendable, moved = self._sendable_result(
-                replace(result, call_id=call.call_id), call.name, len(after_results) // 2
-            )
+            answers.append((replace(result, call_id=call.call_id), call.name))
+        self._open = []
+        results: list[Block] = []
+        after_results: list[Block] = []  # in pairs: a label, and the block
+        for result, name in [*answers, *((result, "a tool") for result in provider_results)]:
+            sendable, moved = self._sendable_result(result, name, len(after_results) // 2)
             results.append(sendable)
             after_results += moved
-        self._open = []
-        blocks = [*results, *provider_results, *after_results, *others]
+        blocks = [*results, *after_results, *others]
         return [Message("user", blocks)] if blocks else []
 
     def _sendable_result(

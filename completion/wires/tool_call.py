@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Iterator
 from enum import Enum
 from typing import Any
@@ -114,3 +115,7 @@ class ToolCall:
 def made_up_call_id() -> str:
     """An id for a call to which the provider gave no usable one."""
     return f"call_{os.urandom(12).hex()}"
+
+
+is_made_up = re.compile(r"call_[0-9a-f]{24}").fullmatch
+"""Whether an id is one of ``made_up_call_id``."""

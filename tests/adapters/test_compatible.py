@@ -19,9 +19,12 @@ from completion import (
     CompletionClient,
     CompletionModel,
     ConfigurationError,
+    Message,
     OpenAIModel,
+    ToolCallBlock,
     ToolChoice,
     ToolDefinition,
+    ToolResultBlock,
     UnsupportedContentError,
 )
 from completion.adapters.account import HttpModel
@@ -66,7 +69,13 @@ ROWS: Final[dict[str, tuple[str | None, tuple[str, ...], dict[str, Any]]]] = {
     "mistral": (
         "https://api.mistral.ai/v1",
         ("MISTRAL_API_KEY",),
-        {"supports_top_k": False, "supports_stream_options": False, "call_id_style": "nine"},
+        {
+            "supports_top_k": False,
+            "supports_stream_options": False,
+            "seed_field": "random_seed",
+            "needs_answer_after_results": True,
+            "call_id_style": "nine",
+        },
     ),
     "perplexity": ("https://api.perplexity.ai", ("PERPLEXITY_API_KEY",), {}),
     "moonshot": (
@@ -436,6 +445,27 @@ def test_an_unknown_way_to_send_reasoning_is_refused(family: str) -> None:
         ConfigurationError, match=f"^{family}: reasoning_back must be one of never, as_received, .*'yes'"
     ):
         completion.model(f"{family}:m", api_key=KEY, reasoning_back="yes")
+
+
+def test_mistral_gets_its_own_seed_and_an_answer_behind_results(server: ProviderServer) -> None:
+    server.reply(Reply(END))
+    history = [
+        Message.user("q"),
+        Message.assistant([ToolCallBlock("c", "f", {})]),
+        Message.user([ToolResultBlock("c", "1"), "And now?"]),
+    ]
+    model = completion.model("mistral:m", api_key=KEY, base_url=server.url)
+    model.chat_stream(ChatRequest(history, seed=7)).collect()
+    sent = server.requests[0].json()
+    assert [message["role"] for message in sent["messages"]] == ["user", "assistant", "tool", "assistant", "user"]
+    assert sent["messages"][3]["content"] == "OK."
+    assert (sent["random_seed"], "seed" in sent) == (7, False)
+
+
+def test_a_context_that_is_full_is_max_tokens_at_mistral(server: ProviderServer) -> None:
+    server.reply(Reply(event({"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "model_length"}]})))
+    turn = completion.model("mistral:m", api_key=KEY, base_url=server.url).chat_stream("q").collect()
+    assert (turn.reason, turn.provider_reason) == (completion.FinishReason.MAX_TOKENS, "model_length")
 
 
 def test_moonshot_cannot_force_a_tool_call(server: ProviderServer) -> None:

@@ -53,6 +53,7 @@ CALL_SHOWN = '*Call* `weather` *as* `call_1`\n\n```json\n{\n  "city": "Zürich"\
         ([DocumentBlock(FileSource("file-1"))], "*Document* file `file-1`"),
         ([AudioBlock(Base64Source("audio/wav", b"RIFF"))], "*Audio* `audio/wav`, 4 bytes"),
         ([ProviderBlock("anthropic", {"type": "server_tool_use"})], "*Block of anthropic* `server_tool_use`"),
+        ([ProviderBlock("gemini", {"inlineData": {}})], "*Block of gemini* `inlineData`"),
     ],
 )
 def test_each_block_has_this_markdown(blocks: list[Block], shown: str) -> None:

@@ -25,6 +25,8 @@ from completion import (
     CompletionModel,
     FallbackModel,
     FinishReason,
+    GeminiInteractionsModel,
+    GeminiModel,
     LocalModel,
     OpenAIModel,
     OpenAIResponsesModel,
@@ -86,10 +88,15 @@ def openai(base_url: str, api_key: str) -> OpenAIModel:
         (lambda **options: AzureOpenAIModel("m", api_version="2024-10-21", **options), "openai-chat"),
         (lambda **options: AnthropicModel("m", **options), "anthropic"),
         (lambda **options: OpenAIResponsesModel("m", **options), "openai-responses"),
+        (lambda **options: GeminiModel("m", **options), "gemini"),
+        (lambda **options: GeminiInteractionsModel("m", **options), "gemini-interactions"),
         (lambda **options: RetryingModel(openai(**options), QUICK), "openai-chat"),
         (lambda **options: FallbackModel([openai(**options), openai(**options)]), "openai-chat"),
     ],
-    ids=["openai", "azure", "azure, dated", "anthropic", "openai-responses", "retrying", "fallback"],
+    ids=[
+        *("openai", "azure", "azure, dated", "anthropic", "openai-responses", "gemini", "gemini-interactions"),
+        *("retrying", "fallback"),
+    ],
 )
 def test_our_models_keep_the_contract_on_the_wire(factory: Callable[..., CompletionModel], wire: str) -> None:
     check_completion_model(factory, answer=wire)
@@ -266,7 +273,7 @@ def test_a_factory_that_accepts_no_url_is_refused(factory: Callable[..., Complet
 
 
 def test_an_unknown_wire_is_refused() -> None:
-    with pytest.raises(ValueError, match="give 'anthropic', 'openai-chat'"):
+    with pytest.raises(ValueError, match="give 'anthropic', 'gemini', 'gemini-interactions', 'openai-chat'"):
         check_completion_model(TinyModel, answer="gopher")
 
 

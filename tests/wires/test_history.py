@@ -28,8 +28,12 @@ from completion import (
     ToolDefinition,
     ToolResultBlock,
 )
+from completion.adapters import providers
 from completion.wires.anthropic import MESSAGES
 from completion.wires.anthropic.dialect import MessagesDialect
+from completion.wires.gemini import GENERATE_CONTENT
+from completion.wires.gemini.names import ANY_SIGNATURE
+from completion.wires.gemini_interactions import INTERACTIONS
 from completion.wires.history import BEGINNING, NO_RESULT
 from completion.wires.openai_chat import CHAT_COMPLETIONS
 from completion.wires.openai_chat.dialect import COMPATIBLE, OPENAI, ChatDialect
@@ -45,7 +49,7 @@ DIALECTS = {
     "deepseek": ChatDialect("max_tokens", reasoning_back="reasoning_content"),
     "openrouter": ChatDialect("max_tokens", reasoning_back="reasoning_details"),
     "groq": ChatDialect("max_tokens", reasoning_back="reasoning"),
-    "mistral": ChatDialect("max_tokens", supports_stream_options=False, call_id_style="nine"),
+    "mistral": providers.PROVIDERS["mistral"].dialect,
 }
 HOSTS = {"openai": "api.openai.com", "unknown server": "llm.test:8000", "openrouter": "openrouter.ai"}
 
@@ -70,6 +74,20 @@ def responses(history: Sequence[Message], **fields: Any) -> list[dict[str, Any]]
     body, _ = RESPONSES.body(ChatRequest(history, **fields), "gpt-5.6", None, "api.openai.com")
     items: list[dict[str, Any]] = body["input"]
     return items
+
+
+def gemini(history: Sequence[Message], model: str = "gemini-2.5-pro", **fields: Any) -> list[dict[str, Any]]:
+    """The contents of generateContent."""
+    body, _ = GENERATE_CONTENT.body(ChatRequest(history, **fields), model)
+    contents: list[dict[str, Any]] = body["contents"]
+    return contents
+
+
+def interactions(history: Sequence[Message], **fields: Any) -> list[dict[str, Any]]:
+    """The steps of the Interactions API."""
+    body, _ = INTERACTIONS.body(ChatRequest(history, **fields), "gemini-3.5-flash")
+    steps: list[dict[str, Any]] = body["input"]
+    return steps
 
 
 def call(call_id: str = "c", name: str = "f", **fields: Any) -> ToolCallBlock:
@@ -305,8 +323,8 @@ TEXTS = st.sampled_from(["", " ", "a", "b\ud800", "caf\u00e9"])
 IDS = st.sampled_from(["", "c", "c", "d", "call_1", "functions.f:0", LONG, "abcDEF123", "é", "x" * 90])
 NAMES = st.sampled_from(["f", "g", "", "a.b", "n" * 70, "é"])
 PROVIDERS = st.sampled_from([
-    None, "anthropic", "openai-chat", "openai-chat@llm.test:8000", "gemini", "x@y", "openai-responses",
-    "openai-responses@api.openai.com", "openai-responses@api.x.ai",
+    None, "anthropic", "openai-chat", "openai-chat@llm.test:8000", "gemini", "gemini-interactions", "x@y",
+    "openai-responses", "openai-responses@api.openai.com", "openai-responses@api.x.ai",
 ])  # fmt: skip
 ITEM = json.dumps({"id": "rs_1", "type": "reasoning", "summary": [], "encrypted_content": "ENC"})
 SIGNATURES = st.sampled_from([None, "SIG", ITEM])
@@ -317,12 +335,20 @@ PROVIDER_BLOCKS: list[dict[str, Any]] = [
     {"type": "message", "phase": "commentary", "content": [{"type": "output_text", "length": 1}]},
     {"type": "custom_tool_call", "id": "ctc_1", "call_id": "d", "name": "n", "input": "x"},
 ]
+OWN_OF_GEMINI = [
+    ProviderBlock("gemini", {"type": "signature", "thoughtSignature": "SIG", "length": 1}),
+    ProviderBlock("gemini", {"type": "candidate", "groundingMetadata": {}}),
+    ProviderBlock("gemini", {"executableCode": {}, "thoughtSignature": "SIG"}),
+    ProviderBlock("gemini-interactions", {"type": "annotations", "annotations": [{}]}),
+    ProviderBlock("gemini-interactions", {"type": "image", "data": ""}),
+]
 
 ASSISTANT_BLOCKS: st.SearchStrategy[Block] = st.one_of(
     st.builds(TextBlock, TEXTS),
     st.builds(ReasoningBlock, TEXTS, SIGNATURES, PROVIDERS, WIRE_DATA),
     st.builds(RedactedReasoningBlock, st.just("ENC"), PROVIDERS),
     st.builds(ProviderBlock, PROVIDERS.filter(bool), st.sampled_from(PROVIDER_BLOCKS)),
+    st.sampled_from(OWN_OF_GEMINI),
     st.builds(lambda i, n, s, p: ToolCallBlock(i, n, {"x": "\udc00"}, s, p), IDS, NAMES, SIGNATURES, PROVIDERS),
 )
 RESULT_BLOCKS = st.lists(st.one_of(st.builds(TextBlock, TEXTS), st.sampled_from([PNG, PDF, WAV])), max_size=2)
@@ -345,8 +371,12 @@ def check_chat(messages: list[dict[str, Any]], dialect: str) -> None:
     json.dumps(messages, allow_nan=False).encode()
     ids: list[str] = []
     waiting: list[str] = []
+    last_role = ""
     for message in messages:
         role = message["role"]
+        if dialect == "mistral" and last_role == "tool":
+            assert role != "user"
+        last_role = role
         if role == "tool":
             assert waiting, "a result without a call"
             assert message["tool_call_id"] == waiting.pop(0)
@@ -424,6 +454,58 @@ def check_responses(items: list[dict[str, Any]]) -> None:
     assert set(custom) <= {item["call_id"] for item in items if item["type"] == "custom_tool_call_output"}
 
 
+def check_gemini(contents: list[dict[str, Any]], model: str) -> None:
+    json.dumps(contents, allow_nan=False).encode()
+    assert contents[0]["role"] == "user"
+    waiting: list[tuple[Any, str]] = []
+    for before, content in zip([None, *contents], contents, strict=False):
+        assert before is None or before["role"] != content["role"]
+        parts = content["parts"]
+        assert parts
+        answers = [part["functionResponse"] for part in parts if "functionResponse" in part]
+        assert [(answer.get("id"), answer["name"]) for answer in answers] == waiting
+        assert all(answer["response"].keys() <= {"result", "error"} for answer in answers)
+        asked = [part for part in parts if "functionCall" in part]
+        assert not asked or content["role"] == "model"
+        waiting = [(part["functionCall"].get("id"), part["functionCall"]["name"]) for part in asked]
+        assert all(re.fullmatch("[a-zA-Z_][a-zA-Z0-9_.:-]{0,63}", name) for _, name in waiting)
+        if asked and "-3" in model:
+            assert asked[0]["thoughtSignature"] in ("SIG", ITEM, ANY_SIGNATURE)
+        assert all(part["thoughtSignature"] for part in parts if part.get("thought"))
+    assert not waiting
+
+
+def check_interactions(steps: list[dict[str, Any]]) -> None:
+    json.dumps(steps, allow_nan=False).encode()
+    waiting: list[tuple[str, str]] = []
+    ids: list[str] = []
+    assert steps[0]["type"] == "user_input"
+    for step in steps:
+        kind = step["type"]
+        if kind == "function_result":
+            assert (step["call_id"], step["name"]) == waiting.pop(0)
+            continue
+        if kind == "function_call":
+            waiting.append((step["id"], step["name"]))
+            ids.append(step["id"])
+        elif kind in ("user_input", "model_output"):
+            assert step["content"]
+            assert kind != "user_input" or not waiting
+        elif kind == "thought":
+            assert step["signature"]
+    assert not waiting
+    assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [("f", "f"), ("a.b:c-d", "a.b:c-d"), ("1st", "_st"), ("", "unknown_tool"), ("n" * 90, "n" * 64), ("é!", "__")],
+)
+def test_gemini_gets_names_of_its_own_characters(given: str, sent: str) -> None:
+    _, asked, answered = gemini(conversation(["q"], [call(name=given)], [result()]))
+    assert asked["parts"][0]["functionCall"]["name"] == answered["parts"][0]["functionResponse"]["name"] == sent
+
+
 @given(history=HISTORIES, dialect=st.sampled_from(list(DIALECTS)))
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 def test_every_history_becomes_one_that_the_wire_accepts(history: list[Message], dialect: str) -> None:
@@ -431,6 +513,9 @@ def test_every_history_becomes_one_that_the_wire_accepts(history: list[Message],
     check_chat(chat(history, dialect), dialect)
     check_claude(claude(history))
     check_responses(responses(history))
+    for model in ("gemini-2.5-pro", "gemini-3.1-pro"):
+        check_gemini(gemini(history, model), model)
+    check_interactions(interactions(history))
     assert history == before
 
 

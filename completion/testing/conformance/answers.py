@@ -310,8 +310,63 @@ def _openai_responses(word: str) -> Answer:
     return _answer(word, events, 9, error)
 
 
+def _gemini(word: str) -> Answer:
+    def chunk(*parts: dict[str, Any], **fields: Any) -> bytes:
+        candidate = {"content": {"parts": list(parts), "role": "model"}, "index": 0, **fields}
+        return event({"candidates": [candidate], "usageMetadata": {"promptTokenCount": 12}, **of_all})
+
+    of_all = {"modelVersion": "conformance-1", "responseId": "response-1"}
+    usage = {"promptTokenCount": 12, "candidatesTokenCount": 9, "totalTokenCount": 21, "cachedContentTokenCount": 4}
+    last = {"content": {"parts": [{"text": ""}], "role": "model"}, "finishReason": "STOP", "index": 0}
+    events = (
+        chunk({"text": "Grüße"}),
+        chunk({"text": f" 🙂 {word}"}),
+        chunk({"functionCall": {"name": "get_weather", "args": {"city": "Köln"}}}),
+        event({"candidates": [last], "usageMetadata": usage, **of_all}),
+    )
+
+    def error(message: str) -> bytes:
+        return event({"error": {"code": 503, "message": message, "status": "UNAVAILABLE"}})
+
+    return _answer(word, events, 3, error)
+
+
+def _gemini_interactions(word: str) -> Answer:
+    def named(kind: str, **fields: Any) -> bytes:
+        return event({"event_type": kind, **fields}, kind)
+
+    def delta(index: int, kind: str, **fields: str) -> bytes:
+        return named("step.delta", index=index, delta={"type": kind, **fields})
+
+    def last(**fields: Any) -> bytes:
+        return named("interaction.completed", interaction={"id": "v1_1", "model": "conformance-1", **fields})
+
+    call = {"type": "function_call", "id": "call1", "name": "get_weather", "arguments": {}}
+    usage = {"total_input_tokens": 12, "total_output_tokens": 9, "total_cached_tokens": 4}
+    events = (
+        named("interaction.created", interaction={"id": "v1_1", "status": "in_progress", "model": "conformance-1"}),
+        named("step.start", index=0, step={"type": "model_output"}),
+        delta(0, "text", text="Grüße"),
+        delta(0, "text", text=f" 🙂 {word}"),
+        named("step.stop", index=0),
+        named("step.start", index=1, step=call),
+        delta(1, "arguments_delta", arguments='{"city":'),
+        delta(1, "arguments_delta", arguments=' "Köln"}'),
+        named("step.stop", index=1),
+        last(status="requires_action", usage=usage),
+        event("[DONE]", "done"),
+    )
+
+    def error(message: str) -> bytes:
+        return named("error", error={"code": "overloaded", "message": message})
+
+    return _answer(word, events, 9, error)
+
+
 KNOWN_WIRES: Mapping[str, Answers] = {
     "anthropic": _anthropic,
+    "gemini": _gemini,
+    "gemini-interactions": _gemini_interactions,
     "openai-chat": _openai_chat,
     "openai-responses": _openai_responses,
 }

@@ -46,7 +46,12 @@ def history_rules(dialect: Any) -> HistoryRules:
         error_blocks=(TextBlock,),  # the API refuses an image in a failed result
         fills_message=_fills_message,
         begins_with_user=True,
+        provider_call=_unmodelled_call,
     )
+
+
+def _unmodelled_call(data: dict[str, Any]) -> Any:
+    return data.get("id") if data.get("type") == "tool_use" else None
 
 
 def _fills_message(block: Block) -> bool:

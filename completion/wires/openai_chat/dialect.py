@@ -26,6 +26,8 @@ class ChatDialect:
         supports_forced_choice: it supports a ``tool_choice`` that forces the model to call any of the tools.
         efforts: the words for ``reasoning_effort``. None decides by the model id; a word for an unknown model is sent
             as it is.
+        seed_field: the field for ``seed``.
+        needs_answer_after_results: it refuses a message of the user directly behind tool results.
         call_id_style: which ids of tool calls it accepts. ``"nine"``: exactly nine letters and digits.
     """
 
@@ -34,6 +36,8 @@ class ChatDialect:
     supports_stream_options: bool = True
     reasoning_back: ReasoningBack = "as_received"
     supports_forced_choice: bool = True
+    seed_field: str = "seed"
+    needs_answer_after_results: bool = False
     call_id_style: Literal["default", "nine"] = "default"
     efforts: tuple[str, ...] | None = None
 

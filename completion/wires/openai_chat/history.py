@@ -26,7 +26,7 @@ from completion.contract.request import ChatRequest, system_text
 from completion.wires.history import CallIds, HistoryRules
 from completion.wires.lowering import data_uri, image_type, json_text, merged, result_text, unsupported
 from completion.wires.openai_chat.dialect import ChatDialect
-from completion.wires.openai_chat.names import AUDIO_FORMATS, WIRE
+from completion.wires.openai_chat.names import AUDIO_FORMATS, BETWEEN, WIRE
 from completion.wires.openai_chat.reasoning import CONTENT, reasoning_fields
 
 # OpenAI accepts 40 characters. LiteLLM appends Gemini's signature to the id, so that id must go back unchanged.
@@ -36,7 +36,11 @@ _NINE = CallIds(illegal=re.compile("[^a-zA-Z0-9]"), exact_length=9)  # Mistral: 
 
 def history_rules(dialect: ChatDialect | None) -> HistoryRules:
     ids = _NINE if dialect and dialect.call_id_style == "nine" else _IDS
-    return HistoryRules(call_ids=ids, fills_message=_fills_message)
+    return HistoryRules(call_ids=ids, fills_message=_fills_message, provider_call=_custom_call)
+
+
+def _custom_call(data: dict[str, Any]) -> Any:
+    return data.get("id") if "custom" in data else None
 
 
 def _fills_message(block: Block) -> bool:
@@ -53,9 +57,19 @@ def messages(request: ChatRequest, dialect: ChatDialect) -> list[dict[str, Any]]
             lowered.extend(_assistant(message, dialect))
         else:
             lowered.extend(_user(message))
+    if dialect.needs_answer_after_results:
+        lowered = list(_with_answers(lowered))
     if not any(message["role"] != "system" for message in lowered):
         raise unsupported("messages", "they contain nothing to send")
     return lowered
+
+
+def _with_answers(lowered: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The messages, with one of the assistant between tool results and the user."""
+    for before, message in zip([None, *lowered], lowered, strict=False):
+        if before is not None and (before["role"], message["role"]) == ("tool", "user"):
+            yield {"role": "assistant", "content": BETWEEN}
+        yield message
 
 
 def _assistant(message: Message, dialect: ChatDialect) -> Iterator[dict[str, Any]]:

@@ -34,7 +34,7 @@ def lower(request: ChatRequest, model: str, dialect: ChatDialect = OPENAI) -> Lo
     optional = {
         "temperature": request.temperature,
         "top_p": request.top_p,
-        "seed": request.seed,
+        dialect.seed_field: request.seed,
         "stop": list(request.stop_sequences) or None,
         "tools": [_tool(tool, dropped) for tool in request.tools] or None,
         "tool_choice": _tool_choice(request.tool_choice, has_tools, dialect),

@@ -11,6 +11,7 @@ WIRE = "openai-chat"
 FINISH_REASONS = {
     "stop": FinishReason.END_TURN,
     "length": FinishReason.MAX_TOKENS,
+    "model_length": FinishReason.MAX_TOKENS,  # Mistral
     "tool_calls": FinishReason.TOOL_USE,
     "function_call": FinishReason.TOOL_USE,
     "content_filter": FinishReason.CONTENT_FILTER,
@@ -23,7 +24,6 @@ FINISH_REASONS = {
     "stop_sequence": FinishReason.STOP_SEQUENCE,
     "max_tokens": FinishReason.MAX_TOKENS,
     "max_output_tokens": FinishReason.MAX_TOKENS,
-    "model_length": FinishReason.CONTEXT_OVERFLOW,  # Mistral: the context is full
     "model_context_window_exceeded": FinishReason.CONTEXT_OVERFLOW,  # Z.ai, Anthropic
     "context_length_exceeded": FinishReason.CONTEXT_OVERFLOW,
     "context_window_exceeded": FinishReason.CONTEXT_OVERFLOW,
@@ -56,6 +56,10 @@ FAILURES: dict[str, type[CompletionError]] = {
 
 # A usage without any of these is not a usage. The last two are the names of the Responses API.
 USAGE_TOTALS = ("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens")
+
+
+# Stands between tool results and a message of the user, for servers that refuse that order.
+BETWEEN = "OK."
 
 
 # Our words for tool_choice, and the API's.

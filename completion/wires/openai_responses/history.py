@@ -40,7 +40,12 @@ def history_rules(dialect: Any) -> HistoryRules:
         result_blocks=kinds,
         error_blocks=kinds,
         fills_message=_fills_message,
+        provider_call=_client_call,
     )
+
+
+def _client_call(data: dict[str, Any]) -> Any:
+    return data.get("call_id") if data.get("type") in CALLS else None
 
 
 def _fills_message(block: Block) -> bool:

@@ -452,7 +452,7 @@ def test_custom_tools_are_provider_blocks() -> None:
         ("eos", FinishReason.END_TURN),
         ("STOP", FinishReason.END_TURN),
         ("MAX_TOKENS", FinishReason.MAX_TOKENS),
-        ("model_length", FinishReason.CONTEXT_OVERFLOW),
+        ("model_length", FinishReason.MAX_TOKENS),
         ("model_context_window_exceeded", FinishReason.CONTEXT_OVERFLOW),
         ("sensitive", FinishReason.CONTENT_FILTER),
         ("SAFETY", FinishReason.CONTENT_FILTER),
