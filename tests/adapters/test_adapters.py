@@ -171,7 +171,7 @@ ADAPTERS: Final = {
         path="/v1beta/models/m:streamGenerateContent?alt=sse",
         request_id_header="x-request-id",
         begun=event({"candidates": [{"content": {"parts": [{"text": "a"}]}}], "responseId": "r"}),
-        ended=event({"candidates": [{"finishReason": "STOP"}], "responseId": "r"}),
+        ended=event({"candidates": [{"finishReason": "STOP"}], "responseId": "r", "usageMetadata": {}}),
     ),
     "gemini-interactions": Adapter(
         family="gemini-interactions",

@@ -158,12 +158,18 @@ MESSAGE_STOP: Final = event({"type": "message_stop"})
 PING: Final = event({"type": "ping"})
 
 ANTHROPIC: Final = ADAPTERS["anthropic"]
+CHAT: Final = {name: adapter for name, adapter in ADAPTERS.items() if adapter.begun == ADAPTERS["openai"].begun}
+OTHERS: Final = {name: adapter for name, adapter in ADAPTERS.items() if name not in CHAT and adapter is not ANTHROPIC}
 ENDLESS_EVENTS: Final = [
     *[
         pytest.param(adapter, STOP, again, id=f"{name}: {what}")
-        for name, adapter in ADAPTERS.items()
-        if adapter is not ANTHROPIC
+        for name, adapter in CHAT.items()
         for what, again in (("usage", USAGE), ("stop", STOP), ("comment", b": ping\n\n"))
+    ],
+    *[
+        pytest.param(adapter, adapter.ended, again, id=f"{name}: {what}")
+        for name, adapter in OTHERS.items()
+        for what, again in (("the end again", adapter.ended), ("comment", b": ping\n\n"))
     ],
     *[
         pytest.param(ANTHROPIC, OVER, again, id=f"anthropic: {what}")
@@ -204,8 +210,8 @@ def test_usage_does_not_renew_the_wait_after_a_finish_reason_that_came_with_text
 @pytest.mark.parametrize(
     ("adapter", "more"),
     [
-        pytest.param(adapter, (STOP, SAID) if adapter is not ANTHROPIC else (OVER, MORE), id=name)
-        for name, adapter in ADAPTERS.items()
+        *(pytest.param(adapter, (STOP, SAID), id=name) for name, adapter in CHAT.items()),
+        pytest.param(ANTHROPIC, (OVER, MORE), id="anthropic"),
     ],
 )
 def test_an_answer_that_goes_on_after_its_end_is_waited_for(

@@ -46,6 +46,8 @@ class GenerateTurn(TurnReader):
         summary.read_response(data)
         summary.read_candidate(candidate)
         self.is_over = summary.provider_reason is not None
+        if self.is_over and "usageMetadata" in data:
+            self.expect_nothing()  # the wire has no event for the end: nothing is missing any more
         content = candidate.get("content")
         parts = content.get("parts") if type(content) is dict else None
         if type(parts) is not list:
