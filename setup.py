@@ -13,7 +13,7 @@ found = re.search(r'__version__ = "(.+)"', (HERE / "completion" / "version.py").
 assert found, "completion/version.py has no __version__"
 
 LOCAL = ["xllamacpp>=2026.10.11549", "filelock>=3.12", "platformdirs>=4"]
-TOOLS = ["pydantic>=2.11", "docstring-parser>=0.16"]
+TOOLS = ["pydantic>=2.11", "docstring-parser>=0.16", "jsonschema>=4.21", "referencing>=0.31"]
 SPEED = ["msgspec>=0.19"]
 GOOGLE = ["google-auth>=2.30"]
 REDACTION = ["regex>=2024.9.11"]

@@ -74,6 +74,7 @@ from completion.contract.errors import (
     InvalidRequestError,
     MalformedStreamError,
     NotFoundError,
+    OutputError,
     OverloadedError,
     Permanent,
     PermissionDeniedError,
@@ -147,10 +148,12 @@ if TYPE_CHECKING:
         RunInfo,
         RunResult,
         RunStream,
+        StructuredStream,
         Tool,
         ToolContext,
         ToolError,
         run_chat,
+        structured,
         tool,
     )
     from completion.offload.aio import AsyncModel
@@ -210,6 +213,7 @@ __all__ = [
     "OpenAIModel",
     "OpenAIResponsesClient",
     "OpenAIResponsesModel",
+    "OutputError",
     "OverloadedError",
     "Permanent",
     "PermissionDeniedError",
@@ -244,6 +248,7 @@ __all__ = [
     "StreamCancelledError",
     "StreamChunk",
     "StreamError",
+    "StructuredStream",
     "SystemBlock",
     "TextBlock",
     "TextDelta",
@@ -272,6 +277,7 @@ __all__ = [
     "collect",
     "model",
     "run_chat",
+    "structured",
     "tool",
 ]
 

@@ -7,6 +7,7 @@ The thread of the cell reads the stream, so interrupting the kernel interrupts t
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import deque
 from collections.abc import Iterable
@@ -14,13 +15,15 @@ from contextlib import ExitStack
 from contextvars import copy_context
 from threading import Event, Thread
 from types import TracebackType
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from completion.contract.chunks import StreamChunk
 from completion.contract.collect import TurnSoFar
 from completion.contract.errors import ConfigurationError
+from completion.contract.markdown import fenced
 from completion.contract.packages import install_command
 from completion.contract.turn import Turn
+from completion.contract.values import ValueStream, ValueT
 from completion.engine import RunResult, RunStream
 from completion.terminal import harmless, showable
 
@@ -36,10 +39,12 @@ _CHARACTERS_PER_SECOND = 400_000
 @overload
 def show(stream: RunStream) -> RunResult: ...  # type: ignore[overload-overlap]  # a RunStream is also an Iterable of chunks
 @overload
+def show(stream: ValueStream[ValueT]) -> ValueT: ...
+@overload
 def show(stream: Iterable[StreamChunk]) -> Turn: ...
-def show(stream: Iterable[StreamChunk]) -> Turn | RunResult:
+def show(stream: Iterable[Any]) -> Any:
     """Show the answer as Markdown while it arrives, and return the turn: ``turn = show(model.chat_stream(request))``.
-    Of a run, show all turns and return the RunResult.
+    Of a run, show all turns and return the RunResult. Of ``structured(…)``, show the growing JSON and return the value.
 
     Reasoning is shown as a quotation. If the turn does not end normally, a note below the text says so. In a terminal
     the text is printed as it arrives. The stream is closed at every end.
@@ -59,28 +64,71 @@ def show(stream: Iterable[StreamChunk]) -> Turn | RunResult:
         raise TypeError(f"show() takes the stream of chat_stream() or run_chat(), got {type(stream).__name__}")
     with ExitStack() as stack:
         stack.callback(getattr(stream, "close", _nothing))
-        page = stack.enter_context(_Page(_output()))
+        if isinstance(stream, ValueStream):
+            output = _output()
+            values = stack.enter_context(_Page(output, _Value(is_terminal=isinstance(output, _Terminal))))
+            for value in stream:
+                values.chunks.append(value)
+            return stream.value
+        page = stack.enter_context(_Page(_output(), _Answer()))
         so_far = stack.enter_context(TurnSoFar(accepts_runs=True))
         for chunk in stream:
             so_far.add(chunk)
             page.chunks.append(chunk)
-    return so_far.turn() if so_far.run is None else RunResult.of(so_far.run)
+    if so_far.run is None:
+        return so_far.turn()
+    return stream.result_of(so_far.run) if isinstance(stream, RunStream) else RunResult.of(so_far.run)
 
 
 def _nothing() -> None:
     pass
 
 
-class _Page:
-    """Draws the turn so far in a thread of its own, so that the last text is shown also while the stream is silent.
+class _Answer:
+    """What a page shows of chunks: the turn so far.
 
-    ``chunks`` are the chunks that are not drawn yet. This thread has its own TurnSoFar, because that of ``show()`` is
-    not safe to read while another thread adds to it.
+    The page has its own TurnSoFar, because that of ``show()`` is not safe to read while another thread adds to it.
     """
 
-    def __init__(self, output: _Output | _Terminal) -> None:
-        self.chunks: deque[StreamChunk] = deque()
+    def __init__(self) -> None:
         self._turn = TurnSoFar(accepts_runs=True)
+
+    def add(self, chunk: StreamChunk) -> None:
+        self._turn.add(chunk)
+
+    def text(self, *, is_over: bool) -> str:
+        turn = self._turn.turn()
+        return turn._repr_markdown_() if is_over else turn.message._repr_markdown_()
+
+
+class _Value:
+    """What a page shows of growing values: the last one, as JSON. In a terminal only at the end: JSON does not grow at
+    its end alone."""
+
+    def __init__(self, *, is_terminal: bool) -> None:
+        self._is_terminal = is_terminal
+        self._value: Any = None
+        self._has_begun = False
+
+    def add(self, value: Any) -> None:
+        self._value, self._has_begun = value, True
+
+    def text(self, *, is_over: bool) -> str:
+        if not self._has_begun or (self._is_terminal and not is_over):
+            return ""
+        shown = json.dumps(self._value, ensure_ascii=False, indent=2)
+        return shown if self._is_terminal else fenced(shown, "json")
+
+
+class _Page:
+    """Draws the content in a thread of its own, so that the last text is shown also while the stream is silent.
+
+    ``chunks`` are the chunks that are not drawn yet.
+    """
+
+    def __init__(self, output: _Output | _Terminal, content: _Answer | _Value) -> None:
+        self.chunks: deque[Any] = deque()
+        self._content = content
         self._output = output
         self._is_over = Event()
         context = copy_context()  # ipykernel keeps there which cell the output belongs to
@@ -95,22 +143,22 @@ class _Page:
     ) -> None:
         self._is_over.set()
         self._thread.join()
-        self._output.draw(self._turn_so_far()._repr_markdown_())
+        self._output.draw(self._text(is_over=True))
         self._output.end()
 
     def _draw_repeatedly(self) -> None:
         interval_seconds = _INTERVAL_SECONDS
         while not self._is_over.wait(interval_seconds):
             if self.chunks:
-                text = self._turn_so_far().message._repr_markdown_()
+                text = self._text(is_over=False)
                 self._output.draw(text)
                 interval_seconds = max(_INTERVAL_SECONDS, len(text) / _CHARACTERS_PER_SECOND)
 
-    def _turn_so_far(self) -> Turn:
-        """The turn with all chunks until now."""
+    def _text(self, *, is_over: bool) -> str:
+        """The content with all chunks until now."""
         while self.chunks:
-            self._turn.add(self.chunks.popleft())
-        return self._turn.turn()
+            self._content.add(self.chunks.popleft())
+        return self._content.text(is_over=is_over)
 
 
 def _output() -> _Output | _Terminal:

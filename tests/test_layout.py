@@ -59,6 +59,8 @@ DOORS = {
     "pydantic": "contract.typed",
     "pydantic_core": "contract.typed",
     "docstring_parser": "contract.typed",
+    "jsonschema": "contract.schema_checker",
+    "referencing": "contract.schema_checker",
     "typing_extensions": "contract.typed",
     "regex": "engine.redaction",
     "google": "adapters.google_credentials",
@@ -68,10 +70,10 @@ DOORS = {
 # Modules that may import inside a function: optional packages, and those that would double the time of
 # `import completion`.
 LAZY = {
-    *("", "contract.codec", "contract.request", "events.json_decoder", "adapters.google_credentials", "adapters.local"),
-    *("embedded.server", "embedded.weights"),
-    *("registry", "wrappers.retry", "engine.results", "engine.tools", "engine.redaction", "otel.spans"),
-    *("web", "notebook", "cli.ask", "cli.chat", "cli.lines", "cli.models", "cli.setup", "cli.trace"),
+    *("", "contract.answer", "contract.codec", "contract.request", "contract.turn", "events.json_decoder"),
+    *("adapters.google_credentials", "adapters.local", "embedded.server", "embedded.weights"),
+    *("registry", "wrappers.retry", "engine.outputs", "engine.results", "engine.tools", "engine.redaction"),
+    *("otel.spans", "web", "notebook", "cli.ask", "cli.chat", "cli.lines", "cli.models", "cli.setup", "cli.trace"),
 }
 
 # The limits of a module, and of a function without its docstring.

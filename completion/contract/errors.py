@@ -22,7 +22,8 @@
     ├── StreamError                   the body is not a valid stream
     │   ├── TruncatedStreamError      it ended before the provider's own end of turn
     │   └── MalformedStreamError      bad JSON, not an event stream, an event over the size limit
-    └── StreamCancelledError          cancel() was called
+    ├── StreamCancelledError          cancel() was called
+    └── OutputError                   the answer is not of the type that was asked for
 
 ``chat_stream(req)`` raises the errors that happen before the stream is open; ``next()`` raises the later ones.
 """
@@ -30,13 +31,14 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from completion.terminal import harmless
 
 if TYPE_CHECKING:
-    from completion.contract.chunks import Usage
+    from completion.contract.chunks import FinishReason, Usage
     from completion.contract.messages import Message
     from completion.contract.turn import Turn
 
@@ -264,6 +266,30 @@ class MalformedStreamError(StreamError):
 
 class StreamCancelledError(CompletionError):
     """``cancel()`` was called on the stream, or on a CancelToken that it is bound to."""
+
+
+class OutputError(CompletionError):
+    """The answer is not of the type that was asked for: it does not validate, is cut off, refused or empty.
+
+    ``text`` is the text of the answer, or the raw arguments of the call in tool mode. ``errors`` are the problems, one
+    sentence each. ``reason`` is why the turn ended, and ``partial`` the turn.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        text: str = "",
+        errors: Sequence[str] = (),
+        reason: FinishReason | None = None,
+        provider: str | None = None,
+        model: str | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message, provider=provider, model=model, request_id=request_id)
+        self.text = text
+        self.errors = tuple(errors)
+        self.reason = reason
 
 
 _SHORTAGES = {

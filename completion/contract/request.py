@@ -128,7 +128,7 @@ class JsonSchema(Record):
             TypeError: the type has no JSON Schema, or allows any keys or values, as ``dict[str, int]`` and ``Any`` do.
             ConfigurationError: the extra ``tools`` is not installed.
         """
-        if not _is_type(kind):
+        if not is_type(kind):
             raise TypeError(f"JsonSchema.of: the argument must be a type, got {type(kind).__name__}")
         from completion.contract.typed import schema_of  # imports pydantic: only if a schema is made from a type
 
@@ -219,7 +219,7 @@ class ChatRequest(Record):
         put(self, "stop_sequences", _strings(self.stop_sequences, "ChatRequest.stop_sequences"))
         if self.system_prompt is not None and not isinstance(self.system_prompt, str):
             put(self, "system_prompt", _records(self.system_prompt, SystemBlock, "system_prompt"))
-        if _is_type(self.response_format):
+        if is_type(self.response_format):
             put(self, "response_format", JsonSchema.of(self.response_format))
         self._check()
 
@@ -261,7 +261,7 @@ ChatRequest.__init__.__annotations__ = {
 }
 
 
-def _is_type(given: Any) -> bool:
+def is_type(given: Any) -> bool:
     """Whether this is a class, or what ``typing`` makes of classes: ``list[int]``, ``int | str``, ``Literal["a"]``."""
     # NewType has a supertype, and an alias of the ``type`` statement a value.
     is_named = hasattr(given, "__supertype__") or type(given).__name__ == "TypeAliasType"

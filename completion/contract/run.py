@@ -9,7 +9,7 @@ RunFinished
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from completion.contract.chunks import (
     FinishReason,
@@ -26,7 +26,7 @@ from completion.contract.chunks import (
     TurnFinished,
     Usage,
 )
-from completion.contract.codec import Record, nested
+from completion.contract.codec import Record, nested, nested_or_absent
 from completion.contract.messages import Block, Message
 
 CompactionMethod = Literal["tool_results", "truncate", "summary", "function"]
@@ -119,7 +119,8 @@ class RunFinished(StreamChunk):
 
     ``reason`` is that of the last turn, or ``aborted`` if this library ended the run: ``abort`` then says why.
     ``usage`` is the sum of all turns and of what the tools report. ``new_messages`` are those of all steps. Append them
-    to the history: it can then be sent again, unless a tool call without a result was left to the caller.
+    to the history: it can then be sent again, unless a tool call without a result was left to the caller. ``output``
+    is the JSON data of ``run_chat(…, output=T)``; None if there is none.
     """
 
     type: ClassVar[Literal["run_finished"]] = "run_finished"
@@ -128,6 +129,7 @@ class RunFinished(StreamChunk):
     usage: Usage
     new_messages: tuple[Message, ...] = field(metadata=nested(Message))
     abort: Abort | None = None
+    output: Any = field(default=None, metadata=nested_or_absent(dict))
 
 
 Chunk = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from completion.contract.chunks import (
     FinishReason,
@@ -16,6 +17,11 @@ from completion.contract.messages import (
     ReasoningBlock,
     ToolCallBlock,
 )
+
+if TYPE_CHECKING:
+    from completion.contract.request import JsonSchema
+
+T = TypeVar("T")
 
 _NORMAL_REASONS = (FinishReason.END_TURN, FinishReason.TOOL_USE, FinishReason.STOP_SEQUENCE)
 
@@ -57,6 +63,26 @@ class Turn(Record):
     def tool_calls(self) -> tuple[ToolCallBlock, ...]:
         """The complete tool calls, in the model's order."""
         return tuple(block for block in self.message.blocks if isinstance(block, ToolCallBlock))
+
+    @overload
+    def parse(self, kind: JsonSchema) -> Any: ...
+    @overload
+    def parse(self, kind: type[T]) -> T: ...
+    @overload
+    def parse(self, kind: object) -> Any: ...
+    def parse(self, kind: Any) -> Any:
+        """The answer as a value of a type: the last step of ``structured``. A JsonSchema returns plain data.
+
+        The JSON is taken out of the text, or out of the arguments if the answer is one tool call.
+
+        Raises:
+            OutputError: the answer does not fit, is cut off, refused or empty.
+            TypeError: the type has no JSON Schema.
+            ConfigurationError: the extra ``tools`` is not installed.
+        """
+        from completion.contract.answer import parse_turn  # imports pydantic: only if an answer is parsed
+
+        return parse_turn(self, kind)
 
     def _repr_markdown_(self) -> str:
         """Markdown for a notebook. A note at the end says so if the turn did not end normally."""

@@ -122,18 +122,53 @@ def schema_of(kind: Any) -> tuple[str, dict[str, Any]]:
     Raises:
         TypeError: the type has no JSON Schema, or none that lists all keys.
     """
-    owner = f"JsonSchema.of({_shown_type(kind)})"
-    _, document = _adapter_and_document(_prepared(kind), owner)
-    definitions = document.pop("$defs", {})
-    schema = _flat(document, definitions, owner)
-    try:
-        strict(schema, OPENAI_STRICT)
-    except OpenSchemaError as exc:
-        raise TypeError(
-            f"{owner}: the schema must list all keys and types ({exc}); use a dataclass or a TypedDict instead of a "
-            "dict, and a specific type instead of Any"
-        ) from None
-    return _legal_name(kind), schema
+    checker = TypeChecker(kind, f"JsonSchema.of({_shown_type(kind)})")
+    if checker.open_reason is not None:
+        raise TypeError(checker.open_reason)
+    return checker.name, checker.schema
+
+
+class TypeChecker:
+    """The schema of a type, and the validation of JSON data.
+
+    ``open_reason``: why no provider can enforce the schema, as a sentence for the user; None if one can.
+
+    Raises:
+        TypeError: the type has no JSON Schema.
+    """
+
+    def __init__(self, kind: Any, owner: str | None = None) -> None:
+        self.shown = _shown_type(kind)
+        self.name = _legal_name(kind)
+        self.open_reason: str | None = None
+        owner = owner or f"the answer type {self.shown}"
+        self._adapter, document = _adapter_and_document(_prepared(kind), owner)
+        self.schema = _flat(document, document.pop("$defs", {}), owner)
+        try:
+            strict(self.schema, OPENAI_STRICT)
+        except OpenSchemaError as exc:
+            self.open_reason = (
+                f"{owner}: the schema must list all keys and types ({exc}); use a dataclass or a TypedDict instead of "
+                "a dict, and a specific type instead of Any"
+            )
+
+    def convert(self, data: Any) -> Any:
+        """The JSON data as a value of the type.
+
+        Raises:
+            ValueError: it does not fit; its ``args`` are the problems, one line of text each.
+        """
+        try:
+            # As JSON text: a type that is strict in Python, such as a date, is a string in JSON.
+            return self._adapter.validate_json(json.dumps(data))
+        except pydantic.ValidationError as exc:
+            problems = exc.errors(include_url=False, include_context=False)
+        raise ValueError(*(_as_line(problem, data) for problem in problems))
+
+
+def to_json_data(value: Any) -> Any:
+    """A value of a type as JSON data."""
+    return to_jsonable_python(value)
 
 
 def _legal_name(kind: Any) -> str:
@@ -413,7 +448,7 @@ def _references(node: Any) -> list[str]:
 
 def _as_line(problem: Any, args: Any) -> str:
     """An error of pydantic as one line of text: places[0].lat: should be a valid number; got "north"."""
-    path = _path(problem["loc"], args, is_missing=problem["type"] == "missing")
+    path = _path(problem["loc"], args, is_missing=problem["type"] == "missing") or "the value"
     match problem["type"]:
         case "missing":
             return f"{path}: is missing"

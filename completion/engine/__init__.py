@@ -5,6 +5,7 @@ for chunk in run_chat(model, request, tools=[weather]): ...
 run (the loop) -> step (a turn and its results) -> calls (the tool calls of a turn) -> tools (a function and its
 definition) -> schema, results, cutting (long results)
 middleware (the hooks), guards and redaction (middleware that is included), bounds (the limits of a run)
+structured (an answer with a type) -> formats (how a request asks for it)
 conversation (a history between runs) -> compaction (keeps it short enough) -> shortening, history, size
 """
 
@@ -14,6 +15,7 @@ from completion.engine.guards import Approval, CallLimit, LoopDetection
 from completion.engine.middleware import AbortRun, Middleware, Refusal, RunInfo
 from completion.engine.redaction import Redaction
 from completion.engine.run import RunResult, RunStream, run_chat
+from completion.engine.structured import StructuredStream, structured
 from completion.engine.tools import FunctionTool, Tool, ToolContext, ToolError, tool
 
 __all__ = [
@@ -30,9 +32,11 @@ __all__ = [
     "RunInfo",
     "RunResult",
     "RunStream",
+    "StructuredStream",
     "Tool",
     "ToolContext",
     "ToolError",
     "run_chat",
+    "structured",
     "tool",
 ]

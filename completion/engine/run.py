@@ -37,6 +37,7 @@ from completion.engine.bounds import Ending, RunConfig
 from completion.engine.calls import Call, Calls, with_distinct_ids
 from completion.engine.cutting import shortened
 from completion.engine.middleware import Hooks, RunInfo, returned
+from completion.engine.outputs import OUTPUT_AS_JSON, Output
 from completion.engine.step import Step
 from completion.engine.tools import Tool
 from completion.wrappers.retry import RetryEvent, watching_retries
@@ -46,17 +47,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RunResult(Record):
-    """The result of a run. ``new_messages``: append them to the history."""
+    """The result of a run. ``new_messages``: append them to the history. ``output``: the value of ``output=T``."""
 
     run_id: str
     reason: FinishReason = field(metadata=nested(FinishReason))
     usage: Usage
     new_messages: tuple[Message, ...] = field(metadata=nested(Message))
     abort: Abort | None = None
+    output: Any = field(default=None, metadata=OUTPUT_AS_JSON)
 
     @classmethod
-    def of(cls, end: RunFinished) -> RunResult:
-        return cls(end.run_id, end.reason, end.usage, end.new_messages, end.abort)
+    def of(cls, end: RunFinished, output: Any = None) -> RunResult:
+        return cls(end.run_id, end.reason, end.usage, end.new_messages, end.abort, output)
 
     @property
     def text(self) -> str:
@@ -75,6 +77,7 @@ def run_chat(
     tools: Sequence[Tool] = (),
     middleware: Sequence[Any] = (),
     config: RunConfig = RunConfig(),  # noqa: B008  it is frozen
+    output: Any = None,
 ) -> RunStream:
     """Call the model, run the tools that it calls, and repeat until it calls no tool.
 
@@ -90,6 +93,7 @@ def run_chat(
         tools: functions decorated with ``@tool``, or ``Tool(definition, function)``.
         middleware: objects with some of the methods of Middleware, the outermost first.
         config: the limits of the run.
+        output: the type of the last answer, as in ``structured``. The model is asked again until the answer fits.
 
     Raises:
         CompletionError: the first turn could not be opened. ``next()`` raises later errors. Both have the attributes
@@ -103,7 +107,7 @@ def run_chat(
     by_name = _tools_by_name(tools, request)
     if not isinstance(config, RunConfig):
         raise TypeError(f"run_chat: config= must be a RunConfig, got {type(config).__name__}")
-    run = _Run(model, request, by_name, middleware, config)
+    run = _Run(model, request, by_name, middleware, config, None if output is None else Output(output))
     del request  # crash reporters show the local variables of the frames of an error: keep the prompt out of them
     run.begin()
     return RunStream(run)
@@ -185,7 +189,11 @@ class RunStream(ChatStream):
             if self._is_over:
                 raise RuntimeError("there is no result: the run failed, or it was closed before its end")
             raise RuntimeError("result is not known yet: read the stream to its end, or call collect()")
-        return RunResult.of(self._run.end)
+        return self.result_of(self._run.end)
+
+    def result_of(self, end: RunFinished) -> RunResult:
+        """The result for the last chunk of this run."""
+        return RunResult.of(end, self._run.output.value if self._run.output and not end.abort else None)
 
     @property
     def turn(self) -> NoReturn:
@@ -206,18 +214,20 @@ class _Run:
         tools: dict[str, Tool],
         middleware: Sequence[Any],
         config: RunConfig,
+        output: Output | None,
     ) -> None:
         self.name, self.model = model.name, model.model  # ``without_our_frames`` reads them to complete errors
         self.stream: Generator[StreamChunk, None, None] | None = None
         self.ending = Ending()
         self.info = RunInfo(_new_id("run"), self.name, self.model, tools, self.ending.token, asked=model)
-        self._model = model
+        self.output = output
+        self._model = model if output is None else output.model(model)
         defined = {tool.name for tool in request.tools}
         added = (tool.definition for tool in tools.values() if tool.name not in defined)
         self._request = replace(request, tools=(*request.tools, *added))
         self._client_tools = defined - tools.keys()
         self._config = config
-        self._hooks = Hooks(middleware)
+        self._hooks = Hooks(middleware if output is None else [*middleware, output])
         self._calls = Calls(self.info, self._hooks, self.ending, config.parallel_tools, self._add_usage)
         self._new_messages: list[Message] = []  # of the finished steps
         self.end: RunFinished | None = None
@@ -261,7 +271,8 @@ class _Run:
             abort = None if self._is_done else self.ending.abort
             reason = self._reason if abort is None else FinishReason.ABORTED
             self._calls.add_late_usage()
-            end = RunFinished(info.run_id, reason, info.usage, tuple(self._new_messages), abort)
+            data = None if abort or not self.output else self.output.data
+            end = RunFinished(info.run_id, reason, info.usage, tuple(self._new_messages), abort, data)
             self._announce(end)
             self._call_end_hooks("on_finished", info, end)
             self.end = end

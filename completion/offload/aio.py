@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from concurrent.futures import Executor
 from contextlib import suppress
 from enum import Enum
@@ -30,6 +30,8 @@ from completion.contract.request import ChatRequest
 from completion.contract.run import Chunk
 from completion.contract.stream import ChatStream, ResponseInfo, response_of
 from completion.contract.turn import Turn
+from completion.contract.values import ValueStream, ValueT
+from completion.offload.paced import NOT_YET
 from completion.offload.pump import Pump
 from completion.offload.threads import Threads
 from completion.wrappers.named_after import NamedAfter
@@ -45,6 +47,8 @@ _GATHER_SECONDS: Final = 0.001
 # A smaller buffer would be full before this sleep ends.
 _MIN_GATHER_BUFFER: Final = 64
 _FOREVER_SECONDS: Final = 1e9  # 30 years
+
+ValueT_co = TypeVar("ValueT_co", covariant=True)
 
 
 _ResultT = TypeVar("_ResultT")
@@ -98,12 +102,17 @@ class AsyncModel(NamedAfter):
         return self.stream(partial(self.inner.chat_stream, ChatRequest(req) if isinstance(req, str) else req))
 
     @overload
+    def stream(self, source: Callable[[], ValueStream[ValueT]]) -> AsyncValueStream[ValueT]: ...
+    @overload
     def stream(self, source: Callable[[], _Collectable[_ResultT]]) -> AsyncStreamOf[_ResultT]: ...
     @overload
     def stream(self, source: Callable[[], Iterator[StreamChunk]]) -> AsyncChatStream: ...
-    def stream(self, source: Callable[[], Any]) -> AsyncChatStream:
+    def stream(self, source: Callable[[], Any]) -> Any:
         """Like ``chat_stream``, for any function that opens a blocking stream:
-        ``stream(partial(run_chat, model, req))``. ``collect()`` then returns a RunResult."""
+        ``stream(partial(run_chat, model, req))``. ``collect()`` then returns a RunResult.
+
+        The ``collect()`` of ``stream(partial(structured, model, req, City))`` returns a City.
+        """
         if not callable(source):
             raise TypeError(
                 f"AsyncModel.stream: source must be a function that opens the stream, got {type(source).__name__}; "
@@ -116,6 +125,24 @@ class AsyncModel(NamedAfter):
 
     def __repr__(self) -> str:
         return f"AsyncModel({self.inner!r})"
+
+
+class AsyncValueStream(Protocol[ValueT_co]):
+    """The AsyncChatStream of a StructuredStream, as type checkers see it: it yields the growing value."""
+
+    @property
+    def response(self) -> ResponseInfo: ...
+    async def open(self) -> AsyncValueStream[ValueT_co]: ...
+    def __await__(self) -> Generator[Any, None, AsyncValueStream[ValueT_co]]: ...
+    async def __aenter__(self) -> AsyncValueStream[ValueT_co]: ...
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+    def __aiter__(self) -> AsyncIterator[Any]: ...
+    async def __anext__(self) -> Any: ...
+    async def collect(self) -> ValueT_co: ...
+    async def aclose(self) -> None: ...
+    def cancel(self) -> None: ...
 
 
 class _State(Enum):
@@ -148,6 +175,7 @@ class AsyncChatStream:
         self._waker: _Waker | None = None
         self._cancel_loop_timer: weakref.finalize[..., Any] | None = None
         self._chunks: deque[StreamChunk] = deque()  # the pump's buffer, while the stream is open
+        self._has_begun = False
         self._last: StreamChunk | None = None
         self._taken_since_wait = 0
         self._last_wait_ended_at = 0.0
@@ -202,17 +230,18 @@ class AsyncChatStream:
             await self._wait_for_chunk()
         assert self._pump is not None
         self._taken_since_wait += 1
+        self._has_begun = True
         self._last = chunk = self._pump.take()
         return cast(Chunk, chunk)
 
-    async def next_within(self, seconds: float | None) -> StreamChunk | None:
-        """The next chunk, or None when none arrives in this time (None: no limit); the stream stays open.
+    async def next_within(self, seconds: float | None) -> StreamChunk:
+        """The next chunk, or NOT_YET when none arrives in this time (None: no limit); the stream stays open.
 
         Raises:
             StopAsyncIteration: the turn has ended.
         """
         if not self._chunks and not await self._wait_for_chunk(seconds):
-            return None
+            return NOT_YET  # type: ignore[no-any-return]
         return await self.__anext__()
 
     @property
@@ -227,11 +256,15 @@ class AsyncChatStream:
             CompletionError: the same errors as reading; ``partial`` is the turn so far.
             RuntimeError: the stream is closed, or chunks were read from it already; they are not kept.
         """
-        if self._last is not None or self._state is _State.CLOSED:
+        if self._has_begun or self._state is _State.CLOSED:
             raise RuntimeError("collect() needs a stream that was not read from or closed before")
         async with self:
             assert self._pump is not None
             stream = self._pump.stream
+            if isinstance(stream, ValueStream):
+                async for _ in self:
+                    pass
+                return cast(Turn, stream.value)  # AsyncValueStream has its real type
             with TurnSoFar(accepts_runs=isinstance(stream, ChatStream) and stream._accepts_runs) as so_far:
                 async for chunk in self:
                     so_far.add(chunk)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterable
+from typing import Any, Final
 
 from completion.contract.chunks import StreamChunk
 from completion.contract.errors import stream_cancelled
 from completion.offload.tasks import cancel_from_any_thread
+
+NOT_YET: Final[Any] = object()
+"""What ``next_within`` returns when no chunk arrives in time. None may be a growing value: the JSON value null."""
 
 
 class Paced:
@@ -29,8 +33,8 @@ class Paced:
         """The next chunk has already arrived."""
         return bool(self._slot.chunks)
 
-    async def next_within(self, seconds: float | None) -> StreamChunk | None:
-        """The next chunk, or None when none arrives in this time (None: no limit); the iterator goes on.
+    async def next_within(self, seconds: float | None) -> StreamChunk:
+        """The next chunk, or NOT_YET when none arrives in this time (None: no limit); the iterator goes on.
 
         Raises:
             StopAsyncIteration: the iterator has ended.
@@ -54,7 +58,7 @@ class Paced:
         if slot.chunks:
             return slot.take()
         if not slot.is_over:
-            return None
+            return NOT_YET  # type: ignore[no-any-return]
         if task.cancelled():
             raise stream_cancelled(None, None)
         error = task.exception()

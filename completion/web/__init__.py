@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, overload
 from completion.contract.cancel import CancelToken
 from completion.contract.checks import require_seconds
 from completion.contract.chunks import StreamChunk
+from completion.contract.values import ValueStream
 from completion.web.protocols import ErrorInfo, NdJson, Protocol, Rendering, Sse, Text, explain
 from completion.web.ui import UiMessages
 from completion.web.ui_request import read_ui_messages
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ErrorInfo", "explain", "ndjson", "read_ui_messages", "sse", "text", "ui_messages"]
 
-Blocking = Iterable[StreamChunk] | Callable[[], Iterable[StreamChunk]]
+# ValueStream: the growing values of structured().
+Blocking = Iterable[StreamChunk] | ValueStream[Any] | Callable[[], Iterable[StreamChunk] | ValueStream[Any]]
 OnError = Callable[[Exception], str]
 
 
@@ -53,7 +55,8 @@ def sse(stream: Any, **options: Any) -> WsgiBody | AsgiBody:
     A complete body ends with ``turn_finished`` and ``[DONE]``. After a failure it ends with ``{"type": "error",
     "error": {"type": "RateLimitError", "message": "…", "retry_after": null}}`` and no ``[DONE]``. A body that ends
     without either is truncated. A run (``run_chat``) ends with ``run_finished`` and ``[DONE]``; ``abort`` in
-    ``run_finished`` tells whether the run was aborted. ``new_messages`` are not sent: the history stays on the server.
+    ``run_finished`` tells whether the run was aborted. ``new_messages`` and ``output`` are not sent: they stay on the
+    server.
 
     When the client leaves, the connection to the provider is closed within a second, even while the model sends
     nothing. An ASGI server reports it. A WSGI server notices it at its second failed write, or we notice it at the
@@ -95,6 +98,8 @@ def ndjson(
 ) -> AsgiBody: ...
 def ndjson(stream: Any, **options: Any) -> WsgiBody | AsgiBody:
     """One line of JSON per chunk; the last line is ``turn_finished`` or ``error``. Otherwise like ``sse``.
+
+    Of ``structured(…)``, one line per growing value; the last line is the whole value or ``error``.
 
     A keep-alive is a space: JSON allows whitespace before a value.
     """

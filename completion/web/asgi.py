@@ -8,7 +8,7 @@ from typing import Final
 from completion.contract.chunks import StreamChunk
 from completion.contract.errors import StreamCancelledError
 from completion.offload.aio import AsyncChatStream
-from completion.offload.paced import Paced
+from completion.offload.paced import NOT_YET, Paced
 from completion.web.protocols import Rendering
 from completion.web.wsgi import CLIENT_CHECK_SECONDS
 
@@ -59,12 +59,12 @@ class AsgiBody(AsyncIterator[bytes]):
         error: Exception | None = None
         try:
             chunk = await chunks.next_within(self._keep_alive)
-            if chunk is None:
+            if chunk is NOT_YET:
                 return self._rendering.keep_alive
-            while chunk is not None:
+            while chunk is not NOT_YET:
                 parts.append(self._rendering.chunk(chunk))
                 has_more = chunks.has_more_now and len(parts) < _MAX_CHUNKS
-                chunk = await chunks.next_within(None) if has_more else None
+                chunk = await chunks.next_within(None) if has_more else NOT_YET
             return b"".join(parts)
         except StopAsyncIteration:
             pass

@@ -20,6 +20,7 @@ from completion.contract.errors import (
     CompletionError,
     ContentFilterError,
     ContextOverflowError,
+    OutputError,
     OverloadedError,
     RateLimitError,
     StreamCancelledError,
@@ -50,6 +51,7 @@ KEEP_ALIVE = b": keep-alive\n\n"
 _SENTENCES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
     ((RateLimitError, OverloadedError), "The model is busy. Please try again in a moment."),
     (ContextOverflowError, "The conversation is too long for this model."),
+    (OutputError, "The answer does not have the expected form."),
     (ContentFilterError, "The provider's content filter stopped this."),
     (StreamCancelledError, "The answer was stopped."),
     ((TransportError, StreamError), "The connection to the model broke off. The answer is not complete."),
@@ -171,7 +173,11 @@ class Rendering:
         return self._protocol.begin()
 
     def chunk(self, chunk: StreamChunk) -> bytes:
-        if isinstance(chunk, RunStarted):
+        if not isinstance(chunk, StreamChunk):  # a growing value; its stream raises unless it ends well
+            if not isinstance(self._protocol, Sse | NdJson):
+                raise TypeError("the growing values of structured() are for web.sse and web.ndjson only")
+            self._is_complete = True
+        elif isinstance(chunk, RunStarted):
             self._final_type = RunFinished
         elif isinstance(chunk, self._final_type):
             self._is_complete = True
@@ -234,7 +240,11 @@ def json_bytes(value: Any) -> bytes:
 def _as_json(chunk: StreamChunk) -> bytes:
     if type(chunk) is TextDelta:  # nearly every chunk is one, and the codec of to_json() takes ten times as long
         return json_bytes({"type": "text_delta", "delta": chunk.delta})
-    if isinstance(chunk, StepFinished | RunFinished):
-        # The history stays on the server: it contains what guards have hidden from the client.
+    if not isinstance(chunk, StreamChunk):  # a growing value of structured()
+        return json_bytes(chunk)
+    # The history and the output stay on the server: they contain what guards have hidden from the client.
+    if isinstance(chunk, RunFinished):
+        chunk = replace(chunk, new_messages=(), output=None)
+    elif isinstance(chunk, StepFinished):
         chunk = replace(chunk, new_messages=())
     return chunk.to_json().encode()

@@ -159,6 +159,16 @@ def test_a_fast_answer_is_drawn_ten_times_a_second_and_completely_at_the_end(
     assert 3 < len(cell.shown) <= float(cell.printed) / 0.1 + 2
 
 
+def test_a_growing_value_is_shown_as_json_and_returned(kernel: Kernel, server: ProviderServer) -> None:
+    more = threading.Event()
+    server.reply(Reply(text('{"value": ["Os'), WaitFor(more), text('lo"]}'), END))
+    cell = kernel.run("cities = show(structured(model, 'Hi', list[str]))\nprint(cities)")
+    cell.until(lambda cell: cell.shown == ['```json\n[\n  "Os"\n]\n```'])
+    more.set()
+    assert cell.until_over().shown[-1] == '```json\n[\n  "Oslo"\n]\n```'
+    assert cell.printed == "['Oslo']\n"
+
+
 def test_show_returns_the_turn(kernel: Kernel, server: ProviderServer) -> None:
     server.reply(Reply(text("Hel"), Pause(0.3), text("lo"), END))
     cell = kernel.run(f"{SHOW}\nprint(turn.message, turn.reason)").until_over()

@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequen
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
-from typing_extensions import assert_type
+from typing_extensions import TypedDict, assert_type
 
 import completion
 from completion import (
@@ -29,10 +30,12 @@ from completion import (
     FallbackModel,
     FinishReason,
     ImageBlock,
+    JsonSchema,
     LocalModel,
     Message,
     Middleware,
     OpenAIModel,
+    OutputError,
     RateLimitError,
     RetryConfig,
     RetryEvent,
@@ -40,6 +43,7 @@ from completion import (
     RunFinished,
     RunInfo,
     StreamChunk,
+    StructuredStream,
     TextBlock,
     TextDelta,
     ToolCallBlock,
@@ -52,6 +56,7 @@ from completion import (
     Usage,
     collect,
     run_chat,
+    structured,
     tool,
     web,
 )
@@ -232,6 +237,60 @@ def own_generator(words: list[str]) -> Iterator[StreamChunk]:
 
 def wrapped_generator() -> Turn:
     return ChatStream(own_generator(["a", "b"]), provider="own", model="m").collect()
+
+
+# --- answers with a type ---------------------------------------------------------------------------------------------
+
+
+@dataclass
+class City:
+    name: str
+    size: int
+
+
+class Place(TypedDict):
+    name: str
+
+
+def typed_answers(model: ChatModel) -> list[City]:
+    assert_type(structured(model, "Oslo?", City).collect(), City)
+    assert_type(structured(model, ChatRequest("Where?"), Place, mode="prompt").collect()["name"], str)
+    cities = structured(model, "Three cities.", list[City], repairs=2)
+    for value in cities:
+        print(value)
+    print(cities.turn.usage, cities.response.request_id)
+    color: str = structured(model, "The sky?", Literal["red", "blue"]).collect()
+    print(color, structured(model, "Oslo?", JsonSchema("city", {"type": "object"})).collect()["name"])
+    parsed = model.chat_stream("Oslo?").collect().parse(City)
+    assert_type(parsed, City)
+    return [*cities.value, parsed]
+
+
+def typed_or_not(stream: StructuredStream[City]) -> City | None:
+    with stream:
+        try:
+            return stream.collect()
+        except OutputError as error:
+            print(error.text, error.errors, error.reason, error.partial)
+    return None
+
+
+async def typed_with_asyncio(model: ChatModel) -> City:
+    stream = AsyncModel(model).stream(lambda: structured(model, "Oslo?", City))
+    async with stream:
+        async for value in stream:
+            print(value)
+    city: City = await AsyncModel(model).stream(partial(structured, model, "Oslo?", City)).collect()
+    return city
+
+
+def typed_run(model: ChatModel) -> str:
+    city: City = run_chat(model, "Oslo?", [weather], output=City).collect().output
+    return show(structured(model, "Oslo?", City)).name + city.name
+
+
+def typed_body(model: ChatModel) -> Iterable[bytes]:
+    return web.ndjson(partial(structured, model, "Oslo?", City))
 
 
 # --- tools and middleware --------------------------------------------------------------------------------------------
