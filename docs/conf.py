@@ -28,6 +28,9 @@ nitpick_ignore_regex = [
     ("py:class", r"(Tracer|Meter)Provider"),
     # Type variables of ours.
     ("py:class", r"completion\..+T|(completion\..+\.)?(P|R_co)"),
+    # Types of ours that users need not name: they stand in signatures only.
+    ("py:class", r"Effort|completion\.contract\.values\.ValueStream"),
+    ("py:class", r"completion\.offload\.aio\.(AsyncStreamOf|AsyncValueStream|_Collectable)"),
 ]
 
 autodoc_member_order = "bysource"

@@ -453,8 +453,9 @@ class Terminal:
     def wait_for_prompt_behind(self, text: str) -> None:
         """Wait until the command shows the text and then asks for the next line."""
         self.wait_for(text)
-        self.screen = self.screen.partition(text)[2]
+        before, _, self.screen = self.screen.partition(text)
         self.wait_for("> ")
+        self.screen = before + text + self.screen
 
     def ended(self) -> int:
         code = self.process.wait(20)
