@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -298,7 +299,8 @@ def test_a_terminal_shows_calls_and_results_dimmed_and_without_control_codes(
     terminal.wait_for_prompt_behind("So.")
     terminal.type("\x04")
     assert terminal.ended() == 0
-    assert terminal.screen.splitlines()[2:] == [
+    screen = re.sub(r"\x1b\[\?2004[hl]\r?", "", terminal.screen)  # the codes of bracketed paste
+    assert screen.splitlines()[2:] == [
         '\x1b[2mweather(city="O\\u001bslo")\x1b[0m',
         "\x1b[2mcoloring()\x1b[0m",
         "\x1b[2mfailing()\x1b[0m",
