@@ -247,8 +247,8 @@ class _Pairing:
         self._used_ids: set[str] = set()
         # The calls of the last assistant message: the id in the history, and the call as it is sent.
         self._open: list[tuple[str, ToolCallBlock]] = []
-        # Ids in provider blocks of this wire, such as calls of custom tools. Their results are kept unchanged.
-        self._provider_ids: set[str] = set()
+        # Calls in provider blocks of this wire, such as those of custom tools: id in the history -> id as it is sent.
+        self._provider_ids: dict[str, str] = {}
 
     def paired(self, messages: Iterable[Message]) -> Iterator[Message]:
         """The messages, with the results of a message's calls in the next one. Results without a call are left out."""
@@ -273,11 +273,19 @@ class _Pairing:
                 new_ids.setdefault(block.call_id, legal.call_id)
                 block = legal
             elif isinstance(block, ProviderBlock):
-                call_id = self._rules.provider_call(block.data)
-                if isinstance(call_id, str):
-                    self._provider_ids.add(call_id)
+                block = self._with_unique_call(block)
             blocks.append(block)
         return Message("assistant", [_with_new_id(block, new_ids) for block in blocks])
+
+    def _with_unique_call(self, block: ProviderBlock) -> ProviderBlock:
+        """A provider block that is a call, with an id that no call before it has."""
+        call_id = self._rules.provider_call(block.data)
+        if not isinstance(call_id, str):
+            return block
+        unique = self._provider_ids[call_id] = self._unique_id(call_id)
+        if unique == call_id:
+            return block
+        return replace(block, data={key: unique if value == call_id else value for key, value in block.data.items()})
 
     def _legal_name(self, name: str) -> str:
         return name if name in self._offered else self._rules.legal_name(name)
@@ -307,8 +315,7 @@ class _Pairing:
                 waiting.remove(block.call_id)
                 given.setdefault(block.call_id, deque()).append(block)
             elif block.call_id in self._provider_ids:
-                self._provider_ids.remove(block.call_id)
-                provider_results.append(block)
+                provider_results.append(replace(block, call_id=self._provider_ids.pop(block.call_id)))
         answers: list[tuple[ToolResultBlock, str]] = []  # with the name of the tool
         for call_id, call in self._open:
             queue = given.get(call_id)
