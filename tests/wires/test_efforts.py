@@ -12,6 +12,7 @@ from completion import (
     ConfigurationError,
     Message,
     OpenAIModel,
+    ProviderBlock,
     ToolChoice,
     UnsupportedContentError,
 )
@@ -102,7 +103,7 @@ ADAPTIVE = {"type": "adaptive"}
             "us.anthropic.claude-sonnet-5-5-v1",
             [
                 ({"type": "between_tools"}, None, False),
-                (None, "low", False),
+                (ADAPTIVE, "low", True),
                 (ADAPTIVE, "low", False),
                 (ADAPTIVE, "medium", False),
                 (ADAPTIVE, "high", False),
@@ -125,6 +126,11 @@ def test_two_words_never_make_one_body_unless_dropped_says_so(model: str) -> Non
 def test_a_budget_becomes_an_effort_where_budgets_are_refused() -> None:
     assert claude(5000, "claude-opus-4-6") == (enabled(5000), None, False)
     assert claude(5000, "claude-sonnet-5-5") == (ADAPTIVE, "medium", True)
+
+
+def test_models_that_always_think_get_the_lowest_effort_for_none() -> None:
+    assert claude("none", "claude-fable-5") == (ADAPTIVE, "low", True)
+    assert claude("none", "claude-opus-5") == ({"type": "disabled"}, None, False)
 
 
 # What Claude 5.5 and newer refuse
@@ -168,3 +174,16 @@ def test_options_say_what_the_model_id_does_not() -> None:
         AnthropicModel("m", api_key="key-of-mine", model_version="new")
     with pytest.raises(ConfigurationError, match=r"efforts must be some of .*got \['much'\]"):
         OpenAIModel("m", api_key="key-of-mine", efforts=["much"])
+
+
+def test_claude_5_5_continues_a_paused_answer_only() -> None:
+    def history(*own: dict[str, Any]) -> ChatRequest:
+        blocks = [ProviderBlock("anthropic", block) for block in own]
+        return ChatRequest([Message.user("q"), Message.assistant([*blocks, "Found:"])])
+
+    call = {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}}
+    MESSAGES.body(history(call), NEW, MessagesDialect())
+    with pytest.raises(UnsupportedContentError, match="does not continue an answer"):
+        MESSAGES.body(
+            history(call, {"type": "web_search_tool_result", "tool_use_id": "s", "content": []}), NEW, MessagesDialect()
+        )

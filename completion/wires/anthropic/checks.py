@@ -95,9 +95,11 @@ def _continued_answer_of_newest(body: dict[str, Any], dialect: MessagesDialect) 
     messages = objects_in(body.get("messages"))
     if not messages or messages[-1].get("role") != "assistant" or not _always_thinks(body, dialect):
         return None
-    # After ``pause_turn`` the API itself wants the answer back.
-    is_paused = any("tool" in str(block.get("type")) for block in objects_in(messages[-1].get("content")))
-    if is_paused:
+    # After ``pause_turn`` the API itself wants the answer back: it ends in a server-side call without a result.
+    content = objects_in(messages[-1].get("content"))
+    answered = {block.get("tool_use_id") for block in content}
+    server_calls = [block for block in content if block.get("type") in ("server_tool_use", "mcp_tool_use")]
+    if any(block.get("id") not in answered for block in server_calls):
         return None
     return "messages", f"{body['model']} does not continue an answer: the last message must be the user's"
 

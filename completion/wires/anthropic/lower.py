@@ -30,7 +30,7 @@ def lower(request: ChatRequest, model: str, dialect: MessagesDialect = DEFAULT) 
     """
     sent = messages(request)
     version = dialect.version_of(model)
-    thinking, effort, is_exact = thinking_of(request.reasoning_effort, version)
+    thinking, effort, is_exact = thinking_of(request.reasoning_effort, version, model)
     dropped = ["seed"] if request.seed is not None else []
     if not is_exact:
         dropped.append("reasoning_effort")

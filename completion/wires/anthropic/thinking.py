@@ -49,6 +49,13 @@ def always_thinks(version: Version | None) -> bool:
     return version is not None and ALWAYS_THINKS_SINCE <= version < NEWEST
 
 
+# Fable and Mythos always think, whatever their version: they answer 400 to ``disabled``.
+_REFUSES_DISABLED = re.compile(r"claude-(?:fable|mythos)", re.IGNORECASE)
+
+THINKS_BY_DEFAULT_SINCE: Version = (5, 0)
+"""The first version that thinks if the request has no ``thinking``."""
+
+
 class Thinking(NamedTuple):
     """What to send; None for a field that is not sent. ``is_exact``: the API supports the effort that was asked for."""
 
@@ -57,11 +64,13 @@ class Thinking(NamedTuple):
     is_exact: bool = True
 
 
-def thinking_of(effort: str | int | None, version: Version | None) -> Thinking:
+def thinking_of(effort: str | int | None, version: Version | None, model: str) -> Thinking:
     """The fields for ``reasoning_effort``. A version of None is the model of another maker: it gets a budget."""
     if effort is None:
         return Thinking()
     version = version or (0, 0)
+    if effort in ("none", 0) and _REFUSES_DISABLED.search(model):
+        return Thinking({"type": "adaptive"}, "low", is_exact=False)
     if effort in ("none", 0):
         # Its "off": the model thinks between tool calls only.
         kind = "between_tools" if always_thinks(version) else "disabled"
@@ -73,7 +82,7 @@ def thinking_of(effort: str | int | None, version: Version | None) -> Thinking:
     if version < ADAPTIVE_SINCE:
         word = nearest_effort(effort, tuple(BUDGETS))
         return Thinking(_budget(BUDGETS[word]), is_exact=word == effort)
-    if effort == "minimal":  # without ``thinking`` these models do not think, and some refuse "disabled"
+    if effort == "minimal" and version < THINKS_BY_DEFAULT_SINCE:  # without ``thinking`` these models do not think
         return Thinking(None, "low")
     words = ("low", "medium", "high", "max") if version < ADAPTIVE_ONLY_SINCE else tuple(BUDGETS)
     word = nearest_effort(effort, words)

@@ -232,7 +232,6 @@ BUDGET_OR_EFFORT: dict[str | int, dict[str, Any]] = {
     30_000: thinks_up_to(30_000),
 }
 EFFORT_ONLY: dict[str | int, dict[str, Any]] = {
-    "minimal": LOW,
     "low": adapts("low"),
     "medium": adapts("medium"),
     "high": adapts("high"),
@@ -260,7 +259,6 @@ MODELS = {
     "Claude-Opus-4.8": EFFORT_ONLY,
     "claude-opus-5": EFFORT_ONLY,
     "claude-opus-5-20270101": EFFORT_ONLY,
-    "claude-fable-5": EFFORT_ONLY,
     "claude-sonnet-latest": EFFORT_ONLY,
 }
 
