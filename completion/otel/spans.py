@@ -39,19 +39,15 @@ from completion.otel.attributes import (
     usage_attributes,
     without_none,
 )
+from completion.otel.metrics import Metrics, metric_names
 from completion.version import __version__
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
-    from opentelemetry.metrics import Histogram, MeterProvider
+    from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import Tracer, TracerProvider
 
 log = logging.getLogger(__name__)
-
-# The bucket boundaries that the conventions recommend. A run of an agent takes longer than a call, so it has its own.
-_SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
-_AGENT_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 102.4, 204.8, 409.6)
-_TOKENS = tuple(4**power for power in range(14))
 
 # How long a finalizer waits for another thread to end the span of a dropped stream.
 _FINALIZER_WAIT_S = 0.2
@@ -59,49 +55,35 @@ _FINALIZER_WAIT_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Instruments:
-    """What an Operation needs of OpenTelemetry. ``trace`` and ``context``: modules of its API. ``durations``: the
-    histogram of each operation (``chat``, ``invoke_agent``, ``execute_tool``)."""
+    """What an Operation needs of OpenTelemetry. ``trace`` and ``context``: modules of its API."""
 
     trace: Any
     context: Any
     tracer: Tracer
-    durations: dict[str, Histogram]
-    tokens: Histogram
-    first_chunk: Histogram
-    output_chunk: Histogram
+    metrics: Metrics
 
 
-@functools.lru_cache(maxsize=32)
 def make_instruments(tracer_provider: TracerProvider | None, meter_provider: MeterProvider | None) -> Instruments:
     """The instruments of these providers; None: the global provider.
 
     Raises:
         ConfigurationError: the package opentelemetry-api is not installed.
     """
+    return _instruments(tracer_provider, meter_provider, metric_names())
+
+
+@functools.lru_cache(maxsize=32)
+def _instruments(
+    tracer_provider: TracerProvider | None, meter_provider: MeterProvider | None, names: tuple[str, ...]
+) -> Instruments:
     try:
         from opentelemetry import context, metrics, trace
     except ImportError as exc:
         install = install_command("opentelemetry-api")
         raise ConfigurationError(f"otel needs the package opentelemetry-api ({exc}); run: {install}") from exc
     meter = metrics.get_meter("completion", __version__, meter_provider)
-
-    def histogram(name: str, unit: str, boundaries: Sequence[float], description: str) -> Histogram:
-        return meter.create_histogram(name, unit, description, explicit_bucket_boundaries_advisory=boundaries)
-
-    client = "gen_ai.client.operation"
-    return Instruments(
-        trace,
-        context,
-        trace.get_tracer("completion", __version__, tracer_provider),
-        {
-            "chat": histogram(f"{client}.duration", "s", _SECONDS, "GenAI operation duration."),
-            "invoke_agent": histogram("gen_ai.invoke_agent.duration", "s", _AGENT_SECONDS, "Duration of a run."),
-            "execute_tool": histogram("gen_ai.execute_tool.duration", "s", _SECONDS, "Duration of a tool call."),
-        },
-        histogram("gen_ai.client.token.usage", "{token}", _TOKENS, "Number of input and output tokens used."),
-        histogram(f"{client}.time_to_first_chunk", "s", _SECONDS, "Time from the request to the first chunk."),
-        histogram(f"{client}.time_per_output_chunk", "s", _SECONDS, "Time from one chunk to the next."),
-    )
+    tracer = trace.get_tracer("completion", __version__, tracer_provider)
+    return Instruments(trace, context, tracer, Metrics(meter, names))
 
 
 class Operation:
@@ -131,7 +113,7 @@ class Operation:
         name = encodable_text(" ".join([operation, *names]))
         self.span = instruments.tracer.start_span(name, parent, kind, attributes, start_time=began_ns)
         self.context = trace.set_span_in_context(self.span, parent)
-        self._duration = instruments.durations[operation]
+        self._operation = operation
         self._error: tuple[str, str | None] | None = None
 
     def set(self, attributes: Mapping[str, Any]) -> None:
@@ -181,7 +163,8 @@ class Operation:
         with log_failures():
             self.span.end(self._ended_ns)
         with log_failures():
-            self._duration.record(self._seconds, self.metric_attributes, self.context)
+            metrics = self.instruments.metrics
+            metrics.record_duration(self._operation, self._seconds, self.metric_attributes, self.context)
             self.record_metrics()
 
     def set_last_attributes(self) -> None:
@@ -266,18 +249,12 @@ class ChatOperation(Operation):
                 self.set(self.output)
 
     def record_metrics(self) -> None:
-        instruments = self.instruments
-        usage = self._finished.usage if self._finished is not None else None
-        if usage is not None:
-            for kind, count in (("input", usage.input_tokens), ("output", usage.output_tokens)):
-                attributes = {**self.metric_attributes, "gen_ai.token.type": kind}
-                instruments.tokens.record(count, attributes, self.context)
+        metrics, attributes = self.instruments.metrics, self.metric_attributes
+        metrics.record_usage(self._finished.usage if self._finished is not None else None, attributes, self.context)
         if self._first_at is not None:
-            instruments.first_chunk.record(self._first_at - self.began, self.metric_attributes, self.context)
+            metrics.record_first_chunk(self._first_at - self.began, attributes, self.context)
         # In a context without a span, the SDK stores no exemplars. That saves a quarter of the time.
-        without_span = instruments.context.Context()
-        for gap in self._gaps:
-            instruments.output_chunk.record(gap, self.metric_attributes, without_span)
+        metrics.record_output_chunks(self._gaps, attributes, self.instruments.context.Context())
 
 
 @contextmanager

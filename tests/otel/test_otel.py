@@ -125,6 +125,7 @@ class Recorded:
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorded]:
     monkeypatch.delenv(CAPTURE_CONTENT, raising=False)
+    monkeypatch.delenv("OTEL_SEMCONV_STABILITY_OPT_IN", raising=False)
     found = Recorded()
     yield found
     found.close()
@@ -516,6 +517,81 @@ def test_a_stream_records_metrics(recorded: Recorded) -> None:
         ],
     }
     assert [point.sum for point in metrics["gen_ai.client.token.usage"]] == [100, 20]
+
+
+INFERENCE = "gen_ai.client.inference"
+NAMES_BEFORE_2026 = {
+    "gen_ai.client.operation.duration",
+    "gen_ai.client.operation.time_to_first_chunk",
+    "gen_ai.client.operation.time_per_output_chunk",
+    "gen_ai.client.token.usage",
+}
+LATEST_NAMES = {
+    f"{INFERENCE}.duration",
+    f"{INFERENCE}.time_to_first_chunk",
+    f"{INFERENCE}.time_per_output_chunk",
+    f"{INFERENCE}.operation.input_tokens",
+    f"{INFERENCE}.operation.output_tokens",
+    f"{INFERENCE}.usage.input_tokens",
+    f"{INFERENCE}.usage.output_tokens",
+    f"{INFERENCE}.usage.cache_read.input_tokens",
+    f"{INFERENCE}.usage.cache_write.input_tokens",
+    f"{INFERENCE}.usage.reasoning.output_tokens",
+}
+
+
+@pytest.mark.parametrize(
+    ("opt_in", "names"),
+    [
+        ("http, database/dup", NAMES_BEFORE_2026),
+        ("http, gen_ai_latest_experimental", LATEST_NAMES),
+        ("gen_ai_latest_experimental/dup", NAMES_BEFORE_2026 | LATEST_NAMES),
+    ],
+)
+def test_the_environment_chooses_the_names_of_the_metrics(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch, opt_in: str, names: set[str]
+) -> None:
+    monkeypatch.setenv("OTEL_SEMCONV_STABILITY_OPT_IN", opt_in)
+    recorded.traced(ScriptedModel([TextDelta("a"), TextDelta("b"), END_OF_TURN])).chat_stream(HI).collect()
+    assert set(recorded.metrics()) == names
+
+
+def test_the_latest_names_count_the_tokens_and_their_parts(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_SEMCONV_STABILITY_OPT_IN", "gen_ai_latest_experimental")
+    model = recorded.traced(ScriptedModel(*[[TextDelta("a"), END_OF_TURN]] * 2, name="anthropic", model="m"))
+    for _ in range(2):
+        model.chat_stream(HI).collect()
+    metrics = recorded.metrics()
+    usage = {name: points[0].value for name, points in metrics.items() if ".usage." in name}
+    assert usage == {
+        f"{INFERENCE}.usage.input_tokens": 200,
+        f"{INFERENCE}.usage.output_tokens": 40,
+        f"{INFERENCE}.usage.cache_read.input_tokens": 120,
+        f"{INFERENCE}.usage.cache_write.input_tokens": 60,
+        f"{INFERENCE}.usage.reasoning.output_tokens": 30,
+    }
+    assert dict(metrics[f"{INFERENCE}.usage.input_tokens"][0].attributes) == {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "anthropic",
+        "gen_ai.request.model": "m",
+        "gen_ai.response.model": "big-2026",
+        "gen_ai.token.modality": "unknown",
+    }
+    (calls,) = metrics[f"{INFERENCE}.operation.input_tokens"]
+    assert (calls.count, calls.sum) == (2, 200)
+
+
+def test_a_failed_call_counts_no_tokens_under_the_latest_names(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_SEMCONV_STABILITY_OPT_IN", "gen_ai_latest_experimental")
+    with pytest.raises(TruncatedStreamError):
+        recorded.traced(ScriptedModel([TextDelta("a")])).chat_stream(HI).collect()
+    metrics = recorded.metrics()
+    (point,) = metrics[f"{INFERENCE}.usage.input_tokens"]
+    assert point.value == 0
+    assert "error.type" not in point.attributes
+    assert f"{INFERENCE}.operation.input_tokens" not in metrics
 
 
 def test_the_metric_of_times_between_chunks_can_be_switched_off(recorded: Recorded) -> None:
