@@ -191,7 +191,7 @@ class Writer:
 
 
 class _PathTarget:
-    """A path, to which other processes may write too."""
+    """A path, to which other processes may write too. Of a line that does not fit on the disk, nothing stays."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = os.path.abspath(path)
@@ -205,9 +205,22 @@ class _PathTarget:
         with _locked(self._file):
             if self._ends_inside_line():
                 os.write(self._file, b"\n")  # or our first line would become part of the broken one
-            with memoryview(data) as view:
-                while self.written < len(data):
-                    self.written += os.write(self._file, view[self.written :])
+            begin = os.fstat(self._file).st_size
+            try:
+                with memoryview(data) as view:
+                    while self.written < len(data):
+                        self.written += os.write(self._file, view[self.written :])
+            except OSError:
+                self._remove_torn_line(data, begin)
+                raise
+
+    def _remove_torn_line(self, data: bytes, begin: int) -> None:
+        """A full disk took a part of the last line: remove that part, unless another program wrote behind it."""
+        whole = data.rfind(b"\n", 0, self.written) + 1
+        with suppress(OSError):
+            if self.written > whole and os.fstat(self._file).st_size == begin + self.written:
+                os.ftruncate(self._file, begin + whole)
+                self.written = whole
 
     def after_fork(self) -> None:
         """Close the inherited file and open it again later: a lock would be shared with the parent."""

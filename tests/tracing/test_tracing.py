@@ -489,6 +489,32 @@ def test_a_full_disk_is_logged_once_and_the_runs_continue(caplog: pytest.LogCapt
     assert "lines are lost" in caplog.text and "No space left" in caplog.text
 
 
+FILLS_THE_DISK = """
+import resource, sys
+from completion import ChatRequest, JsonTracer, run_chat
+from completion.testing import ScriptedModel
+
+with JsonTracer(sys.argv[1]) as tracer:
+    for limit in (3000, 3500, resource.RLIM_INFINITY):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        run_chat(ScriptedModel("Yes."), ChatRequest("Hi"), middleware=[tracer]).collect()
+    print(tracer.lost)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of a file's size")
+def test_a_disk_that_becomes_full_leaves_only_whole_lines(path: Path) -> None:
+    path.write_text('{"not": "ours"}\n' * 60)
+    command = [sys.executable, "-c", FILLS_THE_DISK, str(path)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=60, check=True)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert lines[:60] == [{"not": "ours"}] * 60
+    lost = int(done.stdout)
+    assert lost > 0
+    assert len(lines) == 60 + 24 - lost + 1
+    assert [line["lines"] for line in lines[60:] if line["kind"] == "dropped"] == [lost]
+
+
 def test_a_closed_file_is_logged_and_the_run_continues(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with path.open("w") as file:
         tracer = JsonTracer(file)
