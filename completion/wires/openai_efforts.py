@@ -7,8 +7,10 @@ from collections.abc import Sequence
 
 from completion.wires.efforts import effort_word, nearest_effort
 
-_GPT = re.compile(r"(?:^|[/.:@])gpt-(\d+)(?:\.(\d+))?(?![a-z\d])", re.IGNORECASE)
-_O_SERIES = re.compile(r"(?:^|[/.:@])o\d(?![a-z\d])", re.IGNORECASE)
+# gpt-5.6, openai/gpt-5.4-pro, azure_gpt-5.6, us-gpt-5.4, openai--gpt-5.4-codex
+_GPT = re.compile(r"(?<![a-z\d])gpt-(\d+)(?:\.(\d+))?(?![a-z\d])((?:-[a-z]+)*)", re.IGNORECASE)
+# Only OpenAI's: other makers have models with names like marco-o1.
+_O_SERIES = re.compile(r"(?:^|[/.:@_]|--|\b(?:us|eu|azure|openai)-)o\d(?![a-z\d])", re.IGNORECASE)
 
 # The first version with these words, the newest first.
 _WORDS = (
@@ -22,10 +24,24 @@ _WORDS = (
 def openai_efforts(model: str) -> tuple[str, ...] | None:
     """The words that the model accepts; None if the id does not say what it is."""
     found = _GPT.search(model)
-    if found:
-        version = int(found[1]), int(found[2] or 0)
-        return next((words for since, words in _WORDS if version >= since), None)
-    return ("low", "medium", "high") if _O_SERIES.search(model) else None
+    if found is None:
+        return ("low", "medium", "high") if _O_SERIES.search(model) else None
+    version = int(found[1]), int(found[2] or 0)
+    words = next((words for since, words in _WORDS if version >= since), None)
+    return words and _words_of_variant(found[3].lower(), version, words)
+
+
+def _words_of_variant(variant: str, version: tuple[int, int], words: tuple[str, ...]) -> tuple[str, ...]:
+    """What is left of the words of the version. ``variant`` is what follows it in the model id: ``-codex-max``."""
+    names = variant.split("-")
+    if "chat" in names and version >= (5, 1):
+        return ("medium",)
+    if "pro" in names:
+        return ("high",) if version < (5, 2) else tuple(word for word in words if word not in ("none", "low"))
+    if "codex" in names:
+        words = tuple(word for word in words if word not in ("none", "minimal"))
+        return words if "max" not in names or "xhigh" in words else (*words, "xhigh")
+    return words
 
 
 def effort_to_send(

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from completion.wires.anthropic.dialect import DEFAULT, MessagesDialect
-from completion.wires.anthropic.names import MAX_BREAKPOINTS, MIN_SAMPLING_WHILE_THINKING, NO_SAMPLING_SINCE, SAMPLING
-from completion.wires.anthropic.thinking import always_thinks
+from completion.wires.anthropic.names import MAX_BREAKPOINTS, MIN_SAMPLING_WHILE_THINKING, SAMPLING, STRICTER_SINCE
+from completion.wires.anthropic.thinking import ADAPTIVE_ONLY_SINCE, NEWEST, always_thinks, refuses_sampling
 from completion.wires.json_values import objects_in
 from completion.wires.lowering import unsupported
 
@@ -27,8 +27,7 @@ def check(body: dict[str, Any], dialect: MessagesDialect = DEFAULT) -> None:
 
 def _sampling(body: dict[str, Any], dialect: MessagesDialect) -> Refusal:
     given = _sampling_fields(body)
-    is_date = re.fullmatch(r"\d{4}-\d{2}-\d{2}", dialect.version)  # on Bedrock and Vertex a version is not a date
-    if given and is_date and dialect.version >= NO_SAMPLING_SINCE:
+    if given and _is_stricter(dialect):
         return given[0], f"version {dialect.version} of the API does not support {', '.join(SAMPLING)}"
     return None
 
@@ -71,7 +70,7 @@ def _always_thinks(body: dict[str, Any], dialect: MessagesDialect) -> bool:
 
 def _sampling_of_newest(body: dict[str, Any], dialect: MessagesDialect) -> Refusal:
     given = _sampling_fields(body)
-    if given and _always_thinks(body, dialect):
+    if given and refuses_sampling(dialect.version_of(str(body.get("model")))):
         return given[0], f"{body['model']} does not support {', '.join(SAMPLING)}"
     return None
 
@@ -82,6 +81,16 @@ def _thinking_of_newest(body: dict[str, Any], dialect: MessagesDialect) -> Refus
     if kind in ("enabled", "disabled") and _always_thinks(body, dialect):
         why = f"{body['model']} refuses thinking of type {kind!r}; use reasoning_effort"
         return "thinking", why
+    return None
+
+
+def _effort_without_thinking(body: dict[str, Any], dialect: MessagesDialect) -> Refusal:
+    thinking, config = body.get("thinking"), body.get("output_config")
+    effort = config.get("effort") if isinstance(config, dict) else None
+    is_off = isinstance(thinking, dict) and thinking.get("type") in ("disabled", "between_tools")
+    version = dialect.version_of(str(body.get("model")))
+    if is_off and effort in ("xhigh", "max") and version is not None and ADAPTIVE_ONLY_SINCE <= version < NEWEST:
+        return "output_config.effort", f"{body['model']} refuses {effort!r} while it does not think; use 'high' or less"
     return None
 
 
@@ -104,9 +113,36 @@ def _continued_answer_of_newest(body: dict[str, Any], dialect: MessagesDialect) 
     return "messages", f"{body['model']} does not continue an answer: the last message must be the user's"
 
 
+def _document_of_assistant(body: dict[str, Any], dialect: MessagesDialect) -> Refusal:
+    for message in _messages_of(body, dialect, "assistant"):
+        if any(block.get("type") == "document" for block in objects_in(message.get("content"))):
+            return "messages", f"version {dialect.version} of the API refuses a document in an assistant message"
+    return None
+
+
+def _citation_of_user(body: dict[str, Any], dialect: MessagesDialect) -> Refusal:
+    for message in _messages_of(body, dialect, "user"):
+        if any(block.get("type") == "text" and block.get("citations") for block in objects_in(message.get("content"))):
+            return "messages", f"version {dialect.version} of the API refuses citations in the text of a user message"
+    return None
+
+
+def _messages_of(body: dict[str, Any], dialect: MessagesDialect, role: str) -> list[dict[str, Any]]:
+    """The messages with this role, for the rules that came with version 2026-10-21 of the API; none before it."""
+    if not _is_stricter(dialect):
+        return []
+    return [message for message in objects_in(body.get("messages")) if message.get("role") == role]
+
+
+def _is_stricter(dialect: MessagesDialect) -> bool:
+    is_date = re.fullmatch(r"\d{4}-\d{2}-\d{2}", dialect.version)  # on Bedrock and Vertex a version is not a date
+    return is_date is not None and dialect.version >= STRICTER_SINCE
+
+
 _RULES: tuple[Callable[[dict[str, Any], MessagesDialect], Refusal], ...] = (
     _sampling, _sampling_of_newest, _thinking_of_newest, _forced_call_of_newest, _continued_answer_of_newest,
-    _forced_call_while_thinking, _sampling_while_thinking, _budget, _breakpoints,
+    _forced_call_while_thinking, _sampling_while_thinking, _budget, _effort_without_thinking, _document_of_assistant,
+    _citation_of_user, _breakpoints,
 )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from completion.wires.anthropic.checks import count_breakpoints
 from completion.wires.anthropic.dialect import DEFAULT, MessagesDialect
 from completion.wires.anthropic.history import cached, container_id, messages
 from completion.wires.anthropic.names import SAMPLING
-from completion.wires.anthropic.thinking import always_thinks, thinking_of
+from completion.wires.anthropic.thinking import refuses_sampling, thinking_of
 from completion.wires.json_values import without_none
 from completion.wires.lowering import count_cache_controls, unsupported
 from completion.wires.wire import Lowered
@@ -38,7 +38,7 @@ def lower(request: ChatRequest, model: str, dialect: MessagesDialect = DEFAULT) 
         thinking = None
         dropped = [name for name in dropped if name != "reasoning_effort"] + ["reasoning_effort"]
     sampling = {name: getattr(request, name) for name in SAMPLING}
-    if always_thinks(version):
+    if refuses_sampling(version):
         dropped += [name for name, value in sampling.items() if value is not None]
         sampling = {}
     output_config = {"effort": effort, "format": _format(request.response_format)}

@@ -7,8 +7,9 @@ from completion.contract.chunks import FinishReason
 WIRE = "anthropic"
 
 
-NO_SAMPLING_SINCE = "2026-10-21"
-"""The first API version that refuses temperature, top_p and top_k, whatever their value."""
+STRICTER_SINCE = "2026-10-21"
+"""The first API version that refuses temperature, top_p and top_k, documents of the assistant, and citations in text of
+the user."""
 
 
 FINISH_REASONS = {

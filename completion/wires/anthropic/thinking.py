@@ -25,10 +25,10 @@ ADAPTIVE_SINCE: Version = (4, 6)
 """The first version that accepts an effort."""
 
 ADAPTIVE_ONLY_SINCE: Version = (4, 7)
-"""The first version that refuses a budget."""
+"""The first version that refuses a budget, and sampling parameters."""
 
 ALWAYS_THINKS_SINCE: Version = (5, 5)
-"""The first version that refuses ``disabled``, sampling parameters, a forced call, and to continue an answer."""
+"""The first version that refuses ``disabled``, a forced call, and to continue an answer."""
 
 NEWEST: Version = (99, 0)
 """Stands for the version of a Claude whose name has none: it is probably a new one."""
@@ -37,16 +37,24 @@ NEWEST: Version = (99, 0)
 def version_of(model: str) -> Version | None:
     """The version in a model id: (4, 6) in claude-opus-4-6-20260205. NEWEST for a Claude without a version; None for
     the model of another maker."""
-    # claude-3-7-sonnet-20250219, claude-sonnet-4-20250514, anthropic.claude-opus-4-6-v1, claude-opus-4.7, claude-opus-5
-    found = re.search(r"claude-(?:[a-z]+-)*(\d{1,2})(?:[-.](\d{1,2}))?(?!\d)", model.lower())
+    # claude-3-7-sonnet-20250219, claude-sonnet-4-20250514, anthropic.claude-opus-4-6-v1, claude-opus-4.7,
+    # claude-opus-5, anthropic.claude-v2:1
+    found = re.search(r"claude-(?:[a-z]+-)*v?(\d{1,2})(?:[-.](\d{1,2}))?(?!\d)", model.lower())
     if found:
         return int(found[1]), int(found[2] or 0)
+    if "claude-instant" in model.lower():
+        return 1, 0
     return NEWEST if "claude" in model.lower() else None
 
 
 def always_thinks(version: Version | None) -> bool:
     """The model refuses what does not go together with thinking. Not for a Claude whose version is unknown."""
     return version is not None and ALWAYS_THINKS_SINCE <= version < NEWEST
+
+
+def refuses_sampling(version: Version | None) -> bool:
+    """The model answers 400 to temperature, top_p and top_k. Not for a Claude whose version is unknown."""
+    return version is not None and ADAPTIVE_ONLY_SINCE <= version < NEWEST
 
 
 # Fable and Mythos always think, whatever their version: they answer 400 to ``disabled``.

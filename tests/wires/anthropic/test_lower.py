@@ -282,14 +282,27 @@ def test_effort_and_schema_are_in_one_object() -> None:
     [
         ({"tools": [TOOL], "tool_choice": ToolChoice.any()}, "tool_choice.*forced"),
         ({"tools": [TOOL], "tool_choice": ToolChoice.tool("f")}, "tool_choice.*forced"),
+    ],
+    ids=["any", "tool"],
+)
+@pytest.mark.parametrize("model", [OLD, NEW])
+def test_a_forced_call_contradicts_thinking(model: str, given: dict[str, Any], words: str) -> None:
+    with pytest.raises(UnsupportedContentError, match=words):
+        anthropic_body(ChatRequest("hi", reasoning_effort="low", **given), model)
+    assert anthropic_body(ChatRequest("hi", **given), model)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
         ({"temperature": 0.5}, "temperature.*thinks"),
         ({"top_p": 0.9}, "top_p.*thinks"),
         ({"top_k": 5}, "top_k.*thinks"),
         ({"top_k": 1}, "top_k.*thinks"),
     ],
-    ids=["any", "tool", "temperature", "top_p", "top_k", "top_k of one"],
+    ids=["temperature", "top_p", "top_k", "top_k of one"],
 )
-@pytest.mark.parametrize("model", [OLD, NEW])
+@pytest.mark.parametrize("model", [OLD, "claude-opus-4-6"])
 def test_options_that_contradict_thinking_are_refused(model: str, given: dict[str, Any], words: str) -> None:
     with pytest.raises(UnsupportedContentError, match=words):
         anthropic_body(ChatRequest("hi", reasoning_effort="low", **given), model)
@@ -311,6 +324,62 @@ def test_options_that_contradict_thinking_are_refused(model: str, given: dict[st
 def test_options_that_are_allowed_with_thinking_are_sent(given: dict[str, Any]) -> None:
     body = payload(ChatRequest("hi", reasoning_effort="low", **given))
     assert body["thinking"]["type"] in ("enabled", "disabled")
+
+
+SAMPLING = {"temperature": 0.5, "top_p": 0.9, "top_k": 5}
+
+
+@pytest.mark.parametrize("model", ["claude-opus-4-7", "claude-opus-5", "claude-sonnet-5-5"])
+def test_models_that_refuse_sampling_get_none(model: str) -> None:
+    body, dropped = anthropic_body(ChatRequest("hi", temperature=0.5, top_p=0.9, top_k=5), model)
+    assert not SAMPLING.keys() & body.keys()
+    assert dropped == list(SAMPLING)
+    with pytest.raises(UnsupportedContentError, match=f"{model} does not support temperature"):
+        anthropic_body(ChatRequest("hi", additional_params={"temperature": 1}), model)
+
+
+@pytest.mark.parametrize(
+    "model", ["claude-opus-4-6", "claude-sonnet-latest", "anthropic.claude-v2:1", "claude-instant"]
+)
+def test_other_models_get_the_sampling_that_was_asked_for(model: str) -> None:
+    body, dropped = anthropic_body(ChatRequest("hi", temperature=0.5, top_p=0.9, top_k=5), model)
+    assert {name: body[name] for name in SAMPLING} == SAMPLING
+    assert dropped == []
+
+
+@pytest.mark.parametrize("model", ["anthropic.claude-v2:1", "claude-instant", "claude-instant-1.2", "claude-2.1"])
+def test_the_first_models_are_not_taken_for_the_newest(model: str) -> None:
+    body, _ = anthropic_body(ChatRequest("hi", reasoning_effort="low"), model)
+    assert body["thinking"]["type"] == "enabled"
+
+
+@pytest.mark.parametrize(("model", "kind"), [("claude-opus-5", "disabled"), ("claude-sonnet-5-5", "between_tools")])
+@pytest.mark.parametrize("effort", ["xhigh", "max"])
+def test_a_great_effort_without_thinking_is_refused(model: str, kind: str, effort: str) -> None:
+    params = {"output_config": {"effort": effort}}
+    with pytest.raises(UnsupportedContentError, match=rf"output_config\.effort.*{model} refuses '{effort}'"):
+        anthropic_body(ChatRequest("hi", reasoning_effort="none", additional_params=params), model)
+    params = {"output_config": {"effort": "high"}}
+    body, _ = anthropic_body(ChatRequest("hi", reasoning_effort="none", additional_params=params), model)
+    assert body["thinking"] == {"type": kind}
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (Message.assistant([ProviderBlock("anthropic", {"type": "document", "source": {}})]), "refuses a document"),
+        (
+            Message.user([ProviderBlock("anthropic", {"type": "text", "text": "a", "citations": [{"url": "u"}]})]),
+            "refuses citations",
+        ),
+    ],
+    ids=["document", "citations"],
+)
+def test_the_newer_version_of_the_api_refuses_some_blocks(message: Message, words: str) -> None:
+    request = ChatRequest([Message.user("hi"), message, Message.user("go on")])
+    with pytest.raises(UnsupportedContentError, match=f"version 2026-10-21 of the API {words}"):
+        payload(request, version="2026-10-21")
+    assert payload(request)
 
 
 def test_a_budget_over_max_tokens_is_refused() -> None:
