@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import completion
 from completion import (
     ChatRequest,
     FinishReason,
@@ -39,7 +40,8 @@ from completion import (
 from completion.engine.guards import Approval, CallLimit, LoopDetection
 from completion.engine.middleware import AbortRun, Middleware, RunInfo
 from completion.engine.redaction import Redaction, _OpenText
-from completion.testing import ScriptedModel
+from completion.testing import ProviderServer, Reply, ScriptedModel
+from tests import wire_pieces
 
 ANY_OBJECT = {"type": "object", "properties": {}, "additionalProperties": True}
 KEY = "sk-live0123456789abcdef"
@@ -474,6 +476,17 @@ def test_tool_results_are_redacted_for_the_model_the_reader_and_the_history() ->
     result = next(chunk for chunk in chunks if isinstance(chunk, ToolResult))
     assert result.blocks == (TextBlock('{"key": "[redacted]"}'),)
     assert KEY not in repr(chunks)
+
+
+@pytest.mark.parametrize("field", ["text", "summary"])
+def test_reasoning_that_goes_back_in_a_field_of_the_server_is_redacted(server: ProviderServer, field: str) -> None:
+    detail = {"type": f"reasoning.{field}", field: f"I know {KEY}", "index": 0}
+    reason, call = wire_pieces.delta("tool_calls"), wire_pieces.piece(id="c1", name="look", arguments="{}")
+    pieces = [wire_pieces.delta(reasoning_details=[detail]), wire_pieces.calls(call), reason]
+    server.reply(Reply(wire_pieces.body(*pieces)), Reply(wire_pieces.body(wire_pieces.delta("stop"))))
+    model = completion.model("openrouter:m", api_key="k", base_url=server.url)
+    run_chat(model, ChatRequest("Hi"), [Recorder("look").tool], middleware=[Redaction("api_key")]).collect()
+    assert server.requests[1].json()["messages"][1]["reasoning_details"] == [{**detail, field: "I know [redacted]"}]
 
 
 def test_the_replacement_may_be_a_function_of_the_secret() -> None:
