@@ -34,6 +34,7 @@ from completion.contract.values import ValueStream, ValueT
 from completion.offload.paced import NOT_YET
 from completion.offload.pump import Pump
 from completion.offload.threads import Threads
+from completion.offload.waker import Waiter
 from completion.wrappers.named_after import NamedAfter
 
 # How long aclose() waits for the worker. A worker that is blocked for longer (in a TCP connect) ends later, on its own.
@@ -41,11 +42,6 @@ _CLOSE_SECONDS: Final = 0.5
 # How long aclose() lets the worker read the end of the body after the end of the turn, so that the connection can be
 # reused.
 _REUSE_SECONDS: Final = 0.05
-# When chunks arrive fast, sleep this long and then read all that have arrived: waking a loop costs more than reading a
-# chunk. "Fast" means that the last wait for a chunk ended less than this time ago.
-_GATHER_SECONDS: Final = 0.001
-# A smaller buffer would be full before this sleep ends.
-_MIN_GATHER_BUFFER: Final = 64
 _FOREVER_SECONDS: Final = 1e9  # 30 years
 
 ValueT_co = TypeVar("ValueT_co", covariant=True)
@@ -172,13 +168,12 @@ class AsyncChatStream:
         self._state = _State.NOT_OPEN  # changed only in the loop's thread
         self._is_cancelled = False  # set in any thread
         self._pump: Pump | None = None
-        self._waker: _Waker | None = None
+        self._waiter: Waiter | None = None
         self._cancel_loop_timer: weakref.finalize[..., Any] | None = None
         self._chunks: deque[StreamChunk] = deque()  # the pump's buffer, while the stream is open
         self._has_begun = False
         self._last: StreamChunk | None = None
         self._taken_since_wait = 0
-        self._last_wait_ended_at = 0.0
 
     @property
     def response(self) -> ResponseInfo:
@@ -198,9 +193,9 @@ class AsyncChatStream:
             CompletionError: the stream could not be opened.
             RuntimeError: the stream is closed, or was opened in another loop.
         """
-        pump, waker = self._started()
+        pump, waiter = self._started()
         try:
-            await waker.wait_until(lambda: pump.stream is not None or pump.is_over or pump.token.cancelled, pump)
+            await waiter.wait_until(lambda: pump.stream is not None or pump.is_over or pump.token.cancelled, pump)
         except BaseException:
             self._close()
             raise
@@ -273,17 +268,17 @@ class AsyncChatStream:
     async def aclose(self) -> None:
         """Close the connection. May be called more than once. Then waits for the worker thread to end, at most half
         a second."""
-        pump, waker = self._pump, self._waker
-        if pump is None or waker is None or self._state is _State.CLOSED:
+        pump, waiter = self._pump, self._waiter
+        if pump is None or waiter is None or self._state is _State.CLOSED:
             self._close()
             return
-        if not waker.is_in_this_loop:
+        if not waiter.is_in_this_loop:
             self.cancel()
             return
         if isinstance(self._last, TurnFinished):
-            await waker.wait_until(lambda: pump.is_over, pump, _REUSE_SECONDS)
+            await waiter.wait_until(lambda: pump.is_over, pump, _REUSE_SECONDS)
         self._close()
-        await waker.wait_until(lambda: pump.is_over, pump, _CLOSE_SECONDS)
+        await waiter.wait_until(lambda: pump.is_over, pump, _CLOSE_SECONDS)
 
     def cancel(self) -> None:
         """Cancel the stream, from any thread. Reading, now or later, raises StreamCancelledError."""
@@ -291,30 +286,35 @@ class AsyncChatStream:
         if self._pump is not None and self._state is not _State.CLOSED:
             self._pump.token.cancel()
 
-    def _started(self) -> tuple[Pump, _Waker]:
-        """The pump and its waker; starts them if the stream is not open yet. Raises the same errors as ``open()``."""
+    def _started(self) -> tuple[Pump, Waiter]:
+        """The pump and its waiter; starts them if the stream is not open yet. Raises the same errors as ``open()``."""
         loop = asyncio.get_running_loop()
         if self._state is _State.CLOSED:
             raise RuntimeError("this stream was closed; call chat_stream() again")
-        if self._pump is not None and self._waker is not None:
-            if self._waker.loop is not loop:
+        if self._pump is not None and self._waiter is not None:
+            if self._waiter.loop is not loop:
                 raise RuntimeError("this stream was opened in another event loop")
-            return self._pump, self._waker
+            return self._pump, self._waiter
         if self._is_cancelled:
             self._close()
             raise stream_cancelled(*self._origin)
-        waker = _Waker(loop)
-        pump = Pump(self._source, limit=self._buffer, wake=waker.wake_from_any_thread)
+        waiter = Waiter(loop)
+        pump = Pump(
+            self._source,
+            limit=self._buffer,
+            wake=waiter.wake_from_any_thread,
+            hurry=waiter.hurry_from_any_thread,
+        )
         try:
             pump.start(self._executor)
         except CompletionError as error:
             error.provider, error.model = self._origin
             raise
-        self._pump, self._waker, self._chunks, self._state = pump, waker, pump.chunks, _State.OPEN
+        self._pump, self._waiter, self._chunks, self._state = pump, waiter, pump.chunks, _State.OPEN
         if self._is_cancelled:  # by another thread, which has not seen the pump
             pump.token.cancel()
         self._cancel_when_loop_is_closed(loop, pump)
-        return pump, waker
+        return pump, waiter
 
     def _cancel_when_loop_is_closed(self, loop: asyncio.AbstractEventLoop, pump: Pump) -> None:
         """asyncio has no callback for a closed loop, but it drops its timers then, and a dropped timer tells us.
@@ -332,15 +332,13 @@ class AsyncChatStream:
             raise RuntimeError("another task is reading from this stream already")
         if self._state is _State.CLOSED and self._pump is not None:
             raise StopAsyncIteration
-        pump, waker = self._started()
+        pump, waiter = self._started()
         self._state = _State.READING
         self._taken_since_wait = 0
         try:
             if self._chunks:
                 await asyncio.sleep(0)
-            elif self._buffer >= _MIN_GATHER_BUFFER and waker.loop.time() - self._last_wait_ended_at < _GATHER_SECONDS:
-                await asyncio.sleep(_GATHER_SECONDS)
-            is_ready = await waker.wait_until(lambda: pump.has_news, pump, seconds)
+            is_ready = await waiter.wait_until(lambda: pump.has_news, pump, seconds)
         except BaseException:
             self._cancel_and_drop_buffer(pump)
             raise
@@ -353,7 +351,6 @@ class AsyncChatStream:
             raise stream_cancelled(*self._origin)
         if not self._chunks or pump.token.cancelled:
             self._close_and_raise(pump)
-        self._last_wait_ended_at = waker.loop.time()
         return True
 
     def _close_and_raise(self, pump: Pump) -> None:
@@ -400,54 +397,6 @@ class AsyncStreamOf(AsyncChatStream, Generic[_ResultT]):
     if TYPE_CHECKING:
 
         async def collect(self) -> _ResultT: ...  # type: ignore[override]
-
-
-class _Waker:
-    """Wakes the tasks of a loop that wait for a pump.
-
-    It has no reference to the stream, so that the worker does not keep a dropped stream alive.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self._waiting: set[asyncio.Future[None]] = set()
-
-    def wake_from_any_thread(self) -> None:
-        with suppress(RuntimeError):  # raised by a closed loop, whose streams are cancelled anyway
-            self.loop.call_soon_threadsafe(self._wake)
-
-    @property
-    def is_in_this_loop(self) -> bool:
-        """The caller runs in this waker's loop. False in a forked child, where this loop does not run."""
-        with suppress(RuntimeError):
-            return asyncio.get_running_loop() is self.loop
-        return False
-
-    async def wait_until(self, condition: Callable[[], bool], pump: Pump, seconds: float | None = None) -> bool:
-        """Wait until the condition is true; False when the time is up first. The pump must wake us when it changes."""
-        ends_at = None if seconds is None else self.loop.time() + seconds
-        while not condition():
-            if ends_at is not None and self.loop.time() >= ends_at:
-                return False
-            waiting = self.loop.create_future()
-            self._waiting.add(waiting)
-            timer = None if ends_at is None else self.loop.call_at(ends_at, self._wake)
-            pump.is_awaited = True
-            try:
-                # Look once more: the pump does not wake us for a change that it made before `is_awaited` was set.
-                if not condition():
-                    await waiting
-            finally:
-                self._waiting.discard(waiting)
-                pump.is_awaited = bool(self._waiting)
-                if timer is not None:
-                    timer.cancel()
-        return True
-
-    def _wake(self) -> None:
-        for waiting in self._waiting:
-            if not waiting.done():
-                waiting.set_result(None)
 
 
 class _CallWhenDropped:

@@ -38,6 +38,7 @@ class Pump:
         limit: the worker stops at this many chunks, until half of them are taken.
         wake: wakes the reader; called in any thread when something has changed and the reader has set ``is_awaited``.
             The pump resets ``is_awaited`` first.
+        hurry: called in the worker when the buffer is full: the reader must not wait any longer.
         opened: the stream that ``source`` returns, if it is already open. So it is closed even if no worker ever runs.
     """
 
@@ -47,6 +48,7 @@ class Pump:
         *,
         limit: int,
         wake: Callable[[], None],
+        hurry: Callable[[], None] | None = None,
         opened: Iterable[StreamChunk] | None = None,
     ) -> None:
         self.chunks: deque[StreamChunk] = deque()
@@ -60,6 +62,7 @@ class Pump:
         self._opened = opened
         self._limit = limit
         self._wake = wake
+        self._hurry = hurry or _nothing
         # A SimpleQueue, because a finalizer may call put() in a thread that is inside put() or get() already: a
         # Condition or a Queue would deadlock.
         self._room: SimpleQueue[None] = SimpleQueue()
@@ -136,6 +139,7 @@ class Pump:
 
     def _wait_for_room(self) -> None:
         self.is_full = True
+        self._hurry()
         while len(self.chunks) >= self._limit and not self.token.cancelled:
             self._room.get()
         self.is_full = False
