@@ -42,6 +42,7 @@ from completion import (
     run_chat,
 )
 from completion.offload.aio import AsyncChatStream, _State
+from completion.offload.waker import SharedWaker
 from completion.testing import Cut, Pause, ProviderServer, Reply, ScriptedModel, Stall, WaitFor
 from tests.loopback import END, HI, PATIENCE_S, model_at, model_of, text
 
@@ -665,6 +666,47 @@ def test_the_loop_is_woken_once_per_batch_of_chunks(monkeypatch: pytest.MonkeyPa
     loop.run_until_complete(read(AsyncModel(fast(count)).chat_stream(HI)))
     loop.close()
     assert wakes < count / 10
+
+
+def test_the_streams_of_a_loop_share_the_calls_that_wake_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    streams, count, wakes = 20, 50, 0
+    loop = asyncio.new_event_loop()
+    wake = loop.call_soon_threadsafe
+
+    def counted(*args: Any, **options: Any) -> asyncio.Handle:
+        nonlocal wakes
+        wakes += 1
+        return wake(*args, **options)
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", counted)
+
+    def slowly() -> Iterator[StreamChunk]:
+        for chunk in words(count):
+            time.sleep(0.002)
+            yield chunk
+
+    async def main() -> list[list[StreamChunk]]:
+        model = AsyncModel(fast(1))
+        return await asyncio.gather(*(read(model.stream(slowly)) for _ in range(streams)))
+
+    assert loop.run_until_complete(main()) == [words(count)] * streams
+    loop.close()
+    assert wakes < streams * count / 4
+
+
+@pytest.mark.parametrize("buffer", [1, 2, 63])
+def test_a_small_buffer_does_not_wait_for_the_next_look(loop: asyncio.AbstractEventLoop, buffer: int) -> None:
+    count = 5000
+    began = time.monotonic()
+    assert len(loop.run_until_complete(read(AsyncModel(fast(count), buffer=buffer).chat_stream(HI)))) == count + 1
+    assert time.monotonic() - began < count * 0.002 / 2
+
+
+def test_the_waker_of_a_loop_ends_with_its_streams() -> None:
+    for _ in range(3):
+        asyncio.run(_collected(AsyncModel(fast(3))))
+    gc.collect()
+    assert not SharedWaker._by_loop
 
 
 # Executors
