@@ -42,9 +42,6 @@ from typing import TYPE_CHECKING, Any
 if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)] in ("completion", "-mcompletion"):
     sys.path[:1] = [folder for folder in sys.path[:1] if folder not in ("", os.getcwd())]
 
-from completion.adapters.anthropic import AnthropicClient, AnthropicModel
-from completion.adapters.local import LocalModel
-from completion.adapters.openai import OpenAIClient, OpenAIModel
 from completion.contract.cancel import CancelToken
 from completion.contract.chunks import (
     FinishReason,
@@ -130,9 +127,12 @@ from completion.wrappers.fallback import FallbackModel
 from completion.wrappers.retry import RetryConfig, RetryEvent, RetryingModel
 
 if TYPE_CHECKING:
+    from completion.adapters.anthropic import AnthropicClient, AnthropicModel
     from completion.adapters.azure_openai import AzureOpenAIClient, AzureOpenAIModel
     from completion.adapters.gemini import GeminiClient, GeminiModel
     from completion.adapters.gemini_interactions import GeminiInteractionsClient, GeminiInteractionsModel
+    from completion.adapters.local import LocalModel
+    from completion.adapters.openai import OpenAIClient, OpenAIModel
     from completion.adapters.openai_responses import OpenAIResponsesClient, OpenAIResponsesModel
     from completion.engine import (
         AbortRun,
@@ -284,6 +284,8 @@ __all__ = [
 
 # Some names are imported on first use, because most programs do not need them. They come from ``engine``, except these.
 _LAZY_MODULES = {
+    "AnthropicClient": "adapters.anthropic",
+    "AnthropicModel": "adapters.anthropic",
     "AsyncModel": "offload.aio",
     "AzureOpenAIClient": "adapters.azure_openai",
     "AzureOpenAIModel": "adapters.azure_openai",
@@ -292,6 +294,9 @@ _LAZY_MODULES = {
     "GeminiInteractionsModel": "adapters.gemini_interactions",
     "GeminiModel": "adapters.gemini",
     "JsonTracer": "tracing",
+    "LocalModel": "adapters.local",
+    "OpenAIClient": "adapters.openai",
+    "OpenAIModel": "adapters.openai",
     "OpenAIResponsesClient": "adapters.openai_responses",
     "OpenAIResponsesModel": "adapters.openai_responses",
 }

@@ -14,7 +14,6 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, cast
 
-from completion.adapters.account import HttpModel
 from completion.contract.errors import ConfigurationError
 from completion.contract.frames import hide_arguments_in_tracebacks
 from completion.contract.model import ChatModel, CompletionModel
@@ -56,6 +55,8 @@ def model(name: str, **options: Any) -> ChatModel:
     make = family(family_name)
     if not model_id and not getattr(make, "has_default_model", False):
         raise ConfigurationError(f"the model id is missing; write '{family_name}:<model id>'", provider=family_name)
+    from completion.adapters.account import HttpModel  # not above: it imports the wires, which few imports need
+
     made = make(model_id, **options) if model_id else make(**options)
     return made if isinstance(made, HttpModel) else ThirdPartyModel(made)
 
