@@ -72,7 +72,15 @@ DOORS = {
 LAZY = {
     *("", "contract.answer", "contract.codec", "contract.request", "contract.turn", "events.json_decoder"),
     *("adapters.google_credentials", "adapters.local", "embedded.server", "embedded.weights"),
-    *("registry", "wrappers.retry", "engine.outputs", "engine.results", "engine.tools", "engine.redaction"),
+    *(
+        "registry",
+        "wrappers.retry",
+        "engine.guards",
+        "engine.outputs",
+        "engine.results",
+        "engine.tools",
+        "engine.redaction",
+    ),
     *("otel.spans", "web", "notebook", "cli.ask", "cli.chat", "cli.lines", "cli.models", "cli.setup", "cli.trace"),
 }
 

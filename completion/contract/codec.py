@@ -137,9 +137,9 @@ def nested(kind: type) -> dict[str, Any]:
 
 
 def nested_or_absent(kind: type) -> dict[str, Any]:
-    """As ``nested``, but the JSON leaves out the key if the value is None."""
+    """As ``nested``, but the JSON leaves out the key if the value is None or an empty tuple."""
     metadata = nested(kind)
-    metadata["dataclasses_json"]["exclude"] = lambda value: value is None
+    metadata["dataclasses_json"]["exclude"] = lambda value: value is None or value == ()
     return metadata
 
 

@@ -27,7 +27,7 @@ from completion.contract.chunks import (
     Usage,
 )
 from completion.contract.codec import Record, nested, nested_or_absent
-from completion.contract.messages import Block, Message
+from completion.contract.messages import Block, Message, ToolCallBlock
 
 CompactionMethod = Literal["tool_results", "truncate", "summary", "function"]
 
@@ -54,7 +54,8 @@ class RunStarted(StreamChunk):
 
 @dataclass(frozen=True, slots=True)
 class StepStarted(StreamChunk):
-    """A request is sent to the model. ``iteration`` counts from 1."""
+    """A request is sent to the model. ``iteration`` counts from 1. It is 0 in the step without a request that makes the
+    calls for which ``decisions`` were given."""
 
     type: ClassVar[Literal["step_started"]] = "step_started"
     run_id: str
@@ -85,9 +86,10 @@ class HistoryCompacted(StreamChunk):
 
 @dataclass(frozen=True, slots=True)
 class ToolResult(StreamChunk):
-    """The result of one tool call of this turn.
+    """The result of one tool call.
 
-    ``is_error``: the tool failed or did not run; ``blocks`` tell the model what to correct.
+    ``is_error``: the tool failed or did not run; ``blocks`` tell the model what to correct. ``name``: of the tool.
+    ``seconds``: how long the tool ran; None if it did not run, or did not end in time. Not compared.
     """
 
     type: ClassVar[Literal["tool_result"]] = "tool_result"
@@ -96,6 +98,8 @@ class ToolResult(StreamChunk):
     call_id: str
     blocks: tuple[Block, ...] = field(metadata=nested(Block))
     is_error: bool = False
+    name: str = ""
+    seconds: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +124,8 @@ class RunFinished(StreamChunk):
     ``reason`` is that of the last turn, or ``aborted`` if this library ended the run: ``abort`` then says why.
     ``usage`` is the sum of all turns and of what the tools report. ``new_messages`` are those of all steps. Append them
     to the history: it can then be sent again, unless a tool call without a result was left to the caller. ``output``
-    is the JSON data of ``run_chat(…, output=T)``; None if there is none.
+    is the JSON data of ``run_chat(…, output=T)``; None if there is none. ``pending``: the calls that wait for a person.
+    ``run_chat(…, decisions=…)`` goes on with them.
     """
 
     type: ClassVar[Literal["run_finished"]] = "run_finished"
@@ -130,6 +135,7 @@ class RunFinished(StreamChunk):
     new_messages: tuple[Message, ...] = field(metadata=nested(Message))
     abort: Abort | None = None
     output: Any = field(default=None, metadata=nested_or_absent(dict))
+    pending: tuple[ToolCallBlock, ...] = field(default=(), metadata=nested_or_absent(ToolCallBlock))
 
 
 Chunk = (

@@ -2,8 +2,10 @@
 
 for chunk in run_chat(model, request, tools=[weather]): ...
 
-run (the loop) -> step (a turn and its results) -> calls (the tool calls of a turn) -> tools (a function and its
+run (the loop) -> run_stream (what the reader gets)
+run -> step (a turn and its results) -> calls (the tool calls of a turn) -> tools (a function and its
 definition) -> schema, results, cutting (long results)
+decisions (what people decide about calls that wait)
 middleware (the hooks), guards and redaction (middleware that is included), bounds (the limits of a run)
 structured (an answer with a type) -> formats (how a request asks for it)
 conversation (a history between runs) -> compaction (keeps it short enough) -> shortening, history, size
@@ -12,9 +14,10 @@ conversation (a history between runs) -> compaction (keeps it short enough) -> s
 from completion.engine.bounds import RunConfig
 from completion.engine.conversation import Conversation
 from completion.engine.guards import Approval, CallLimit, LoopDetection
-from completion.engine.middleware import AbortRun, Middleware, Refusal, RunInfo
+from completion.engine.middleware import AbortRun, Middleware, Pending, Refusal, RunInfo
 from completion.engine.redaction import Redaction
-from completion.engine.run import RunResult, RunStream, run_chat
+from completion.engine.run import run_chat
+from completion.engine.run_stream import RunResult, RunStream
 from completion.engine.structured import StructuredStream, structured
 from completion.engine.tools import FunctionTool, Tool, ToolContext, ToolError, tool
 
@@ -26,6 +29,7 @@ __all__ = [
     "FunctionTool",
     "LoopDetection",
     "Middleware",
+    "Pending",
     "Redaction",
     "Refusal",
     "RunConfig",

@@ -9,33 +9,46 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import fields, replace
 from queue import Empty, SimpleQueue
 from threading import Event
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from completion.contract.cancel import CancelToken
 from completion.contract.chunks import FinishReason, ToolCallFinished, ToolCallMalformed, Usage
 from completion.contract.collect import call_block
 from completion.contract.messages import Block, TextBlock, ToolCallBlock, ToolResultBlock
-from completion.contract.turn import Turn
 from completion.engine.bounds import Ending
-from completion.engine.middleware import AbortRun, Hooks, Refusal, RunInfo, returned
+from completion.engine.middleware import AbortRun, Hooks, Pending, Refusal, RunInfo, returned
 from completion.engine.tools import Tool, ToolContext, ToolError
 from completion.offload.threads import Threads
 from completion.wires.json_values import has_surrogates, without_surrogates
 
 log = logging.getLogger(__name__)
 
+NO_VERDICTS: Final[Mapping[str, ToolCallBlock | Refusal]] = MappingProxyType({})
+
 _LAST_WORDS_SECONDS = 0.1
 """How long an aborted run waits for tools that are still running, so that their tokens are part of its usage."""
+
+_INTERRUPTED = "This call was interrupted, and its effects are unknown."
 
 MALFORMED_ARGUMENTS = "__malformed_arguments__"
 """In the history, the only argument of a malformed call: its value is the text of the arguments as it arrived."""
 
 Call = ToolCallFinished | ToolCallMalformed
+
+
+class Answer(NamedTuple):
+    """The result of a call. ``seconds``: how long the tool ran; None if it did not run, or did not end in time."""
+
+    name: str
+    result: ToolResultBlock
+    seconds: float | None
 
 
 def block_of(call: Call) -> ToolCallBlock:
@@ -82,44 +95,56 @@ class Calls:
         self._parallel = parallel
         self._add_usage = add_usage
         self._late: list[_Task] = []  # answered, for example after a timeout, while their tool still runs
+        self.interrupted: list[ToolResultBlock] = []
+        """Results for calls whose tool was running when ``answers`` was closed."""
 
     def answers(
-        self, turn: Turn, calls: Sequence[Call], offered: Sequence[str]
-    ) -> Generator[ToolResultBlock, None, None]:
-        """A result for each call, in the order of the calls, as soon as it is known.
+        self,
+        reason: FinishReason | None,
+        calls: Sequence[Call],
+        offered: Sequence[str],
+        verdicts: Mapping[str, ToolCallBlock | Refusal] = NO_VERDICTS,
+    ) -> Generator[Answer, None, None]:
+        """A result for each call, in the order of the calls, as soon as it is known; none for a call that waits.
 
         When the run is aborted, all remaining results follow at once. Closing the generator cancels the tools.
 
         Args:
-            turn: the turn that made the calls.
+            reason: of the turn that made the calls.
             calls: each has a different id.
             offered: the names of the tools that the model may call.
+            verdicts: what people have decided about some of the calls.
         """
         wakeups: SimpleQueue[None] = SimpleQueue()
         tasks = [_Task(call, self._run, self._ending, wakeups) for call in calls]
         for call, task in zip(calls, tasks, strict=True):
             if isinstance(call, ToolCallMalformed):
-                task.fail(_how_to_correct(call, turn))
+                task.fail(_how_to_correct(call, reason))
         threads = Threads(self._parallel)
         remove_callback = self._ending.token.on_cancel(lambda: wakeups.put(None))
         try:
             with self._ending.catching_aborts():
                 for task in tasks:
-                    self._choose_tool(task, offered)
+                    self._choose_tool(task, offered, verdicts.get(task.call_id))
             for task in tasks:
                 if task.tool is not None and self._ending.abort is None:
                     # The reader's context variables: a tool sees its user, its tracing span, its tokens.
                     threads.submit(copy_context().run, task.run)
             for task in tasks:
+                if task.waits_for_person:
+                    continue
                 while task.result is None and self._ending.abort is None:
                     _wait(tasks, wakeups, threads)
-                yield self._final_result(task)
+                yield Answer(task.name, self._final_result(task), task.seconds)
+                task.is_answered = True
             if self._ending.abort is not None:  # their tokens are cancelled: let them report their usage
                 _wait_for_end(tasks)
         finally:
             remove_callback()
             for task in tasks:
                 task.stop()
+                if task.has_started and not task.is_answered:
+                    self.interrupted.append(task.interruption())
             self._late += [task for task in tasks if task.is_running]
             for task in tasks:
                 self._add_usage(task.new_usage())
@@ -131,22 +156,40 @@ class Calls:
             self._add_usage(task.new_usage())
         self._late = still_running
 
-    def _choose_tool(self, task: _Task, offered: Sequence[str]) -> None:
-        """Ask the middleware about the call; then set ``task.tool``, or a result if the call must not be made."""
+    def _choose_tool(self, task: _Task, offered: Sequence[str], verdict: ToolCallBlock | Refusal | None = None) -> None:
+        """Ask the middleware about the call; then set ``task.tool``, or a result if the call must not be made, or mark
+        the call as one that waits for a person."""
         if self._ending.abort is not None or task.result is not None:
             return
         if task.call.name in self._run.tools and task.call.name not in offered:  # middleware hid it from the model
             task.fail(_no_such_tool(task.call.name, offered))
             return
+        if isinstance(verdict, Refusal):
+            task.fail(verdict.reason)
+            return
+        if verdict is not None:
+            task.call = verdict
+            self._run.approved.add(task.call_id)
+        must_wait = False
         for hook in self._hooks["before_tool"]:
-            decision = returned(hook(self._run, task.call), (ToolCallBlock, Refusal), hook)
+            decision = returned(hook(self._run, task.call), (ToolCallBlock, Refusal, Pending), hook)
             if isinstance(decision, Refusal):
                 task.fail(decision.reason)
                 return
-            task.call = decision
-        task.tool = self._run.tools.get(task.call.name)
-        if task.tool is None:
+            if isinstance(decision, Pending):
+                must_wait = True
+            else:
+                task.call = decision
+        tool = self._run.tools.get(task.call.name)
+        if tool is None:
             task.fail(_no_such_tool(task.call.name, offered))
+        elif (must_wait or tool.approval) and task.call_id not in self._run.approved:
+            problem = tool.why_wrong(task.call.args)
+            if problem is not None:
+                task.fail(problem)
+            task.waits_for_person = problem is None
+        else:
+            task.tool = tool
 
     def _final_result(self, task: _Task) -> ToolResultBlock:
         """The result after the middleware has seen it.
@@ -178,8 +221,12 @@ class _Task:
     def __init__(self, call: Call, run: RunInfo, ending: Ending, wakeups: SimpleQueue[None]) -> None:
         self.call_id = call.call_id
         self.call = block_of(call)
+        self.name = call.name
         self.context = ToolContext(run.run_id, run.step_id, call.call_id, CancelToken())
         self.tool: Tool | None = None
+        self.waits_for_person = False
+        self.is_answered = False
+        self.seconds: float | None = None
         self.result: ToolResultBlock | None = None
         self.deadline: float | None = None
         self.has_ended = Event()  # the tool does not run any more
@@ -191,8 +238,12 @@ class _Task:
         self._abort_message: str | None = None  # if the tool itself raised AbortRun
 
     @property
+    def has_started(self) -> bool:
+        return self._claims.get("fate") == "started"
+
+    @property
     def is_running(self) -> bool:
-        return self._claims.get("fate") == "started" and not self.has_ended.is_set()
+        return self.has_started and not self.has_ended.is_set()
 
     def new_usage(self) -> Usage:
         """The tokens that the tool has reported since the last call of this method."""
@@ -215,15 +266,20 @@ class _Task:
         if tool.timeout is not None:
             self.deadline = time.monotonic() + tool.timeout
             self._wakeups.put(None)  # the reader must wait for this deadline too
+        began = time.perf_counter()
         try:
             with self.context.token:  # a model that the tool calls is cancelled together with the tool
-                self.settle(tool.run(self.call.args, self.context))
+                blocks = tool.run(self.call.args, self.context)
+            self._note_seconds(began)
+            self.settle(blocks)
         except AbortRun as exc:
             self._abort_message = str(exc)
             self._ending.end("tool", str(exc))
         except ToolError as error:
+            self._note_seconds(began)
             self.fail(_words_of(error))
         except BaseException as error:
+            self._note_seconds(began)
             if not self.context.token.cancelled:  # an error after the cancel is how the tool stops
                 log.warning("the tool %s failed", self.call.name, exc_info=error)
             self.fail(f"{type(error).__name__}: {_words_of(error)}")
@@ -235,6 +291,14 @@ class _Task:
         if self.result is None and self._ending.abort is None:  # what a tool returns after a cancel is not an answer
             self.result = ToolResultBlock(self.call_id, tuple(map(_without_halves, blocks)), is_error)
         self._wakeups.put(None)
+
+    def _note_seconds(self, began: float) -> None:
+        if self.result is None:  # after a timeout, the reader has the result already
+            self.seconds = time.perf_counter() - began
+
+    def interruption(self) -> ToolResultBlock:
+        """The result if nobody reads the run any more."""
+        return self.result or ToolResultBlock(self.call_id, (TextBlock(_INTERRUPTED),), is_error=True)
 
     def explain_abort(self) -> None:
         """Set a result that says that the run was aborted, and whether the tool was run."""
@@ -290,8 +354,8 @@ def _without_halves(block: Block) -> Block:
     return block
 
 
-def _how_to_correct(call: ToolCallMalformed, turn: Turn) -> str:
-    if turn.reason is FinishReason.MAX_TOKENS:
+def _how_to_correct(call: ToolCallMalformed, reason: FinishReason | None) -> str:
+    if reason is FinishReason.MAX_TOKENS:
         return f"The answer reached its token limit inside these arguments. Call {call.name} with shorter arguments."
     return f"The arguments are not a JSON object: {call.error}. Call {call.name} again with valid JSON."
 

@@ -15,23 +15,25 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from completion.contract.checks import require_model, require_whole_number
 from completion.contract.chunks import Usage
 from completion.contract.codec import Record, nested
-from completion.contract.messages import Block, Message, TextBlock
+from completion.contract.messages import Block, Message, TextBlock, ToolCallBlock
 from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest, SystemBlock, ToolDefinition
 from completion.contract.run import RunFinished
 from completion.contract.turn import Turn
 from completion.engine.bounds import RunConfig
 from completion.engine.compaction import BUDGET_SHARE, Compaction, CompactionSettings, Compactor, ShorteningModel
+from completion.engine.decisions import Decision
 from completion.engine.history import open_calls_of, why_invalid
 from completion.engine.middleware import Hooks, RunInfo
-from completion.engine.run import RunResult, RunStream, require_list, run_chat
+from completion.engine.run import require_list, run_chat
+from completion.engine.run_stream import RunResult, RunStream
 from completion.engine.tools import Tool
 
 _SCHEMA = "completion.conversation.1"
@@ -133,25 +135,50 @@ class Conversation:
             not isinstance(block, TextBlock) or block.text for block in message.blocks
         ):
             raise ValueError(f"Conversation: the message must be a user message that is not empty, got {message!r}")
-        if not self._run_lock.acquire(blocking=False):
-            raise RuntimeError("Conversation: a run is in progress; read it to its end or close it, or use a fork()")
-        history = (*self.messages, message)
-        compactor = Compactor(self._compaction_settings(), history, self._tokens_per_guess)
-        keeper = _HistoryKeeper(self, history, compactor)
-        try:
-            if problem := why_invalid(history) or self._why_unanswered(history):
-                raise ValueError(f"Conversation: {problem}")
-            request = replace(self._settings, messages=history)
-            runnable = [tool for tool in self.tools if isinstance(tool, Tool)]
-            model = ShorteningModel(self.model, compactor)
-            return run_chat(model, request, runnable, [keeper, *self.middleware], self.config)
-        except BaseException:
-            keeper.release()
-            raise
+        return self._begin([message])
 
     def run(self, said: str | Block | Sequence[Block] | Message) -> RunResult:
         """Send a message, and return the result of the run. Raises what ``stream`` and ``next()`` raise."""
         return self.stream(said).collect()
+
+    @property
+    def pending(self) -> tuple[ToolCallBlock, ...]:
+        """The calls that wait for a person: those at the end of the history that have no result, and whose tool is not
+        client-side. If you send a message instead of deciding, the model reads that they were not made."""
+        client_tools = self._client_tools
+        return tuple(call for call in open_calls_of(self.messages) if call.name not in client_tools)
+
+    def resume(self, decisions: Mapping[str, Decision]) -> RunStream:
+        """Go on with the calls that wait for a person: see ``run_chat(…, decisions=…)``.
+
+        If the run fails or is dropped, the messages so far are kept, so that no call is made twice.
+
+        Raises:
+            CompletionError: see ``run_chat``.
+            RuntimeError: the previous run has not ended.
+            ValueError: no call waits, or a decision is about a call that does not wait.
+            TypeError: this is not a decision.
+        """
+        if not self.pending:
+            raise ValueError("Conversation: no call waits for a decision; use stream() or run()")
+        return self._begin([], decisions)
+
+    def _begin(self, new: Sequence[Message], decisions: Mapping[str, Decision] | None = None) -> RunStream:
+        if not self._run_lock.acquire(blocking=False):
+            raise RuntimeError("Conversation: a run is in progress; read it to its end or close it, or use a fork()")
+        history = (*self.messages, *new)
+        compactor = Compactor(self._compaction_settings(), history, self._tokens_per_guess)
+        keeper = _HistoryKeeper(self, history, compactor, resumes=decisions is not None)
+        try:
+            if problem := why_invalid(history) or (new and self._why_unanswered(history)):
+                raise ValueError(f"Conversation: {problem}")
+            request = replace(self._settings, messages=history)
+            runnable = [tool for tool in self.tools if isinstance(tool, Tool)]
+            model, middleware = ShorteningModel(self.model, compactor), [keeper, *self.middleware]
+            return run_chat(model, request, runnable, middleware, self.config, decisions=decisions)
+        except BaseException:
+            keeper.release()
+            raise
 
     def fork(self) -> Conversation:
         """A second conversation with the same history and settings. From then on, they are independent."""
@@ -218,9 +245,13 @@ class Conversation:
 
     def _why_unanswered(self, history: Sequence[Message]) -> str | None:
         """Why the new message is incomplete: it must answer the calls of our client-side tools."""
-        client_tools = {tool.name for tool in self.tools if isinstance(tool, ToolDefinition)}
+        client_tools = self._client_tools
         calls = ", ".join(call.call_id for call in open_calls_of(history) if call.name in client_tools)
         return f"there is no tool result for the call {calls} of a client-side tool" if calls else None
+
+    @property
+    def _client_tools(self) -> set[str]:
+        return {tool.name for tool in self.tools if isinstance(tool, ToolDefinition)}
 
     def _compaction_settings(self) -> CompactionSettings:
         return CompactionSettings(self.model, self.middleware, self.budget, self.compaction, self._settings.max_tokens)
@@ -247,10 +278,13 @@ class _HistoryKeeper:
     Outermost, so that all other middleware sees the shortened request.
     """
 
-    def __init__(self, conversation: Conversation, history: tuple[Message, ...], compactor: Compactor) -> None:
+    def __init__(
+        self, conversation: Conversation, history: tuple[Message, ...], compactor: Compactor, *, resumes: bool
+    ) -> None:
         self._conversation = conversation
         self._history = history
         self._compactor = compactor
+        self._resumes = resumes
         self._has_released = False
 
     def on_request(self, run: RunInfo, request: ChatRequest) -> ChatRequest:
@@ -263,15 +297,23 @@ class _HistoryKeeper:
 
     def on_finished(self, run: RunInfo, end: RunFinished) -> None:
         has_answer = any(message.role == "assistant" for message in end.new_messages)
-        if end.abort is None or has_answer:
-            self._conversation.messages = self._compactor.compacted((*self._history, *end.new_messages))
+        if end.abort is None or has_answer or self._resumes:
+            self._keep(end.new_messages)
         self._end(run)
 
     def on_failed(self, run: RunInfo, error: BaseException) -> None:
-        self._end(run)
+        self._end_early(run)
 
     def on_dropped(self, run: RunInfo) -> None:
+        self._end_early(run)
+
+    def _end_early(self, run: RunInfo) -> None:
+        if self._resumes:  # a call that was allowed must not be made again
+            self._keep(run.messages)
         self._end(run)
+
+    def _keep(self, messages: Sequence[Message]) -> None:
+        self._conversation.messages = self._compactor.compacted((*self._history, *messages))
 
     def release(self) -> None:
         """Let the conversation begin another run. Only the first call has an effect."""

@@ -14,69 +14,115 @@ at the same time.
 
 from __future__ import annotations
 
+import builtins
+import inspect
+import sys
+import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from completion.contract.checks import require_whole_number
 from completion.contract.messages import TextBlock, ToolCallBlock, ToolResultBlock
-from completion.engine.middleware import AbortRun, Middleware, Refusal, RunInfo, StatefulMiddleware
+from completion.engine.decisions import Decision, decided
+from completion.engine.middleware import AbortRun, Middleware, Pending, Refusal, RunInfo, StatefulMiddleware
+from completion.engine.tools import Tool
+from completion.offload.threads import call_in_thread
+
+Answer = Decision | Pending
+Decide = (
+    Callable[[ToolCallBlock], Answer]
+    | Callable[[ToolCallBlock, RunInfo], Answer]
+    | Callable[[ToolCallBlock], Awaitable[Answer]]
+    | Callable[[ToolCallBlock, RunInfo], Awaitable[Answer]]
+)
+"""What ``Approval`` asks."""
 
 
 class Approval(Middleware):
     """Asks before a tool is called.
 
-    ``decide(call)`` returns True (make the call), False or a reason (refuse it; the model reads the reason), or a dict
-    (make the call with these arguments instead). It runs in the thread that reads the run, so ``input()`` works; the
-    time counts towards ``RunConfig.timeout``. An exception in ``decide`` fails the run, and the call is not made;
+    ``decide(call)`` or ``decide(call, run)`` returns True (make the call), False or a reason (refuse it; the model
+    reads the reason), a dict (make the call with these arguments instead), or ``Pending()`` (the call waits for a
+    person; see there). It may be asynchronous. An exception in ``decide`` fails the run, and the call is not made;
     AbortRun aborts the run.
 
+    ``decide`` is called only for tools that exist, with valid arguments: the run itself answers all other calls. It
+    runs in a thread of its own with the context variables of the reader, so that ``cancel()`` and
+    ``RunConfig.timeout`` end the run also while it waits. It may wait on ``run.token`` to notice that. Where a person
+    sits in front of the main thread (a terminal, a notebook), a ``decide`` that is a plain function runs in that
+    thread: ``input()`` and Ctrl-C work as usual, and ``cancel()`` has its effect afterwards.
+
     Args:
-        decide: called in the order of the calls, once for each.
-        tags, names: ask only about tools with one of these tags or names. With neither: ask about all calls.
+        decide: called in the order of the calls, once for each, one at a time.
+        tags, names: ask only about tools with one of these tags or names, and about those with ``approval=True``. With
+            neither: ask about all calls.
 
     Raises:
         TypeError: ``decide`` returned something else, None for example. This fails the run.
     """
 
-    def __init__(
-        self,
-        decide: Callable[[ToolCallBlock], bool | str | dict[str, Any]],
-        *,
-        tags: Iterable[str] = (),
-        names: Iterable[str] = (),
-    ) -> None:
+    def __init__(self, decide: Decide, *, tags: Iterable[str] = (), names: Iterable[str] = ()) -> None:
         if isinstance(tags, str) or isinstance(names, str):
             raise TypeError("Approval: tags= and names= must be lists of str, got a str")
         if not callable(decide):
             raise TypeError(f"Approval: decide must be a function, got {type(decide).__name__}")
         self._decide = decide
+        self._takes_run = _takes_run(decide)
         self._tags, self._names = frozenset(tags), frozenset(names)
 
-    def before_tool(self, run: RunInfo, call: ToolCallBlock) -> ToolCallBlock | Refusal:
-        if not self._needs_approval(run, call):
-            return call
-        decision = self._decide(call)
-        match decision:
-            case True:
-                return call
-            case False | "":
-                return Refusal("The user did not allow this call.")
-            case str():
-                return Refusal(decision)
-            case dict():
-                return replace(call, args=decision)
-        # None is probably a missing ``return``: it must not count as a yes, and as a no it would hide the mistake.
-        raise TypeError(
-            f"Approval: decide({call.name}) must return True, False, a reason or a dict of arguments, got {decision!r}"
-        )
-
-    def _needs_approval(self, run: RunInfo, call: ToolCallBlock) -> bool:
-        if not self._tags and not self._names:
-            return True
+    def before_tool(self, run: RunInfo, call: ToolCallBlock) -> ToolCallBlock | Refusal | Pending:
         tool = run.tools.get(call.name)
-        return call.name in self._names or (tool is not None and not self._tags.isdisjoint(tool.definition.tags))
+        if tool is None or call.call_id in run.approved or not self._needs_approval(tool) or tool.why_wrong(call.args):
+            return call
+        decision = self.ask(run, call)
+        if isinstance(decision, Pending):
+            return decision
+        verdict = decided(call, decision, f"Approval: decide({call.name}) must return")
+        if isinstance(verdict, ToolCallBlock):
+            run.approved.add(call.call_id)
+        return verdict
+
+    def ask(self, run: RunInfo, call: ToolCallBlock) -> Any:
+        """Call ``decide`` and wait for what it returns. A subclass may ask in another way."""
+        decide: Callable[..., Any] = self._decide
+        arguments = (call, run) if self._takes_run else (call,)
+
+        def work() -> Any:
+            decision = decide(*arguments)
+            if inspect.isawaitable(decision):
+                from completion.offload.tasks import run_awaitable  # imports asyncio, which most programs do not need
+
+                return run_awaitable(decision, run.token)
+            return decision
+
+        if _is_interactive() and not inspect.iscoroutinefunction(decide):
+            return work()
+        return call_in_thread("completion-approval", work, run.token)
+
+    def _needs_approval(self, tool: Tool) -> bool:
+        if tool.approval or not (self._tags or self._names):
+            return True
+        return tool.name in self._names or not self._tags.isdisjoint(tool.definition.tags)
+
+
+def _is_interactive() -> bool:
+    """This is the main thread, and ``input()`` asks a person: it reads from a terminal, or a notebook replaced it."""
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    is_replaced = not inspect.isbuiltin(builtins.input)
+    return is_replaced or (sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty())
+
+
+def _takes_run(decide: Callable[..., Any]) -> bool:
+    """Whether the function has a second parameter without a default, or one that is named ``run``."""
+    try:
+        parameters = [*inspect.signature(decide).parameters.values()]
+    except (TypeError, ValueError):
+        return False
+    positional = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    return len(positional) > 1 and (positional[1].default is inspect.Parameter.empty or positional[1].name == "run")
 
 
 class CallLimit(StatefulMiddleware[list[int]]):

@@ -62,6 +62,15 @@ class Refusal:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Return it from ``before_tool``, or from the ``decide`` of an Approval: the call waits for a person.
+
+    The run makes the other calls of the turn and then ends. ``RunFinished.pending`` has the calls that wait.
+    ``run_chat(…, decisions=…)`` goes on with them.
+    """
+
+
 @dataclass(slots=True)
 class RunInfo:
     """The state of a run, for its middleware. There is one object per run, which changes during the run.
@@ -84,6 +93,8 @@ class RunInfo:
     """The model object that the run calls."""
     notes: list[StreamChunk] = field(default_factory=list, repr=False)
     """Chunks of the run that the reader gets next. A Conversation adds its HistoryCompacted here."""
+    approved: set[str] = field(default_factory=set, repr=False)
+    """The ids of the calls that a person has allowed: they do not wait any more."""
 
     @property
     def base_url(self) -> str | None:
@@ -123,8 +134,9 @@ class Middleware:
         StepFinished, RunFinished), the return value is ignored."""
         return chunk
 
-    def before_tool(self, run: RunInfo, call: ToolCallBlock) -> ToolCallBlock | Refusal:
-        """Return the call to make, perhaps with other arguments, or a Refusal. It is called for all calls of a turn
+    def before_tool(self, run: RunInfo, call: ToolCallBlock) -> ToolCallBlock | Refusal | Pending:
+        """Return the call to make, perhaps with other arguments, a Refusal, or Pending() to let it wait for a person; a
+        call that waited and was allowed does not wait again. It is called for all calls of a turn
         before the first tool runs, but not for malformed calls and calls of hidden tools, which the request did not
         offer. The history keeps the model's own arguments."""
         return call

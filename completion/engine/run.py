@@ -10,65 +10,32 @@ from __future__ import annotations
 import itertools
 import logging
 import uuid
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field, replace
-from typing import Any, NoReturn
+from dataclasses import replace
+from typing import Any
 
-from completion.contract.cancel import CancelToken
 from completion.contract.checks import require_model
 from completion.contract.chunks import FinishReason, StreamChunk, ToolCallFinished, Usage
-from completion.contract.codec import Record, nested
 from completion.contract.collect import TurnSoFar
-from completion.contract.messages import Message
+from completion.contract.messages import Message, ToolCallBlock
 from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest, ToolChoice, as_request
-from completion.contract.run import Abort, RunFinished, RunStarted, StepFinished, StepStarted, ToolResult
-from completion.contract.stream import (
-    ChatStream,
-    closable,
-    direct_iterator,
-    drop_connection,
-    response_of,
-    without_our_frames,
-)
+from completion.contract.run import RunFinished, RunStarted, StepFinished, StepStarted, ToolResult
+from completion.contract.stream import closable, direct_iterator, drop_connection, without_our_frames
 from completion.contract.turn import Turn
 from completion.engine.bounds import Ending, RunConfig
-from completion.engine.calls import Call, Calls, with_distinct_ids
+from completion.engine.calls import NO_VERDICTS, Call, Calls, block_of, with_distinct_ids
 from completion.engine.cutting import shortened
-from completion.engine.middleware import Hooks, RunInfo, returned
-from completion.engine.outputs import OUTPUT_AS_JSON, Output
+from completion.engine.decisions import Decision, Decisions
+from completion.engine.middleware import Hooks, Refusal, RunInfo, returned
+from completion.engine.outputs import Output
+from completion.engine.run_stream import RunStream
 from completion.engine.step import Step
 from completion.engine.tools import Tool
 from completion.wrappers.retry import RetryEvent, watching_retries
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class RunResult(Record):
-    """The result of a run. ``new_messages``: append them to the history. ``output``: the value of ``output=T``."""
-
-    run_id: str
-    reason: FinishReason = field(metadata=nested(FinishReason))
-    usage: Usage
-    new_messages: tuple[Message, ...] = field(metadata=nested(Message))
-    abort: Abort | None = None
-    output: Any = field(default=None, metadata=OUTPUT_AS_JSON)
-
-    @classmethod
-    def of(cls, end: RunFinished, output: Any = None) -> RunResult:
-        return cls(end.run_id, end.reason, end.usage, end.new_messages, end.abort, output)
-
-    @property
-    def text(self) -> str:
-        """The text of the model's last answer; empty if there is none.
-
-        An answer that the provider paused and continued is one answer: its text is that of all its turns.
-        """
-        from_last = itertools.dropwhile(lambda message: message.role != "assistant", reversed(self.new_messages))
-        answer = [*itertools.takewhile(lambda message: message.role == "assistant", from_last)]
-        return "".join(message.text for message in reversed(answer))
 
 
 def run_chat(
@@ -78,6 +45,7 @@ def run_chat(
     middleware: Sequence[Any] = (),
     config: RunConfig = RunConfig(),  # noqa: B008  it is frozen
     output: Any = None,
+    decisions: Mapping[str, Decision] | None = None,
 ) -> RunStream:
     """Call the model, run the tools that it calls, and repeat until it calls no tool.
 
@@ -94,6 +62,10 @@ def run_chat(
         middleware: objects with some of the methods of Middleware, the outermost first.
         config: the limits of the run.
         output: the type of the last answer, as in ``structured``. The model is asked again until the answer fits.
+        decisions: what was decided about the calls at the end of ``request.messages`` that wait for a person, by call
+            id: True, False, a reason or a Refusal, or a dict of other arguments. These calls are answered first. Calls
+            without a decision keep waiting: then the run ends, and the model is not asked. The messages must include
+            the ``new_messages`` of the run that ended with ``pending``.
 
     Raises:
         CompletionError: the first turn could not be opened. ``next()`` raises later errors. Both have the attributes
@@ -107,7 +79,9 @@ def run_chat(
     by_name = _tools_by_name(tools, request)
     if not isinstance(config, RunConfig):
         raise TypeError(f"run_chat: config= must be a RunConfig, got {type(config).__name__}")
-    run = _Run(model, request, by_name, middleware, config, None if output is None else Output(output))
+    client_tools = {tool.name for tool in request.tools} - by_name.keys()
+    chosen = None if decisions is None else Decisions(decisions, request.messages, by_name, client_tools)
+    run = Run(model, request, by_name, middleware, config, None if output is None else Output(output), chosen)
     del request  # crash reporters show the local variables of the frames of an error: keep the prompt out of them
     run.begin()
     return RunStream(run)
@@ -135,76 +109,7 @@ def _tools_by_name(tools: Sequence[Tool], request: ChatRequest) -> dict[str, Too
     return by_name
 
 
-class RunStream(ChatStream):
-    """The chunks of a run, from RunStarted to RunFinished; a generator and a context manager, like ChatStream.
-
-    ``cancel()``, or cancelling a CancelToken that was active when the run began, aborts the run: nothing is raised, and
-    the last chunk is a RunFinished with the abort ``cancelled`` and a valid history. After the last StepFinished it has
-    no effect. ``response`` is the response of the first turn.
-    """
-
-    _accepts_runs = True
-
-    def __init__(self, run: _Run) -> None:
-        self.run_id = run.info.run_id
-        self._run = run
-        super().__init__(
-            run.chunks(),
-            response=response_of(run.stream),
-            # A token that nothing cancels: a cancelled run does not raise, it yields a RunFinished.
-            token=CancelToken(),
-            release=run.release,
-            drop=run.drop,
-            provider=run.info.provider,
-            model=run.info.model,
-        )
-
-    def cancel(self) -> None:
-        """Abort the run, from any thread, also while it is blocked. No effect after its end."""
-        if not self._is_over:
-            self._run.ending.cancel()
-
-    def collect(self) -> RunResult:  # type: ignore[override]
-        """Read the stream to its end and return the result of the run.
-
-        Raises:
-            CompletionError: what ``next()`` raises.
-            RuntimeError: the stream was read or closed before.
-        """
-        self._read_all()
-        return self.result
-
-    def _collected(self, so_far: TurnSoFar) -> RunResult:  # type: ignore[override]
-        return self.result
-
-    @property
-    def result(self) -> RunResult:
-        """The result of the run, after the stream was read to its end: by a ``for`` loop, ``text_stream`` or
-        ``collect()``.
-
-        Raises:
-            RuntimeError: the end was not reached, because the stream was not read to its end, was closed, or failed.
-        """
-        if self._run.end is None:
-            if self._is_over:
-                raise RuntimeError("there is no result: the run failed, or it was closed before its end")
-            raise RuntimeError("result is not known yet: read the stream to its end, or call collect()")
-        return self.result_of(self._run.end)
-
-    def result_of(self, end: RunFinished) -> RunResult:
-        """The result for the last chunk of this run."""
-        return RunResult.of(end, self._run.output.value if self._run.output and not end.abort else None)
-
-    @property
-    def turn(self) -> NoReturn:
-        """A run has several turns: see ``result``."""
-        raise AttributeError("a RunStream has no turn, because a run has several; use result")
-
-    def __repr__(self) -> str:
-        return f"<RunStream {'over' if self._is_over else 'open'}, {self.run_id}>"
-
-
-class _Run:
+class Run:
     """The state of a run. ``begin`` opens the first turn, ``chunks`` does everything else."""
 
     def __init__(
@@ -215,6 +120,7 @@ class _Run:
         middleware: Sequence[Any],
         config: RunConfig,
         output: Output | None,
+        decisions: Decisions | None,
     ) -> None:
         self.name, self.model = model.name, model.model  # ``without_our_frames`` reads them to complete errors
         self.stream: Generator[StreamChunk, None, None] | None = None
@@ -226,6 +132,8 @@ class _Run:
         added = (tool.definition for tool in tools.values() if tool.name not in defined)
         self._request = replace(request, tools=(*request.tools, *added))
         self._client_tools = defined - tools.keys()
+        # Without a call that waits or a client-side one, there is nothing to decide: the model is asked at once.
+        self._decisions = decisions if decisions and (decisions.calls or decisions.open_calls) else None
         self._config = config
         self._hooks = Hooks(middleware if output is None else [*middleware, output])
         self._calls = Calls(self.info, self._hooks, self.ending, config.parallel_tools, self._add_usage)
@@ -234,6 +142,8 @@ class _Run:
         self._offered: Sequence[str] = ()  # the names of the tools in the latest request
         self._usage_of_step = Usage()
         self._reason = FinishReason.OTHER
+        self._pending: tuple[ToolCallBlock, ...] = ()
+        self._decided_step: Step | None = None  # until it is finished
         self._is_done = False  # no further turn follows: an abort has no effect any more
         self._has_ended = False  # one of on_finished, on_failed and on_dropped was called
 
@@ -253,7 +163,8 @@ class _Run:
             with self.ending.catching_aborts():
                 for hook in self._hooks["on_run_started"]:
                     hook(self.info)
-                self._open_turn()
+                if self._decisions is None:
+                    self._open_turn()
         except BaseException as error:
             self._fail(error)
             self.release()
@@ -263,6 +174,8 @@ class _Run:
         info = self.info
         try:
             yield self._announce(RunStarted(info.run_id, info.provider, info.model))
+            if self._decisions is not None:
+                yield from self._run_decisions(self._decisions)
             while self.stream is not None:
                 yield from self._run_step()
                 if not self._is_done:
@@ -272,7 +185,8 @@ class _Run:
             reason = self._reason if abort is None else FinishReason.ABORTED
             self._calls.add_late_usage()
             data = None if abort or not self.output else self.output.data
-            end = RunFinished(info.run_id, reason, info.usage, tuple(self._new_messages), abort, data)
+            pending = () if abort else self._pending
+            end = RunFinished(info.run_id, reason, info.usage, tuple(self._new_messages), abort, data, pending)
             self._announce(end)
             self._call_end_hooks("on_finished", info, end)
             self.end = end
@@ -293,6 +207,7 @@ class _Run:
         stream, self.stream = self.stream, None
         if stream is not None:
             stream.close()
+        self._keep_decided_results()
         self._call_end_hooks("on_dropped", self.info)  # no effect if the run has finished or failed
 
     # A step: one turn of the model, and the results of its tool calls
@@ -327,8 +242,35 @@ class _Run:
         step.follow_up = self._ask_for_follow_up(step.turn)
         self._decide_about_next_turn(step)
         if step.is_aborted:  # the caller sends no results after an abort: without ours, the history would be invalid
-            yield from self._answer_calls(step, step.client_calls)
+            yield from self._answer_calls(step, [*step.client_calls, *step.waiting])
         yield self._announce(self._finish_step(step))
+
+    def _run_decisions(self, decisions: Decisions) -> Iterator[StreamChunk]:
+        """Answer the calls that were decided about, in a step without a turn; then open a turn if no call is left."""
+        waits_again: set[str] = set()
+        if decisions.calls:
+            info, self._usage_of_step = self.info, Usage()
+            info.step_id = _new_id("step")
+            self._offered = [tool.name for tool in self._request.tools]
+            self._decided_step = step = Step.of_decisions(decisions.calls)
+            yield self._announce(StepStarted(info.run_id, info.step_id, info.iteration))
+            yield from self._answer_calls(step, step.own_calls, decisions.verdicts)
+            self._decided_step = None
+            yield self._announce(self._finish_step(step))
+            waits_again = {call.call_id for call in step.waiting}
+        self._pending = decisions.still_waiting(waits_again)
+        if self._pending or decisions.of_client:
+            self._is_done, self._reason = self.ending.abort is None, FinishReason.TOOL_USE
+            return
+        with self.ending.catching_aborts():
+            self._open_turn()
+
+    def _keep_decided_results(self) -> None:
+        """The run ends inside the step of the decisions: keep what its tools have done, so that none runs twice."""
+        step, self._decided_step = self._decided_step, None
+        if step is not None:
+            step.results = {result.call_id: result for result in self._calls.interrupted} | step.results
+            self._finish_step(step)
 
     def _read_turn(self, so_far: TurnSoFar) -> Iterator[StreamChunk]:
         """The chunks of a turn, after the middleware; an abort ends the turn early."""
@@ -365,16 +307,19 @@ class _Run:
             (client_calls if is_client_call else own_calls).append(call)
         return Step(turn, calls, own_calls, client_calls)
 
-    def _answer_calls(self, step: Step, calls: Sequence[Call]) -> Iterator[StreamChunk]:
+    def _answer_calls(
+        self, step: Step, calls: Sequence[Call], verdicts: Mapping[str, ToolCallBlock | Refusal] = NO_VERDICTS
+    ) -> Iterator[StreamChunk]:
         info = self.info
         if calls:
             self._check_limits()  # first: without another turn, nothing would read the results
-        with closing(self._calls.answers(step.turn, calls, self._offered)) as answers:
-            for result in answers:
+        with closing(self._calls.answers(step.turn.reason, calls, self._offered, verdicts)) as answers:
+            for name, result, seconds in answers:
                 result = shortened(result, self._config.max_result_chars)
-                step.results[result.call_id] = result
-                blocks, is_error = result.blocks, result.is_error
-                yield self._announce(ToolResult(info.run_id, info.step_id, result.call_id, blocks, is_error))
+                call_id, blocks, is_error = result.call_id, result.blocks, result.is_error
+                step.results[call_id] = result
+                chunk = ToolResult(info.run_id, info.step_id, call_id, blocks, is_error, name, seconds)
+                yield self._announce(chunk)
 
     def _ask_for_follow_up(self, turn: Turn) -> list[Message] | None:
         """The messages with which the middleware wants another turn; None if it does not want one."""
@@ -396,6 +341,9 @@ class _Run:
             step.follow_up = None
         elif not wants_another_turn:
             self._is_done, step.follow_up = True, None
+            self._pending = tuple(block_of(call) for call in step.waiting)
+            if self._pending:
+                self._reason = FinishReason.TOOL_USE
 
     def _finish_step(self, step: Step) -> StepFinished:
         self._calls.add_late_usage()
@@ -449,6 +397,7 @@ class _Run:
             hook(self.info, event)
 
     def _fail(self, error: BaseException) -> None:
+        self._keep_decided_results()
         self._calls.add_late_usage()
         with suppress(Exception):  # the exception class of another library may have __slots__
             error.partial_messages = tuple(self._new_messages)  # type: ignore[attr-defined]

@@ -33,16 +33,29 @@ class Step:
     results: dict[str, ToolResultBlock] = field(default_factory=dict)
     follow_up: list[Message] | None = None
     is_aborted: bool = False
+    has_turn: bool = True
+
+    @classmethod
+    def of_decisions(cls, calls: Sequence[ToolCallFinished]) -> Step:
+        """A step without a turn: the calls are in the history already."""
+        return cls(Turn(Message.assistant([])), [*calls], [*calls], [], has_turn=False)
+
+    @property
+    def waiting(self) -> list[Call]:
+        """The own calls without a result: they wait for a person."""
+        return [call for call in self.own_calls if call.call_id not in self.results]
 
     @property
     def wants_another_turn(self) -> bool:
         is_paused = self.turn.reason is FinishReason.PAUSE  # the provider continues the answer in the next turn
-        return not self.client_calls and (is_paused or bool(self.results) or self.follow_up is not None)
+        is_left_to_others = bool(self.client_calls or self.waiting)
+        return not is_left_to_others and (is_paused or bool(self.results) or self.follow_up is not None)
 
     def messages(self) -> list[Message]:
         """The new messages of the history: the answer, the tool results in the order of the calls, the follow-up."""
         results = [self.results[call.call_id] for call in self.calls if call.call_id in self.results]
-        messages = [answer_message(self.turn, self.calls), Message.user(results), *(self.follow_up or ())]
+        answer = [answer_message(self.turn, self.calls)] if self.has_turn else []
+        messages = [*answer, Message.user(results), *(self.follow_up or ())]
         return [message for message in messages if message.blocks]
 
 

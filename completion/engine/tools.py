@@ -90,6 +90,7 @@ class Tool:
             checked against the parameters of the function.
         function: called with the arguments by name, in a worker thread. It may return an awaitable.
         timeout: seconds, after which the model reads that the tool took too long.
+        approval: each call waits for a person: see ``Pending``.
 
     Raises:
         TypeError: an argument has the wrong type, the function cannot be called by name, is a generator, or has a
@@ -98,7 +99,12 @@ class Tool:
     """
 
     def __init__(
-        self, definition: ToolDefinition, function: Callable[..., Any], *, timeout: float | None = None
+        self,
+        definition: ToolDefinition,
+        function: Callable[..., Any],
+        *,
+        timeout: float | None = None,
+        approval: bool = False,
     ) -> None:
         if not isinstance(definition, ToolDefinition) or not callable(function):
             raise TypeError(
@@ -109,6 +115,7 @@ class Tool:
         self._definition = definition
         self.function = function
         self.timeout = timeout
+        self.approval = approval
         _refuse_generator(function, definition.name)
         self._parameters = _parameters(function)
         known = self._parameters or {}
@@ -141,6 +148,14 @@ class Tool:
 
             result = run_awaitable(result, context.token)
         return as_blocks(result)
+
+    def why_wrong(self, args: Mapping[str, Any]) -> str | None:
+        """What the model must correct in these arguments; None if the function can be called with them."""
+        try:
+            self._convert(copy.deepcopy(dict(args)))
+        except Exception as error:  # a validator of the user can raise anything
+            return str(error) or type(error).__name__
+        return None
 
     def _convert(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments for the function.
@@ -181,6 +196,7 @@ class FunctionTool(Tool, Generic[P, R_co]):
         timeout: float | None = None,
         tags: Sequence[str] = (),
         strict: bool | None = None,
+        approval: bool = False,
     ) -> None:
         from completion.contract.typed import Arguments, ParsedDocstring  # imports pydantic: only if @tool is used
 
@@ -211,7 +227,8 @@ class FunctionTool(Tool, Generic[P, R_co]):
             strict=bool(strict),
         )
         text = doc.text if description is None else description
-        super().__init__(ToolDefinition(name, text, self._arguments.schema, tags, strict), function, timeout=timeout)
+        definition = ToolDefinition(name, text, self._arguments.schema, tags, strict)
+        super().__init__(definition, function, timeout=timeout, approval=approval)
         functools.update_wrapper(self, function)
 
     @property
@@ -261,6 +278,7 @@ def tool(
     timeout: float | None = None,
     tags: Sequence[str] = (),
     strict: bool | None = None,
+    approval: bool = False,
 ) -> Callable[[Callable[P, R_co]], FunctionTool[P, R_co]]: ...
 def tool(function: Any = None, /, **options: Any) -> Any:
     """Turn a typed function into a tool. It can still be called as a function.
@@ -277,6 +295,7 @@ def tool(function: Any = None, /, **options: Any) -> Any:
         tags: for middleware; never sent.
         strict: the provider must follow the schema exactly (OpenAI's strict mode). The schema then requires every
             parameter.
+        approval: each call waits for a person: see ``Pending``.
 
     Raises:
         TypeError: the function cannot be described as a schema; the message says what to change.

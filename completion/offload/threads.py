@@ -7,9 +7,12 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from contextvars import copy_context
+from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
-from completion.contract.errors import ConfigurationError
+from completion.contract.cancel import CancelToken
+from completion.contract.errors import ConfigurationError, stream_cancelled
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -30,6 +33,35 @@ def start_thread(name: str, target: Callable[_P, object], /, *args: _P.args, **k
             "limit (ulimit -u; in a container, its number of processes), or free memory"
         ) from exc
     return thread
+
+
+def call_in_thread(name: str, function: Callable[[], _T], token: CancelToken) -> _T:
+    """Call the function in a daemon thread, with the context variables of this thread, and return its result.
+
+    Raises:
+        StreamCancelledError: the token was cancelled before the function returned. Its thread goes on, unnoticed.
+        BaseException: what the function raises.
+    """
+    future: Future[_T] = Future()
+    has_news: SimpleQueue[None] = SimpleQueue()
+
+    def work() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
+        has_news.put(None)
+
+    remove_callback = token.on_cancel(lambda: has_news.put(None))
+    try:
+        if not token.cancelled:
+            start_thread(name, copy_context().run, work)
+            has_news.get()
+    finally:
+        remove_callback()
+    if not future.done():
+        raise stream_cancelled(None, None)
+    return future.result()
 
 
 class Threads(Executor):

@@ -18,6 +18,7 @@ the run. Messages are recorded only on request. The messages of errors are never
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -186,6 +187,9 @@ class _TracedTool(Tool):
     @property
     def definition(self) -> ToolDefinition:
         return self._inner.definition
+
+    def why_wrong(self, args: Mapping[str, Any]) -> str | None:
+        return self._inner.why_wrong(args)
 
     def run(self, args: dict[str, Any], context: ToolContext) -> tuple[Block, ...]:
         operation = self._begin(args, context)

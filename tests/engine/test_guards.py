@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import re
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +22,7 @@ from completion import (
     ReasoningBlock,
     ReasoningDelta,
     ReasoningFinished,
+    RunConfig,
     RunResult,
     RunStream,
     StreamChunk,
@@ -42,6 +46,7 @@ from completion.engine.middleware import AbortRun, Middleware, RunInfo
 from completion.engine.redaction import Redaction, _OpenText
 from completion.testing import ProviderServer, Reply, ScriptedModel
 from tests import wire_pieces
+from tests.loopback import PATIENCE_S
 
 ANY_OBJECT = {"type": "object", "properties": {}, "additionalProperties": True}
 KEY = "sk-live0123456789abcdef"
@@ -148,6 +153,79 @@ def test_approval_asks_in_the_reading_thread_so_that_input_works(monkeypatch: py
     run_of([calls(("look", {})), answers("Well.")], [look], approval).collect()
     assert look.args == [{}]
     assert threads == [threading.current_thread()]
+
+
+def test_decide_may_take_the_run_too() -> None:
+    seen: list[tuple[str, int]] = []
+
+    def decide(call: ToolCallBlock, run: RunInfo) -> bool:
+        seen.append((run.provider, run.iteration))
+        return True
+
+    look = Recorder()
+    run_of([calls(("look", {})), answers("Well.")], [look], Approval(decide)).collect()
+    assert (look.args, seen) == ([{}], [("scripted", 1)])
+
+
+def test_a_second_parameter_with_a_default_is_the_users_own() -> None:
+    look = Recorder()
+
+    def decide(call: ToolCallBlock, answer: bool = True) -> bool:
+        return answer is True
+
+    run_of([calls(("look", {})), answers("Well.")], [look], Approval(decide)).collect()
+    assert look.args == [{}]
+
+
+def test_decide_may_be_asynchronous() -> None:
+    async def decide(call: ToolCallBlock) -> bool:
+        await asyncio.sleep(0)
+        return True
+
+    look = Recorder()
+    run_of([calls(("look", {})), answers("Well.")], [look], Approval(decide)).collect()
+    assert look.args == [{}]
+
+
+def blocks(call: ToolCallBlock) -> bool:
+    time.sleep(PATIENCE_S)
+    return True
+
+
+def blocks_on_the_token(call: ToolCallBlock, run: RunInfo) -> bool:
+    run.token.sleep(PATIENCE_S)
+    return True
+
+
+async def blocks_in_a_loop(call: ToolCallBlock) -> bool:
+    await asyncio.sleep(PATIENCE_S)
+    return True
+
+
+@pytest.mark.parametrize("decide", [blocks, blocks_on_the_token, blocks_in_a_loop])
+@pytest.mark.parametrize("kind", ["cancelled", "timeout"])
+def test_cancel_and_timeout_end_a_run_while_decide_waits(
+    decide: Any, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)  # not a terminal, however the tests are started
+    look, config = Recorder(), RunConfig(timeout=0.2 if kind == "timeout" else None)
+    model = ScriptedModel(calls(("look", {})))
+    stream = run_chat(model, ChatRequest("Hi"), [look.tool], [Approval(decide)], config)
+    if kind == "cancelled":
+        threading.Timer(0.1, stream.cancel).start()
+    began = time.monotonic()
+    result = stream.collect()
+    assert time.monotonic() - began < PATIENCE_S / 2
+    assert result.abort is not None and result.abort.kind == kind
+    assert look.args == []
+
+
+def test_decide_sees_the_context_variables_of_the_reader() -> None:
+    user: contextvars.ContextVar[str] = contextvars.ContextVar("user")
+    user.set("jane")
+    look = Recorder()
+    run_of([calls(("look", {})), answers("Well.")], [look], Approval(lambda call: user.get() == "jane")).collect()
+    assert look.args == [{}]
 
 
 def test_an_error_in_decide_fails_the_run_and_no_call_of_the_turn_is_made() -> None:

@@ -43,7 +43,8 @@ from completion import (
 )
 from completion.contract.messages import Block, ToolResultBlock
 from completion.engine.results import as_blocks
-from completion.engine.run import RunResult, run_chat
+from completion.engine.run import run_chat
+from completion.engine.run_stream import RunResult
 from completion.engine.tools import FunctionTool, Tool, ToolContext, ToolError, tool
 from completion.testing import ScriptedModel
 from tests.wire_pieces import anthropic_body, openai_body

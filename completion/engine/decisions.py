@@ -1,0 +1,91 @@
+"""What people decide about calls that wait for them.
+
+    a call waits -> RunFinished.pending  ...  run_chat(model, request, tools, decisions={call_id: True}) -> its result
+
+Between the two there may be days and another process: all that is needed is in the messages. A call waits if it is in
+the model's last message, has no result, and is not one of a client-side tool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from completion.contract.chunks import ToolCallFinished
+from completion.contract.messages import Message, ToolCallBlock
+from completion.engine.history import open_calls_of
+from completion.engine.middleware import Refusal
+from completion.engine.tools import Tool
+
+Decision = bool | str | Refusal | Mapping[str, Any]
+"""True: make the call. False, a reason or a Refusal: do not; the model reads the reason. A dict: make the call with
+these arguments."""
+
+
+def decided(call: ToolCallBlock, decision: Any, where: str) -> ToolCallBlock | Refusal:
+    """The call to make, or why it is not made. ``where``: how the message of an error begins.
+
+    Raises:
+        TypeError: this is not a decision. None is probably a missing ``return``: it must not count as a yes, and as a
+            no it would hide the mistake.
+    """
+    match decision:
+        case True:
+            return call
+        case False | "":
+            return Refusal("The user did not allow this call.")
+        case str():
+            return Refusal(decision)
+        case Refusal():
+            return decision
+        case Mapping():
+            return replace(call, args=dict(decision))
+    raise TypeError(f"{where} True, False, a reason or a dict of arguments, got {decision!r}")
+
+
+class Decisions:
+    """The decisions about the calls at the end of a history.
+
+    ``calls``: those that were decided about. ``verdicts``: what was decided, by call id. ``open_calls``: all calls
+    without a result. ``of_client``: those of client-side tools.
+
+    Raises:
+        TypeError: something in ``given`` is not a decision.
+        ValueError: a call does not wait, or the changed arguments are wrong. The calls still wait.
+    """
+
+    def __init__(
+        self,
+        given: Mapping[str, Decision],
+        messages: Sequence[Message],
+        tools: Mapping[str, Tool],
+        client_tools: Collection[str],
+    ) -> None:
+        if not isinstance(given, Mapping):
+            raise TypeError(f"run_chat: decisions= must be a dict by call id, got {type(given).__name__}")
+        self.open_calls = open_calls_of(messages)
+        self.of_client = [call for call in self.open_calls if call.name in client_tools]
+        can_wait = [call for call in self.open_calls if call.name not in client_tools]
+        self._undecided = [call for call in can_wait if call.call_id not in given]
+        by_id = {call.call_id: call for call in can_wait}
+        for call_id in given:
+            if call_id not in by_id:
+                waiting = f"the calls that wait are: {', '.join(by_id)}" if by_id else "no call waits"
+                raise ValueError(f"run_chat: decisions= is about the call {call_id!r}, which does not wait; {waiting}")
+        self.verdicts = {
+            call_id: decided(by_id[call_id], decision, f"run_chat: decisions[{call_id!r}] must be")
+            for call_id, decision in given.items()
+        }
+        for call_id, verdict in self.verdicts.items():
+            tool = tools.get(by_id[call_id].name)
+            if isinstance(given[call_id], Mapping) and isinstance(verdict, ToolCallBlock) and tool is not None:
+                problem = tool.why_wrong(verdict.args)
+                if problem is not None:
+                    raise ValueError(f"run_chat: decisions[{call_id!r}] cannot be used: {problem}")
+        chosen = [call for call in can_wait if call.call_id in given]
+        self.calls = [ToolCallFinished(call.call_id, call.name, call.args) for call in chosen]
+
+    def still_waiting(self, again: Collection[str]) -> tuple[ToolCallBlock, ...]:
+        """The calls without a decision, and those whose ids wait ``again``, in the order of the history."""
+        return tuple(call for call in self.open_calls if call in self._undecided or call.call_id in again)
