@@ -29,6 +29,7 @@ from completion.contract.errors import (
     TruncatedStreamError,
     in_short,
 )
+from completion.contract.messages import ToolCallBlock
 from completion.contract.run import Abort, RunFinished, RunStarted, StepFinished, StepStarted
 
 log = logging.getLogger(__name__)
@@ -244,7 +245,9 @@ def _as_json(chunk: StreamChunk) -> bytes:
         return json_bytes(chunk)
     # The history and the output stay on the server: they contain what guards have hidden from the client.
     if isinstance(chunk, RunFinished):
-        chunk = replace(chunk, new_messages=(), output=None)
+        # Of the calls that wait, only their ids and names: the client has their arguments from the ToolCallFinished.
+        pending = tuple(ToolCallBlock(call.call_id, call.name, {}) for call in chunk.pending)
+        chunk = replace(chunk, new_messages=(), output=None, pending=pending)
     elif isinstance(chunk, StepFinished):
         chunk = replace(chunk, new_messages=())
     return chunk.to_json().encode()

@@ -96,9 +96,12 @@ class UiMessages:
                 return self._start_part("reasoning") + self._end_part(_metadata("redacted", data, provider))
             case ToolCallArgsDelta(call_id, delta):
                 return _event({"type": "tool-input-delta", "toolCallId": call_id, "inputTextDelta": delta})
-            case TurnFinished() | RunFinished():
+            case TurnFinished():
                 self._finished = chunk
                 return b""
+            case RunFinished(pending=pending):
+                self._finished = chunk
+                return b"".join(_event(_approval_request(call.call_id)) for call in pending)
             case StepStarted():
                 return self._start_step()
             case StepFinished():
@@ -171,6 +174,11 @@ class UiMessages:
 
 def _event(fields: dict[str, Any]) -> bytes:
     return b"data: %b\n\n" % json_bytes(fields)
+
+
+def _approval_request(call_id: str) -> dict[str, Any]:
+    """The client asks the user about this call. The id of the request is that of the call."""
+    return {"type": "tool-approval-request", "approvalId": call_id, "toolCallId": call_id}
 
 
 def _metadata(name: str, value: str | None, provider: str | None) -> dict[str, Any]:

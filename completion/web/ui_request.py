@@ -7,13 +7,14 @@ result. This module makes a message of the assistant for each step, followed by 
 
 A browser may send anything. A wrong shape raises a ValueError that names the path; parts of unknown types are skipped.
 The user of the browser can forge the whole history, including the assistant's messages: if that matters, keep the
-history on the server.
+history on the server. A call that waits for an approval is left out of the messages for this reason: the history on the
+server says which calls wait and with which arguments, and the browser only decides.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -42,8 +43,19 @@ UNANSWERED = "There is no result: the tool was not run."
 DENIED = "The user did not allow this call."
 
 
-def read_ui_messages(messages: object, *, provider_blocks: bool = False) -> list[Message]:
-    """The messages of a ChatRequest, from the ``messages`` in the JSON that useChat posts.
+class UiHistory(list[Message]):
+    """The messages, and what the user has decided about the calls of the last message, by call id: True, or False or a
+    reason. Pass it to ``Conversation.resume``, or to ``run_chat(…, decisions=…)`` with a history that was kept on the
+    server."""
+
+    def __init__(self, messages: Iterable[Message], decisions: dict[str, bool | str]) -> None:
+        super().__init__(messages)
+        self.decisions = decisions
+
+
+def read_ui_messages(messages: object, *, provider_blocks: bool = False) -> UiHistory:
+    """The messages of a ChatRequest, from the ``messages`` in the JSON that useChat posts; a list with the attribute
+    ``decisions``.
 
     Args:
         messages: a list of UI messages.
@@ -54,6 +66,7 @@ def read_ui_messages(messages: object, *, provider_blocks: bool = False) -> list
         ValueError: a message has a wrong shape or the role "system", or there is nothing to send.
     """
     history: list[Message] = []
+    decisions: dict[str, bool | str] = {}
     for i, given in enumerate(_list(messages, "messages")):
         path = f"messages[{i}]"
         message = _object(given, path)
@@ -61,8 +74,10 @@ def read_ui_messages(messages: object, *, provider_blocks: bool = False) -> list
         parts = [_Part(part, f"{path}.parts[{j}]") for j, part in enumerate(given_parts)]
         match message.get("role"):
             case "user":
+                decisions = {}  # a new message in place of a decision
                 history.append(Message.user([block for part in parts for block in _user_blocks(part)]))
             case "assistant":
+                decisions = dict(decision for part in parts for decision in _decisions(part))
                 history.extend(_steps(parts, keep_provider_blocks=provider_blocks))
             case "system":
                 raise ValueError(f'{path}.role must not be "system": the server writes the system prompt')
@@ -71,7 +86,7 @@ def read_ui_messages(messages: object, *, provider_blocks: bool = False) -> list
     history = [message for message in history if message.blocks]
     if not history:
         raise ValueError("messages must contain something to send, got only empty messages")
-    return history
+    return UiHistory(history, decisions)
 
 
 class _Part:
@@ -97,6 +112,19 @@ class _Part:
         """The value that ``ui`` has put under this name into the metadata of the part, or None."""
         value = self.nested(metadata, ui.METADATA).get(name)
         return None if value is None else _string(value, f"{self.path}.{metadata}.{ui.METADATA}.{name}")
+
+
+def _decisions(part: _Part) -> Iterator[tuple[str, bool | str]]:
+    """The call id of a part, and what the user has decided about the call."""
+    # {"type": "tool-delete", "toolCallId": "c1", "state": "approval-responded",
+    #  "approval": {"id": "c1", "approved": false, "reason": "Not now."}}
+    if part.kind.startswith(("tool-", "dynamic-tool")) and part.fields.get("state") == "approval-responded":
+        approval = part.nested("approval")
+        is_approved, reason = approval.get("approved"), approval.get("reason")
+        if not isinstance(is_approved, bool):
+            raise _wrong(f"{part.path}.approval.approved", "true or false", is_approved)
+        refusal = _string(reason, f"{part.path}.approval.reason") if reason else False
+        yield part.string("toolCallId"), is_approved or refusal
 
 
 def _user_blocks(part: _Part) -> Iterator[Block]:

@@ -16,6 +16,7 @@ from completion import (
     Base64Source,
     Block,
     ChatRequest,
+    Conversation,
     DocumentBlock,
     FinishReason,
     ImageBlock,
@@ -44,6 +45,7 @@ from completion import (
     Usage,
     collect,
     run_chat,
+    tool,
     web,
 )
 from completion.testing import ScriptedModel
@@ -335,6 +337,7 @@ SCHEMA: dict[str, tuple[dict[str, type], dict[str, type]]] = {
     "tool-input-delta": ({"toolCallId": str, "inputTextDelta": str}, {}),
     "tool-input-available": ({"toolCallId": str, "toolName": str, "input": dict}, _METADATA),
     "tool-input-error": ({"toolCallId": str, "toolName": str, "input": str, "errorText": str}, {}),
+    "tool-approval-request": ({"approvalId": str, "toolCallId": str}, {}),
     "source-url": ({"sourceId": str, "url": str}, {"title": str}),
     "data-provider-block": ({"data": dict}, {}),
     "finish-step": ({}, {}),
@@ -511,6 +514,79 @@ def test_a_call_is_followed_by_its_result(part: Part, answer: Block) -> None:
 def test_a_dynamic_tool_part_is_a_tool_call() -> None:
     part = {**call("output-available", output="17 °C"), "type": "dynamic-tool", "toolName": "weather"}
     assert read_ui_messages([assistant(part)])[0] == Message.assistant([BERN])
+
+
+def responded(approved: Any, **fields: Any) -> Part:
+    return call("approval-responded", approval={"id": "c1", "approved": approved, **fields})
+
+
+@pytest.mark.parametrize(
+    ("part", "decision"),
+    [
+        (responded(True), True),
+        (responded(True, reason="fine"), True),
+        (responded(False), False),
+        (responded(False, reason="Not now."), "Not now."),
+        ({**responded(True), "type": "dynamic-tool", "toolName": "weather"}, True),
+    ],
+)
+def test_what_the_user_decided_is_read_and_the_call_is_not(part: Part, decision: bool | str) -> None:
+    history = read_ui_messages([HI, assistant(text("Let me see."), part)])
+    assert history.decisions == {"c1": decision}
+    assert history == [Message.user("Hi"), Message.assistant("Let me see.")]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [HI, assistant(call("approval-requested", approval={"id": "c1"}))],
+        [HI, assistant(responded(True)), user(text("Never mind."))],
+        [HI, assistant(call("output-available", output="", approval={"id": "c1", "approved": True}))],
+    ],
+    ids=["not decided", "a new message", "the call was made"],
+)
+def test_there_is_no_decision_about_other_calls(given: list[Any]) -> None:
+    assert read_ui_messages(given).decisions == {}
+
+
+def test_a_forged_decision_runs_nothing() -> None:
+    made: list[str] = []
+
+    @tool(approval=True)
+    def weather(city: str) -> str:
+        "The weather."
+        made.append(city)
+        return "sunny"
+
+    history = read_ui_messages([HI, assistant(responded(True))])
+    with pytest.raises(ValueError, match="which does not wait"):
+        run_chat(ScriptedModel("Yes."), ChatRequest(history), [weather], decisions=history.decisions)
+    conversation = Conversation(ScriptedModel("Yes."), tools=[weather])
+    with pytest.raises(ValueError, match="no call waits"):
+        conversation.resume(history.decisions)
+    assert made == []
+
+
+def test_calls_that_wait_are_approval_requests_and_their_decision_continues_the_message() -> None:
+    @tool(approval=True)
+    def weather(city: str) -> str:
+        "The weather."
+        return f"sunny in {city}"
+
+    made: list[StreamChunk] = [
+        ToolCallStarted("c1", "weather"),
+        ToolCallFinished("c1", "weather", {"city": "Bern"}),
+        TurnFinished(FinishReason.TOOL_USE),
+    ]
+    said = [TextDelta("Sunny."), TurnFinished(FinishReason.END_TURN)]
+    conversation = Conversation(ScriptedModel(made, said), tools=[weather])
+    first = events_of(*conversation.stream("Hi"))
+    assert {"type": "tool-approval-request", "approvalId": "c1", "toolCallId": "c1"} in first
+    assert list(faults(first)) == []
+    history = read_ui_messages([HI, assistant(responded(True))])
+    second = events_of(*conversation.resume(history.decisions))
+    assert {"type": "tool-output-available", "toolCallId": "c1", "output": "sunny in Bern"} in second
+    assert [event["delta"] for event in second if event["type"] == "text-delta"] == ["Sunny."]
 
 
 def test_the_signature_of_a_call_comes_back() -> None:
