@@ -23,13 +23,13 @@ from completion.contract.chunks import StreamChunk
 from completion.contract.values import ValueStream
 from completion.web.protocols import ErrorInfo, NdJson, Protocol, Rendering, Sse, Text, explain
 from completion.web.ui import UiMessages
-from completion.web.ui_request import read_ui_messages
+from completion.web.ui_request import UiHistory, read_ui_messages
 from completion.web.wsgi import WsgiBody
 
 if TYPE_CHECKING:
     from completion.web.asgi import AsgiBody
 
-__all__ = ["ErrorInfo", "explain", "ndjson", "read_ui_messages", "sse", "text", "ui_messages"]
+__all__ = ["ErrorInfo", "UiHistory", "explain", "ndjson", "read_ui_messages", "sse", "text", "ui_messages"]
 
 # ValueStream: the growing values of structured().
 Blocking = Iterable[StreamChunk] | ValueStream[Any] | Callable[[], Iterable[StreamChunk] | ValueStream[Any]]

@@ -38,6 +38,7 @@ from completion import (
     ToolCallFinished,
     ToolCallMalformed,
     ToolCallStarted,
+    ToolResultBlock,
     TurnFinished,
     Usage,
 )
@@ -75,9 +76,9 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     return folder, version
 
 
-def view(framework: str) -> dict[str, Any]:
+def view(framework: str, page: str = "usechat") -> dict[str, Any]:
     """The names in the page's first program for this framework."""
-    programs = (program for program in programs_of_docs() if program.name.startswith("docs/howto/usechat.rst"))
+    programs = (program for program in programs_of_docs() if program.name.startswith(f"docs/howto/{page}.rst"))
     program = next(program for program in programs if framework in program.packages)
     module: dict[str, Any] = {"__name__": f"usechat_{framework}"}
     exec(compile(program.source, program.name, "exec"), module)
@@ -105,6 +106,13 @@ def django_app(model: ScriptedModel) -> Any:
         settings.configure(ALLOWED_HOSTS=["127.0.0.1"])
     settings.ROOT_URLCONF = urls
     return get_wsgi_application()
+
+
+def approvals_app(model: ScriptedModel) -> Any:
+    pytest.importorskip("flask")
+    module = view("flask", "approvals")
+    module["model"] = model
+    return module["app"]
 
 
 APPS: dict[str, Callable[[ScriptedModel], Any]] = {"Flask": flask_app, "Django": django_app}
@@ -152,11 +160,18 @@ def chat(client: tuple[Path, int]) -> Chat:
 
     folder, version = client
 
-    def chat(*scripts: Script, say: list[Any], framework: str = "Flask", package: str = "ai", **scenario: Any) -> Chats:
+    def chat(
+        *scripts: Script,
+        say: list[Any],
+        framework: str = "Flask",
+        app: Callable[[ScriptedModel], Any] | None = None,
+        package: str = "ai",
+        **scenario: Any,
+    ) -> Chats:
         if version < PACKAGES[package]:
             pytest.skip(f"{package} needs node {PACKAGES[package]} or newer")
         said = [[{"type": "text", "text": given}] if isinstance(given, str) else given for given in say]
-        with ScriptedModel(*scripts) as model, served(APPS[framework](model)) as api:
+        with ScriptedModel(*scripts) as model, served((app or APPS[framework])(model)) as api:
             run = subprocess.run(
                 ["node", "read.mjs", package],
                 input=json.dumps({"api": api, "say": said, **scenario}),
@@ -355,3 +370,31 @@ def test_a_file_of_the_user_reaches_the_model(chat: Chat) -> None:
     done = chat("A cat.", say=[[{"type": "text", "text": "What is this?"}, file]])
     picture = ImageBlock(Base64Source("image/png", "aGk="))
     assert done.histories == [(Message.user([TextBlock("What is this?"), picture]),)]
+
+
+REFUND: Script = [
+    ToolCallStarted("c1", "refund"),
+    ToolCallFinished("c1", "refund", {"order": 17, "euros": 20.0}),
+    TurnFinished(FinishReason.TOOL_USE),
+]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize(
+    ("answer", "read"), [(True, "refunded 20.0 euros for order 17"), ("Not this one.", "Not this one.")]
+)
+def test_a_call_waits_for_the_user_and_the_view_goes_on(
+    chat: Chat, package: str, answer: bool | str, read: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # its database is there
+    done = chat(
+        REFUND, [TextDelta("Well."), END], say=["Hi"], app=approvals_app, package=package, approve={"refund": answer}
+    )
+    assert (done.status, done.error) == ("ready", None)
+    (call,) = [part for part in done.parts if part["type"] == "tool-refund"]
+    assert call["state"] == ("output-available" if answer is True else "output-error")
+    assert read in (call.get("output"), call.get("errorText"))
+    assert done.parts[-1]["text"] == "Well."
+    assert [block.blocks for block in done.histories[1][-1].blocks if isinstance(block, ToolResultBlock)] == [
+        (TextBlock(read),)
+    ]

@@ -1,14 +1,16 @@
 // Does what useChat does, without React: a chat with the package named in argv, driven by a scenario on stdin.
 //
-//   {"api": "http://…", "say": [[…parts]], "tools": {"name": output}, "stopAt": "text"}
+//   {"api": "http://…", "say": [[…parts]], "tools": {"name": output}, "approve": {"name": true}, "stopAt": "text"}
 //
 // Each entry of `say` is sent as a user's message. A call of one of the `tools` gets its output at once; the output
-// {"error": "…"} is a failure. Then the chat continues without a new message, at most `rounds` times. With `stopAt`,
+// {"error": "…"} is a failure. A call that asks for an approval gets that of its tool in `approve`: true, or a reason
+// against it. Then the chat continues without a new message, at most `rounds` times. With `stopAt`,
 // the chat is stopped as soon as the answer contains this text. The result is printed as JSON.
 
-const { AbstractChat, DefaultChatTransport, lastAssistantMessageIsCompleteWithToolCalls } = await import(
-  process.argv[2]
-);
+const {
+  AbstractChat, DefaultChatTransport, lastAssistantMessageIsCompleteWithApprovalResponses,
+  lastAssistantMessageIsCompleteWithToolCalls,
+} = await import(process.argv[2]);
 
 class State {
   status = "ready";
@@ -33,12 +35,14 @@ class Chat extends AbstractChat {
 
 let input = "";
 for await (const piece of process.stdin) input += piece;
-const { api, say, tools = {}, rounds = 3, stopAt } = JSON.parse(input);
+const { api, say, tools = {}, approve = {}, rounds = 3, stopAt } = JSON.parse(input);
 
 const ends = [];
 const chat = new Chat({
   transport: new DefaultChatTransport({ api }),
-  sendAutomaticallyWhen: (given) => ends.length <= rounds && lastAssistantMessageIsCompleteWithToolCalls(given),
+  sendAutomaticallyWhen: (given) =>
+    ends.length <= rounds &&
+    (lastAssistantMessageIsCompleteWithToolCalls(given) || lastAssistantMessageIsCompleteWithApprovalResponses(given)),
   onToolCall: ({ toolCall: { toolName: tool, toolCallId } }) => {
     if (!(tool in tools)) return;
     const output = tools[tool];
@@ -53,7 +57,17 @@ if (stopAt !== undefined) {
     if (message.parts.some((part) => part.type === "text" && part.text.includes(stopAt))) chat.stop();
   };
 }
-for (const parts of say) await chat.sendMessage({ parts });
+for (const parts of say) {
+  await chat.sendMessage({ parts });
+  for (const part of chat.messages.at(-1).parts) {
+    if (part.state !== "approval-requested") continue;
+    const answer = approve[part.type.replace("tool-", "")];
+    await chat.addToolApprovalResponse({
+      id: part.approval.id, approved: answer === true, ...(answer === true ? {} : { reason: answer }),
+    });
+  }
+  while (chat.status === "submitted" || chat.status === "streaming") await new Promise((done) => setTimeout(done, 10));
+}
 
 const { status, error, messages } = chat;
 process.stdout.write(JSON.stringify({ status, error: error?.message, ends, messages }));

@@ -1,0 +1,11 @@
+"""Runs the commands of Django, such as ``migrate`` and ``runserver``."""
+
+import os
+import sys
+
+from django.core.management import execute_from_command_line
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "support.settings")
+
+if __name__ == "__main__":
+    execute_from_command_line(sys.argv)
