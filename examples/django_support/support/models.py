@@ -25,9 +25,9 @@ class Ticket(models.Model):
     """``is_running``: a request is continuing the conversation. If it stays true, the process of that request was
     killed, and somebody must check what its last call has done."""
 
-    visitor = models.CharField(max_length=40, unique=True)
-    stored = models.TextField(blank=True)
-    is_running = models.BooleanField(default=False)
+    visitor: models.CharField[str, str] = models.CharField(max_length=40, unique=True)
+    stored: models.TextField[str, str] = models.TextField(blank=True)
+    is_running: models.BooleanField[bool, bool] = models.BooleanField(default=False)
 
     def conversation(self) -> Conversation:
         """The conversation as it was stored."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from django.contrib.auth.decorators import user_passes_test
+from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_POST
@@ -12,7 +13,7 @@ from django.views.decorators.http import require_POST
 from completion import CompletionError, Conversation, Refusal, web
 from support.models import Busy, Ticket
 
-staff_only = user_passes_test(lambda user: user.is_staff)
+staff_only = user_passes_test(lambda user: isinstance(user, User) and user.is_staff)
 
 
 def page(request: HttpRequest) -> HttpResponse:
