@@ -120,11 +120,7 @@ from completion.contract.run import (
 )
 from completion.contract.stream import ChatStream, ResponseInfo
 from completion.contract.turn import Turn
-from completion.registry import model
-from completion.transport import Timeout
 from completion.version import __version__
-from completion.wrappers.fallback import FallbackModel
-from completion.wrappers.retry import RetryConfig, RetryEvent, RetryingModel
 
 if TYPE_CHECKING:
     from completion.adapters.anthropic import AnthropicClient, AnthropicModel
@@ -158,7 +154,11 @@ if TYPE_CHECKING:
         tool,
     )
     from completion.offload.aio import AsyncModel
+    from completion.registry import model
     from completion.tracing import JsonTracer
+    from completion.transport import Timeout
+    from completion.wrappers.fallback import FallbackModel
+    from completion.wrappers.retry import RetryConfig, RetryEvent, RetryingModel
 
 __all__ = [
     "Abort",
@@ -284,13 +284,15 @@ __all__ = [
 ]
 
 
-# Some names are imported on first use, because most programs do not need them. They come from ``engine``, except these.
+# All but the contract is imported on first use: a program that asks one provider does not wait for the code of the
+# others, and ``completion --version`` does not wait for requests. Names that are not in this table are in ``engine``.
 _LAZY_MODULES = {
     "AnthropicClient": "adapters.anthropic",
     "AnthropicModel": "adapters.anthropic",
     "AsyncModel": "offload.aio",
     "AzureOpenAIClient": "adapters.azure_openai",
     "AzureOpenAIModel": "adapters.azure_openai",
+    "FallbackModel": "wrappers.fallback",
     "GeminiClient": "adapters.gemini",
     "GeminiInteractionsClient": "adapters.gemini_interactions",
     "GeminiInteractionsModel": "adapters.gemini_interactions",
@@ -301,15 +303,29 @@ _LAZY_MODULES = {
     "OpenAIModel": "adapters.openai",
     "OpenAIResponsesClient": "adapters.openai_responses",
     "OpenAIResponsesModel": "adapters.openai_responses",
+    "RetryConfig": "wrappers.retry",
+    "RetryEvent": "wrappers.retry",
+    "RetryingModel": "wrappers.retry",
+    "Timeout": "transport",
+    "model": "registry",
 }
+
+# After ``import completion``, ``completion.adapters`` and so on are there without an import of their own.
+_PACKAGES = ("adapters", "events", "registry", "transport", "wires", "wrappers")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name of ``__all__`` that is not imported above."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Import a name of ``__all__``, or a package of _PACKAGES, that is not imported above."""
     from importlib import import_module
 
+    if name in _PACKAGES:
+        return import_module(f"completion.{name}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = import_module(f"completion.{_LAZY_MODULES.get(name, 'engine')}")
     globals()[name] = found = getattr(module, name)
     return found

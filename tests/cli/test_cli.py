@@ -242,6 +242,14 @@ def test_the_installed_command_is_the_same() -> None:
     assert done.stdout.startswith("completion 0.")
 
 
+def test_the_version_is_printed_without_importing_requests() -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "completion", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert done.stdout.startswith("completion 0.")
+    assert not {"requests", "urllib3", "completion.engine"} & imported
+
+
 # --- chat --------------------------------------------------------------------------------------------------------
 
 
