@@ -82,6 +82,7 @@ LAZY = {
         "engine.redaction",
     ),
     *("otel.spans", "web", "notebook", "cli.ask", "cli.chat", "cli.lines", "cli.models", "cli.setup", "cli.trace"),
+    *("cli.approval", "cli.values"),
 }
 
 # The limits of a module, and of a function without its docstring.

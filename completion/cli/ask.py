@@ -7,20 +7,29 @@ import sys
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 
-from completion.cli.options import exit_on_bad_option, refuse_binary, shared_parser
+from completion.cli.approval import with_approval
+from completion.cli.attachments import attachments
+from completion.cli.options import MAX_TOKENS, exit_on_bad_option, given_settings, refuse_binary, shared_parser
 from completion.cli.report import OK, End, exit_code_table, report_end
+from completion.cli.schemas import schema_of
 from completion.cli.screen import Screen
-from completion.cli.setup import find_tools, make_model, tracing
+from completion.cli.sessions import open_session
+from completion.cli.setup import find_tools, make_model, model_name, tracing
+from completion.cli.values import print_value
 from completion.contract.chunks import StreamChunk
+from completion.contract.messages import Message
 from completion.contract.request import ChatRequest
-from completion.engine import run_chat
+from completion.contract.stream import ChatStream
+from completion.engine import RunStream, run_chat
 from completion.terminal import harmless_json
 from completion.version import __version__
 
 MORE_HELP = """\
 other commands:
   completion chat    talk in the terminal
-  completion models  list the families of models
+  completion batch   answer a file of prompts
+  completion models  list the families of models; completion models FAMILY lists the models of one
+  completion check   check a server or a gateway
   completion trace   show a trace
 To send one of these words as a prompt: completion ask chat
 
@@ -29,41 +38,83 @@ In a loop that reads stdin, redirect it:  completion 'Hi' </dev/null
 """
 
 
-def ask(arguments: Sequence[str]) -> int:
-    """Print the answer to one prompt; returns the exit code."""
+def new_parser() -> argparse.ArgumentParser:
     about = "Print a language model's answer as it is written. completion ask PROMPT is the same."
     parser = shared_parser("completion", about, f"{MORE_HELP}\n{exit_code_table()}")
     parser.add_argument("prompt", nargs="*", metavar="PROMPT", help="the question; '-' or nothing reads it from stdin")
     parser.add_argument("--json", action="store_true", help="print each chunk as a line of JSON")
+    parser.add_argument(
+        "--schema",
+        metavar="FILE|MODULE:TYPE",
+        help="print JSON that is valid for this JSON Schema, or for this type of Python",
+    )
     parser.add_argument("--version", action="version", version=f"completion {__version__}")
+    # completion.cli.main answers this one before a command is imported.
+    parser.add_argument("--shell-completion", choices=["bash", "zsh", "fish"], help="print a script for the shell")
+    return parser
+
+
+def ask(arguments: Sequence[str]) -> int:
+    """Print the answer to one prompt; returns the exit code."""
+    parser = new_parser()
     options = parser.parse_args(arguments)
-    prompt = _prompt(parser, options.prompt)
-    if not prompt.strip():
-        parser.error("there is no prompt: give one as an argument or on stdin")
-    model = make_model(options)
     with exit_on_bad_option(parser):
-        request = ChatRequest(prompt, options.max_tokens, system_prompt=options.system, temperature=options.temperature)
-    tools = find_tools(parser, options)
-    with tracing(parser, options) as middleware:
-        needs_run = tools or middleware
-        stream = run_chat(model, request, tools, middleware) if needs_run else model.chat_stream(request)
-        with closing(stream):
-            end = _print_json(stream) if options.json else Screen().show(stream)
-    # With --json, the last line already says why the answer ended.
-    report_end(end, options, tells_reason=not options.json)
-    return OK
+        kind = None if options.schema is None else schema_of(options.schema)
+        if kind is not None and options.json:
+            raise ValueError("--json prints chunks, and --schema prints one JSON value: give one of them")
+        said = _message(parser, options)
+    session = open_session(parser, options)
+    model = make_model(options, session.model)
+    tools, asking = with_approval(find_tools(parser, options), options)
+    with tracing(parser, options) as tracers:
+        middleware = [*tracers, *asking]
+        if kind is None and session.path is None:
+            with exit_on_bad_option(parser):
+                request = _request(said, options)
+            is_run = tools or middleware
+            _print(run_chat(model, request, tools, middleware) if is_run else model.chat_stream(request), options)
+            return OK
+        with exit_on_bad_option(parser):
+            conversation = session.conversation(model, tools, middleware, **given_settings(options))
+        if kind is None:
+            _print(conversation.stream(said), options)
+            code = OK
+        else:
+            code = print_value(conversation, model, said, kind, tools, middleware, options)
+        return code or session.save(conversation, model_name(options, session.model))
 
 
-def _prompt(parser: argparse.ArgumentParser, words: Sequence[str]) -> str:
+def _request(said: Message, options: argparse.Namespace) -> ChatRequest:
+    max_tokens = MAX_TOKENS if options.max_tokens is None else options.max_tokens
+    return ChatRequest([said], max_tokens, system_prompt=options.system, temperature=options.temperature)
+
+
+def _message(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Message:
+    """The user's message. Raises ValueError if something cannot be attached."""
+    attached = attachments(options.attach)
+    prompt = _prompt(parser, options.prompt, reads_stdin="-" not in (options.attach or ()))
+    if not prompt.strip() and not attached:
+        parser.error("there is no prompt: give one as an argument or on stdin")
+    return Message.user([*attached, prompt] if prompt.strip() else attached)
+
+
+def _prompt(parser: argparse.ArgumentParser, words: Sequence[str], *, reads_stdin: bool) -> str:
     """The prompt. Text from a pipe comes first: it is the material that the question is about."""
     question = " ".join(word for word in words if word != "-")
-    if sys.stdin.isatty() and "-" not in words:
+    if not reads_stdin or (sys.stdin.isatty() and "-" not in words):
         return question
     material = sys.stdin.buffer.read().decode("utf-8", "replace")
     refuse_binary(parser, material)
     if not question:
         return material
     return f"{material.rstrip()}\n\n{question}" if material.strip() else question
+
+
+def _print(stream: ChatStream | RunStream, options: argparse.Namespace) -> None:
+    with closing(stream):
+        end = _print_json(stream) if options.json else Screen().show(stream)
+    # With --json, the last line already says why the answer ended.
+    report_end(end, options, tells_reason=not options.json)
 
 
 def _print_json(chunks: Iterable[StreamChunk]) -> End | None:

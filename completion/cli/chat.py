@@ -1,104 +1,78 @@
-"""The command ``chat``: a conversation in the terminal, a line or a paste for each question."""
+"""The command ``chat``: a conversation in the terminal. A line, a paste or a text in triple quotes is a message."""
 
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
-from types import FrameType
+from collections.abc import Sequence
 
-from completion.cli.lines import prepare_terminal, read_message
-from completion.cli.options import exit_on_bad_option, refuse_binary, shared_parser
-from completion.cli.report import OK, exit_code_table, report, report_end
-from completion.cli.screen import Screen
-from completion.cli.setup import find_tools, make_model, tracing
-from completion.contract.cancel import CancelToken
-from completion.contract.errors import CompletionError
-from completion.engine import Conversation
+from completion.cli.approval import with_approval
+from completion.cli.attachments import attachments
+from completion.cli.lines import QUOTES, UnclosedQuotesError, prepare_terminal, read_message
+from completion.cli.options import exit_on_bad_option, given_settings, refuse_binary, shared_parser
+from completion.cli.report import OK, WRONG_USAGE, exit_code_table, tell
+from completion.cli.sessions import open_session
+from completion.cli.setup import find_tools, make_model, model_name, tracing
+from completion.cli.talk import Talk, commands_table
 from completion.terminal import one_line
+
+ABOUT = f"""\
+Talk with a model. Ctrl-C stops the answer, Ctrl-D ends the chat. A line is a message, a paste of several lines is one
+message, and {QUOTES} begins a message of several lines, which ends with {QUOTES}.
+
+"""
+
+
+def new_parser() -> argparse.ArgumentParser:
+    return shared_parser("completion chat", ABOUT + commands_table(), exit_code_table())
 
 
 def chat(arguments: Sequence[str]) -> int:
-    """Answer the lines of stdin until it ends; returns the exit code."""
-    about = "Talk with a model. Ctrl-C stops the answer, Ctrl-D or /quit ends the chat, /clear clears the history."
-    parser = shared_parser("completion chat", about, exit_code_table())
+    """Answer the messages of stdin until it ends; returns the exit code."""
+    parser = new_parser()
     options = parser.parse_args(arguments)
-    tools = find_tools(parser, options)
-    with tracing(parser, options) as middleware:
+    if "-" in (options.attach or ()):
+        parser.error("--attach -: stdin has the questions of the chat; attach a file")
+    with exit_on_bad_option(parser):
+        attached = attachments(options.attach)
+    session = open_session(parser, options)
+    name = model_name(options, session.model)
+    tools, asking = with_approval(find_tools(parser, options), options)
+    with tracing(parser, options) as tracers:
         with exit_on_bad_option(parser):  # before the first question
-            empty = Conversation(
-                make_model(options),
-                system_prompt=options.system,
-                tools=tools,
-                middleware=middleware,
-                max_tokens=options.max_tokens,
-                temperature=options.temperature,
+            conversation = session.conversation(
+                make_model(options, session.model),
+                tools,
+                [*tracers, *asking],
+                **given_settings(options),
             )
-        return _talk(empty, parser, options)
+        return _loop(Talk(conversation, name, session, attached, options), parser)
 
 
-def _talk(empty: Conversation, parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
-    """Answer line after line. Returns the last failure's exit code; on a terminal, where the user saw it, always 0."""
+def _loop(talk: Talk, parser: argparse.ArgumentParser) -> int:
+    """Answer message after message. Returns the last failure's exit code; on a terminal, which showed it, always 0."""
     is_terminal = sys.stdin.isatty()
     if is_terminal:
         prepare_terminal()
-        name = one_line(f"{empty.model.name}:{empty.model.model}")
-        print(f"{name} - Ctrl-C stops the answer, Ctrl-D ends the chat", file=sys.stderr)
-    conversation = empty.fork()
+        model = talk.conversation.model
+        name = one_line(f"{model.name}:{model.model}")
+        print(f"{name} - Ctrl-C stops the answer, Ctrl-D ends the chat, /help lists commands", file=sys.stderr)
     code = OK
-    while True:
+    while not talk.is_over:
         try:
-            line = read_message("> " if is_terminal else "")
+            message = read_message("> " if is_terminal else "")
+        except UnclosedQuotesError:
+            tell(f"the message that {QUOTES} began has no end; it was not sent")
+            code = WRONG_USAGE
+            break
         except EOFError:
             break
         except KeyboardInterrupt:
             print(file=sys.stderr)
             continue
         if not is_terminal:
-            refuse_binary(parser, line)
-        if line == "/quit":
-            break
-        if line == "/clear":
-            conversation = empty.fork()
-        elif line:
-            code = _answer(conversation, line, options) or code
+            refuse_binary(parser, message.text)
+        code = talk.hear(message) or code
     if is_terminal:
         print(file=sys.stderr)
     return OK if is_terminal else code
-
-
-def _answer(conversation: Conversation, line: str, options: argparse.Namespace) -> int:
-    """Print the answer to one question; returns its exit code. A failed answer leaves the history as it was."""
-    try:
-        with _ctrl_c_cancels(), closing(conversation.stream(line)) as run:
-            end = Screen().show(run)
-    except CompletionError as error:
-        return report(error)
-    except KeyboardInterrupt:
-        print("\n(stopped)", file=sys.stderr)
-        return OK
-    report_end(end, options, tells_reason=True)
-    return OK
-
-
-@contextmanager
-def _ctrl_c_cancels() -> Iterator[None]:
-    """Let the first Ctrl-C cancel the runs that start in the block; a second one raises KeyboardInterrupt.
-
-    A cancelled run keeps in the history what the model has said so far. KeyboardInterrupt does not.
-    """
-    token = CancelToken()
-
-    def interrupted(number: int, frame: FrameType | None) -> None:
-        if token.cancelled:
-            raise KeyboardInterrupt
-        token.cancel()
-
-    before = signal.signal(signal.SIGINT, interrupted)
-    try:
-        with token:
-            yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -1,14 +1,30 @@
-"""Reading a message from the terminal: one line, or several that were pasted together."""
+"""Reading a message from the terminal: a line, lines that were pasted together, or a text in triple quotes."""
 
 from __future__ import annotations
 
 import select
 import sys
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 PASTE_GAP_S = 0.05
 """Lines that arrive faster than this after each other are one paste: nobody types so fast."""
+
+QUOTES = '"""'
+"""Begins and ends a message of several lines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """A message. ``is_line``: it is one line without quotes, so it may be a command."""
+
+    text: str
+    is_line: bool
+
+
+class UnclosedQuotesError(EOFError):
+    """The input ended inside of triple quotes."""
 
 
 def prepare_terminal() -> None:
@@ -23,13 +39,28 @@ def prepare_terminal() -> None:
         readline.parse_and_bind("set enable-bracketed-paste on")  # Python switches it off
 
 
-def read_message(prompt: str) -> str:
-    """The next message. It has several lines if they were pasted.
+def read_message(prompt: str) -> Typed:
+    """The next message.
 
     Raises:
         EOFError: the input ended.
+        UnclosedQuotesError: it ended inside of triple quotes.
         KeyboardInterrupt: Ctrl-C.
     """
+    text = _read(prompt)
+    if not text.startswith(QUOTES):
+        return Typed(text, is_line="\n" not in text)
+    text = text.removeprefix(QUOTES)
+    while not text.rstrip().endswith(QUOTES):
+        try:
+            text = f"{text}\n{_read('... ' if prompt else '', keeps_indent=True)}"
+        except EOFError:
+            raise UnclosedQuotesError from None
+    return Typed(text.rstrip().removesuffix(QUOTES).strip("\n"), is_line=False)
+
+
+def _read(prompt: str, *, keeps_indent: bool = False) -> str:
+    """A line, or the lines of a paste."""
     lines = [input(prompt)]
     # A terminal without bracketed paste sends the lines of a paste as if they were typed, without a pause.
     while prompt and _has_input(sys.stdin):
@@ -37,7 +68,8 @@ def read_message(prompt: str) -> str:
             lines.append(input())
         except EOFError:
             break
-    return "\n".join(lines).strip()
+    text = "\n".join(lines)
+    return text if keeps_indent else text.strip()
 
 
 def _has_input(stdin: Any) -> bool:

@@ -10,18 +10,28 @@ from typing import Any, NoReturn
 from completion.cli.report import with_option_names
 from completion.terminal import one_line
 
+MAX_TOKENS = 4096
+
 # fmt: off
 OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("-m", "--model"), {"metavar": "FAMILY:MODEL", "help": "default: $COMPLETION_MODEL, else local"}),
     (("--base-url",), {"metavar": "URL", "help": "the server; default: the family's environment variable, or its own"}),
     (("-s", "--system"), {"metavar": "TEXT", "help": "system prompt"}),
-    (("--max-tokens",), {"type": int, "default": 4096, "metavar": "N", "help": "limit of the answer (default: 4096)"}),
+    (("--max-tokens",), {"type": int, "metavar": "N", "help": f"limit of the answer (default: {MAX_TOKENS})"}),
     (("--temperature",), {"type": float, "metavar": "T", "help": "sampling temperature"}),
+    (("-a", "--attach"), {"action": "append", "metavar": "FILE|URL", "help": "add an image, a PDF, audio or text"}),
+    (("-c", "--continue"), {"action": "store_true", "dest": "resume", "help": "continue the last conversation"}),
+    (("--session",), {"metavar": "FILE", "help": "continue the conversation in FILE, and keep it there"}),
     (("--tools",), {"action": "append", "metavar": "MODULE:FUNCTION,...", "help": "functions the model may call"}),
+    (("--approve",), {"action": "store_true", "help": "ask before every call of a tool"}),
+    (("--yes",), {"action": "store_true", "help": "never ask before the call of a tool"}),
     (("--trace",), {"metavar": "FILE", "help": "append what happens to FILE as lines of JSON; see completion trace"}),
     (("--usage",), {"action": "store_true", "help": "print the number of tokens to stderr"}),
 )
 # fmt: on
+
+# Options of single commands whose next argument is their value.
+_MORE_WITH_VALUE = ("--schema", "--shell-completion", "-o", "--output", "--concurrency", "--dask")
 
 
 class Parser(argparse.ArgumentParser):
@@ -39,16 +49,28 @@ def shared_parser(name: str, about: str, epilog: str) -> Parser:
     return parser
 
 
+def given_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """The settings of a Conversation that the options give; None keeps what a session has."""
+    return {
+        "system_prompt": options.system,
+        "max_tokens": options.max_tokens,
+        "temperature": options.temperature,
+    }
+
+
 def takes_value(option: str) -> bool:
     """Whether the next argument is the value of this one. argparse accepts the beginning of a long name as well."""
     with_value = [name for names, settings in OPTIONS if settings.get("action") != "store_true" for name in names]
+    with_value += _MORE_WITH_VALUE
     return option in with_value or (option.startswith("--") and any(name.startswith(option) for name in with_value))
 
 
 def refuse_binary(parser: argparse.ArgumentParser, text: str) -> None:
     """Exit with an error if the text from stdin contains a NUL: an image, an archive, or UTF-16."""
     if "\0" in text:
-        parser.error("stdin is binary (it contains a NUL byte): give text in UTF-8")
+        parser.error(
+            "stdin is binary (it contains a NUL byte): use --attach - for an image, a PDF or audio; text must be UTF-8"
+        )
 
 
 @contextmanager

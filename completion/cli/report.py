@@ -11,6 +11,7 @@ from completion.contract.chunks import TurnFinished, Usage
 from completion.contract.errors import (
     CompletionError,
     ConfigurationError,
+    OutputError,
     ProviderError,
     StreamCancelledError,
     StreamError,
@@ -23,6 +24,7 @@ from completion.terminal import one_line
 OK = 0
 FAILED = 1
 WRONG_USAGE = 2
+OUTPUT_DOES_NOT_FIT = 6
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 BROKEN_PIPE = 141  # 128 + SIGPIPE
 
@@ -32,7 +34,8 @@ EXIT_CODES: tuple[tuple[type[CompletionError], int, str], ...] = (
     (UnsupportedContentError, 3, ""),
     (ProviderError, 4, "the provider refused"),
     (TransportError, 5, "the network failed, or a timeout expired"),
-    (StreamError, 6, "the answer was cut off or could not be read"),
+    (StreamError, 6, "the answer was cut off, could not be read, or does not fit --schema"),
+    (OutputError, OUTPUT_DOES_NOT_FIT, ""),
     (StreamCancelledError, INTERRUPTED, ""),
 )
 
@@ -96,10 +99,14 @@ def report_end(end: End | None, options: argparse.Namespace, *, tells_reason: bo
     if abort is not None and abort.kind == "cancelled":
         print("(stopped)", file=sys.stderr)
     elif tells_reason and end.reason not in ("end_turn", "stop_sequence"):
-        why = f"--max-tokens {options.max_tokens}" if end.reason == "max_tokens" else end.reason
+        why = _limit(options.max_tokens) if end.reason == "max_tokens" else end.reason
         tell(f"the answer stopped early: {with_option_names(abort.message) if abort else why}")
     if options.usage:
         print(_usage_line(end.usage), file=sys.stderr)
+
+
+def _limit(max_tokens: int | None) -> str:
+    return "the limit of tokens; --max-tokens raises it" if max_tokens is None else f"--max-tokens {max_tokens}"
 
 
 def _usage_line(usage: Usage | None) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from operator import attrgetter
+from types import ModuleType
 
 from completion import registry
 from completion.contract.errors import CompletionError, ConfigurationError
@@ -17,14 +18,32 @@ from completion.engine import Middleware, Tool, tool
 from completion.tracing import JsonTracer
 
 
-def make_model(options: argparse.Namespace) -> ChatModel:
-    """The model that ``-m`` or ``COMPLETION_MODEL`` names.
+def model_name(options: argparse.Namespace, of_session: str | None = None) -> str:
+    """The name of the model: of ``-m``, else that of the session, else of ``COMPLETION_MODEL``, else ``local``."""
+    return options.model or of_session or os.environ.get("COMPLETION_MODEL") or "local"
+
+
+def make_model(options: argparse.Namespace, of_session: str | None = None) -> ChatModel:
+    """The model with this name.
 
     Raises:
         ConfigurationError: the family is unknown, needs a model id, or supports no base URL.
     """
-    name = options.model or os.environ.get("COMPLETION_MODEL") or "local"
-    origin = f"-m {name}" if options.model else f"COMPLETION_MODEL={name}"
+    name = model_name(options, of_session)
+    is_from_environment = not (options.model or of_session) and name == os.environ.get("COMPLETION_MODEL")
+    origin = f"COMPLETION_MODEL={name}" if is_from_environment else f"-m {name}"
+    return named_model(name, origin, options.base_url)
+
+
+def named_model(name: str, origin: str, base_url: str | None) -> ChatModel:
+    """The model with this name.
+
+    Args:
+        origin: where the name is from, for errors.
+
+    Raises:
+        ConfigurationError: see ``make_model``.
+    """
     family, colon, model_id = name.partition(":")
     # Our own families first: families() reads the metadata of every installed package.
     if family not in registry.OURS and family not in registry.families():
@@ -34,10 +53,10 @@ def make_model(options: argparse.Namespace) -> ChatModel:
     make = registry.family(family)
     if not model_id and not getattr(make, "has_default_model", False):
         raise ConfigurationError(f"{origin}: give the model id as well: {family}:MODEL")
-    if options.base_url is None:
+    if base_url is None:
         return registry.model(name)
     try:
-        return registry.model(name, base_url=options.base_url)
+        return registry.model(name, base_url=base_url)
     except TypeError as error:  # an unknown argument
         raise ConfigurationError(f"--base-url is not supported by the family {family!r}") from error
 
@@ -45,28 +64,53 @@ def make_model(options: argparse.Namespace) -> ChatModel:
 def find_tools(parser: argparse.ArgumentParser, options: argparse.Namespace) -> list[Tool]:
     """The functions that ``--tools`` names; a plain function with type hints becomes a tool.
 
-    The current folder is searched too, after the installed modules: a file there must not replace one of them.
+    Without names, the functions of the module that are marked with ``@tool``.
     """
     tools: dict[str, Tool] = {}
     for value in options.tools or ():
-        module, _, names = value.partition(":")
-        if not module or not names:
-            parser.error(f"--tools takes module:function, or module:function,function; got {value!r}")
-        folder = os.path.abspath(os.curdir)
-        if folder not in sys.path:
-            sys.path.append(folder)
-        for name in names.split(","):
+        module, colon, names = value.partition(":")
+        if not module or (colon and not names):
+            parser.error(f"--tools takes module:function, module:function,function or module, got {value!r}")
+        for name in names.split(",") if names else _marked(parser, module):
             try:
-                function = attrgetter(name)(import_module(module))
+                function = attrgetter(name)(import_from_here(module))
                 new = function if isinstance(function, Tool) else tool(function)
             except CompletionError:
                 raise
             except Exception as error:  # the module may raise anything while it is imported
-                why = _hidden_by_installed(module) or f"{type(error).__name__}: {error}"
-                parser.error(f"--tools {module}:{name}: {why}")
+                parser.error(f"--tools {module}:{name}: {_why(module, error)}")
             if tools.setdefault(new.name, new) is not new:
                 parser.error(f"--tools: two tools have the name {new.name!r}")
     return [*tools.values()]
+
+
+def _marked(parser: argparse.ArgumentParser, module: str) -> list[str]:
+    """The names of the tools in a module; a tool with two names is one."""
+    try:
+        found = {id(one): name for name, one in vars(import_from_here(module)).items() if isinstance(one, Tool)}
+    except CompletionError:
+        raise
+    except Exception as error:
+        parser.error(f"--tools {module}: {_why(module, error)}")
+    if not found:
+        parser.error(f"--tools {module}: no function is marked with @tool; name the functions: {module}:function")
+    return [*found.values()]
+
+
+def import_from_here(module: str) -> ModuleType:
+    """The module. The current folder is searched too, after the installed modules: a file there must not replace one.
+
+    Raises:
+        Exception: whatever the module raises while it is imported.
+    """
+    folder = os.path.abspath(os.curdir)
+    if folder not in sys.path:
+        sys.path.append(folder)
+    return import_module(module)
+
+
+def _why(module: str, error: Exception) -> str:
+    return _hidden_by_installed(module) or f"{type(error).__name__}: {error}"
 
 
 def _hidden_by_installed(module: str) -> str | None:

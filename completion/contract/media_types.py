@@ -21,6 +21,9 @@ _BEGINNINGS = (
 )
 _RIFF = {b"WEBP": "image/webp", b"WAVE": "audio/wav"}
 
+KNOWN_BY_BYTES = frozenset([*(kind for _, kind in _BEGINNINGS), *_RIFF.values()]) - {"audio/mpeg"}
+"""The media types that ``media_type_of_bytes`` always knows. An MP3 may begin without ID3."""
+
 ENOUGH_BYTES = 12
 """How many bytes ``media_type_of_bytes`` needs."""
 

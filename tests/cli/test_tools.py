@@ -63,6 +63,7 @@ number = 7
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "mine.py").write_text(TOOLS)
+    (tmp_path / "unmarked.py").write_text("def plain(text: str) -> str:\n    return text\n")
     (tmp_path / "broken.py").write_text("raise RuntimeError('no such device')\n")
     return tmp_path
 
@@ -171,7 +172,9 @@ def test_a_model_that_calls_tools_forever_is_stopped_and_stderr_says_so(server: 
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("mine", "takes module:function"),
+        ("unmarked", "no function is marked with @tool; name the functions: unmarked:function"),
+        ("broken", "RuntimeError: no such device"),
+        ("mine:", "takes module:function"),
         (":weather", "takes module:function"),
         ("nowhere:weather", "No module named 'nowhere'"),
         ("mine:nothing", "has no attribute 'nothing'"),

@@ -1,0 +1,99 @@
+"""The question before the call of a tool: ``y``, ``n``, or ``always`` for this tool."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from completion.contract.messages import ToolCallBlock
+from completion.engine import Approval, Middleware, Tool
+from completion.terminal import harmless_json, one_line, showable
+
+_NOBODY_TO_ASK = "The user must allow this call, and cannot be asked now. Do not try it again."
+
+
+def with_approval(tools: Sequence[Tool], options: argparse.Namespace) -> tuple[list[Tool], list[Middleware]]:
+    """The tools, and the middleware that asks before the calls that need it.
+
+    Asked are the tools with ``approval=True``, with ``--approve`` all, with ``--yes`` none. The command asks and waits,
+    so the tools are copies that do not make the run wait.
+    """
+    asked = [tool.name for tool in tools if options.approve or getattr(tool, "approval", False)]
+    copies = [_without_approval(tool) for tool in tools]
+    return copies, [Approval(_Question(), names=asked)] if asked and not options.yes else []
+
+
+def _without_approval(tool: Tool) -> Tool:
+    if not getattr(tool, "approval", False):
+        return tool
+    twin: Any = copy.copy(tool)
+    twin.approval = False
+    return twin  # type: ignore[no-any-return]
+
+
+class _Question:
+    """Asks on the terminal. It remembers for which tools the answer was ``always``."""
+
+    def __init__(self) -> None:
+        self._always: set[str] = set()
+
+    def __call__(self, call: ToolCallBlock) -> bool | str:
+        if call.name in self._always:
+            return True
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            print(f"completion: not called, nobody can be asked: {_shown(call)}; --yes allows it", file=sys.stderr)
+            return _NOBODY_TO_ASK
+        with _ctrl_c_raises():
+            answer = self._ask(call)
+        if answer == "always":
+            self._always.add(call.name)
+        return answer != "no"
+
+    def _ask(self, call: ToolCallBlock) -> str:
+        # The whole call, however long: what the user allows must be visible.
+        question = f"{showable(_shown(call), sys.stderr)}\nCall it? [y/n/always] "
+        _drop_typed_ahead()
+        while True:
+            sys.stderr.write(question)
+            sys.stderr.flush()
+            line = sys.stdin.readline()
+            if not line:  # Ctrl-D
+                sys.stderr.write("\n")
+                return "no"
+            word = line.strip().lower()
+            found = [answer for answer in ("yes", "no", "always") if word and answer.startswith(word)]
+            if found:
+                return found[0]
+            question = "Answer y, n or always: "
+
+
+class _ctrl_c_raises:
+    """In the block, Ctrl-C raises KeyboardInterrupt: the handler of ``chat`` would let the question wait."""
+
+    def __enter__(self) -> None:
+        self._before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def __exit__(self, *unused: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+
+def _shown(call: ToolCallBlock) -> str:
+    """The call as one line. Control characters in the arguments are escapes: they must not hide a part of it."""
+    args = ", ".join(
+        f"{key}={harmless_json(json.dumps(value, ensure_ascii=False))}" for key, value in call.args.items()
+    )
+    return one_line(f"{call.name}({args})")
+
+
+def _drop_typed_ahead() -> None:
+    """Forget what was typed before the question: it cannot be the answer."""
+    with suppress(ImportError, OSError):  # Windows has no termios
+        import termios
+
+        termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)

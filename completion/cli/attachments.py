@@ -1,0 +1,124 @@
+"""What ``-a`` and ``/attach`` add to a message: an image, a PDF, audio or text, from a file or a URL."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from completion.contract.media_types import (
+    ENOUGH_BYTES,
+    KNOWN_BY_BYTES,
+    media_type_of_bytes,
+    media_type_of_name,
+)
+from completion.contract.messages import (
+    AudioBlock,
+    Base64Source,
+    Block,
+    DocumentBlock,
+    ImageBlock,
+    Source,
+    TextBlock,
+    UrlSource,
+)
+
+MAX_BYTES = 100 * 1024 * 1024
+"""No provider accepts a larger request. /dev/zero has no end."""
+
+
+def attachments(names: Sequence[str] | None) -> list[Block]:
+    """A block for each file or URL; ``-`` is standard input.
+
+    Raises:
+        ValueError: one cannot be read, or is of a kind that cannot be attached. The message says what to do.
+    """
+    return [attachment(name) for name in names or ()]
+
+
+def attachment(name: str) -> Block:
+    """The block of one file or URL. A URL is sent as it is: the provider fetches it.
+
+    Raises:
+        ValueError: see ``attachments``.
+    """
+    if name.startswith(("http://", "https://")):
+        return _of_url(name)
+    try:
+        if name == "-":
+            data = sys.stdin.buffer.read(MAX_BYTES + 1)
+        else:
+            with open(Path(name).expanduser(), "rb") as file:
+                data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ValueError(f"{name} cannot be read: {error.strerror or error}") from error
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"{name} is too large: the limit is {MAX_BYTES // 1024 // 1024} MiB")
+    if not data:
+        raise ValueError(f"{name} is empty")
+    return _of_bytes("stdin" if name == "-" else Path(name).name, data)
+
+
+def describe(block: Block) -> str:
+    """What was attached, for the user: its kind and its size."""
+    match block:
+        case TextBlock(text=text):
+            return f"text, {len(text):,} characters"
+        case ImageBlock(source=source) | DocumentBlock(source=source) | AudioBlock(source=source):
+            if isinstance(source, Base64Source):
+                return f"{source.media_type}, {len(source.data) * 3 // 4:,} bytes"
+            return f"{block.type}, fetched by the provider"
+    return block.type
+
+
+def _of_bytes(name: str, data: bytes) -> Block:
+    media_type = media_type_of_bytes(data[:ENOUGH_BYTES])
+    if media_type is None:
+        text = _as_text(data)
+        if text is not None:
+            return TextBlock(f"{name}:\n\n{text}")
+        by_name = media_type_of_name(name)
+        # The bytes of a real PNG say that it is one: this is something else.
+        media_type = None if by_name in KNOWN_BY_BYTES else by_name
+    block = _block(media_type, Base64Source(media_type, data), name) if media_type else None
+    if block is None:
+        raise ValueError(
+            f"{name} cannot be attached: it is not an image, a PDF, audio, or text in UTF-8"
+            + (f" (its type is {media_type})" if media_type else "")
+        )
+    return block
+
+
+def _of_url(url: str) -> Block:
+    try:
+        name = Path(urlsplit(url).path).name
+    except ValueError as error:
+        raise ValueError(f"{url} is not a URL: {error}") from error
+    block = _block(media_type_of_name(name), UrlSource(url), name)
+    if block is None:
+        raise ValueError(
+            f"{url} cannot be attached: its name does not say that it is an image, a PDF or audio. Download it and "
+            "attach the file"
+        )
+    return block
+
+
+def _block(media_type: str | None, source: Source, name: str) -> Block | None:
+    """The block for this media type; None if there is none."""
+    kind = (media_type or "").partition("/")[0]
+    if kind == "image":
+        return ImageBlock(source)
+    if kind == "audio":
+        return AudioBlock(source)
+    return DocumentBlock(source, name=name) if media_type == "application/pdf" else None
+
+
+def _as_text(data: bytes) -> str | None:
+    """The text, without a byte order mark; None if it is not text in UTF-8."""
+    if b"\0" in data:
+        return None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return None

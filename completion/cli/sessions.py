@@ -1,0 +1,210 @@
+"""Conversations that are kept: in the file of ``--session``, or as the last one in the user's state folder.
+
+A session is the JSON of ``Conversation.to_json``, with the name of its model added. The state folder has two files:
+``conversation.json``, the last conversation without a file of its own, and ``last``, the path of the last session. The
+folder is made when ``-c`` or ``--session`` is used for the first time; until then nothing is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from completion.cli.report import FAILED, OK, tell, with_option_names
+from completion.contract.messages import Message
+from completion.contract.model import CompletionModel
+from completion.contract.request import ChatRequest
+from completion.engine import Conversation, Middleware, Tool
+
+NO_HISTORY = "COMPLETION_NO_HISTORY"
+"""Set to anything but an empty text or 0, it switches the state folder off."""
+
+_MODEL_KEY = "model"
+
+
+class Session:
+    """Where a conversation is kept, and what is there already.
+
+    ``path``: None if it is not kept. ``model``: the name of its last model, None if there is none.
+    """
+
+    def __init__(self, path: Path | None = None, stored: dict[str, Any] | None = None) -> None:
+        self.path = path
+        self._stored = stored
+        name = (stored or {}).get(_MODEL_KEY)
+        self.model = name if isinstance(name, str) else None
+
+    def conversation(
+        self, model: CompletionModel, tools: Sequence[Tool], middleware: Sequence[Middleware], **settings: Any
+    ) -> Conversation:
+        """The conversation so far, or a new one. Settings that are not None replace the stored ones.
+
+        Raises:
+            ValueError: a setting is not valid.
+        """
+        given = {name: value for name, value in settings.items() if value is not None}
+        if self._stored is None:
+            return Conversation(model, tools=tools, middleware=middleware, **given)
+        return with_settings(self._stored, model, tools, middleware, **given)
+
+    def save(self, conversation: Conversation, model_name: str) -> int:
+        """Write the session, if it is kept; returns the exit code. The file is replaced in one step, or not at all."""
+        if self.path is None:
+            return OK
+        try:
+            write_session(self.path, conversation, model_name)
+            folder = state_folder()
+            if not is_switched_off() and folder.is_dir():
+                _write(folder / "last", str(self.path))
+        except OSError as error:
+            tell(f"the session {self.path} cannot be written: {error.strerror or error}")
+            return FAILED
+        return OK
+
+
+def open_session(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Session:
+    """The session that the options name. Exits with an error if it cannot be read."""
+    if options.session and options.resume:
+        parser.error("--continue is the last session: give either --continue or --session")
+    if options.session:
+        path = Path(os.path.realpath(Path(options.session).expanduser()))
+        if path.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
+            why = "it is a folder" if path.is_dir() else f"the folder {path.parent} is missing or read-only"
+            parser.error(f"--session {options.session} cannot be written: {why}")
+        if not is_switched_off():
+            _begin_history()
+        return Session(path, _stored(parser, path, "--session") if path.exists() else None)
+    if is_switched_off():
+        if options.resume:
+            parser.error(f"--continue: no conversation is kept, because {NO_HISTORY} is set; use --session FILE")
+        return Session()
+    if options.resume:
+        return _last_session(parser)
+    folder = state_folder()
+    return Session(folder / "conversation.json") if folder.is_dir() else Session()
+
+
+def is_switched_off() -> bool:
+    return os.environ.get(NO_HISTORY, "") not in ("", "0")
+
+
+def state_folder() -> Path:
+    """The folder for what a program remembers, as the system wants it. It may not exist."""
+    home = Path.home()
+    if sys.platform == "darwin":
+        base = home / "Library" / "Application Support"
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    else:
+        # https://specifications.freedesktop.org/basedir-spec/latest/: a relative path is to be ignored
+        given = Path(os.environ.get("XDG_STATE_HOME", ""))
+        base = given if given.is_absolute() else home / ".local" / "state"
+    return base / "completion"
+
+
+def write_session(path: Path, conversation: Conversation, model_name: str) -> None:
+    """Write a session file with mode 0600. Raises OSError; the old file is then unchanged."""
+    document = {_MODEL_KEY: model_name, **json.loads(conversation.to_json())}
+    _write(path, json.dumps(document, ensure_ascii=False, indent=1) + "\n")
+
+
+def read_session(path: Path) -> dict[str, Any]:
+    """The JSON of a session file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not a session.
+    """
+    document = json.loads(path.read_bytes())
+    if not isinstance(document, dict) or not str(document.get("schema")).startswith("completion.conversation."):
+        raise ValueError("this is not the JSON of a conversation")
+    return document
+
+
+def with_settings(
+    stored: dict[str, Any],
+    model: CompletionModel,
+    tools: Sequence[Tool],
+    middleware: Sequence[Middleware],
+    **settings: Any,
+) -> Conversation:
+    """The stored conversation with another model or other settings.
+
+    Raises:
+        ValueError: a setting is not valid, or this is not a conversation.
+    """
+    changed = {**stored, "settings": {**stored["settings"], **settings}}
+    return Conversation.from_json(json.dumps(changed), model, tools=tools, middleware=middleware)
+
+
+def request_after(conversation: Conversation, messages: Sequence[Message]) -> ChatRequest:
+    """A request with these messages and the settings of the conversation."""
+    settings = json.loads(conversation.to_json())["settings"]
+    placeholder = {"messages": [Message.user("-").to_dict()]}  # a ChatRequest needs a message
+    return replace(ChatRequest.from_dict({**settings, **placeholder}), messages=tuple(messages))
+
+
+def _last_session(parser: argparse.ArgumentParser) -> Session:
+    folder = state_folder()
+    pointer = folder / "last"
+    if not folder.is_dir() or not pointer.exists():
+        _begin_history()
+        tell("there is no earlier conversation: this is a new one")
+        return Session(folder / "conversation.json")
+    path = Path(pointer.read_text(encoding="utf-8"))
+    if not path.exists():
+        parser.error(f"--continue: the last session, {path}, does not exist any more")
+    return Session(path, _stored(parser, path, "--continue"))
+
+
+def _begin_history() -> None:
+    """Make the state folder. The first time, tell the user."""
+    folder = state_folder()
+    if folder.is_dir():
+        return
+    with suppress(OSError):  # then -c has nothing to continue, and the answer is printed all the same
+        folder.mkdir(mode=0o700, parents=True)
+        tell(f"from now on, the last conversation is kept in {folder}; {NO_HISTORY}=1 switches that off")
+
+
+def _stored(parser: argparse.ArgumentParser, path: Path, option: str) -> dict[str, Any]:
+    try:
+        document = read_session(path)
+        Conversation.from_json(json.dumps(document), _Reader())
+    except OSError as error:
+        parser.error(f"{option}: {path} cannot be read: {error.strerror or error}")
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        parser.error(f"{option}: {path} is not a session: {with_option_names(str(error))}")
+    return document
+
+
+class _Reader:
+    """A model that is never asked: a Conversation needs one, and the session decides which model it is."""
+
+    name = model = "session"
+
+    def chat_stream(self, req: Any) -> Any:
+        raise NotImplementedError
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace the file in one step: a reader, or a crash, sees the old text or the new one."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise

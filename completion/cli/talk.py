@@ -1,0 +1,234 @@
+"""A chat: its conversation, its messages, and its commands, such as ``/model``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from completion.cli.attachments import attachment, describe
+from completion.cli.lines import Typed
+from completion.cli.report import FAILED, OK, WRONG_USAGE, report, report_end, tell
+from completion.cli.screen import Screen
+from completion.cli.sessions import Session, read_session, request_after, with_settings, write_session
+from completion.cli.setup import named_model
+from completion.contract.cancel import CancelToken
+from completion.contract.errors import CompletionError
+from completion.contract.messages import Block, Message, ToolResultBlock
+from completion.contract.request import system_text
+from completion.engine import Conversation
+from completion.terminal import harmless, one_line
+
+# Command -> what it takes, and what it does.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "help": ("", "list the commands"),
+    "model": ("[FAMILY:MODEL]", "show the model, or continue with another one"),
+    "system": ("[TEXT]", "show the system prompt, or replace it; - removes it"),
+    "attach": ("FILE|URL", "add an image, a PDF, audio or text to the next message"),
+    "save": ("FILE", "write the conversation to a file, for --session"),
+    "retry": ("", "ask the last question again"),
+    "clear": ("", "forget the conversation"),
+    "quit": ("", "end the chat"),
+}
+
+
+def commands_table() -> str:
+    """The commands for the help."""
+    rows = [(f"/{name} {takes}", does) for name, (takes, does) in COMMANDS.items()]
+    return "commands:\n" + "\n".join(f"  {left:<22} {does}" for left, does in rows)
+
+
+class Talk:
+    """A chat with a person.
+
+    Args:
+        model_name: as in ``-m``.
+        attached: blocks for the next message.
+    """
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        model_name: str,
+        session: Session,
+        attached: Sequence[Block],
+        options: argparse.Namespace,
+    ) -> None:
+        self.conversation = conversation
+        self.is_over = False
+        self._model_name = model_name
+        self._session = session
+        self._attached = [*attached]
+        self._options = options
+        self._unanswered: Message | None = None
+
+    def hear(self, typed: Typed) -> int:
+        """Carry out a command, or answer a message; returns the exit code. An empty message does nothing."""
+        if typed.is_line and typed.text.startswith("/"):
+            return self._carry_out(typed.text)
+        if not typed.text.strip():
+            return OK
+        said = Message.user([*self._attached, typed.text])
+        code = self._answer(said)
+        if self._unanswered is None:
+            self._attached.clear()
+        return code
+
+    def _answer(self, said: Message) -> int:
+        """Print the answer; returns the exit code. A failed answer leaves the history as it was."""
+        before = self.conversation.messages
+        self._unanswered = said
+        try:
+            with _ctrl_c_cancels(), closing(self.conversation.stream(said)) as run:
+                end = Screen().show(run)
+        except CompletionError as error:
+            return report(error)
+        except KeyboardInterrupt:
+            print("\n(stopped)", file=sys.stderr)
+            return OK
+        report_end(end, self._options, tells_reason=True)
+        if self.conversation.messages != before:
+            self._unanswered = None
+        return self._session.save(self.conversation, self._model_name)
+
+    def _carry_out(self, line: str) -> int:
+        word, _, rest = line[1:].partition(" ")
+        if word not in COMMANDS:
+            tell(f'unknown command /{word}; /help lists the commands; to send such a text, write """{line}"""')
+            return WRONG_USAGE
+        takes, _ = COMMANDS[word]
+        rest = rest.strip()
+        if (rest and not takes) or (takes and not rest and not takes.startswith("[")):
+            tell(f"/{word} takes {takes or 'nothing after it'}")
+            return WRONG_USAGE
+        command: Callable[[str], int] = getattr(self, f"_{word}")
+        return command(rest)
+
+    # --- the commands -----------------------------------------------------------------------------------------------
+
+    def _help(self, rest: str) -> int:
+        print(commands_table(), file=sys.stderr)
+        return OK
+
+    def _model(self, name: str) -> int:
+        if not name:
+            print(one_line(self._model_name), file=sys.stderr)
+            return OK
+        # --base-url is the server of the first family: another one must not get its requests.
+        is_same_family = name.partition(":")[0] == self._model_name.partition(":")[0]
+        try:
+            model = named_model(name, f"/model {name}", self._options.base_url if is_same_family else None)
+        except CompletionError as error:
+            return report(error)
+        self.conversation = self._changed(model=model)
+        self._model_name = name
+        return OK
+
+    def _system(self, text: str) -> int:
+        if text:
+            self.conversation = self._changed(system_prompt=None if text == "-" else text)
+            return OK
+        shown = system_text(request_after(self.conversation, [Message.user("-")]))
+        print(harmless(shown) or "there is no system prompt", file=sys.stderr)
+        return OK
+
+    def _attach(self, name: str) -> int:
+        try:
+            block = attachment(_path_typed(name))
+        except ValueError as error:
+            tell(f"/attach: {error}")
+            return WRONG_USAGE
+        self._attached.append(block)
+        print(one_line(f"attached to the next message: {name} ({describe(block)})"), file=sys.stderr)
+        return OK
+
+    def _save(self, name: str) -> int:
+        path = Path(_path_typed(name)).expanduser()
+        try:
+            if path.exists():
+                read_session(path)  # another file must not be lost
+            write_session(path, self.conversation, self._model_name)
+        except OSError as error:
+            tell(f"/save: {path} cannot be written: {error.strerror or error}")
+            return FAILED
+        except ValueError:
+            tell(f"/save: {path} exists and is not a session: give another name")
+            return WRONG_USAGE
+        print(one_line(f"saved; completion chat --session {shlex.quote(str(path))} continues it"), file=sys.stderr)
+        return OK
+
+    def _retry(self, rest: str) -> int:
+        if self._unanswered is not None:
+            return self._answer(self._unanswered)
+        before = self.conversation.messages
+        at = _last_question(before)
+        if at is None:
+            tell("/retry: there is no question yet")
+            return WRONG_USAGE
+        self.conversation.messages = before[:at]
+        code = self._answer(before[at])
+        if self._unanswered is not None:  # the old answer is better than none
+            self.conversation.messages, self._unanswered = before, None
+        return code
+
+    def _clear(self, rest: str) -> int:
+        self.conversation.messages = ()
+        self._unanswered = None
+        self._attached.clear()
+        return OK
+
+    def _quit(self, rest: str) -> int:
+        self.is_over = True
+        return OK
+
+    def _changed(self, model: Any = None, **settings: Any) -> Conversation:
+        now = self.conversation
+        tools: Any = now.tools
+        return with_settings(json.loads(now.to_json()), model or now.model, tools, now.middleware, **settings)
+
+
+def _last_question(messages: Sequence[Message]) -> int | None:
+    """The index of the user's last message that is not the results of tools."""
+    for at in range(len(messages) - 1, -1, -1):
+        if messages[at].role == "user" and not any(isinstance(block, ToolResultBlock) for block in messages[at].blocks):
+            return at
+    return None
+
+
+def _path_typed(name: str) -> str:
+    """A path as it was typed, or as a terminal writes one that is dropped on it: quoted, or with escaped spaces."""
+    if name.startswith(("http://", "https://")) or Path(name).expanduser().exists():
+        return name
+    try:
+        words = shlex.split(name)
+    except ValueError:  # a quote that is not closed
+        return name
+    return words[0] if len(words) == 1 else name
+
+
+@contextmanager
+def _ctrl_c_cancels() -> Iterator[None]:
+    """Let the first Ctrl-C cancel the runs that start in the block; a second one raises KeyboardInterrupt.
+
+    A cancelled run keeps in the history what the model has said so far. KeyboardInterrupt does not.
+    """
+    token = CancelToken()
+
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        if token.cancelled:
+            raise KeyboardInterrupt
+        token.cancel()
+
+    before = signal.signal(signal.SIGINT, interrupted)
+    try:
+        with token:
+            yield
+    finally:
+        signal.signal(signal.SIGINT, before)
