@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, TypedDict
 
 from completion.adapters.endpoint import Endpoint, TimeoutLike
-from completion.contract.errors import ConfigurationError
+from completion.adapters.model_list import model_ids
+from completion.contract.errors import ConfigurationError, UnsupportedContentError
 from completion.contract.frames import hide_arguments_in_tracebacks
 from completion.contract.request import ChatRequest, as_request
 from completion.contract.stream import ChatStream, without_our_frames
@@ -100,6 +101,22 @@ class HttpClient(_HidesKeyInTracebacks):
     @property
     def base_url(self) -> str:
         return self.endpoint.base_url
+
+    def model_ids(self) -> list[str]:
+        """The ids of the models that the provider lists, in its order.
+
+        Raises:
+            UnsupportedContentError: the provider has no such list.
+            CompletionError: it refused, was not reached, or sent something else.
+        """
+        path = self.models_path()
+        if path is None:
+            raise UnsupportedContentError("this provider has no list of models", provider=self.name)
+        return model_ids(self.endpoint, path)
+
+    def models_path(self) -> str | None:
+        """The path of the list of models, with a query if there is one; None if the provider has no such list."""
+        return None
 
     def close(self) -> None:
         """Close the pooled connections. The client can still be used: it opens new ones."""

@@ -73,6 +73,9 @@ class AnthropicClient(HttpClient):
             **options,
         )
 
+    def models_path(self) -> str:
+        return "/v1/models?limit=1000"
+
     def completion_model(self, model_id: str) -> AnthropicModel:
         """A model of this account. All models of a client share its connections."""
         return AnthropicModel(model_id, client=self)

@@ -92,6 +92,11 @@ class AzureOpenAIClient(HttpClient):
             **options,
         )
 
+    def models_path(self) -> str:
+        """The models that the resource can deploy. Deployments have names of their own, which only Azure's management
+        API lists."""
+        return f"/openai/models?api-version={quote(self.api_version)}" if self.api_version else f"{V1_ROUTE}/models"
+
     def completion_model(self, model_id: str) -> AzureOpenAIModel:
         """A deployment of this resource. All models of a client share its connections."""
         return AzureOpenAIModel(model_id, client=self)

@@ -5,6 +5,7 @@ JSON body -> transport: POST -> wire.events -> wire.chunks -> ChatStream
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 from completion.adapters.checks import checked_base_url, checked_headers
 from completion.contract.chunks import StreamChunk
 from completion.contract.errors import (
+    BODY_LIMIT,
     AuthenticationError,
     CompletionError,
     MalformedStreamError,
@@ -56,7 +58,7 @@ class Endpoint:
     ) -> None:
         self.base_url: str = checked_base_url(base_url, provider)
         self._key = key
-        self._provider = provider
+        self.provider = provider
         self._max_event_bytes = max_event_bytes
         self._transport = Transport(
             provider=provider,
@@ -78,7 +80,7 @@ class Endpoint:
         Raises:
             CompletionError: the stream could not be opened. No connection is left open.
         """
-        authorization = self._key.authorization(self._provider)
+        authorization = self._key.authorization(self.provider)
         handled = sys.exc_info()[1]  # what the caller is handling; its frames must stay as they are
         body = self._transport.post(self.base_url + path, json_body, authorization, model=model, accept=wire.accept)
         try:
@@ -96,16 +98,51 @@ class Endpoint:
             token=body.token,
             release=body.close,
             drop=body.close_from_finalizer,
-            provider=self._provider,
+            provider=self.provider,
             model=model,
         )
 
-    def _check(self, body: Body, wire: Wire) -> None:
-        """Raise unless this is a 2xx response whose body can be a stream of this wire."""
+    def get_json(self, path: str) -> Any:
+        """The JSON document at this path, which may have a query.
+
+        Raises:
+            CompletionError: the provider refused, was not reached, or sent no JSON. No connection is left open.
+        """
+        authorization = self._key.authorization(self.provider)
+        handled = sys.exc_info()[1]
+        with self._transport.get(self.base_url + path, authorization) as body:
+            try:
+                self._check_status(body)
+                return self._read_json(body)
+            except BaseException as exc:
+                if isinstance(exc, AuthenticationError):
+                    self._key.forget_token()
+                clear_all(exc, handled)  # the frames refer to the response, which may contain an echo of the key
+                raise
+
+    def _read_json(self, body: Body) -> Any:
+        text = bytearray()
+        for piece in body.pieces():
+            text += piece
+            if len(text) > self._max_event_bytes:
+                limit = f"{self._max_event_bytes} bytes (max_event_bytes)"
+                raise body.attributed(MalformedStreamError(f"the answer is larger than {limit}"))
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError):
+            shown = bytes(text[:BODY_LIMIT]).decode("utf-8", "replace")
+        raise body.attributed(MalformedStreamError("the answer is not JSON: check base_url", body=shown))
+
+    def _check_status(self, body: Body) -> None:
+        """Raise unless this is a 2xx response."""
         body.check()
         if not 200 <= body.status < 300:
             text = body.error_text()
             raise body.attributed(refusals.refusal(body.status, body.headers, text, request_id=body.request_id))
+
+    def _check(self, body: Body, wire: Wire) -> None:
+        """Raise unless this is a 2xx response whose body can be a stream of this wire."""
+        self._check_status(body)
         content_type = body.headers.get("content-type", "")
         # Some proxies change the Content-Type of a stream, so the beginning of the body decides.
         if not wire.matches_content_type(content_type) and not wire.can_begin_with(body.first_piece()):
@@ -163,4 +200,4 @@ class Endpoint:
         return body.attributed(error)
 
     def __repr__(self) -> str:
-        return f"<Endpoint {self._provider} {self.base_url}>"
+        return f"<Endpoint {self.provider} {self.base_url}>"

@@ -87,6 +87,10 @@ class GeminiClient(HttpClient):
             key = ApiKey(token, "GOOGLE_APPLICATION_CREDENTIALS", noun="token", option="access_token")
         super().__init__(base_url=re.sub(r"/v1(beta)?/?$", "", base_url), key=key, **options)
 
+    def models_path(self) -> str | None:
+        # Vertex AI has no list with this token: Google's models are in its Model Garden.
+        return f"{self.parent}/models?pageSize=1000" if self.collection == "models" else None
+
     def completion_model(self, model_id: str) -> GeminiModel:
         """A model of this account. All models of a client share its connections."""
         return GeminiModel(model_id, client=self)

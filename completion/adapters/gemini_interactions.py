@@ -42,6 +42,9 @@ class GeminiInteractionsClient(HttpClient):
         base_url = base_url or os.environ.get("GOOGLE_GEMINI_BASE_URL") or BASE_URL
         super().__init__(base_url=re.sub(r"/v1beta/?$", "", base_url), key=gemini_key(api_key), **options)
 
+    def models_path(self) -> str:
+        return "/v1beta/models?pageSize=1000"
+
     def completion_model(self, model_id: str) -> GeminiInteractionsModel:
         """A model of this account. All models of a client share its connections."""
         return GeminiInteractionsModel(model_id, client=self)

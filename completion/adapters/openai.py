@@ -26,6 +26,7 @@ elif TYPE_CHECKING:
 
 BASE_URL = "https://api.openai.com/v1"
 PATH = "/chat/completions"
+MODELS_PATH = "/models"
 
 
 class OpenAIClient(HttpClient):
@@ -75,6 +76,9 @@ class OpenAIClient(HttpClient):
             dialect=replace(dialect, efforts=checked_efforts(efforts, self.name)),
             **options,
         )
+
+    def models_path(self) -> str:
+        return MODELS_PATH
 
     def completion_model(self, model_id: str) -> OpenAIModel:
         """A model of this account. All models of a client share its connections."""

@@ -1,21 +1,71 @@
-"""The command ``models``: the families of models, and whether their keys are set."""
+"""The command ``models``: the families of models, or the models of one family."""
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from completion import registry
 from completion.cli.options import Parser
-from completion.cli.report import OK
-from completion.contract.errors import ConfigurationError
+from completion.cli.report import OK, exit_code_table
+from completion.cli.setup import named_model
+from completion.contract.errors import ConfigurationError, UnsupportedContentError
 from completion.terminal import one_line
+
+ABOUT = """\
+Without FAMILY, list the families of models, the environment variable of each one's key, and whether it is set.
+With FAMILY, ask the provider for the ids of its models: completion models groq
+"""
+
+
+def new_parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="completion models",
+        description=ABOUT,
+        epilog=exit_code_table(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("family", nargs="?", metavar="FAMILY", help="list the models of this family")
+    parser.add_argument("--base-url", metavar="URL", help="the server to ask")
+    return parser
 
 
 def models(arguments: Sequence[str]) -> int:
-    """Print a row for each family: its name, the environment variable of its key, and whether that is set."""
-    about = "List the families of models, the environment variable of each one's key, and whether it is set."
-    Parser(prog="completion models", description=about).parse_args(arguments)
+    """Print a row for each family, or for each model of one; returns the exit code."""
+    parser = new_parser()
+    options = parser.parse_args(arguments)
+    if options.family is None:
+        if options.base_url is not None:
+            parser.error("--base-url needs a FAMILY: completion models openai --base-url URL")
+        _print_families()
+        return OK
+    for model_id in _model_ids(options.family, options.base_url):
+        print(one_line(model_id))
+    return OK
+
+
+def _model_ids(family: str, base_url: str | None) -> list[str]:
+    """The ids that the provider lists.
+
+    Raises:
+        ConfigurationError: the family is unknown or not set up.
+        CompletionError: the provider has no list, refused, or was not reached.
+    """
+    family = family.removesuffix(":")
+    # The client of a model knows the account; the id of the model is not used.
+    model: Any = named_model(f"{family}:" if family == "local" else f"{family}:-", f"models {family}", base_url)
+    if family == "local":
+        return [model.model]
+    list_ids = getattr(getattr(model, "client", None), "model_ids", None)
+    if list_ids is None:
+        raise UnsupportedContentError("this family cannot list its models", provider=family)
+    found: list[str] = list_ids()
+    return found
+
+
+def _print_families() -> None:
     rows = [("FAMILY", "KEY", "STATE")]
     for name in registry.families():
         try:
@@ -27,7 +77,6 @@ def models(arguments: Sequence[str]) -> int:
         rows.append((name, variable, state))
     for name, variable, state in rows:
         print(one_line(f"{name:<20} {variable:<24} {state}"))
-    return OK
 
 
 def _key(family: registry.Family) -> tuple[str, str]:
