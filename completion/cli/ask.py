@@ -6,9 +6,11 @@ import argparse
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import closing
+from importlib import import_module
+from typing import Any
 
 from completion.cli.approval import with_approval
-from completion.cli.attachments import attachments
+from completion.cli.attachments import attachments, readable_by
 from completion.cli.options import MAX_TOKENS, exit_on_bad_option, given_settings, refuse_binary, shared_parser
 from completion.cli.report import OK, End, exit_code_table, report_end
 from completion.cli.schemas import schema_of
@@ -17,7 +19,7 @@ from completion.cli.sessions import open_session
 from completion.cli.setup import find_tools, make_model, model_name, tracing
 from completion.cli.values import print_value
 from completion.contract.chunks import StreamChunk
-from completion.contract.messages import Message
+from completion.contract.messages import Block, Message, TextBlock
 from completion.contract.request import ChatRequest
 from completion.contract.stream import ChatStream
 from completion.engine import RunStream, run_chat
@@ -38,9 +40,17 @@ In a loop that reads stdin, redirect it:  completion 'Hi' </dev/null
 """
 
 
+class _PrintShellScript(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: str | None = None) -> None:
+        print(import_module("completion.cli.shell").script(values), end="")  # it imports every command
+        parser.exit()
+
+
 def new_parser() -> argparse.ArgumentParser:
     about = "Print a language model's answer as it is written. completion ask PROMPT is the same."
-    parser = shared_parser("completion", about, f"{MORE_HELP}\n{exit_code_table()}")
+    parser = shared_parser(
+        "completion", "completion [ask] [options] [PROMPT ...]", about, f"{MORE_HELP}\n{exit_code_table()}"
+    )
     parser.add_argument("prompt", nargs="*", metavar="PROMPT", help="the question; '-' or nothing reads it from stdin")
     parser.add_argument("--json", action="store_true", help="print each chunk as a line of JSON")
     parser.add_argument(
@@ -49,8 +59,12 @@ def new_parser() -> argparse.ArgumentParser:
         help="print JSON that is valid for this JSON Schema, or for this type of Python",
     )
     parser.add_argument("--version", action="version", version=f"completion {__version__}")
-    # completion.cli.main answers this one before a command is imported.
-    parser.add_argument("--shell-completion", choices=["bash", "zsh", "fish"], help="print a script for the shell")
+    parser.add_argument(
+        "--shell-completion",
+        action=_PrintShellScript,
+        choices=["bash", "zsh", "fish"],
+        help="print a script with which the shell completes this command",
+    )
     return parser
 
 
@@ -62,9 +76,11 @@ def ask(arguments: Sequence[str]) -> int:
         kind = None if options.schema is None else schema_of(options.schema)
         if kind is not None and options.json:
             raise ValueError("--json prints chunks, and --schema prints one JSON value: give one of them")
-        said = _message(parser, options)
+        blocks = _blocks(parser, options)
     session = open_session(parser, options)
     model = make_model(options, session.model)
+    with exit_on_bad_option(parser):
+        said = Message.user(readable_by(model, blocks))
     tools, asking = with_approval(find_tools(parser, options), options)
     with tracing(parser, options) as tracers:
         middleware = [*tracers, *asking]
@@ -89,13 +105,13 @@ def _request(said: Message, options: argparse.Namespace) -> ChatRequest:
     return ChatRequest([said], max_tokens, system_prompt=options.system, temperature=options.temperature)
 
 
-def _message(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Message:
-    """The user's message. Raises ValueError if something cannot be attached."""
+def _blocks(parser: argparse.ArgumentParser, options: argparse.Namespace) -> list[Block]:
+    """The attachments and the prompt. Raises ValueError if something cannot be attached."""
     attached = attachments(options.attach)
     prompt = _prompt(parser, options.prompt, reads_stdin="-" not in (options.attach or ()))
     if not prompt.strip() and not attached:
         parser.error("there is no prompt: give one as an argument or on stdin")
-    return Message.user([*attached, prompt] if prompt.strip() else attached)
+    return [*attached, TextBlock(prompt)] if prompt.strip() else attached
 
 
 def _prompt(parser: argparse.ArgumentParser, words: Sequence[str], *, reads_stdin: bool) -> str:

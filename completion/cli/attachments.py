@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+from completion.contract.errors import UnsupportedContentError
 from completion.contract.media_types import (
     ENOUGH_BYTES,
     KNOWN_BY_BYTES,
@@ -19,10 +21,13 @@ from completion.contract.messages import (
     Block,
     DocumentBlock,
     ImageBlock,
+    Message,
     Source,
     TextBlock,
     UrlSource,
 )
+from completion.contract.request import ChatRequest
+from completion.transport.download import download
 
 MAX_BYTES = 100 * 1024 * 1024
 """No provider accepts a larger request. /dev/zero has no end."""
@@ -32,16 +37,20 @@ def attachments(names: Sequence[str] | None) -> list[Block]:
     """A block for each file or URL; ``-`` is standard input.
 
     Raises:
-        ValueError: one cannot be read, or is of a kind that cannot be attached. The message says what to do.
+        ValueError: one cannot be read, or is of a kind that cannot be attached.
+        TransportError: a URL cannot be downloaded.
     """
     return [attachment(name) for name in names or ()]
 
 
 def attachment(name: str) -> Block:
-    """The block of one file or URL. A URL is sent as it is: the provider fetches it.
+    """The block of one file or URL.
+
+    The provider fetches a URL whose name says that it is an image, a PDF or audio. Others are downloaded here.
 
     Raises:
         ValueError: see ``attachments``.
+        TransportError: a URL cannot be downloaded.
     """
     if name.startswith(("http://", "https://")):
         return _of_url(name)
@@ -58,6 +67,30 @@ def attachment(name: str) -> Block:
     if not data:
         raise ValueError(f"{name} is empty")
     return _of_bytes("stdin" if name == "-" else Path(name).name, data)
+
+
+def readable_by(model: Any, blocks: Iterable[Block]) -> list[Block]:
+    """The blocks. If this model's provider does not fetch URLs of such a kind, the URL is downloaded here."""
+    return [_downloaded(block) if _has_url(block) and not _is_accepted(model, block) else block for block in blocks]
+
+
+def _has_url(block: Block) -> bool:
+    return isinstance(getattr(block, "source", None), UrlSource)
+
+
+def _is_accepted(model: Any, block: Block) -> bool:
+    lowered = getattr(model, "lowered", None)  # a model of another package decides when it is asked
+    try:
+        if lowered is not None:
+            lowered(ChatRequest([Message.user([block])]))
+    except UnsupportedContentError:
+        return False
+    return True
+
+
+def _downloaded(block: Any) -> Block:
+    url = block.source.url
+    return _of_bytes(_name_of_url(url), download(url, MAX_BYTES))
 
 
 def describe(block: Block) -> str:
@@ -91,17 +124,15 @@ def _of_bytes(name: str, data: bytes) -> Block:
 
 
 def _of_url(url: str) -> Block:
+    name = _name_of_url(url)
+    return _block(media_type_of_name(name), UrlSource(url), name) or _of_bytes(name, download(url, MAX_BYTES))
+
+
+def _name_of_url(url: str) -> str:
     try:
-        name = Path(urlsplit(url).path).name
+        return Path(urlsplit(url).path).name or url
     except ValueError as error:
         raise ValueError(f"{url} is not a URL: {error}") from error
-    block = _block(media_type_of_name(name), UrlSource(url), name)
-    if block is None:
-        raise ValueError(
-            f"{url} cannot be attached: its name does not say that it is an image, a PDF or audio. Download it and "
-            "attach the file"
-        )
-    return block
 
 
 def _block(media_type: str | None, source: Source, name: str) -> Block | None:

@@ -24,7 +24,7 @@ message, and {QUOTES} begins a message of several lines, which ends with {QUOTES
 
 
 def new_parser() -> argparse.ArgumentParser:
-    return shared_parser("completion chat", ABOUT + commands_table(), exit_code_table())
+    return shared_parser("completion chat", "completion chat [options]", ABOUT + commands_table(), exit_code_table())
 
 
 def chat(arguments: Sequence[str]) -> int:

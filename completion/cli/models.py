@@ -15,8 +15,9 @@ from completion.contract.errors import ConfigurationError, UnsupportedContentErr
 from completion.terminal import one_line
 
 ABOUT = """\
-Without FAMILY, list the families of models, the environment variable of each one's key, and whether it is set.
-With FAMILY, ask the provider for the ids of its models: completion models groq
+List the families of models, or the models of one.
+Without FAMILY: each family, the environment variable of its key, and whether that is set.
+With FAMILY: the ids of its models, asked of the provider:  completion models groq
 """
 
 

@@ -14,7 +14,7 @@ MAX_TOKENS = 4096
 
 # fmt: off
 OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
-    (("-m", "--model"), {"metavar": "FAMILY:MODEL", "help": "default: $COMPLETION_MODEL, else local"}),
+    (("-m", "--model"), {"metavar": "FAMILY:MODEL", "help": "the model; default: $COMPLETION_MODEL, else local"}),
     (("--base-url",), {"metavar": "URL", "help": "the server; default: the family's environment variable, or its own"}),
     (("-s", "--system"), {"metavar": "TEXT", "help": "system prompt"}),
     (("--max-tokens",), {"type": int, "metavar": "N", "help": f"limit of the answer (default: {MAX_TOKENS})"}),
@@ -41,9 +41,15 @@ class Parser(argparse.ArgumentParser):
         super().error(one_line(message))
 
 
-def shared_parser(name: str, about: str, epilog: str) -> Parser:
-    """A parser with all OPTIONS."""
-    parser = Parser(prog=name, description=about, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
+def shared_parser(name: str, usage: str, about: str, epilog: str) -> Parser:
+    """A parser with all OPTIONS. The usage is short, because each error prints it."""
+    parser = Parser(
+        prog=name,
+        usage=usage,
+        description=about,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     for names, settings in OPTIONS:
         parser.add_argument(*names, **settings)
     return parser

@@ -24,14 +24,15 @@ from completion.terminal import one_line
 OK = 0
 FAILED = 1
 WRONG_USAGE = 2
+NOT_SET_UP = 3
 OUTPUT_DOES_NOT_FIT = 6
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 # The first class that matches counts. A row without a meaning is not listed in the help.
 EXIT_CODES: tuple[tuple[type[CompletionError], int, str], ...] = (
-    (ConfigurationError, 3, "not set up: no key, unknown family, missing extra"),
-    (UnsupportedContentError, 3, ""),
+    (ConfigurationError, NOT_SET_UP, "not set up: no key, unknown family, missing extra"),
+    (UnsupportedContentError, NOT_SET_UP, ""),
     (ProviderError, 4, "the provider refused"),
     (TransportError, 5, "the network failed, or a timeout expired"),
     (StreamError, 6, "the answer was cut off, could not be read, or does not fit --schema"),

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from completion.cli.attachments import attachment, describe
+from completion.cli.attachments import attachment, describe, readable_by
 from completion.cli.lines import Typed
 from completion.cli.report import FAILED, OK, WRONG_USAGE, report, report_end, tell
 from completion.cli.screen import Screen
@@ -75,7 +75,10 @@ class Talk:
             return self._carry_out(typed.text)
         if not typed.text.strip():
             return OK
-        said = Message.user([*self._attached, typed.text])
+        try:
+            said = Message.user([*readable_by(self.conversation.model, self._attached), typed.text])
+        except CompletionError as error:  # a URL that cannot be downloaded
+            return report(error)
         code = self._answer(said)
         if self._unanswered is None:
             self._attached.clear()
@@ -145,6 +148,8 @@ class Talk:
         except ValueError as error:
             tell(f"/attach: {error}")
             return WRONG_USAGE
+        except CompletionError as error:
+            return report(error)
         self._attached.append(block)
         print(one_line(f"attached to the next message: {name} ({describe(block)})"), file=sys.stderr)
         return OK

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 
@@ -10,15 +11,20 @@ from completion.cli.report import OK, tell
 from completion.tracing import timeline
 
 
-def trace(arguments: Sequence[str]) -> int:
-    """Print the timelines of a trace file; returns the exit code."""
+def new_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="completion trace",
-        description="Show the runs of a trace file, written by --trace or a JsonTracer, as timelines.",
+        description="Show the runs of a trace as timelines. --trace and JsonTracer write such files.",
         epilog="One run of many:  grep run_5f0c trace.jsonl | completion trace -",
     )
     parser.add_argument("file", metavar="FILE", help="the trace; '-' reads it from stdin")
     parser.add_argument("-f", "--follow", action="store_true", help="wait for more, and show each run when it ends")
+    return parser
+
+
+def trace(arguments: Sequence[str]) -> int:
+    """Print the timelines of a trace file; returns the exit code."""
+    parser = new_parser()
     options = parser.parse_args(arguments)
     try:
         file = sys.stdin.buffer if options.file == "-" else open(options.file, "rb")  # noqa: SIM115

@@ -134,20 +134,40 @@ def check_completion_model(
     if answer is None and error is not None:
         raise TypeError("error= is for answers of your own: give answer= as well")
     subject = Subject(factory, None if answer is None else answers_of(answer, error), request)
-    promises = {**PROMISES, **(PROMISES_OF_THE_WIRE if subject.has_server else {})}
-    faults = {ANSWERS: _faults_of(streams.answers, subject, _CHECK_S if subject.has_server else _FIRST_ANSWER_S)}
-    if not faults[ANSWERS]:
-        if subject.has_server:
-            _find_first_chunk(subject)
-        for promise, check in promises.items():
-            if subject.hung_checks < _MAX_HUNG_CHECKS:
-                faults[promise] = _faults_of(check, subject, _CHECK_S)
+    faults = dict(faults_by_promise(subject))
     broken = [f"{promise}: {_one_line(found)}" for promise, found in faults.items() if found]
     if broken:
-        unchecked = len(promises) + 1 - len(faults)
+        unchecked = len(promises_of(subject)) - len(faults)
         rest = f", and {unchecked} were not checked" if unchecked else ""
         head = f"the model breaks {len(broken)} of {len(faults)} promises{rest}"
         raise AssertionError("\n- ".join([head, *broken]).replace(subject.key, "[key]"))
+
+
+def promises_of(subject: Subject) -> list[str]:
+    """The promises that are checked, in their order."""
+    return [ANSWERS, *PROMISES, *(PROMISES_OF_THE_WIRE if subject.has_server else ())]
+
+
+def faults_by_promise(subject: Subject, check_s: float | None = None) -> Iterator[tuple[str, list[str]]]:
+    """Each promise with the faults that were found, once it is checked.
+
+    It ends early if the model does not answer at all, or if several checks hang.
+
+    Args:
+        check_s: how many seconds a check may take; None: ten, and longer for the first answer.
+    """
+    first_s = check_s or (_CHECK_S if subject.has_server else _FIRST_ANSWER_S)
+    check_s = check_s or _CHECK_S
+    first = _faults_of(streams.answers, subject, first_s)
+    yield ANSWERS, first
+    if first:
+        return
+    if subject.has_server:
+        _find_first_chunk(subject)
+    for promise, check in {**PROMISES, **(PROMISES_OF_THE_WIRE if subject.has_server else {})}.items():
+        if subject.hung_checks >= _MAX_HUNG_CHECKS:
+            return
+        yield promise, _faults_of(check, subject, check_s)
 
 
 def _faults_of(check: Check, subject: Subject, seconds: float) -> list[str]:

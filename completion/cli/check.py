@@ -1,0 +1,135 @@
+"""The command ``check``: the conformance kit against a live server, for whoever runs it or a gateway before it."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+
+from completion.cli.options import OPTIONS, Parser
+from completion.cli.report import FAILED, NOT_SET_UP, OK, report
+from completion.cli.setup import make_model, model_name
+from completion.contract.chunks import ReasoningDelta, TextDelta, TurnFinished
+from completion.contract.errors import (
+    AuthenticationError,
+    CompletionError,
+    ConfigurationError,
+    NotFoundError,
+    PermissionDeniedError,
+    QuotaExceededError,
+    TransportError,
+    UnsupportedContentError,
+)
+from completion.contract.model import ChatModel
+from completion.contract.request import ChatRequest
+from completion.contract.stream import ChatStream
+from completion.engine.middleware import base_url_of
+from completion.terminal import one_line
+from completion.testing.conformance import faults_by_promise, promises_of
+from completion.testing.conformance.subject import Subject
+
+ABOUT = """\
+Check whether a server keeps the promises of the library: about 20 short requests are sent, four of them at a time.
+Prints each promise, whether it holds, the time to the first chunk, and the chunks a second.
+"""
+
+EXIT_CODES = """\
+exit codes:
+  0    all promises hold
+  1    a promise does not hold
+  2    wrong usage
+  3    not set up: no key, unknown model, or no server
+  130  interrupted by Ctrl-C
+"""
+
+REQUEST = ChatRequest("Count from one to twenty in words.", max_tokens=64)
+
+CHECK_S = 60.0
+"""The longest time of one check. It may need six answers of a server that works on one at a time."""
+
+MAX_FAULT_CHARS = 300
+
+# At the first call. Later, each of them is a fault.
+_NOT_SET_UP = (
+    ConfigurationError,
+    UnsupportedContentError,
+    AuthenticationError,
+    PermissionDeniedError,
+    NotFoundError,
+    QuotaExceededError,
+    TransportError,
+)
+
+
+def new_parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="completion check",
+        description=ABOUT,
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for names, settings in OPTIONS:
+        if names[-1] in ("--model", "--base-url"):
+            parser.add_argument(*names, **settings)
+    return parser
+
+
+def check(arguments: Sequence[str]) -> int:
+    """Print each promise and whether it holds; returns the exit code."""
+    options = new_parser().parse_args(arguments)
+    try:
+        model = make_model(options)
+        began = time.perf_counter()
+        stream = model.chat_stream(REQUEST)
+    except _NOT_SET_UP as error:
+        report(error)
+        return NOT_SET_UP
+    except CompletionError:
+        speed = "the first answer failed"  # the first promise says how
+    else:
+        speed = _speed(stream, began)
+    print(one_line(f"{model_name(options)} at {_place(model)}"))
+    print(f"{speed}\n", flush=True)
+    subject = Subject(lambda: make_model(options), None, REQUEST)
+    promises = promises_of(subject)
+    checked = 0
+    broken = 0
+    for promise, faults in faults_by_promise(subject, CHECK_S):
+        print(f"{'FAIL' if faults else 'ok':<5} {promise}", flush=True)
+        for fault in dict.fromkeys(faults):
+            shown = one_line(fault)
+            print(f"      {shown if len(shown) <= MAX_FAULT_CHARS else f'{shown[:MAX_FAULT_CHARS]}...'}", flush=True)
+        checked += 1
+        broken += bool(faults)
+    for promise in promises[checked:]:
+        print(f"?     {promise} (not checked)")
+    print(f"\n{checked - broken} of {len(promises)} promises hold")
+    return FAILED if broken else OK
+
+
+def _speed(stream: ChatStream, began: float) -> str:
+    """The time to the first chunk, and how fast the others came."""
+    moments = []
+    usage = None
+    try:
+        with stream:
+            for chunk in stream:
+                if isinstance(chunk, TextDelta | ReasoningDelta):
+                    moments.append(time.perf_counter())
+                elif isinstance(chunk, TurnFinished):
+                    usage = chunk.usage
+    except CompletionError:
+        return "the first answer failed"
+    if not moments:
+        return "the first answer had no text"
+    parts = [f"first chunk after {moments[0] - began:.3f} s"]
+    seconds = moments[-1] - moments[0]
+    if len(moments) > 1:
+        parts.append(f"{(len(moments) - 1) / max(seconds, 1e-6):.1f} chunks a second")
+    parts.append(f"{len(moments)} chunk{'s' if len(moments) > 1 else ''} in {moments[-1] - began:.3f} s")
+    parts.append("no usage reported" if usage is None else f"{usage.output_tokens} tokens")
+    return ", ".join(parts)
+
+
+def _place(model: ChatModel) -> str:
+    return base_url_of(model) or "an unknown URL"
