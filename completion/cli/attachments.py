@@ -100,7 +100,8 @@ def describe(block: Block) -> str:
             return f"text, {len(text):,} characters"
         case ImageBlock(source=source) | DocumentBlock(source=source) | AudioBlock(source=source):
             if isinstance(source, Base64Source):
-                return f"{source.media_type}, {len(source.data) * 3 // 4:,} bytes"
+                size = len(source.data) * 3 // 4 - source.data[-2:].count("=")
+                return f"{source.media_type}, {size:,} bytes"
             return f"{block.type}, fetched by the provider"
     return block.type
 

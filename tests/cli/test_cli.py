@@ -34,7 +34,9 @@ def end(reason: str = "stop") -> bytes:
 
 def environment(server: ProviderServer, **more: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "COMPLETION_"))}
-    return {**kept, "OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": KEY, "COMPLETION_MODEL": "openai:m", **more}
+    ours = {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": KEY, "COMPLETION_MODEL": "openai:m"}
+    # The tests must not write into the state folder of whoever runs them. tests/cli/test_sessions.py has one.
+    return {**kept, **ours, "COMPLETION_NO_HISTORY": "1", **more}
 
 
 def run(

@@ -1,0 +1,188 @@
+"""``--session`` and ``--continue``, run as their users run them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from completion import Conversation
+from completion.testing import ProviderServer, Reply, ScriptedModel
+from tests.cli.test_cli import delta, end
+from tests.cli.test_cli import run as run_without_home
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    (tmp_path / "home").mkdir()
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def run(server: ProviderServer, home: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run the command with an empty home, in an empty folder, at a server that answers everything."""
+    server.always(Reply(delta(content="Yes."), end()))
+    (home.parent / "here").mkdir()
+    monkeypatch.chdir(home.parent / "here")
+    settings = {"HOME": str(home), "XDG_STATE_HOME": "", "COMPLETION_NO_HISTORY": ""}
+
+    def command(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
+        return run_without_home(server, *arguments, **{**settings, **more})
+
+    return command
+
+
+def asked(server: ProviderServer) -> list[str]:
+    """The texts of the messages in the last request."""
+    return [message["content"] for message in server.requests[-1].json()["messages"]]
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+# --- --session ---------------------------------------------------------------------------------------------------
+
+
+def test_a_session_continues_the_conversation_in_its_file(server: ProviderServer, run: Run) -> None:
+    assert run("--session", "s.json", "One").stdout == "Yes.\n"
+    assert run("--session", "s.json", "Two").stdout == "Yes.\n"
+    assert asked(server) == ["One", "Yes.", "Two"]
+    run("chat", "--session", "s.json", stdin="Three\n")
+    run("--session", "s.json", "Four")
+    assert asked(server) == ["One", "Yes.", "Two", "Yes.", "Three", "Yes.", "Four"]
+
+
+def test_only_its_owner_can_read_a_session(run: Run) -> None:
+    Path("s.json").touch(mode=0o644)
+    Path("s.json").unlink()
+    run("--session", "s.json", "One")
+    assert os.stat("s.json").st_mode & 0o777 == 0o600
+    os.chmod("s.json", 0o644)
+    run("--session", "s.json", "Two")
+    assert os.stat("s.json").st_mode & 0o777 == 0o600
+    assert files(Path()) == ["s.json"]
+
+
+def test_a_session_is_the_json_of_a_conversation(run: Run) -> None:
+    run("-s", "Be brief.", "--session", "s.json", "One")
+    conversation = Conversation.from_json(Path("s.json").read_text(), ScriptedModel("No."))
+    assert [message.text for message in conversation.messages] == ["One", "Yes."]
+    assert json.loads(Path("s.json").read_text())["model"] == "openai:m"
+
+
+def test_a_session_keeps_its_model_and_settings_unless_others_are_given(server: ProviderServer, run: Run) -> None:
+    run("-m", "openai:first", "-s", "Be brief.", "--max-tokens", "7", "--session", "s.json", "One")
+    run("--session", "s.json", "Two")
+    body = server.requests[-1].json()
+    assert (body["model"], body["max_tokens"], asked(server)[0]) == ("first", 7, "Be brief.")
+    run("-m", "openai:second", "-s", "Rhyme.", "--session", "s.json", "Three")
+    assert (server.requests[-1].json()["model"], asked(server)[0]) == ("second", "Rhyme.")
+
+
+def test_a_failed_answer_leaves_the_session_as_it_was(server: ProviderServer, run: Run) -> None:
+    run("--session", "s.json", "One")
+    before = Path("s.json").read_bytes()
+    server.always(Reply(delta(content="Hal")))
+    assert run("--session", "s.json", "Two").returncode == 6
+    assert Path("s.json").read_bytes() == before
+
+
+def test_a_link_to_a_session_stays_a_link(run: Run) -> None:
+    Path("link.json").symlink_to("s.json")
+    run("--session", "link.json", "One")
+    assert (Path("link.json").is_symlink(), Path("s.json").is_file()) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("s.json", "{", "is not a session"),
+        ("s.json", '{"type": "object"}', "is not a session: this is not the JSON of a conversation"),
+        ("s.json", '{"schema": "completion.conversation.1", "messages": 7}', "is not a session"),
+        ("no/such/s.json", None, "cannot be written: the folder"),
+        (".", None, "cannot be written: it is a folder"),
+    ],
+    ids=["not JSON", "another file", "damaged", "no folder", "a folder"],
+)
+def test_a_bad_session_exits_with_2_and_changes_nothing(
+    server: ProviderServer, run: Run, name: str, text: str | None, message: str
+) -> None:
+    if text is not None:
+        Path(name).write_text(text)
+    done = run("--session", name, "One")
+    assert (done.returncode, len(server.requests)) == (2, 0)
+    assert message in done.stderr
+    assert text is None or Path(name).read_text() == text
+
+
+# --- --continue --------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_kept_before_one_of_the_options_is_used(run: Run, home: Path) -> None:
+    run("One")
+    run("chat", stdin="Two\n")
+    assert (files(home), files(Path())) == ([], [])
+
+
+def test_the_first_use_tells_where_conversations_are_kept_from_now_on(run: Run, home: Path) -> None:
+    done = run("-c", "One")
+    assert (done.returncode, done.stdout) == (0, "Yes.\n")
+    folder = home / ".local" / "state" / "completion"
+    first, second = done.stderr.splitlines()
+    assert first.startswith(f"completion: from now on, the last conversation is kept in {folder};")
+    assert "COMPLETION_NO_HISTORY=1" in first
+    assert second == "completion: there is no earlier conversation: this is a new one"
+    assert run("-c", "Two").stderr == ""
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert {(folder / name).stat().st_mode & 0o777 for name in files(folder)} == {0o600}
+
+
+def test_continue_continues_the_last_conversation(server: ProviderServer, run: Run) -> None:
+    run("-c", "One")
+    run("Plain")  # a new conversation, which is kept from now on
+    run("--continue", "Two")
+    assert asked(server) == ["Plain", "Yes.", "Two"]
+    run("chat", stdin="Hello\n")
+    run("chat", "-c", stdin="Again\n")
+    assert asked(server) == ["Hello", "Yes.", "Again"]
+
+
+def test_continue_continues_a_session_in_its_file(server: ProviderServer, run: Run) -> None:
+    assert "from now on" in run("--session", "s.json", "One").stderr
+    run("-c", "Two")
+    run("--session", "s.json", "Three")
+    assert asked(server) == ["One", "Yes.", "Two", "Yes.", "Three"]
+    Path("s.json").unlink()
+    done = run("-c", "Four")
+    assert (done.returncode, "s.json, does not exist any more" in done.stderr) == (2, True)
+
+
+def test_the_state_folder_follows_xdg_state_home(run: Run, home: Path) -> None:
+    run("-c", "One", XDG_STATE_HOME=str(home / "state"))
+    assert files(home) == ["state/completion/conversation.json", "state/completion/last"]
+
+
+def test_no_history_switches_the_state_folder_off(server: ProviderServer, run: Run, home: Path) -> None:
+    done = run("-c", "One", COMPLETION_NO_HISTORY="1")
+    assert (done.returncode, len(server.requests)) == (2, 0)
+    assert "COMPLETION_NO_HISTORY is set; use --session FILE" in done.stderr
+    assert run("--session", "s.json", "One", COMPLETION_NO_HISTORY="1").stderr == ""
+    assert (files(home), files(Path())) == ([], ["s.json"])
+    run("-c", "One")
+    before = files(home), (home / ".local/state/completion/conversation.json").read_bytes()
+    run("Two", COMPLETION_NO_HISTORY="1")
+    assert (files(home), (home / ".local/state/completion/conversation.json").read_bytes()) == before
+
+
+def test_continue_and_session_exclude_each_other(server: ProviderServer, run: Run) -> None:
+    done = run("-c", "--session", "s.json", "One")
+    assert (done.returncode, len(server.requests)) == (2, 0)
+    assert "give either --continue or --session" in done.stderr
