@@ -29,7 +29,6 @@ from completion.version import __version__
 MORE_HELP = """\
 other commands:
   completion chat    talk in the terminal
-  completion batch   answer a file of prompts
   completion models  list the families of models; completion models FAMILY lists the models of one
   completion check   check a server or a gateway
   completion trace   show a trace

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -58,7 +59,7 @@ def attachment(name: str) -> Block:
         if name == "-":
             data = sys.stdin.buffer.read(MAX_BYTES + 1)
         else:
-            with open(Path(name).expanduser(), "rb") as file:
+            with open(os.path.expanduser(name), "rb") as file:
                 data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ValueError(f"{name} cannot be read: {error.strerror or error}") from error

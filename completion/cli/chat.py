@@ -57,6 +57,8 @@ def _loop(talk: Talk, parser: argparse.ArgumentParser) -> int:
         model = talk.conversation.model
         name = one_line(f"{model.name}:{model.model}")
         print(f"{name} - Ctrl-C stops the answer, Ctrl-D ends the chat, /help lists commands", file=sys.stderr)
+        if talk.conversation.messages:
+            print(f"This continues a conversation of {len(talk.conversation.messages)} messages.", file=sys.stderr)
     code = OK
     while not talk.is_over:
         try:

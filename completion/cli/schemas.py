@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from operator import attrgetter
 from pathlib import Path
@@ -32,7 +33,7 @@ def schema_of(value: str) -> Any:
 
 def _schema(value: str) -> JsonSchema:
     try:
-        document = json.loads(Path(value).expanduser().read_bytes())
+        document = json.loads(Path(os.path.expanduser(value)).read_bytes())
     except OSError as error:
         raise ValueError(f"{value} cannot be read: {error.strerror or error}; give FILE or module:Type") from error
     except ValueError as error:

@@ -75,7 +75,7 @@ def open_session(parser: argparse.ArgumentParser, options: argparse.Namespace) -
     if options.session and options.resume:
         parser.error("--continue is the last session: give either --continue or --session")
     if options.session:
-        path = Path(os.path.realpath(Path(options.session).expanduser()))
+        path = Path(os.path.realpath(os.path.expanduser(options.session)))
         if path.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
             why = "it is a folder" if path.is_dir() else f"the folder {path.parent} is missing or read-only"
             parser.error(f"--session {options.session} cannot be written: {why}")
@@ -84,7 +84,8 @@ def open_session(parser: argparse.ArgumentParser, options: argparse.Namespace) -
         return Session(path, _stored(parser, path, "--session") if path.exists() else None)
     if is_switched_off():
         if options.resume:
-            parser.error(f"--continue: no conversation is kept, because {NO_HISTORY} is set; use --session FILE")
+            why = f"{NO_HISTORY} is set" if os.environ.get(NO_HISTORY) else "there is no home folder"
+            parser.error(f"--continue: no conversation is kept, because {why}; use --session FILE")
         return Session()
     if options.resume:
         return _last_session(parser)
@@ -93,12 +94,13 @@ def open_session(parser: argparse.ArgumentParser, options: argparse.Namespace) -
 
 
 def is_switched_off() -> bool:
-    return os.environ.get(NO_HISTORY, "") not in ("", "0")
+    """True if nothing is kept in the state folder: the user does not want it, or has no home folder."""
+    return os.environ.get(NO_HISTORY, "") not in ("", "0") or not state_folder().is_absolute()
 
 
 def state_folder() -> Path:
     """The folder for what a program remembers, as the system wants it. It may not exist."""
-    home = Path.home()
+    home = Path(os.path.expanduser("~"))
     if sys.platform == "darwin":
         base = home / "Library" / "Application Support"
     elif sys.platform == "win32":
@@ -159,7 +161,10 @@ def _last_session(parser: argparse.ArgumentParser) -> Session:
         _begin_history()
         tell("there is no earlier conversation: this is a new one")
         return Session(folder / "conversation.json")
-    path = Path(pointer.read_text(encoding="utf-8"))
+    try:
+        path = Path(pointer.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        parser.error(f"--continue: {pointer} cannot be read: {error}")
     if not path.exists():
         parser.error(f"--continue: the last session, {path}, does not exist any more")
     return Session(path, _stored(parser, path, "--continue"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import signal
 import sys
@@ -155,7 +156,7 @@ class Talk:
         return OK
 
     def _save(self, name: str) -> int:
-        path = Path(_path_typed(name)).expanduser()
+        path = Path(os.path.expanduser(_path_typed(name)))
         try:
             if path.exists():
                 read_session(path)  # another file must not be lost
@@ -209,7 +210,7 @@ def _last_question(messages: Sequence[Message]) -> int | None:
 
 def _path_typed(name: str) -> str:
     """A path as it was typed, or as a terminal writes one that is dropped on it: quoted, or with escaped spaces."""
-    if name.startswith(("http://", "https://")) or Path(name).expanduser().exists():
+    if name.startswith(("http://", "https://")) or os.path.exists(os.path.expanduser(name)):
         return name
     try:
         words = shlex.split(name)
