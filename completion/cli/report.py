@@ -66,7 +66,11 @@ End: TypeAlias = TurnFinished | RunFinished
 
 def exit_code_table() -> str:
     """The exit codes for the help."""
-    rows = [(OK, "the answer is complete"), (FAILED, "the output cannot be written"), (WRONG_USAGE, "wrong usage")]
+    rows = [
+        (OK, "the answer is complete"),
+        (FAILED, "the output or the session cannot be written"),
+        (WRONG_USAGE, "wrong usage"),
+    ]
     rows += [(code, meaning) for _, code, meaning in EXIT_CODES if meaning]
     rows += [(INTERRUPTED, "interrupted by Ctrl-C"), (BROKEN_PIPE, "the reader of the output closed it")]
     return "exit codes:\n" + "\n".join(f"  {code:<4} {meaning}" for code, meaning in rows)

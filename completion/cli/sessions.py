@@ -39,6 +39,10 @@ class Session:
     def __init__(self, path: Path | None = None, stored: dict[str, Any] | None = None) -> None:
         self.path = path
         self._stored = stored
+        # Of the two calls that use one file at a time, the later one must not lose the messages of the other. The file
+        # in the state folder is different: it has the last conversation, whichever that is.
+        self._is_guarded = path is not None and path.parent != state_folder()
+        self._seen = _version_of(path)
         name = (stored or {}).get(_MODEL_KEY)
         self.model = name if isinstance(name, str) else None
 
@@ -59,8 +63,12 @@ class Session:
         """Write the session, if it is kept; returns the exit code. The file is replaced in one step, or not at all."""
         if self.path is None:
             return OK
+        if self._is_guarded and _version_of(self.path) != self._seen:
+            tell(f"the session {self.path} was changed by another program meanwhile: this answer is not added to it")
+            return FAILED
         try:
             write_session(self.path, conversation, model_name)
+            self._seen = _version_of(self.path)
             folder = state_folder()
             if not is_switched_off() and folder.is_dir():
                 _write(folder / "last", str(self.path))
@@ -178,6 +186,15 @@ def _begin_history() -> None:
     with suppress(OSError):  # then -c has nothing to continue, and the answer is printed all the same
         folder.mkdir(mode=0o700, parents=True)
         tell(f"from now on, the last conversation is kept in {folder}; {NO_HISTORY}=1 switches that off")
+
+
+def _version_of(path: Path | None) -> tuple[int, int, int] | None:
+    """Different after each change of the file; None if there is none."""
+    try:
+        state = None if path is None else os.stat(path)
+    except OSError:
+        return None
+    return None if state is None else (state.st_ino, state.st_mtime_ns, state.st_size)
 
 
 def _stored(parser: argparse.ArgumentParser, path: Path, option: str) -> dict[str, Any]:

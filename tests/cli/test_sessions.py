@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from completion import Conversation
-from completion.testing import ProviderServer, Reply, ScriptedModel
+from completion.testing import ProviderServer, Reply, ScriptedModel, WaitFor
 from tests.cli.test_cli import delta, end
 from tests.cli.test_cli import run as run_without_home
 
@@ -93,6 +95,22 @@ def test_a_failed_answer_leaves_the_session_as_it_was(server: ProviderServer, ru
     server.always(Reply(delta(content="Hal")))
     assert run("--session", "s.json", "Two").returncode == 6
     assert Path("s.json").read_bytes() == before
+
+
+def test_a_session_that_another_program_changed_keeps_those_messages(server: ProviderServer, run: Run) -> None:
+    run("--session", "s.json", "One")
+    go = threading.Event()
+    server.reply(Reply(delta(content="Slow"), WaitFor(go), end()))
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(run, "--session", "s.json", "Slow")
+        assert server.wait_for_requests(2)
+        run("--session", "s.json", "Fast")
+        go.set()
+        done = slow.result()
+    assert (done.returncode, done.stdout) == (1, "Slow\n")
+    assert "was changed by another program meanwhile" in done.stderr
+    run("--session", "s.json", "Two")
+    assert asked(server) == ["One", "Yes.", "Fast", "Yes.", "Two"]
 
 
 def test_a_link_to_a_session_stays_a_link(run: Run) -> None:
