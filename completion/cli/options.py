@@ -22,7 +22,7 @@ OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("-a", "--attach"), {"action": "append", "metavar": "FILE|URL", "help": "add an image, a PDF, audio or text"}),
     (("-c", "--continue"), {"action": "store_true", "dest": "resume", "help": "continue the last conversation"}),
     (("--session",), {"metavar": "FILE", "help": "continue the conversation in FILE, and keep it there"}),
-    (("--tools",), {"action": "append", "metavar": "MODULE:FUNCTION,...", "help": "functions the model may call"}),
+    (("--tools",), {"action": "append", "metavar": "MODULE[:FUNCTION,...]", "help": "functions the model may call"}),
     (("--approve",), {"action": "store_true", "help": "ask before every call of a tool"}),
     (("--yes",), {"action": "store_true", "help": "never ask before the call of a tool"}),
     (("--trace",), {"metavar": "FILE", "help": "append what happens to FILE as lines of JSON; see completion trace"}),

@@ -34,10 +34,16 @@ class Session:
     """Where a conversation is kept, and what is there already.
 
     ``path``: None if it is not kept. ``model``: the name of its last model, None if there is none.
+
+    Args:
+        was_asked_for: the call has ``-c`` or ``--session``. If not, it does not fail when nothing can be kept.
     """
 
-    def __init__(self, path: Path | None = None, stored: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, path: Path | None = None, stored: dict[str, Any] | None = None, *, was_asked_for: bool = True
+    ) -> None:
         self.path = path
+        self._was_asked_for = was_asked_for
         self._stored = stored
         # Of the two calls that use one file at a time, the later one must not lose the messages of the other. The file
         # in the state folder is different: it has the last conversation, whichever that is.
@@ -74,7 +80,7 @@ class Session:
                 _write(folder / "last", str(self.path))
         except OSError as error:
             tell(f"the session {self.path} cannot be written: {error.strerror or error}")
-            return FAILED
+            return FAILED if self._was_asked_for else OK
         return OK
 
 
@@ -98,7 +104,10 @@ def open_session(parser: argparse.ArgumentParser, options: argparse.Namespace) -
     if options.resume:
         return _last_session(parser)
     folder = state_folder()
-    return Session(folder / "conversation.json") if folder.is_dir() else Session()
+    # --json is for programs: what they read must not depend on whether the user has used -c.
+    if getattr(options, "json", False) or not folder.is_dir():
+        return Session()
+    return Session(folder / "conversation.json", was_asked_for=False)
 
 
 def is_switched_off() -> bool:

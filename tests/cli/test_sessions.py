@@ -183,6 +183,23 @@ def test_continue_continues_a_session_in_its_file(server: ProviderServer, run: R
     assert (done.returncode, "s.json, does not exist any more" in done.stderr) == (2, True)
 
 
+def test_json_is_the_same_whether_or_not_conversations_are_kept(run: Run) -> None:
+    before = run("--json", "One").stdout
+    run("-c", "Two")
+    assert run("--json", "One").stdout == before
+    assert '"run_finished"' in run("-c", "--json", "Three").stdout
+
+
+def test_an_answer_that_nobody_asked_to_keep_is_no_failure_if_it_cannot_be_kept(run: Run, home: Path) -> None:
+    folder = home / ".local" / "state" / "completion"
+    run("-c", "One")
+    (folder / "conversation.json").unlink()
+    (folder / "conversation.json").mkdir()
+    done = run("Two")
+    assert (done.returncode, done.stdout) == (0, "Yes.\n")
+    assert "conversation.json cannot be written: Is a directory" in done.stderr
+
+
 def test_the_state_folder_follows_xdg_state_home(run: Run, home: Path) -> None:
     run("-c", "One", XDG_STATE_HOME=str(home / "state"))
     assert files(home) == ["state/completion/conversation.json", "state/completion/last"]
