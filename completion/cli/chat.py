@@ -74,7 +74,12 @@ def _loop(talk: Talk, parser: argparse.ArgumentParser) -> int:
             continue
         if not is_terminal:
             refuse_binary(parser, message.text)
-        code = talk.hear(message) or code
+        try:
+            code = talk.hear(message) or code
+        except KeyboardInterrupt:  # while a file is downloaded
+            if not is_terminal:
+                raise
+            print(file=sys.stderr)
     if is_terminal:
         print(file=sys.stderr)
     return OK if is_terminal else code

@@ -76,14 +76,15 @@ class Talk:
             return self._carry_out(typed.text)
         if not typed.text.strip():
             return OK
+        attached, self._attached = self._attached, []  # after an error, /retry sends them again
         try:
-            said = Message.user([*readable_by(self.conversation.model, self._attached), typed.text])
+            said = Message.user([*readable_by(self.conversation.model, attached), typed.text])
         except CompletionError as error:  # a URL that cannot be downloaded
             return report(error)
-        code = self._answer(said)
-        if self._unanswered is None:
-            self._attached.clear()
-        return code
+        except ValueError as error:
+            tell(f"/attach: {error}")
+            return WRONG_USAGE
+        return self._answer(said)
 
     def _answer(self, said: Message) -> int:
         """Print the answer; returns the exit code. A failed answer leaves the history as it was."""
@@ -145,6 +146,8 @@ class Talk:
 
     def _attach(self, name: str) -> int:
         try:
+            if name == "-":
+                raise ValueError("stdin has the questions of the chat; attach a file")
             block = attachment(_path_typed(name))
         except ValueError as error:
             tell(f"/attach: {error}")

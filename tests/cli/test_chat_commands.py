@@ -92,6 +92,17 @@ def test_an_attachment_of_the_command_line_is_for_the_first_message(server: Prov
     assert second["content"] == "And?"
 
 
+def test_an_attachment_that_the_model_cannot_read_does_not_block_the_chat(
+    server: ProviderServer, tmp_path: Path
+) -> None:
+    server.always(saying("Yes."))
+    (tmp_path / "a.flac").write_bytes(b"fLaC and more")
+    done = run(server, "chat", stdin=f"/attach {tmp_path / 'a.flac'}\nWhat?\nAnd?\n/attach -\n")
+    assert (done.returncode, done.stdout, asked(server)) == (2, "Yes.\n", ["And?"])
+    assert "audio/flac" in done.stderr
+    assert "/attach: stdin has the questions" in done.stderr
+
+
 def test_save_writes_a_session(server: ProviderServer, tmp_path: Path) -> None:
     server.always(saying("Yes."))
     path = tmp_path / "s.json"
