@@ -50,6 +50,10 @@ CHECK_S = 60.0
 
 MAX_FAULT_CHARS = 300
 
+LATE_S = 0.5
+AT_ONCE = 0.05
+"""An answer whose chunks arrive within this part of the wait for the first one was not streamed."""
+
 FAILED_ANSWER = "speed unknown: the answer failed"
 
 # At the first call. Later, each of them is a fault.
@@ -134,6 +138,8 @@ def _speed(model: ChatModel) -> str:
         parts.append(f"{(len(moments) - 1) / max(seconds, 1e-6):.1f} chunks a second")
     parts.append(f"{len(moments)} chunk{'s' if len(moments) > 1 else ''} in {moments[-1] - began:.3f} s")
     parts.append("no usage reported" if usage is None else f"{usage.output_tokens} tokens")
+    if len(moments) > 1 and moments[0] - began > LATE_S and seconds < (moments[0] - began) * AT_ONCE:
+        parts.append("all chunks came at once: perhaps a proxy buffers the answer")
     return ", ".join(parts)
 
 

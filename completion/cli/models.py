@@ -59,6 +59,7 @@ def _model_ids(family: str, base_url: str | None) -> list[str]:
     model: Any = named_model(f"{family}:" if family == "local" else f"{family}:-", f"models {family}", base_url)
     if family == "local":
         return [model.model]
+    model = getattr(model, "inner", model)  # a model of another package is wrapped
     list_ids = getattr(getattr(model, "client", None), "model_ids", None)
     if list_ids is None:
         raise UnsupportedContentError("this family cannot list its models", provider=family)

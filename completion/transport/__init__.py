@@ -71,7 +71,7 @@ class Transport:
         """
         exchange = Exchange(self.provider, model, self.timeout, authorization)
         data = _to_json(payload, exchange)
-        return self._open("POST", url, data, authorization, exchange, accept)
+        return self._open(url, data, authorization, exchange, accept)
 
     def get(self, url: str, authorization: Authorization) -> Body:
         """Ask for a JSON document and return the open body of the response, whatever its status.
@@ -80,33 +80,21 @@ class Transport:
             CompletionError: no response arrived. No connection stays open.
         """
         exchange = Exchange(self.provider, "", self.timeout, authorization)
-        return self._open("GET", url, None, authorization, exchange, "application/json")
+        return self._open(url, None, authorization, exchange, "application/json")
 
     def _open(
-        self,
-        method: str,
-        url: str,
-        data: bytes | None,
-        authorization: Authorization,
-        exchange: Exchange,
-        accept: str,
+        self, url: str, data: bytes | None, authorization: Authorization, exchange: Exchange, accept: str
     ) -> Body:
         self._close_postponed()
         handled = sys.exc_info()[1]  # what the caller is handling; its frames must stay as they are
         try:
-            return self._body(self._response(method, url, data, authorization, exchange, accept), exchange)
+            return self._body(self._response(url, data, authorization, exchange, accept), exchange)
         except BaseException as exc:
             clear_all(exc, handled)  # the frames of requests and urllib3 hold the headers with the key
             raise
 
     def _response(
-        self,
-        method: str,
-        url: str,
-        data: bytes | None,
-        authorization: Authorization,
-        exchange: Exchange,
-        accept: str,
+        self, url: str, data: bytes | None, authorization: Authorization, exchange: Exchange, accept: str
     ) -> Response:
         """The response, once its headers are in.
 
@@ -118,7 +106,7 @@ class Transport:
         failure: CompletionError | None = None
         try:
             exchange.start()
-            return self._send(method, url, data, authorization, exchange, accept)
+            return self._send(url, data, authorization, exchange, accept)
         except BaseException as exc:
             exchange.finish()
             if not isinstance(exc, Exception) or must_raise_unchanged(exc):
@@ -147,13 +135,7 @@ class Transport:
         return body
 
     def _send(
-        self,
-        method: str,
-        url: str,
-        data: bytes | None,
-        authorization: Authorization,
-        exchange: Exchange,
-        accept: str,
+        self, url: str, data: bytes | None, authorization: Authorization, exchange: Exchange, accept: str
     ) -> Response:
         """Send the request, again if the server closed an idle connection that it was sent on.
 
@@ -164,8 +146,8 @@ class Transport:
         while True:
             session = self._session()
             try:
-                return session.request(
-                    method,
+                send = session.get if data is None else session.post
+                return send(
                     url,
                     data=data,
                     headers={

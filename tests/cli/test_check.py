@@ -41,6 +41,14 @@ def test_it_measures_the_first_chunk_and_the_chunks_a_second(server: ProviderSer
     assert 0 < float(numbers[2]) < 30  # two in a tenth of a second
 
 
+def test_an_answer_that_arrives_all_at_once_is_noted(server: ProviderServer) -> None:
+    late = Reply(Pause(0.7), delta(content="One") + delta(content=" two") + end())
+    server.reply(GOOD, late)
+    server.always(GOOD)
+    done = check(server, "-m", "openai:m")
+    assert (done.returncode, "perhaps a proxy buffers the answer" in done.stdout) == (0, True)
+
+
 @pytest.mark.parametrize(
     ("reply", "fault"),
     [
