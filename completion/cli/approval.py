@@ -7,10 +7,11 @@ import copy
 import json
 import signal
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
+from completion.cli.report import tell
 from completion.contract.messages import ToolCallBlock
 from completion.engine import Approval, Middleware, Tool
 from completion.terminal import harmless_json, one_line, showable
@@ -47,7 +48,7 @@ class _Question:
         if call.name in self._always:
             return True
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
-            print(f"completion: not called, nobody can be asked: {_shown(call)}; --yes allows it", file=sys.stderr)
+            tell(f"not called, nobody can be asked: {_shown(call)}; --yes allows it")
             return _NOBODY_TO_ASK
         with _ctrl_c_raises():
             answer = self._ask(call)

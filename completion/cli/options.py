@@ -50,8 +50,9 @@ def shared_parser(name: str, usage: str, about: str, epilog: str) -> Parser:
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    either = parser.add_mutually_exclusive_group()
     for names, settings in OPTIONS:
-        parser.add_argument(*names, **settings)
+        (either if names[0] in ("--approve", "--yes") else parser).add_argument(*names, **settings)
     return parser
 
 

@@ -120,6 +120,11 @@ def test_yes_never_asks(server: ProviderServer, folder: Path) -> None:
     assert (done.returncode, done.stdout, results(server)) == (0, "So.\n", ["Deleted a.txt."])
 
 
+def test_approve_and_yes_exclude_each_other(server: ProviderServer, folder: Path) -> None:
+    done = run(server, folder, "--tools", "home", "--yes", "--approve", "Go")
+    assert (done.returncode, "not allowed with argument" in done.stderr) == (2, True)
+
+
 def test_the_whole_call_is_shown_without_control_codes(server: ProviderServer, folder: Path) -> None:
     path = "a" * 300 + "\x1b[2J\n\u202e.txt"
     server.reply(deleting(path), saying("So."))
@@ -152,6 +157,15 @@ def test_ctrl_c_at_the_question_stops_the_answer_but_not_the_chat(server: Provid
     terminal.wait_for_prompt_behind("Better.")
     assert [message["content"] for message in server.requests[1].json()["messages"]] == ["Again"]
     leave(terminal)
+
+
+def test_ctrl_c_at_the_question_of_a_single_prompt_ends_the_command(server: ProviderServer, folder: Path) -> None:
+    server.reply(deleting())
+    terminal = Terminal(server, "--tools", "home", "Go", TERM="dumb")
+    terminal.wait_for("[y/n/always] ")
+    terminal.type("\x03")
+    assert terminal.ended() == 130
+    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("arguments", [["Go"], ["chat"]], ids=["ask", "chat"])
