@@ -74,14 +74,14 @@ class _Question:
             question = "Answer y, n or always: "
 
 
-class _ctrl_c_raises:
+@contextmanager
+def _ctrl_c_raises() -> Iterator[None]:
     """In the block, Ctrl-C raises KeyboardInterrupt: the handler of ``chat`` would let the question wait."""
-
-    def __enter__(self) -> None:
-        self._before = signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def __exit__(self, *unused: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _shown(call: ToolCallBlock) -> str:
