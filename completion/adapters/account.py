@@ -112,7 +112,7 @@ class HttpClient(_HidesKeyInTracebacks):
         path = self.models_path()
         if path is None:
             raise UnsupportedContentError("this provider has no list of models", provider=self.name)
-        return model_ids(self.endpoint, path)
+        return model_ids(self.endpoint, path, self.name)
 
     def models_path(self) -> str | None:
         """The path of the list of models, with a query if there is one; None if the provider has no such list."""

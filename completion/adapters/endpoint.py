@@ -58,7 +58,7 @@ class Endpoint:
     ) -> None:
         self.base_url: str = checked_base_url(base_url, provider)
         self._key = key
-        self.provider = provider
+        self._provider = provider
         self._max_event_bytes = max_event_bytes
         self._transport = Transport(
             provider=provider,
@@ -80,7 +80,7 @@ class Endpoint:
         Raises:
             CompletionError: the stream could not be opened. No connection is left open.
         """
-        authorization = self._key.authorization(self.provider)
+        authorization = self._key.authorization(self._provider)
         handled = sys.exc_info()[1]  # what the caller is handling; its frames must stay as they are
         body = self._transport.post(self.base_url + path, json_body, authorization, model=model, accept=wire.accept)
         try:
@@ -98,7 +98,7 @@ class Endpoint:
             token=body.token,
             release=body.close,
             drop=body.close_from_finalizer,
-            provider=self.provider,
+            provider=self._provider,
             model=model,
         )
 
@@ -108,7 +108,7 @@ class Endpoint:
         Raises:
             CompletionError: the provider refused, was not reached, or sent no JSON. No connection is left open.
         """
-        authorization = self._key.authorization(self.provider)
+        authorization = self._key.authorization(self._provider)
         handled = sys.exc_info()[1]
         with self._transport.get(self.base_url + path, authorization) as body:
             try:
@@ -200,4 +200,4 @@ class Endpoint:
         return body.attributed(error)
 
     def __repr__(self) -> str:
-        return f"<Endpoint {self.provider} {self.base_url}>"
+        return f"<Endpoint {self._provider} {self.base_url}>"

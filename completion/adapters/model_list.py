@@ -26,7 +26,7 @@ _NEXT_PAGE = {"nextPageToken": "pageToken", "next_page_token": "page_token"}
 _METHODS = {"supportedGenerationMethods": "generateContent", "endpoints": "chat"}
 
 
-def model_ids(endpoint: Endpoint, path: str) -> list[str]:
+def model_ids(endpoint: Endpoint, path: str, provider: str) -> list[str]:
     """The ids of all pages, in the provider's order, each once.
 
     Raises:
@@ -37,7 +37,7 @@ def model_ids(endpoint: Endpoint, path: str) -> list[str]:
     for _ in range(MAX_PAGES):
         page = endpoint.get_json(page_path)
         known = len(ids)
-        ids.update(dict.fromkeys(_ids_of(page, endpoint)))
+        ids.update(dict.fromkeys(_ids_of(page, provider)))
         query = _next_page(page)
         if query is None or len(ids) == known:  # a server that ignores the query sends the same page again
             break
@@ -45,12 +45,12 @@ def model_ids(endpoint: Endpoint, path: str) -> list[str]:
     return [*ids]
 
 
-def _ids_of(page: Any, endpoint: Endpoint) -> Iterator[str]:
+def _ids_of(page: Any, provider: str) -> Iterator[str]:
     rows = page
     if isinstance(page, dict):
         rows = page["data"] if isinstance(page.get("data"), list) else page.get("models")
     if not isinstance(rows, list):
-        raise MalformedStreamError("the answer is not a list of models", provider=endpoint.provider)
+        raise MalformedStreamError("the answer is not a list of models", provider=provider)
     for row in rows:
         found = row if isinstance(row, str) else (row.get("id") or row.get("name")) if isinstance(row, dict) else None
         if isinstance(found, str) and found and (isinstance(row, str) or _can_chat(row)):

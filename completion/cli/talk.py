@@ -33,7 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "model": ("[FAMILY:MODEL]", "show the model, or continue with another one"),
     "system": ("[TEXT]", "show the system prompt, or replace it; - removes it"),
     "attach": ("FILE|URL", "add an image, a PDF, audio or text to the next message"),
-    "save": ("FILE", "write the conversation to a file, for --session"),
+    "save": ("[FILE]", "write the conversation to a file; default: that of --session"),
     "retry": ("", "ask the last question again"),
     "clear": ("", "forget the conversation"),
     "quit": ("", "end the chat"),
@@ -159,6 +159,11 @@ class Talk:
         return OK
 
     def _save(self, name: str) -> int:
+        if not name:
+            if self._session.path is not None:
+                return self._session.save(self.conversation, self._model_name)
+            tell("/save: this chat has no session: give a FILE")
+            return WRONG_USAGE
         path = Path(os.path.expanduser(_path_typed(name)))
         try:
             if path.exists():

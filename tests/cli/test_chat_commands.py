@@ -37,7 +37,9 @@ def test_an_unknown_command_is_an_error_and_not_a_question(server: ProviderServe
     assert f"unknown command {line.split()[0]};" in done.stderr
 
 
-@pytest.mark.parametrize(("line", "message"), [("/quit now", "takes nothing after it"), ("/save", "/save takes FILE")])
+@pytest.mark.parametrize(
+    ("line", "message"), [("/quit now", "takes nothing after it"), ("/attach", "/attach takes FILE|URL")]
+)
 def test_a_command_with_too_much_or_too_little_is_an_error(server: ProviderServer, line: str, message: str) -> None:
     done = run(server, "chat", stdin=f"{line}\n")
     assert (done.returncode, message in done.stderr) == (2, True)
@@ -110,6 +112,15 @@ def test_save_writes_a_session(server: ProviderServer, tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
     run(server, "--session", str(path), "Three")
     assert asked(server) == ["One", "Yes.", "Two", "Yes.", "Three"]
+
+
+def test_save_without_a_name_writes_the_session(server: ProviderServer, tmp_path: Path) -> None:
+    server.always(saying("Yes."))
+    path = tmp_path / "s.json"
+    done = run(server, "chat", "--session", str(path), stdin="One\n/clear\n/save\n")
+    assert (done.returncode, json.loads(path.read_text())["messages"]) == (0, [])
+    done = run(server, "chat", stdin="/save\n")
+    assert (done.returncode, "give a FILE" in done.stderr) == (2, True)
 
 
 def test_save_does_not_replace_another_file(server: ProviderServer, tmp_path: Path) -> None:
