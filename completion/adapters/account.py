@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypedDict
 
 from completion.adapters.endpoint import Endpoint, TimeoutLike
 from completion.adapters.model_list import model_ids
-from completion.contract.errors import ConfigurationError, UnsupportedContentError
+from completion.contract.errors import ConfigurationError
 from completion.contract.frames import hide_arguments_in_tracebacks
 from completion.contract.request import ChatRequest, as_request
 from completion.contract.stream import ChatStream, without_our_frames
@@ -109,10 +109,7 @@ class HttpClient(_HidesKeyInTracebacks):
             UnsupportedContentError: the provider has no such list.
             CompletionError: it refused, was not reached, or sent something else.
         """
-        path = self.models_path()
-        if path is None:
-            raise UnsupportedContentError("this provider has no list of models", provider=self.name)
-        return model_ids(self.endpoint, path, self.name)
+        return model_ids(self.endpoint, self.models_path(), self.name)
 
     def models_path(self) -> str | None:
         """The path of the list of models, with a query if there is one; None if the provider has no such list."""

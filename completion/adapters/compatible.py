@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from completion.adapters.account import HttpClient, HttpModel
-from completion.adapters.openai import MODELS_PATH, checked_dialect
+from completion.adapters.openai import checked_dialect
 from completion.adapters.openai_responses import WireName, check_wire, wire_and_path
 from completion.contract.errors import ConfigurationError
 from completion.contract.frames import hide_arguments_in_tracebacks
@@ -165,7 +165,7 @@ class CompatibleClient(HttpClient):
         return ResponsesDialect(runs_custom_tools=self.provider.runs_custom_tools)
 
     def models_path(self) -> str:
-        return MODELS_PATH
+        return "/models"
 
     def completion_model(self, model_id: str) -> CompatibleModel:
         """A model of this account. All models of a client share its connections."""

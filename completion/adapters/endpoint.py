@@ -5,7 +5,6 @@ JSON body -> transport: POST -> wire.events -> wire.chunks -> ChatStream
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -14,7 +13,6 @@ from urllib.parse import urlsplit
 from completion.adapters.checks import checked_base_url, checked_headers
 from completion.contract.chunks import StreamChunk
 from completion.contract.errors import (
-    BODY_LIMIT,
     AuthenticationError,
     CompletionError,
     MalformedStreamError,
@@ -102,47 +100,12 @@ class Endpoint:
             model=model,
         )
 
-    def get_json(self, path: str) -> Any:
-        """The JSON document at this path, which may have a query.
-
-        Raises:
-            CompletionError: the provider refused, was not reached, or sent no JSON. No connection is left open.
-        """
-        authorization = self._key.authorization(self._provider)
-        handled = sys.exc_info()[1]
-        with self._transport.get(self.base_url + path, authorization) as body:
-            try:
-                self._check_status(body)
-                return self._read_json(body)
-            except BaseException as exc:
-                if isinstance(exc, AuthenticationError):
-                    self._key.forget_token()
-                clear_all(exc, handled)  # the frames refer to the response, which may contain an echo of the key
-                raise
-
-    def _read_json(self, body: Body) -> Any:
-        text = bytearray()
-        for piece in body.pieces():
-            text += piece
-            if len(text) > self._max_event_bytes:
-                limit = f"{self._max_event_bytes} bytes (max_event_bytes)"
-                raise body.attributed(MalformedStreamError(f"the answer is larger than {limit}"))
-        try:
-            return json.loads(text)
-        except (ValueError, RecursionError):
-            shown = bytes(text[:BODY_LIMIT]).decode("utf-8", "replace")
-        raise body.attributed(MalformedStreamError("the answer is not JSON: check base_url", body=shown))
-
-    def _check_status(self, body: Body) -> None:
-        """Raise unless this is a 2xx response."""
+    def _check(self, body: Body, wire: Wire) -> None:
+        """Raise unless this is a 2xx response whose body can be a stream of this wire."""
         body.check()
         if not 200 <= body.status < 300:
             text = body.error_text()
             raise body.attributed(refusals.refusal(body.status, body.headers, text, request_id=body.request_id))
-
-    def _check(self, body: Body, wire: Wire) -> None:
-        """Raise unless this is a 2xx response whose body can be a stream of this wire."""
-        self._check_status(body)
         content_type = body.headers.get("content-type", "")
         # Some proxies change the Content-Type of a stream, so the beginning of the body decides.
         if not wire.matches_content_type(content_type) and not wire.can_begin_with(body.first_piece()):
@@ -151,6 +114,34 @@ class Endpoint:
     def close(self) -> None:
         """Close the connections in the pool. The endpoint can still be used: it opens new ones."""
         self._transport.close()
+
+    def get(self, path: str) -> bytes:
+        """The document at this path, which may have a query.
+
+        Raises:
+            CompletionError: the provider refused or was not reached, or the document is too large. No connection is
+                left open.
+        """
+        authorization = self._key.authorization(self._provider)
+        handled = sys.exc_info()[1]
+        with self._transport.get(self.base_url + path, authorization) as body:
+            try:
+                body.check()
+                if not 200 <= body.status < 300:
+                    text = body.error_text()
+                    raise body.attributed(refusals.refusal(body.status, body.headers, text, request_id=body.request_id))
+                document = bytearray()
+                for piece in body.pieces():
+                    document += piece
+                    if len(document) > self._max_event_bytes:
+                        limit = f"{self._max_event_bytes} bytes (max_event_bytes)"
+                        raise body.attributed(MalformedStreamError(f"the answer is larger than {limit}"))
+                return bytes(document)
+            except BaseException as exc:
+                if isinstance(exc, AuthenticationError):
+                    self._key.forget_token()
+                clear_all(exc, handled)  # the frames refer to the response, which may contain an echo of the key
+                raise
 
     def _chunks(self, body: Body, wire: Wire) -> Iterator[StreamChunk]:
         with body:

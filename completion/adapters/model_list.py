@@ -10,12 +10,13 @@ Cohere                  {"models": [{"name": "command-a-03-2025", "endpoints": [
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode
 
 from completion.adapters.endpoint import Endpoint
-from completion.contract.errors import MalformedStreamError
+from completion.contract.errors import MalformedStreamError, UnsupportedContentError
 
 MAX_PAGES = 100
 
@@ -26,16 +27,19 @@ _NEXT_PAGE = {"nextPageToken": "pageToken", "next_page_token": "page_token"}
 _METHODS = {"supportedGenerationMethods": "generateContent", "endpoints": "chat"}
 
 
-def model_ids(endpoint: Endpoint, path: str, provider: str) -> list[str]:
+def model_ids(endpoint: Endpoint, path: str | None, provider: str) -> list[str]:
     """The ids of all pages, in the provider's order, each once.
 
     Raises:
+        UnsupportedContentError: there is no path.
         CompletionError: the provider refused, was not reached, or sent something else.
     """
+    if path is None:
+        raise UnsupportedContentError("this provider has no list of models", provider=provider)
     ids: dict[str, None] = {}
     page_path = path
     for _ in range(MAX_PAGES):
-        page = endpoint.get_json(page_path)
+        page = _page(endpoint.get(page_path), provider)
         known = len(ids)
         ids.update(dict.fromkeys(_ids_of(page, provider)))
         query = _next_page(page)
@@ -43,6 +47,14 @@ def model_ids(endpoint: Endpoint, path: str, provider: str) -> list[str]:
             break
         page_path = f"{path}{'&' if '?' in path else '?'}{urlencode(query)}"
     return [*ids]
+
+
+def _page(document: bytes, provider: str) -> Any:
+    try:
+        return json.loads(document)
+    except (ValueError, RecursionError):
+        pass  # raised outside of `except`: the exception holds the document, which may contain an echo of the key
+    raise MalformedStreamError("the answer is not JSON: check base_url", provider=provider)
 
 
 def _ids_of(page: Any, provider: str) -> Iterator[str]:

@@ -26,7 +26,6 @@ elif TYPE_CHECKING:
 
 BASE_URL = "https://api.openai.com/v1"
 PATH = "/chat/completions"
-MODELS_PATH = "/models"
 
 
 class OpenAIClient(HttpClient):
@@ -78,7 +77,7 @@ class OpenAIClient(HttpClient):
         )
 
     def models_path(self) -> str:
-        return MODELS_PATH
+        return "/models"
 
     def completion_model(self, model_id: str) -> OpenAIModel:
         """A model of this account. All models of a client share its connections."""

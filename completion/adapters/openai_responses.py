@@ -11,14 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from completion.adapters.account import HttpClient, HttpModel, HttpOptions, Options
-from completion.adapters.openai import (
-    MODELS_PATH,
-    OpenAIClient,
-    OpenAIModel,
-    account_headers,
-    base_url_or_default,
-    is_openai,
-)
+from completion.adapters.openai import OpenAIClient, OpenAIModel, account_headers, base_url_or_default, is_openai
 from completion.contract.errors import ConfigurationError
 from completion.contract.frames import hide_arguments_in_tracebacks
 from completion.transport.credentials import ApiKey, Key
@@ -68,7 +61,7 @@ class OpenAIResponsesClient(HttpClient):
         )
 
     def models_path(self) -> str:
-        return MODELS_PATH
+        return "/models"
 
     def completion_model(self, model_id: str) -> OpenAIResponsesModel:
         """A model of this account. All models of a client share its connections."""
