@@ -52,7 +52,9 @@ def script(shell: str) -> str:
 
 def _commands() -> Iterator[Command]:
     for name in MAX_WORDS:
-        parser: argparse.ArgumentParser = import_module(f"completion.cli.{name}").new_parser()
+        # A command whose module has no new_parser() is offered without its options.
+        new_parser = getattr(import_module(f"completion.cli.{name}"), "new_parser", argparse.ArgumentParser)
+        parser: argparse.ArgumentParser = new_parser()
         words: str | tuple[str, ...] | None = None
         if name == "models":
             words = tuple(registry.families())
