@@ -8,13 +8,14 @@ the endpoint:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any, ClassVar, TypedDict
 
 from completion.adapters.endpoint import Endpoint, TimeoutLike
 from completion.adapters.model_list import model_ids
-from completion.contract.errors import ConfigurationError
+from completion.contract.errors import ConfigurationError, MalformedStreamError
 from completion.contract.frames import hide_arguments_in_tracebacks
+from completion.contract.model import cannot_count
 from completion.contract.request import ChatRequest, as_request
 from completion.contract.stream import ChatStream, without_our_frames
 from completion.events import MAX_EVENT_BYTES
@@ -146,6 +147,12 @@ class HttpModel(_HidesKeyInTracebacks):
     """The wire of the endpoint."""
     path: str
     """The path of requests, after the base URL."""
+    count_path: ClassVar[str | None] = None
+    """The path of requests that count tokens; None if the API cannot count."""
+    counted_fields: ClassVar[Container[str] | None] = None
+    """The fields of a lowered request that the counting endpoint accepts; None: all."""
+    count_field: ClassVar[str] = "input_tokens"
+    """The field of the answer that contains the number of tokens."""
 
     def __init__(self, model: str, *, client: HttpClient | None = None, **options: Any) -> None:
         if not isinstance(model, str):
@@ -166,6 +173,36 @@ class HttpModel(_HidesKeyInTracebacks):
         """
         body, dropped = self.lowered(as_request(req))
         return self._endpoint().stream(self.request_path(), body, self.wire, model=self.model, dropped=dropped)
+
+    @without_our_frames
+    def count_tokens(self, req: ChatRequest | str) -> int:
+        """The input tokens of the request, counted by the provider: nothing is generated, and most charge nothing.
+
+        The request is lowered as for ``chat_stream``. The count covers the prompt: messages, system prompt, tools and
+        the schema of the answer. It may differ a little from the tokens that are charged.
+
+        Raises:
+            UnsupportedContentError: this API cannot count tokens, or does not support a part of the request.
+            CompletionError: as for ``chat_stream``.
+        """
+        body, _ = self.lowered(as_request(req))
+        path, counted = self.count_request(body)
+        answer = self._endpoint().json(path, counted, model=self.model)
+        count = answer.get(self.count_field)
+        if type(count) is not int or count < 0:
+            raise MalformedStreamError(f"the answer has no number in {self.count_field!r}")
+        return count
+
+    def count_request(self, body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """The path and the body of the request that counts the tokens of a lowered request.
+
+        Raises:
+            UnsupportedContentError: this API cannot count tokens.
+        """
+        if self.count_path is None:
+            raise cannot_count(self.name, self.model)
+        counted = body if self.counted_fields is None else {k: v for k, v in body.items() if k in self.counted_fields}
+        return self.count_path, counted
 
     def lowered(self, request: ChatRequest) -> Lowered:
         """The JSON body to send, and the names of the request fields that the provider does not support."""

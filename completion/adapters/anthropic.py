@@ -16,6 +16,7 @@ from completion.contract.errors import ConfigurationError
 from completion.transport.credentials import ApiKey, Key
 from completion.wires.anthropic import MESSAGES
 from completion.wires.anthropic.dialect import VERSION, MessagesDialect
+from completion.wires.anthropic.names import COUNTED
 
 if sys.version_info >= (3, 11):
     from typing import Unpack
@@ -104,6 +105,8 @@ class AnthropicModel(HttpModel):
     client_class = AnthropicClient
     wire = MESSAGES
     path = PATH
+    count_path = f"{PATH}/count_tokens"
+    counted_fields = COUNTED
 
     def __init__(
         self, model: str, *, client: AnthropicClient | None = None, **options: Unpack[AnthropicOptions]

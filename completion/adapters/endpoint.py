@@ -5,9 +5,12 @@ JSON body -> transport: POST -> wire.events -> wire.chunks -> ChatStream
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from completion.adapters.checks import checked_base_url, checked_headers
@@ -26,6 +29,11 @@ from completion.transport.credentials import ApiKey
 from completion.wires import refusals
 from completion.wires.assembly import WAIT_FOR_EOF_S
 from completion.wires.wire import Wire
+
+_T = TypeVar("_T")
+
+MAX_JSON_BYTES: Final = 1024 * 1024
+"""The size limit of an answer that is not a stream."""
 
 TimeoutLike = Timeout | float | tuple[float | None, float | None]
 """A Timeout, or a timeout of ``requests``."""
@@ -78,18 +86,7 @@ class Endpoint:
         Raises:
             CompletionError: the stream could not be opened. No connection is left open.
         """
-        authorization = self._key.authorization(self._provider)
-        handled = sys.exc_info()[1]  # what the caller is handling; its frames must stay as they are
-        body = self._transport.post(self.base_url + path, json_body, authorization, model=model, accept=wire.accept)
-        try:
-            self._check(body, wire)
-        except BaseException as exc:
-            body.close()
-            if isinstance(exc, AuthenticationError):
-                self._key.forget_token()
-            # The frames refer to the response, which may contain an echo of the key.
-            clear_all(exc, handled)
-            raise
+        body, _ = self._post(path, json_body, partial(_check_stream, wire), model=model, accept=wire.accept)
         return ChatStream(
             self._chunks(body, wire),
             response=ResponseInfo(body.status, body.headers, body.request_id, tuple(dropped)),
@@ -100,16 +97,37 @@ class Endpoint:
             model=model,
         )
 
-    def _check(self, body: Body, wire: Wire) -> None:
-        """Raise unless this is a 2xx response whose body can be a stream of this wire."""
-        body.check()
-        if not 200 <= body.status < 300:
-            text = body.error_text()
-            raise body.attributed(refusals.refusal(body.status, body.headers, text, request_id=body.request_id))
-        content_type = body.headers.get("content-type", "")
-        # Some proxies change the Content-Type of a stream, so the beginning of the body decides.
-        if not wire.matches_content_type(content_type) and not wire.can_begin_with(body.first_piece()):
-            raise body.attributed(refusals.not_a_stream(body.error_text(), content_type))
+    def json(self, path: str, json_body: Any, *, model: str) -> dict[str, Any]:
+        """Send the body and return the JSON object of the answer, for requests that have no stream.
+
+        Raises:
+            CompletionError: the provider refused, the connection broke, or the answer is not a JSON object. No
+                connection is left open.
+        """
+        body, answer = self._post(path, json_body, _read_object, model=model, accept="application/json")
+        body.close()
+        return answer
+
+    def _post(
+        self, path: str, json_body: Any, read: Callable[[Body], _T], *, model: str, accept: str
+    ) -> tuple[Body, _T]:
+        """Send the body. Returns the open body of a 2xx response, and what ``read`` returns for it."""
+        authorization = self._key.authorization(self._provider)
+        handled = sys.exc_info()[1]  # what the caller is handling; its frames must stay as they are
+        body = self._transport.post(self.base_url + path, json_body, authorization, model=model, accept=accept)
+        try:
+            body.check()
+            if not 200 <= body.status < 300:
+                text = body.error_text()
+                raise body.attributed(refusals.refusal(body.status, body.headers, text, request_id=body.request_id))
+            return body, read(body)
+        except BaseException as exc:
+            body.close()
+            if isinstance(exc, AuthenticationError):
+                self._key.forget_token()
+            # The frames refer to the response, which may contain an echo of the key.
+            clear_all(exc, handled)
+            raise
 
     def close(self) -> None:
         """Close the connections in the pool. The endpoint can still be used: it opens new ones."""
@@ -192,3 +210,27 @@ class Endpoint:
 
     def __repr__(self) -> str:
         return f"<Endpoint {self._provider} {self.base_url}>"
+
+
+def _check_stream(wire: Wire, body: Body) -> None:
+    """Raise unless the body can be a stream of this wire."""
+    content_type = body.headers.get("content-type", "")
+    # Some proxies change the Content-Type of a stream, so the beginning of the body decides.
+    if not wire.matches_content_type(content_type) and not wire.can_begin_with(body.first_piece()):
+        raise body.attributed(refusals.not_a_stream(body.error_text(), content_type))
+
+
+def _read_object(body: Body) -> dict[str, Any]:
+    """The whole body, which must be a JSON object."""
+    data = bytearray()
+    for piece in body.pieces():
+        data += piece
+        if len(data) > MAX_JSON_BYTES:
+            raise body.attributed(MalformedStreamError(f"the answer is longer than {MAX_JSON_BYTES} bytes"))
+    with suppress(ValueError, RecursionError):
+        answer = json.loads(data)
+        if isinstance(answer, dict):
+            return answer
+    # Raised outside of the `suppress`: the exception of json holds the text, which may contain an echo of the key.
+    text = data.decode("utf-8", "replace")
+    raise body.attributed(MalformedStreamError("the answer is not a JSON object", body=text))

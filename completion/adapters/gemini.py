@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from completion.adapters.account import HttpClient, HttpModel, HttpOptions, Options
@@ -16,6 +16,7 @@ from completion.adapters.google_credentials import access_token
 from completion.contract.errors import ConfigurationError
 from completion.transport.credentials import ApiKey, CachedToken, Key
 from completion.wires.gemini import GENERATE_CONTENT
+from completion.wires.gemini.names import COUNTED_ON_VERTEX
 
 if sys.version_info >= (3, 11):
     from typing import Unpack
@@ -25,6 +26,7 @@ elif TYPE_CHECKING:
 BASE_URL = "https://generativelanguage.googleapis.com"
 KEY_VARIABLES = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
 METHOD = ":streamGenerateContent?alt=sse"
+COUNT_METHOD = ":countTokens"
 
 
 def gemini_key(api_key: Key | None) -> ApiKey:
@@ -69,6 +71,7 @@ class GeminiClient(HttpClient):
                 "got api_key= and project=: give a key for the Gemini API, or a project for Vertex AI",
                 provider=self.name,
             )
+        self.is_vertex = project is not None
         if project is None:
             self.parent, self.collection = "/v1beta", "models"
             base_url = base_url or os.environ.get("GOOGLE_GEMINI_BASE_URL") or BASE_URL
@@ -110,11 +113,25 @@ class GeminiModel(HttpModel):
     client_class = GeminiClient
     wire = GENERATE_CONTENT
     client: GeminiClient
+    count_field = "totalTokens"
 
     def __init__(self, model: str, *, client: GeminiClient | None = None, **options: Unpack[GeminiOptions]) -> None:
         super().__init__(model, client=client, **options)
 
     def request_path(self) -> str:
+        return self._resource_path() + METHOD
+
+    def count_request(self, body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        counted: dict[str, Any]
+        if self.client.is_vertex:
+            counted = {name: value for name, value in body.items() if name in COUNTED_ON_VERTEX}
+        else:  # with `contents` alone, the Gemini API would not count the system prompt and the tools
+            counted = {"generateContentRequest": {"model": self._resource_name(), **body}}
+        return self._resource_path() + COUNT_METHOD, counted
+
+    def _resource_name(self) -> str:
         # An id with a slash has its collection: tunedModels/mine, endpoints/123.
-        name = self.model if "/" in self.model else f"{self.client.collection}/{self.model}"
-        return f"{self.client.parent}/{quote(name, safe='/')}{METHOD}"
+        return self.model if "/" in self.model else f"{self.client.collection}/{self.model}"
+
+    def _resource_path(self) -> str:
+        return f"{self.client.parent}/{quote(self._resource_name(), safe='/')}"

@@ -57,6 +57,7 @@ class LocalModel(HttpModel):
     key_variable = None
     wire = replace(CHAT_COMPLETIONS, history=history_rules)
     path = PATH  # of the requests; the argument `path` is a file
+    count_path = f"{PATH}/input_tokens"
     has_default_model: ClassVar[bool] = True
 
     def __init__(

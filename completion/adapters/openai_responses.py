@@ -17,6 +17,7 @@ from completion.contract.frames import hide_arguments_in_tracebacks
 from completion.transport.credentials import ApiKey, Key
 from completion.wires.openai_responses import RESPONSES
 from completion.wires.openai_responses.dialect import DEFAULT
+from completion.wires.openai_responses.names import COUNTED
 from completion.wires.wire import Wire
 
 if sys.version_info >= (3, 11):
@@ -81,6 +82,8 @@ class OpenAIResponsesModel(HttpModel):
     client_class = OpenAIResponsesClient
     wire = RESPONSES
     path = PATH
+    count_path = f"{PATH}/input_tokens"
+    counted_fields = COUNTED
 
     def __init__(
         self, model: str, *, client: OpenAIResponsesClient | None = None, **options: Unpack[OpenAIResponsesOptions]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
+from completion.contract.errors import UnsupportedContentError
 from completion.contract.request import ChatRequest
 from completion.contract.stream import ChatStream
 
@@ -42,6 +43,9 @@ class ChatModel(CompletionModel, Protocol):
     def chat_stream(self, req: ChatRequest | str) -> ChatStream:
         """Open the stream and return it. A string is sent as one user message."""
 
+    def count_tokens(self, req: ChatRequest | str) -> int:
+        """The input tokens of the request. Raises UnsupportedContentError if the model cannot count them."""
+
 
 @runtime_checkable
 class CompletionClient(Protocol):
@@ -49,3 +53,22 @@ class CompletionClient(Protocol):
 
     def completion_model(self, model_id: str) -> CompletionModel:
         """The model with this id. No request is sent."""
+
+
+def cannot_count(provider: str, model: str) -> UnsupportedContentError:
+    """The error of ``count_tokens`` for a model that cannot count."""
+    return UnsupportedContentError(
+        "count_tokens is not supported by this API: anthropic, gemini, openai-responses (openai at OpenAI's own host) "
+        "and local can count; TurnFinished.usage has the tokens of an answer",
+        provider=provider,
+        model=model,
+    )
+
+
+def count_tokens(model: CompletionModel, req: ChatRequest | str) -> int:
+    """What ``model.count_tokens(req)`` returns. Raises UnsupportedContentError if the model has no such method."""
+    count = getattr(model, "count_tokens", None)
+    if count is None:
+        raise cannot_count(model.name, model.model)
+    tokens: int = count(req)
+    return tokens

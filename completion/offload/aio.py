@@ -25,14 +25,15 @@ from completion.contract.checks import require_model, require_whole_number
 from completion.contract.chunks import StreamChunk, TurnFinished
 from completion.contract.collect import TurnSoFar
 from completion.contract.errors import CompletionError, stream_cancelled
-from completion.contract.model import CompletionModel
-from completion.contract.request import ChatRequest
+from completion.contract.model import CompletionModel, count_tokens
+from completion.contract.request import ChatRequest, as_request
 from completion.contract.run import Chunk
 from completion.contract.stream import ChatStream, ResponseInfo, response_of
 from completion.contract.turn import Turn
 from completion.contract.values import ValueStream, ValueT
 from completion.offload.paced import NOT_YET
 from completion.offload.pump import Pump
+from completion.offload.tasks import run_blocking
 from completion.offload.threads import Threads
 from completion.offload.waker import Waiter
 from completion.wrappers.named_after import NamedAfter
@@ -96,6 +97,14 @@ class AsyncModel(NamedAfter):
         An error of opening is raised there; a later error is raised by ``async for``.
         """
         return self.stream(partial(self.inner.chat_stream, ChatRequest(req) if isinstance(req, str) else req))
+
+    async def count_tokens(self, req: ChatRequest | str) -> int:
+        """The input tokens of the request, counted in a worker thread. Cancelling the task cancels the request.
+
+        Raises:
+            UnsupportedContentError: the model cannot count tokens.
+        """
+        return await run_blocking(partial(count_tokens, self.inner, as_request(req)), self._executor)
 
     @overload
     def stream(self, source: Callable[[], ValueStream[ValueT]]) -> AsyncValueStream[ValueT]: ...

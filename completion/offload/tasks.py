@@ -1,14 +1,16 @@
-"""Waiting for an awaitable from a worker thread."""
+"""Waiting for an awaitable from a worker thread, and for a blocking call from an event loop."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
 from contextlib import suppress
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 from completion.contract.cancel import CancelToken
-from completion.contract.errors import stream_cancelled
+from completion.contract.errors import ConfigurationError, stream_cancelled
 
 T = TypeVar("T")
 
@@ -35,6 +37,32 @@ def run_awaitable(awaitable: Awaitable[T], token: CancelToken) -> T:
             remove_callback()
 
     return asyncio.run(main())
+
+
+async def run_blocking(call: Callable[[], T], executor: Executor) -> T:
+    """What the call returns. It runs in a worker, with this task's context variables. Cancelling the task cancels it.
+
+    Raises:
+        ConfigurationError: the executor accepts no jobs.
+        StreamCancelledError: the CancelToken around this call was cancelled.
+    """
+    token, unbind = CancelToken.bound_to_current()
+
+    def run() -> T:
+        with token:
+            return call()
+
+    try:
+        try:
+            future = executor.submit(copy_context().run, run)
+        except RuntimeError as exc:
+            raise ConfigurationError(f"no worker thread could be started for the call: {exc}") from exc
+        return await asyncio.wrap_future(future)
+    except asyncio.CancelledError:
+        token.cancel()
+        raise
+    finally:
+        unbind()
 
 
 def cancel_from_any_thread(loop: asyncio.AbstractEventLoop, task: asyncio.Future[Any]) -> None:

@@ -29,7 +29,7 @@ from completion.contract.stream import (
 from completion.engine.middleware import base_url_of
 from completion.otel.attributes import captures_content, without_none
 from completion.otel.spans import ChatOperation, log_failures, make_instruments, run_outside_finalizer
-from completion.wrappers.named_after import NamedAfter
+from completion.wrappers.named_after import CountsTokens
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
@@ -69,7 +69,7 @@ def traced(
     )
 
 
-class TracedModel(NamedAfter):
+class TracedModel(CountsTokens):
     """The model that ``traced`` returns."""
 
     def __init__(

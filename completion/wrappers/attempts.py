@@ -80,11 +80,21 @@ class Attempts(ABC):
 
     def open_stream(self) -> Iterator[StreamChunk]:
         """Call until a call succeeds. Raises the last error when there is no other attempt."""
+        return self._until_success(self.call)
+
+    def result(self, call: Callable[[], _T]) -> _T:
+        """What ``call`` returns, in place of ``self.call``: for calls that return no stream."""
+        try:
+            return self._until_success(call)
+        finally:
+            self._unbind()
+
+    def _until_success(self, call: Callable[[], _T]) -> _T:
         while True:
             if self.token.cancelled:
                 raise self.cancelled()
             try:
-                return self._call_under_token(self.call)
+                return self._call_under_token(call)
             except Exception as exc:
                 if not self.tries_again_after(exc, was_open=False):
                     # Raised inside this `except`: outside, an exception that the caller is handling would become

@@ -16,7 +16,7 @@ from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest, as_request
 from completion.contract.stream import ChatStream, without_our_frames
 from completion.wrappers.attempts import Attempts, classify, is_retried
-from completion.wrappers.named_after import NamedAfter
+from completion.wrappers.named_after import CountsTokens
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 _NO_FALLBACK_ERRORS = (InvalidRequestError, StreamCancelledError)
 
 
-class FallbackModel(NamedAfter):
+class FallbackModel(CountsTokens):
     """Several models as one: if a model fails before its first chunk, the next model is called.
 
     Falls back on every error of this library except StreamCancelledError and a Permanent InvalidRequestError (the

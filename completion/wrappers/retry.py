@@ -23,11 +23,11 @@ from typing import Any
 from completion.contract.checks import require_model, require_whole_number
 from completion.contract.chunks import StreamChunk
 from completion.contract.errors import StreamCancelledError, Transient, in_short
-from completion.contract.model import CompletionModel
+from completion.contract.model import CompletionModel, count_tokens
 from completion.contract.request import ChatRequest, as_request
 from completion.contract.stream import ChatStream, without_our_frames
 from completion.wrappers.attempts import Attempts, classify, is_retried
-from completion.wrappers.named_after import NamedAfter
+from completion.wrappers.named_after import CountsTokens
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ def watching_retries(on_retry: Callable[[RetryEvent], object]) -> Iterator[None]
         _watcher.reset(outer)
 
 
-class RetryingModel(NamedAfter):
+class RetryingModel(CountsTokens):
     """A model that retries the calls of another model when they fail with a transient error.
 
     If the call itself fails, ``chat_stream`` retries it. If the stream fails before its first chunk, the first
@@ -144,6 +144,17 @@ class RetryingModel(NamedAfter):
         """
         return _Retries(self, as_request(req)).stream()
 
+    @without_our_frames
+    def count_tokens(self, req: ChatRequest | str) -> int:
+        """The input tokens of the request, counted by the wrapped model. Retries like ``chat_stream``.
+
+        Raises:
+            UnsupportedContentError: the model cannot count tokens.
+            CompletionError: the last error, if it is permanent or no attempt is left.
+        """
+        attempts = _Retries(self, as_request(req))
+        return attempts.result(attempts.count)
+
     def __repr__(self) -> str:
         return f"RetryingModel({self.inner!r}, {self.config!r})"
 
@@ -165,6 +176,11 @@ class _Retries(Attempts):
     def call(self) -> Iterator[StreamChunk]:
         self._number += 1
         return self._owner.inner.chat_stream(self._req)
+
+    def count(self) -> int:
+        """Make one attempt to count the tokens."""
+        self._number += 1
+        return count_tokens(self._owner.inner, self._req)
 
     def should_try_again(self, error: Exception, *, was_open: bool) -> bool:
         self.add_details(error)

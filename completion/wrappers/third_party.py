@@ -11,10 +11,10 @@ from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest, as_request
 from completion.contract.stream import ChatStream, without_our_frames
 from completion.wrappers.attempts import Attempts, is_retried
-from completion.wrappers.named_after import NamedAfter
+from completion.wrappers.named_after import CountsTokens
 
 
-class ThirdPartyModel(NamedAfter):
+class ThirdPartyModel(CountsTokens):
     """Any CompletionModel. Its ``chat_stream`` may return a plain generator; this one returns a ChatStream.
 
     Other attributes are those of the inner model.

@@ -58,3 +58,12 @@ MESSAGE_EXTRAS = ("container", "stop_details", "context_management")
 
 # A usage without any of these is not a usage.
 USAGE_COUNTERS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+
+COUNTED = (
+    *("model", "messages", "system", "tools", "tool_choice", "thinking", "output_config", "cache_control"),
+    *("context_management", "mcp_servers", "speed"),
+)
+"""The fields that ``/v1/messages/count_tokens`` accepts. It refuses others, such as ``max_tokens``.
+
+https://platform.claude.com/docs/en/api/messages/count_tokens (read November 2026)
+"""

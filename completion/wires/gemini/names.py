@@ -53,3 +53,9 @@ ANY_SIGNATURE = "skip_thought_signature_validator"
 
 https://ai.google.dev/gemini-api/docs/thought-signatures
 """
+
+COUNTED_ON_VERTEX = ("contents", "systemInstruction", "tools", "generationConfig")
+"""The fields of a request that ``countTokens`` of Vertex AI accepts.
+
+https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/count-tokens (read November 2026)
+"""

@@ -50,3 +50,12 @@ INPUT_FIELDS = {
 
 # Parts of the content that a user may send as they are, inside of a message.
 INPUT_PARTS = ("input_text", "input_image", "input_file", "input_audio")
+
+COUNTED = (
+    *("model", "input", "instructions", "tools", "tool_choice", "parallel_tool_calls", "reasoning", "text"),
+    *("truncation", "conversation", "previous_response_id"),
+)
+"""The fields that ``/responses/input_tokens`` accepts.
+
+https://platform.openai.com/docs/api-reference/responses/input-tokens (read November 2026)
+"""
