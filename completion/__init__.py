@@ -58,6 +58,7 @@ from completion.contract.chunks import (
     TurnFinished,
     Usage,
 )
+from completion.contract.citations import Citation
 from completion.contract.collect import collect
 from completion.contract.errors import (
     AuthenticationError,
@@ -180,6 +181,7 @@ __all__ = [
     "ChatRequest",
     "ChatStream",
     "Chunk",
+    "Citation",
     "CompletionClient",
     "CompletionError",
     "CompletionModel",

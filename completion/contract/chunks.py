@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar, Literal
 
+from completion.contract.citations import Citation
 from completion.contract.codec import Record, Tagged, nested, nested_or_absent
 
 
@@ -157,11 +158,16 @@ class ToolCallMalformed(StreamChunk):
 
 @dataclass(frozen=True, slots=True)
 class ProviderBlockFinished(StreamChunk):
-    """A complete block of a kind that only this provider has: server tools, custom tools, citations."""
+    """A complete block of a kind that only this provider has: server tools, custom tools, citations.
+
+    ``citations``: the sources that the block cites, in the same form on every provider. Only ``data`` goes back to the
+    provider, so two blocks with the same ``data`` are equal.
+    """
 
     type: ClassVar[Literal["provider_block"]] = "provider_block"
     provider: str
     data: dict[str, Any] = field(metadata=nested(dict))
+    citations: tuple[Citation, ...] = field(default=(), compare=False, metadata=nested_or_absent(Citation))
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,8 +113,8 @@ class TurnSoFar:
             case ToolCallFinished():
                 self.calls.append(chunk)
                 self._append(call_block(chunk))
-            case ProviderBlockFinished(provider, data):
-                self._append(ProviderBlock(provider, data))
+            case ProviderBlockFinished(provider, data, citations):
+                self._append(ProviderBlock(provider, data, citations))
             case ToolCallMalformed():
                 self.calls.append(chunk)
             case TurnFinished():

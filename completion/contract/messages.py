@@ -18,6 +18,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
+from completion.contract.citations import Citation
 from completion.contract.codec import Record, Tagged, check_fields, nested, nested_or_absent
 from completion.contract.markdown import code, document, fenced, quoted
 from completion.contract.media_types import ENOUGH_BYTES, media_type_of_bytes, media_type_of_name
@@ -258,11 +259,13 @@ class ProviderBlock(Block):
     """A block of a kind that only one wire supports. It is sent back unchanged on that wire, and never on another.
 
     ``provider`` is the wire: ``anthropic``, ``openai-chat``, ``openai-responses``, ``gemini``, ``bedrock``.
+    ``citations``: the sources that the block cites; they are not sent back, ``data`` has them in the wire's own form.
     """
 
     type: ClassVar[Literal["provider"]] = "provider"
     provider: str
     data: dict[str, Any] = field(metadata=nested(dict))
+    citations: tuple[Citation, ...] = field(default=(), compare=False, metadata=nested_or_absent(Citation))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,12 @@ from completion.contract.chunks import (
     ToolCallMalformed,
     Usage,
 )
+from completion.contract.citations import Citation, distinct_sources
 from completion.contract.codec import Record, nested
 from completion.contract.markdown import code, document, fenced
 from completion.contract.messages import (
     Message,
+    ProviderBlock,
     ReasoningBlock,
     ToolCallBlock,
 )
@@ -64,6 +66,12 @@ class Turn(Record):
         """The complete tool calls, in the model's order."""
         return tuple(block for block in self.message.blocks if isinstance(block, ToolCallBlock))
 
+    @property
+    def citations(self) -> tuple[Citation, ...]:
+        """The sources that the answer cites, in the order of the provider. A source may be cited more than once."""
+        blocks = (block for block in self.message.blocks if isinstance(block, ProviderBlock))
+        return tuple(citation for block in blocks for citation in block.citations)
+
     @overload
     def parse(self, kind: JsonSchema) -> Any: ...
     @overload
@@ -94,4 +102,9 @@ class Turn(Record):
             end = "*The answer broke off here.*"
         else:
             end = "" if self.reason in _NORMAL_REASONS else f"*The answer stopped early:* {code(self.reason)}"
-        return document([self.message._repr_markdown_(), *malformed, end])
+        sources = [
+            f"{n}. {' '.join(code(text) for text in (title, url) if text)}"
+            for n, (title, url) in enumerate(distinct_sources(self.citations), 1)
+        ]
+        listed = "\n".join(["*Sources*", "", *sources]) if sources else ""
+        return document([self.message._repr_markdown_(), listed, *malformed, end])

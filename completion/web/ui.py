@@ -159,11 +159,14 @@ class UiMessages:
             case ToolCallMalformed(call_id, name, raw, error):
                 call = {"type": "tool-input-error", "toolCallId": call_id, "toolName": name, "input": raw}
                 yield {**call, "errorText": error}
-            case ProviderBlockFinished(provider, data):
-                for url, title in _cited_sources(data):
-                    if url not in self._source_urls:
+            case ProviderBlockFinished(provider, data, citations):
+                for citation in citations:
+                    url = citation.url or ""
+                    # A page shows the URL as a link, and a link such as ``javascript:`` would run code.
+                    if url.startswith(("https://", "http://")) and url not in self._source_urls:
                         self._source_urls.add(url)
-                        yield {"type": "source-url", "sourceId": url, "url": url, **({"title": title} if title else {})}
+                        source = {"sourceId": url, "url": url, "title": citation.title or None}
+                        yield {"type": "source-url", **_without_none(source)}
                 # Without an id: a client replaces a data part that has the same id, also one of an earlier step.
                 yield {"type": PROVIDER_BLOCK, "data": {"provider": provider, "data": data}}
             case ToolResult(call_id=call_id, blocks=blocks, is_error=True):
@@ -217,21 +220,3 @@ def _fields_of(record: TurnFinished | Usage | Abort) -> dict[str, Any]:
 def _camel_case(name: str) -> str:
     head, *rest = name.split("_")
     return head + "".join(word.capitalize() for word in rest)
-
-
-def _cited_sources(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """URL and title (or "") of each source that a block cites.
-
-    Only http and https URLs: a page shows them as links, and a link such as ``javascript:`` would run code.
-    """
-    # Anthropic: {"type": "citations", "citations": [{"url": "…", "title": "…", "cited_text": "…"}]}
-    # Chat Completions: {"type": "url_citation", "url_citation": {"url": "…", "title": "…"}}
-    # Perplexity, xAI: {"search_results": [{"url": "…", "title": "…"}], "citations": ["https://…"]}
-    found = [data.get("url_citation")]
-    for name in ("search_results", "citations"):
-        found += items if isinstance(items := data.get(name), list) else []
-    for item in found:
-        source = item if isinstance(item, dict) else {"url": item}
-        url, title = source.get("url"), source.get("title")
-        if isinstance(url, str) and url.startswith(("https://", "http://")):
-            yield url, title if isinstance(title, str) else ""

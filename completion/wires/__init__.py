@@ -11,6 +11,7 @@ from completion.events.ndjson import ndjson_events
 from completion.events.sse import sse_events
 from completion.wires import refusals
 from completion.wires.assembly import TurnReader, assembled
+from completion.wires.citations import citation
 from completion.wires.efforts import effort_word, nearest_effort
 from completion.wires.history import CallIds, HistoryRules
 from completion.wires.json_values import objects_in, positive_int, provider_block, str_or_empty, without_none
@@ -43,6 +44,7 @@ __all__ = [
     "TurnSummary",
     "Wire",
     "assembled",
+    "citation",
     "data_uri",
     "dropped_fields",
     "effort_word",

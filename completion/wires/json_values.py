@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from completion.contract.chunks import ProviderBlockFinished
+from completion.contract.citations import Citation
 from completion.contract.errors import MalformedStreamError
 
 MAX_DEPTH = 100
@@ -15,8 +16,8 @@ MAX_DEPTH = 100
 copied, pickled or sent back: those recurse, and reach Python's recursion limit sooner the deeper the caller is."""
 
 
-def provider_block(wire: str, data: dict[str, Any]) -> ProviderBlockFinished:
-    """The chunk for a block of a kind that the contract does not model.
+def provider_block(wire: str, data: dict[str, Any], citations: tuple[Citation, ...] = ()) -> ProviderBlockFinished:
+    """The chunk for a block of a kind that the contract does not model. ``citations``: the sources that it cites.
 
     NaN and infinities become null: they are not JSON, so a history with them could not be sent.
 
@@ -25,7 +26,7 @@ def provider_block(wire: str, data: dict[str, Any]) -> ProviderBlockFinished:
     """
     if is_too_deep(data):
         raise MalformedStreamError(f"a block of the answer is nested too deeply: {MAX_DEPTH} levels are allowed")
-    return ProviderBlockFinished(wire, {key: _nan_to_none(value) for key, value in data.items()})
+    return ProviderBlockFinished(wire, {key: _nan_to_none(value) for key, value in data.items()}, citations)
 
 
 def _nan_to_none(value: Any) -> Any:

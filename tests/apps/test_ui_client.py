@@ -20,6 +20,7 @@ import pytest
 from completion import (
     Base64Source,
     ChatRequest,
+    Citation,
     FinishReason,
     ImageBlock,
     Message,
@@ -214,7 +215,7 @@ def test_provider_specific_content_goes_to_the_client_and_comes_back(chat: Chat,
         ReasoningFinished("s1g"),
         RedactedReasoning("x9"),
         TextDelta("Yes"),
-        ProviderBlockFinished("anthropic", cited),
+        ProviderBlockFinished("anthropic", cited, (Citation("https://a.ch/", "A"),)),
         TextDelta("."),
         END,
     ]

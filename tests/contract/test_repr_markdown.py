@@ -10,6 +10,7 @@ from completion import (
     AudioBlock,
     Base64Source,
     Block,
+    Citation,
     DocumentBlock,
     FileSource,
     FinishReason,
@@ -163,6 +164,15 @@ def test_a_turn_shows_its_malformed_calls() -> None:
     malformed = ToolCallMalformed("c", "f", '{"x": ', "not JSON")
     turn = Turn(Message.assistant("Well."), reason=FinishReason.TOOL_USE, malformed_calls=(malformed,))
     assert turn._repr_markdown_() == 'Well.\n\n*Malformed call* `f` *as* `c`: not JSON\n\n```\n{"x": \n```'
+
+
+def test_a_turn_lists_each_of_its_sources_once() -> None:
+    sky, pdf = Citation("https://sky.example/", "Why *blue*?", "Rayleigh …", 0, 3), Citation(title="a.pdf")
+    block = ProviderBlock("w", {"type": "citations"}, (sky, pdf, sky, Citation(cited_text="x")))
+    turn = Turn(Message.assistant(["Blue.", block]), reason=FinishReason.END_TURN)
+    shown = "*Sources*\n\n1. `Why *blue*?` `https://sky.example/`\n2. `a.pdf`"
+    assert turn._repr_markdown_().endswith(shown)
+    assert "Sources" not in Turn(Message.assistant("Hi"), reason=FinishReason.END_TURN)._repr_markdown_()
 
 
 def test_the_repr_is_not_markdown() -> None:

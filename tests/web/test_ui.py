@@ -17,6 +17,7 @@ from completion import (
     Block,
     ChatRequest,
     Conversation,
+    Citation,
     DocumentBlock,
     FinishReason,
     ImageBlock,
@@ -170,33 +171,24 @@ def test_chunks_become_events(chunks: list[StreamChunk], events: list[dict[str, 
 
 
 @pytest.mark.parametrize(
-    ("block", "sources"),
+    ("citations", "sources"),
     [
-        (
-            {"type": "citations", "citations": [{"url": "https://a.ch/", "title": "A"}, {"document_index": 0}]},
-            [("https://a.ch/", "A")],
-        ),
-        ({"type": "url_citation", "url_citation": {"url": "https://b.ch/", "title": None}}, [("https://b.ch/", None)]),
-        (
-            {"search_results": [{"url": "http://c.ch/", "title": "C"}], "citations": ["http://c.ch/", "http://d.ch/"]},
-            [("http://c.ch/", "C"), ("http://d.ch/", None)],
-        ),
-        ({"citations": [{"url": "javascript:alert(1)"}, {"url": 7}, None]}, []),
-        ({"citations": "https://e.ch/"}, []),
+        ([Citation("https://a.ch/", "A", "Words.", 0, 3), Citation(title="a.pdf")], [("https://a.ch/", "A")]),
+        ([Citation("http://c.ch/"), Citation("https://d.ch/", "")], [("http://c.ch/", None), ("https://d.ch/", None)]),
+        ([Citation("javascript:alert(1)"), Citation("gs://bucket/a.pdf", "A")], []),
     ],
-    ids=["Anthropic", "Chat Completions", "Perplexity", "no links", "no list"],
 )
 def test_a_cited_url_is_sent_as_a_source_and_as_a_block(
-    block: dict[str, Any], sources: list[tuple[str, str | None]]
+    citations: list[Citation], sources: list[tuple[str, str | None]]
 ) -> None:
-    *found, last = events_of(ProviderBlockFinished("w", block))
+    *found, last = events_of(ProviderBlockFinished("w", {"a": 1}, tuple(citations)))
     assert [(event["type"], event["sourceId"]) for event in found] == [("source-url", url) for url, _ in sources]
     assert [(event["url"], event.get("title")) for event in found] == sources
-    assert last == {"type": "data-provider-block", "data": {"provider": "w", "data": block}}
+    assert last == {"type": "data-provider-block", "data": {"provider": "w", "data": {"a": 1}}}
 
 
 def test_a_source_that_is_cited_twice_is_sent_once() -> None:
-    block = ProviderBlockFinished("w", {"citations": [{"url": "https://a.ch/"}]})
+    block = ProviderBlockFinished("w", {}, (Citation("https://a.ch/"),))
     assert [event["type"] for event in events_of(block, block)] == ["source-url", *["data-provider-block"] * 2]
 
 
@@ -389,7 +381,7 @@ _runs: st.SearchStrategy[list[StreamChunk]] = st.one_of(
     st.builds(lambda i, args, s: [ToolCallFinished(i, "f", args, s)], _ids, _objects, st.none() | _texts),
     st.builds(lambda i, raw: [ToolCallMalformed(i, "f", raw, "bad")], _ids, _texts),
     st.builds(lambda data: [ProviderBlockFinished("w", data)], _objects),
-    st.just([ProviderBlockFinished("w", {"citations": [{"url": "https://a.ch/"}]})]),
+    st.just([ProviderBlockFinished("w", {}, (Citation("https://a.ch/"),))]),
 )
 
 

@@ -9,9 +9,11 @@ from contextlib import suppress
 from typing import Any
 
 from completion.contract.chunks import RedactedReasoning, StreamChunk
+from completion.contract.citations import Citation
 from completion.contract.errors import MalformedStreamError
 from completion.wires.anthropic.names import CALLER, CITATIONS, TOOL_USE_FIELDS, WIRE
 from completion.wires.arguments import parse_args
+from completion.wires.citations import citation
 from completion.wires.json_values import is_too_deep, objects_in, provider_block, str_or_empty
 from completion.wires.tool_call import ToolCall
 from completion.wires.turn_order import TurnOrder
@@ -176,7 +178,20 @@ class ContentBlocks:
                 "citations": citations,
                 "length": self._order.text_length - block.text_length_before,
             }
-            yield from self._order.block(provider_block(WIRE, own))
+            start, end = block.text_length_before, self._order.text_length
+            typed = [one for fields in citations for one in _typed(fields, start, end)]
+            yield from self._order.block(provider_block(WIRE, own, tuple(typed)))
+
+
+def _typed(fields: dict[str, Any], start: int, end: int) -> tuple[Citation, ...]:
+    """The Citation of an Anthropic citation in a block of text. It cites the whole block."""
+    # {"type": "web_search_result_location", "url": "https://…", "title": "…", "cited_text": "…", …}
+    # {"type": "search_result_location", "source": "https://… or any name", "title": "…", "cited_text": "…", …}
+    # {"type": "page_location", "document_title": "…", "cited_text": "…", …}; char_location, content_block_location
+    source = str_or_empty(fields.get("source"))
+    url = fields.get("url") or (source if "://" in source else None)
+    title = fields.get("title") or fields.get("document_title") or source
+    return citation(url=url, title=title, cited_text=fields.get("cited_text"), start=start, end=end)
 
 
 def _usable_index(index: Any) -> int | str | None:

@@ -55,7 +55,7 @@ class GenerateTurn(TurnReader):
         if len(parts) == 1 and type(parts[0]) is dict and len(parts[0]) == 1 and self.order.can_yield_text_directly:
             # The fast path: most events are a piece of text.
             text = parts[0].get("text")
-            if type(text) is str and text and (text.isascii() or not has_surrogates(text)):
+            if type(text) is str and text and (text.isascii() or self._can_yield_directly(text)):
                 self.order.text_length += len(text)
                 return (TextDelta(text),)
         return [chunk for part in parts for chunk in self._part(part)]
@@ -115,7 +115,16 @@ class GenerateTurn(TurnReader):
         self._in_unsigned_thought = False
         return [*out, *self.order.reasoning(text), *self.order.end_reasoning(signature)]
 
+    def _can_yield_directly(self, text: str) -> bool:
+        """A text that is not ASCII has no half of a surrogate pair. It is remembered: Gemini cites by bytes."""
+        if has_surrogates(text):
+            return False
+        self._summary.offsets.add(self.order.text_length, text)
+        return True
+
     def _text(self, text: str, signature: str | None) -> list[StreamChunk]:
+        if not text.isascii():
+            self._summary.offsets.add(self.order.text_length, text)
         if signature is None:
             return self.order.text(text)
         out = self.order.end_text()

@@ -7,6 +7,7 @@ from typing import Any
 
 from completion.contract.chunks import FinishReason, StreamChunk, Usage
 from completion.contract.errors import MalformedStreamError
+from completion.wires.citations import ByteOffsets
 from completion.wires.gemini.names import (
     CANDIDATE,
     CANDIDATE_EXTRAS,
@@ -16,6 +17,7 @@ from completion.wires.gemini.names import (
     USAGE_COUNTERS,
     WIRE,
 )
+from completion.wires.gemini.sources import citations_of
 from completion.wires.json_values import objects_in, positive_int, provider_block, str_or_empty
 from completion.wires.turn_summary import TurnSummary
 
@@ -28,6 +30,8 @@ class GenerateSummary(TurnSummary):
         self._is_blocked = False
         self._usage: dict[str, Any] = {}
         self._extras: dict[str, Any] = {}
+        self.offsets = ByteOffsets()
+        """Knows the text of the turn that is not ASCII."""
 
     def read_response(self, data: dict[str, Any]) -> None:
         """Keep what a chunk says about the response. The first id and model count, and the last usage."""
@@ -71,7 +75,8 @@ class GenerateSummary(TurnSummary):
     def chunks(self, calls_finished: int) -> Iterator[StreamChunk]:
         """The last chunks: the sources and other fields of the answer, if there are any, and TurnFinished."""
         if self._extras:
-            yield provider_block(WIRE, {"type": CANDIDATE, **self._extras})
+            found = citations_of(self._extras, self.offsets)
+            yield provider_block(WIRE, {"type": CANDIDATE, **self._extras}, found)
         self.service_tier = self._usage.get("serviceTier") or self._usage.get("trafficType")
         yield self.turn_finished(calls_finished)
 

@@ -45,7 +45,12 @@ class InteractionTurn(TurnReader):
                 and order.can_yield_text_directly
             ):
                 text = delta.get("text")
-                if type(text) is str and text and not self.is_over and (text.isascii() or not has_surrogates(text)):
+                if (
+                    type(text) is str
+                    and text
+                    and not self.is_over
+                    and (text.isascii() or self._can_yield_directly(text))
+                ):
                     order.text_length += len(text)
                     return (TextDelta(text),)
         read = _EVENTS.get(kind) if type(kind) is str else None
@@ -57,6 +62,13 @@ class InteractionTurn(TurnReader):
         log.debug("skipped an event of unknown type")
         self._has_unknown_events = True
         return ()
+
+    def _can_yield_directly(self, text: str) -> bool:
+        """A text that is not ASCII has no half of a surrogate pair. It is remembered: Gemini cites by bytes."""
+        if has_surrogates(text):
+            return False
+        self._steps.offsets.add(self.order.text_length, text)
+        return True
 
     def unfinished(self) -> CompletionError:
         if self._has_unknown_events and not (self._has_known_events or self.order.text_length):

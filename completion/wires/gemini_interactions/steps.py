@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from completion.contract.chunks import StreamChunk
+from completion.contract.citations import Citation
+from completion.wires.citations import ByteOffsets, citation
 from completion.wires.gemini_interactions.names import ANNOTATIONS, CONTENT, WIRE
 from completion.wires.json_values import objects_in, provider_block, str_or_empty
 from completion.wires.tool_call import ToolCall, made_up_call_id
@@ -22,6 +24,9 @@ class Steps:
     def __init__(self, order: TurnOrder) -> None:
         self._order = order
         self._open: dict[Any, _Step] = {}  # by index
+        self.offsets = ByteOffsets()
+        """Knows the text of the turn that is not ASCII."""
+        self._step_begins_at = 0  # characters of the turn's text before the last model_output
 
     def start(self, index: Any, fields: dict[str, Any]) -> Iterator[StreamChunk]:
         index = _usable_index(index)
@@ -36,6 +41,7 @@ class Steps:
                     yield from self._reasoning(step, item)
             case "model_output":
                 # {"type": "model_output", "content": [{"type": "text", "text": "Hi", "annotations": []}]}
+                self._step_begins_at = self._order.text_length
                 for item in objects_in(fields.get("content")):
                     yield from self._content(item)
             case "function_call":
@@ -112,6 +118,8 @@ class Steps:
     def _content(self, item: dict[str, Any]) -> Iterator[StreamChunk]:
         if item.get("type") == "text":
             text = str_or_empty(item.get("text"))
+            if not text.isascii():
+                self.offsets.add(self._order.text_length, text)
             yield from self._order.text(text) if text else ()
             yield from self._annotations(item)
         elif item.get("type") in CONTENT:
@@ -124,7 +132,19 @@ class Steps:
         annotations = objects_in(fields.get("annotations"))
         if annotations:
             yield from self._order.end_text()
-            yield from self._order.block(provider_block(WIRE, {"type": ANNOTATIONS, "annotations": annotations}))
+            own = {"type": ANNOTATIONS, "annotations": annotations}
+            typed = [one for fields in annotations for one in self._citation(fields)]
+            yield from self._order.block(provider_block(WIRE, own, tuple(typed)))
+
+    def _citation(self, fields: dict[str, Any]) -> tuple[Citation, ...]:
+        # {"type": "url_citation", "start_index": 0, "end_index": 9, "url": "https://…", "title": "…"}: bytes
+        start, end = (
+            self.offsets.characters(fields.get(name), start_at=self._step_begins_at)
+            for name in ("start_index", "end_index")
+        )
+        url = fields.get("url") or fields.get("document_uri") or fields.get("source")
+        title = fields.get("title") or fields.get("name") or fields.get("file_name")
+        return citation(url=url, title=title, start=start, end=end)
 
     def _end_call(self, step: _Step) -> list[StreamChunk]:
         # Deltas replace the arguments of step.start; without deltas those count.

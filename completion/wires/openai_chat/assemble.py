@@ -13,6 +13,7 @@ from completion.wires.json_values import has_surrogates, objects_in, provider_bl
 from completion.wires.openai_chat.calls import Calls
 from completion.wires.openai_chat.names import PROVIDER_BLOCK_FIELDS, REASONING_PARTS, WIRE
 from completion.wires.openai_chat.reasoning import CONTENT, ReasoningReader
+from completion.wires.openai_chat.sources import citations_of
 from completion.wires.openai_chat.summary import ChatSummary
 from completion.wires.wire import OnEndOfTurn
 
@@ -102,7 +103,7 @@ class ChatTurn(TurnReader):
             items = delta.get(kind)
             for item in items if isinstance(items, list) else [items]:
                 if isinstance(item, dict):
-                    yield from order.block(provider_block(WIRE, item))
+                    yield from order.block(provider_block(WIRE, item, citations_of(item)))
 
     def _part_chunks(self, part: Any) -> Iterator[StreamChunk]:
         """The chunks of the content, or of one part of it."""

@@ -10,6 +10,7 @@ from completion.contract.errors import MalformedStreamError
 from completion.wires import refusals
 from completion.wires.json_values import positive_int, provider_block
 from completion.wires.openai_chat.names import FAILURES, FINISH_REASONS, USAGE_TOTALS, WIRE
+from completion.wires.openai_chat.sources import citations_of_sources
 from completion.wires.turn_summary import TurnSummary
 
 
@@ -102,7 +103,7 @@ class ChatSummary(TurnSummary):
     def chunks(self, calls_finished: int) -> Iterator[StreamChunk]:
         """The last chunks: the sources of the answer, if there are any, and TurnFinished."""
         if self._sources:
-            yield provider_block(WIRE, self._sources)
+            yield provider_block(WIRE, self._sources, citations_of_sources(self._sources))
         yield self.turn_finished(calls_finished)
 
     def finish_reason(self, calls_finished: int) -> FinishReason:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from completion.contract.chunks import StreamChunk
+from completion.contract.citations import Citation
+from completion.wires.citations import citation, shifted
 from completion.wires.json_values import objects_in, provider_block, str_or_empty, without_surrogates
 from completion.wires.openai_responses.names import CALL_FIELDS, MESSAGE, MESSAGE_FIELDS, WIRE
 from completion.wires.tool_call import ToolCall
@@ -166,7 +168,23 @@ class Items:
         content = [part.kept() for part in parts]
         kept = {name: value for name, value in fields.items() if name not in MESSAGE_FIELDS and value is not None}
         if kept or any(part["type"] != "output_text" or "annotations" in part for part in content):
-            yield from self._order.block(provider_block(WIRE, {"type": MESSAGE, **kept, "content": content}))
+            own = {"type": MESSAGE, **kept, "content": content}
+            yield from self._order.block(provider_block(WIRE, own, self._citations(item)))
+
+    def _citations(self, message: Item) -> tuple[Citation, ...]:
+        """The sources that a message cites. The offsets of its annotations count in their own part."""
+        found: list[Citation] = []
+        before = 0  # characters of the text of the turn before the part
+        for item in self._items:
+            if item.kind != "message":
+                continue
+            for part in item.parts.values():
+                for fields in objects_in(part.fields.get("annotations")) if item is message else ():
+                    found += _typed(fields, before, part.length)
+                before += part.length
+            if item is message:
+                break
+        return tuple(found)
 
     def whole_part(self, item: Item, n: Any, fields: dict[str, Any]) -> Iterator[StreamChunk]:
         """A part of a message that is complete. Its text counts if none came before."""
@@ -206,6 +224,26 @@ class Items:
             so_far = item.call.arguments.text
             if text.startswith(so_far):
                 yield from self.arguments(item, text[len(so_far) :])
+
+
+def _typed(annotation: dict[str, Any], before: int, length: int) -> tuple[Citation, ...]:
+    """The Citation of an annotation of a part, which begins after so many characters of the turn."""
+    # {"type": "url_citation", "start_index": 0, "end_index": 9, "url": "https://…", "title": "…"}
+    # {"type": "file_citation", "index": 9, "file_id": "file_1", "filename": "a.pdf"}: cited at this point
+    # {"type": "container_file_citation", "start_index": 0, "end_index": 9, "filename": "a.csv", …}
+    if str_or_empty(annotation.get("type")) not in ("url_citation", "file_citation", "container_file_citation"):
+        return ()
+    point = annotation.get("index")
+    start, end = (annotation.get(name, point) for name in ("start_index", "end_index"))
+    if type(end) is int and end > length:
+        end = None  # not an index into this text
+    return citation(
+        url=annotation.get("url"),
+        title=annotation.get("title") or annotation.get("filename") or annotation.get("file_id"),
+        cited_text=annotation.get("content"),  # OpenRouter
+        start=shifted(start, before),
+        end=shifted(end, before),
+    )
 
 
 def _hashable(key: Any) -> int | str | None:
