@@ -15,7 +15,7 @@ from enum import Enum
 from typing import Any, ClassVar, Literal
 
 from completion.contract.citations import Citation
-from completion.contract.codec import Record, Tagged, nested, nested_or_absent
+from completion.contract.codec import Record, Tagged, nested, nested_or_absent, nested_tuple_or_absent
 
 
 class FinishReason(str, Enum):
@@ -167,7 +167,7 @@ class ProviderBlockFinished(StreamChunk):
     type: ClassVar[Literal["provider_block"]] = "provider_block"
     provider: str
     data: dict[str, Any] = field(metadata=nested(dict))
-    citations: tuple[Citation, ...] = field(default=(), compare=False, metadata=nested_or_absent(Citation))
+    citations: tuple[Citation, ...] = field(default=(), compare=False, metadata=nested_tuple_or_absent(Citation))
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,9 +137,16 @@ def nested(kind: type) -> dict[str, Any]:
 
 
 def nested_or_absent(kind: type) -> dict[str, Any]:
-    """As ``nested``, but the JSON leaves out the key if the value is None or an empty tuple."""
+    """As ``nested``, but the JSON leaves out the key if the value is None."""
     metadata = nested(kind)
-    metadata["dataclasses_json"]["exclude"] = lambda value: value is None or value == ()
+    metadata["dataclasses_json"]["exclude"] = lambda value: value is None
+    return metadata
+
+
+def nested_tuple_or_absent(kind: type) -> dict[str, Any]:
+    """As ``nested``, for a tuple: the JSON leaves out the key if it is empty."""
+    metadata = nested(kind)
+    metadata["dataclasses_json"]["exclude"] = lambda value: not value
     return metadata
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from completion.contract.citations import Citation
-from completion.contract.codec import Record, Tagged, check_fields, nested, nested_or_absent
+from completion.contract.codec import Record, Tagged, check_fields, nested, nested_or_absent, nested_tuple_or_absent
 from completion.contract.markdown import code, document, fenced, quoted
 from completion.contract.media_types import ENOUGH_BYTES, media_type_of_bytes, media_type_of_name
 
@@ -265,7 +265,7 @@ class ProviderBlock(Block):
     type: ClassVar[Literal["provider"]] = "provider"
     provider: str
     data: dict[str, Any] = field(metadata=nested(dict))
-    citations: tuple[Citation, ...] = field(default=(), compare=False, metadata=nested_or_absent(Citation))
+    citations: tuple[Citation, ...] = field(default=(), compare=False, metadata=nested_tuple_or_absent(Citation))
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,19 +33,16 @@ def shifted(index: Any, by: int) -> int | None:
 class ByteOffsets:
     """Turns offsets in bytes of UTF-8, which Google counts, into offsets in characters.
 
-    A wire adds each piece of text that is not ASCII. For the rest of the text both offsets grow alike, so an answer in
-    ASCII costs nothing.
+    A wire appends each piece of text that is not ASCII to ``pieces``. For the rest of the text both offsets grow alike,
+    so an answer in ASCII costs nothing.
     """
 
-    __slots__ = ("_first_bytes", "_pieces")
+    __slots__ = ("_first_bytes", "pieces")
 
     def __init__(self) -> None:
-        self._pieces: list[tuple[int, str]] = []  # the characters of the turn before the piece, and the piece
+        self.pieces: list[tuple[int, str]] = []
+        """The characters of text in the turn before the piece, and the piece."""
         self._first_bytes: list[int] = []  # the bytes of the turn before each piece; filled on first use
-
-    def add(self, text_length: int, text: str) -> None:
-        """A piece of text that is not ASCII, and the characters of text in the turn before it."""
-        self._pieces.append((text_length, text))
 
     def characters(self, byte_offset: Any, *, start_at: int = 0) -> int | None:
         """The offset in characters of the whole text; None if it is not an offset.
@@ -60,7 +57,7 @@ class ByteOffsets:
         n = bisect_right(self._offsets(), byte_offset) - 1
         if n < 0:
             return byte_offset
-        first_character, text = self._pieces[n]
+        first_character, text = self.pieces[n]
         inside = byte_offset - self._first_bytes[n]
         data = _utf8(text)
         if inside >= len(data):
@@ -71,7 +68,7 @@ class ByteOffsets:
     def _bytes(self, characters: int) -> int:
         """The bytes of so many characters at the beginning of the text."""
         extra = 0
-        for first_character, text in self._pieces:
+        for first_character, text in self.pieces:
             if first_character >= characters:
                 break
             part = text[: characters - first_character]
@@ -81,13 +78,13 @@ class ByteOffsets:
     def _offsets(self) -> list[int]:
         """The bytes of the turn before each piece."""
         offsets = self._first_bytes
-        while len(offsets) < len(self._pieces):
+        while len(offsets) < len(self.pieces):
             n = len(offsets)
             extra = 0  # bytes more than characters
             if n:
-                first_character, text = self._pieces[n - 1]
+                first_character, text = self.pieces[n - 1]
                 extra = offsets[-1] - first_character + len(_utf8(text)) - len(text)
-            offsets.append(self._pieces[n][0] + extra)
+            offsets.append(self.pieces[n][0] + extra)
         return offsets
 
 

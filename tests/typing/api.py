@@ -20,9 +20,11 @@ from completion import (
     Block,
     CacheControl,
     CancelToken,
+    ChatModel,
     ChatRequest,
     ChatStream,
     Chunk,
+    Citation,
     CompletionClient,
     CompletionError,
     CompletionModel,
@@ -32,6 +34,7 @@ from completion import (
     ContextOverflowError,
     DeadlineExceededError,
     DocumentBlock,
+    FallbackModel,
     FileSource,
     FinishReason,
     IdleTimeoutError,
@@ -61,6 +64,7 @@ from completion import (
     RequestTooLargeError,
     ResponseInfo,
     Retryable,
+    RetryingModel,
     RunConfig,
     RunResult,
     ServerError,
@@ -283,6 +287,20 @@ def finished_run(model: CompletionModel) -> RunResult:
     with JsonTracer("trace.jsonl") as tracer:
         stream = run_chat(model, ChatRequest("x"), [weather], middleware=[tracer], config=RunConfig(max_iterations=3))
         return assert_type(stream.collect(), RunResult)
+
+
+def counted(model: ChatModel | LocalModel | RetryingModel | FallbackModel, req: ChatRequest) -> int:
+    return assert_type(model.count_tokens(req), int) + assert_type(model.count_tokens(req="x"), int)
+
+
+async def counted_by_a_worker(model: CompletionModel) -> int:
+    return assert_type(await AsyncModel(model).count_tokens("x"), int)
+
+
+def cited(turn: Turn, chunk: ProviderBlockFinished, block: ProviderBlock) -> list[str]:
+    assert_type(chunk.citations, tuple[Citation, ...])
+    assert_type(block.citations, tuple[Citation, ...])
+    return [citation.url or "" for citation in assert_type(turn.citations, tuple[Citation, ...])]
 
 
 async def awaited(model: CompletionModel) -> Turn:

@@ -341,7 +341,7 @@ def test_offsets_in_bytes_become_offsets_in_characters(pieces: list[str], at: in
     offsets, before = ByteOffsets(), 0
     for piece in pieces:
         if not piece.isascii():
-            offsets.add(before, piece)
+            offsets.pieces.append((before, piece))
         before += len(piece)
     for end in range(len(text) + 1):
         assert offsets.characters(len(text[:end].encode())) == end

@@ -28,6 +28,7 @@ class GenerateTurn(TurnReader):
     def __init__(self) -> None:
         self._summary = GenerateSummary()
         super().__init__(self._summary, WIRE)
+        self._pieces = self._summary.offsets.pieces  # of text that is not ASCII
         self._calls = FunctionCalls(self.order)
         self._in_unsigned_thought = False
         self._has_known_events = self._has_unknown_events = False
@@ -119,12 +120,12 @@ class GenerateTurn(TurnReader):
         """A text that is not ASCII has no half of a surrogate pair. It is remembered: Gemini cites by bytes."""
         if has_surrogates(text):
             return False
-        self._summary.offsets.add(self.order.text_length, text)
+        self._pieces.append((self.order.text_length, text))
         return True
 
     def _text(self, text: str, signature: str | None) -> list[StreamChunk]:
         if not text.isascii():
-            self._summary.offsets.add(self.order.text_length, text)
+            self._pieces.append((self.order.text_length, text))
         if signature is None:
             return self.order.text(text)
         out = self.order.end_text()

@@ -29,6 +29,7 @@ class InteractionTurn(TurnReader):
         self._summary = InteractionSummary()
         super().__init__(self._summary, WIRE)
         self._steps = Steps(self.order)
+        self._pieces = self._steps.offsets.pieces  # of text that is not ASCII
         self._has_known_events = self._has_unknown_events = False
 
     def take(self, name: str, data: dict[str, Any]) -> Iterable[StreamChunk]:
@@ -67,7 +68,7 @@ class InteractionTurn(TurnReader):
         """A text that is not ASCII has no half of a surrogate pair. It is remembered: Gemini cites by bytes."""
         if has_surrogates(text):
             return False
-        self._steps.offsets.add(self.order.text_length, text)
+        self._pieces.append((self.order.text_length, text))
         return True
 
     def unfinished(self) -> CompletionError:

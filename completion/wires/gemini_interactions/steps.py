@@ -119,7 +119,7 @@ class Steps:
         if item.get("type") == "text":
             text = str_or_empty(item.get("text"))
             if not text.isascii():
-                self.offsets.add(self._order.text_length, text)
+                self.offsets.pieces.append((self._order.text_length, text))
             yield from self._order.text(text) if text else ()
             yield from self._annotations(item)
         elif item.get("type") in CONTENT:
