@@ -97,10 +97,12 @@ class GenerateTurn(TurnReader):
         is_text = isinstance(text, str) or part.keys() <= {"thoughtSignature"}
         if is_text and not text and signature is None:
             return []
-        self._in_unsigned_thought = False
         if isinstance(call, dict):
             # {"functionCall": {"name": "f", "args": {}, "id": "…"}, "thoughtSignature": "…"}
-            return self._calls.take(call, signature)
+            chunks = self._calls.take(call, signature)
+            self._in_unsigned_thought = self._in_unsigned_thought and not chunks  # {} without a call changes nothing
+            return chunks
+        self._in_unsigned_thought = False
         if is_text:
             return self._text(str_or_empty(text), signature)
         # executableCode, codeExecutionResult, inlineData, fileData, toolCall, toolResponse, …

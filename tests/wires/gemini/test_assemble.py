@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from completion import (
@@ -432,6 +432,7 @@ PARTS = st.sampled_from(
 )  # fmt: skip
 
 
+@example([[thought("t"), {"functionCall": {}}, thought("t", "S")]])
 @given(st.lists(st.lists(PARTS, max_size=3), max_size=6))
 def test_any_order_of_parts_keeps_the_order_of_chunks_and_goes_back(sent: list[list[dict[str, Any]]]) -> None:
     answer = turn(*(chunk(*parts) for parts in sent), END)
