@@ -129,6 +129,7 @@ if TYPE_CHECKING:
     from completion.adapters.gemini import GeminiClient, GeminiModel
     from completion.adapters.gemini_interactions import GeminiInteractionsClient, GeminiInteractionsModel
     from completion.adapters.local import LocalModel
+    from completion.adapters.ollama import OllamaClient, OllamaModel
     from completion.adapters.openai import OpenAIClient, OpenAIModel
     from completion.adapters.openai_responses import OpenAIResponsesClient, OpenAIResponsesModel
     from completion.engine import (
@@ -212,6 +213,8 @@ __all__ = [
     "Message",
     "Middleware",
     "NotFoundError",
+    "OllamaClient",
+    "OllamaModel",
     "OpenAIClient",
     "OpenAIModel",
     "OpenAIResponsesClient",
@@ -303,6 +306,8 @@ _LAZY_MODULES = {
     "LocalModel": "adapters.local",
     "OpenAIClient": "adapters.openai",
     "OpenAIModel": "adapters.openai",
+    "OllamaClient": "adapters.ollama",
+    "OllamaModel": "adapters.ollama",
     "OpenAIResponsesClient": "adapters.openai_responses",
     "OpenAIResponsesModel": "adapters.openai_responses",
     "RetryConfig": "wrappers.retry",

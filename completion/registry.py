@@ -30,6 +30,7 @@ OURS = {
     "gemini": "completion.adapters.gemini:GeminiModel",
     "gemini-interactions": "completion.adapters.gemini_interactions:GeminiInteractionsModel",
     "local": "completion.adapters.local:LocalModel",
+    "ollama": "completion.adapters.ollama:OllamaModel",
     "openai": "completion.adapters.openai_responses:OPENAI",
     "openai-chat": "completion.adapters.openai:OpenAIModel",
     "openai-responses": "completion.adapters.openai_responses:OpenAIResponsesModel",

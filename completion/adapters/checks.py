@@ -1,4 +1,4 @@
-"""Checks of the base URL and the headers of a client."""
+"""The base URL and the headers of a client: checks, and what a variable of the environment leaves out."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from completion.contract.errors import ConfigurationError
 # https://www.rfc-editor.org/rfc/rfc9110#section-5.5
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"(?:[!-~\xa0-\xff][\t -~\xa0-\xff]*)?")
+
+_ALL_ADDRESSES = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 def checked_base_url(base_url: str, provider: str) -> str:
@@ -43,6 +45,30 @@ def checked_base_url(base_url: str, provider: str) -> str:
             "base_url must not contain a query or fragment: a key in a URL ends up in logs", provider=provider
         )
     return base_url.rstrip("/")
+
+
+def completed_base_url(url: str, default: str | None) -> str:
+    """A base URL from the environment. A scheme, port or path that it does not have is taken from the default.
+
+    ``OLLAMA_HOST`` is also the server's variable: 0.0.0.0 and :: mean that it listens on all addresses of this machine.
+    """
+    base = urlsplit(default or "")
+    if "@" in url or not url.isprintable():
+        return url  # HttpClient checks base URLs: it refuses a password or a control character
+    has_scheme = "://" in url
+    if not has_scheme and (not base.netloc or "{" in base.netloc):
+        return url
+    try:
+        parts = urlsplit(url if has_scheme else f"//{url}")
+        port = parts.port if has_scheme else parts.port or base.port
+    except ValueError:  # the port is not a number: HttpClient refuses this too
+        return url
+    if has_scheme and parts.hostname not in _ALL_ADDRESSES:
+        return url if parts.path.strip("/") else url.rstrip("/") + base.path
+    host = parts.hostname or base.hostname or ""
+    host = _ALL_ADDRESSES.get(host, host)
+    netloc = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme or base.scheme}://{netloc}{f':{port}' if port else ''}{parts.path.rstrip('/') or base.path}"
 
 
 def checked_headers(headers: Mapping[str, str], provider: str) -> dict[str, str]:

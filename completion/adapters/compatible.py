@@ -16,9 +16,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 from completion.adapters.account import HttpClient, HttpModel
+from completion.adapters.checks import completed_base_url
 from completion.adapters.openai import checked_dialect
 from completion.adapters.openai_responses import WireName, check_wire, wire_and_path
 from completion.contract.errors import ConfigurationError
@@ -91,7 +91,7 @@ class Provider:
         """
         found = next(filter(None, map(os.environ.get, self.url_variables)), None)
         if found and not any(parts.values()):
-            return _completed(found.strip(), self.base_url)
+            return completed_base_url(found.strip(), self.base_url)
         if self.base_url is None:
             ways = " or ".join(["give base_url=", *(f"set {variable}" for variable in self.url_variables)])
             raise ConfigurationError(f"no base URL: {ways}", provider=self.name)
@@ -182,21 +182,3 @@ class CompatibleModel(HttpModel):
         self.key_variable = client.provider.key_variable
         super().__init__(model, client=client)
         self.wire, self.path = wire_and_path(client.wire)
-
-
-def _completed(url: str, default: str | None) -> str:
-    """A base URL from the environment. A scheme, port or path that it does not have is taken from the default."""
-    base = urlsplit(default or "")
-    if "://" in url:
-        return url if urlsplit(url).path.strip("/") else url.rstrip("/") + base.path
-    if not base.netloc or "{" in base.netloc or "@" in url or not url.isprintable():
-        return url  # HttpClient checks base URLs: it refuses a password or a control character
-    try:
-        parts = urlsplit(f"//{url}")
-        port = parts.port or base.port
-    except ValueError:  # the port is not a number: HttpClient refuses this too
-        return url
-    # OLLAMA_HOST is also the server's variable: 0.0.0.0 means that it listens on all addresses of this machine.
-    host = "127.0.0.1" if parts.hostname == "0.0.0.0" else parts.hostname or base.hostname or ""
-    netloc = f"[{host}]" if ":" in host else host
-    return f"{base.scheme}://{netloc}{f':{port}' if port else ''}{parts.path.rstrip('/') or base.path}"

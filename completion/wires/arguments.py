@@ -132,6 +132,13 @@ class Arguments:
         return parse_args(text) if text.strip() else {}
 
 
+def arguments_text(value: Any) -> str:
+    """The text of arguments that a provider sends as an object or as a string; empty if there are none."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
 def parse_args(text: str) -> Any:
     """The JSON value of a call's arguments.
 

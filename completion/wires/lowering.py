@@ -111,6 +111,12 @@ def result_text(block: ToolResultBlock) -> str:
     return "".join(texts)
 
 
+def error_marked_text(block: ToolResultBlock) -> str:
+    """``result_text``, for wires that have no field for an error: the text says it."""
+    text = result_text(block)
+    return f"Error: {text}" if block.is_error else text
+
+
 def enforceable(
     schema: dict[str, Any], is_strict: bool, rules: StrictRules, dropped: list[str], field: str
 ) -> tuple[dict[str, Any], bool]:

@@ -29,6 +29,8 @@ from completion import (
     GeminiModel,
     InvalidRequestError,
     NotFoundError,
+    OllamaClient,
+    OllamaModel,
     OpenAIClient,
     OpenAIModel,
     OpenAIResponsesClient,
@@ -185,6 +187,18 @@ ADAPTERS: Final = {
         begun=event({"event_type": "step.delta", "index": 0, "delta": {"type": "text", "text": "a"}}),
         ended=event({"event_type": "interaction.completed", "interaction": {"status": "completed"}}),
     ),
+    "ollama": Adapter(
+        family="ollama",
+        model_class=OllamaModel,
+        client_class=OllamaClient,
+        options_class=Options,
+        url_variable="OLLAMA_HOST",
+        key_header=("authorization", "Bearer "),
+        path="/api/chat",
+        request_id_header="x-request-id",
+        begun=b'{"message": {"role": "assistant", "content": "a"}, "done": false}\n',
+        ended=b'{"message": {"role": "assistant", "content": ""}, "done": true, "done_reason": "stop"}\n',
+    ),
 }
 
 # A test with this decorator runs for each adapter.
@@ -303,6 +317,8 @@ def test_headers_may_contain_every_character_that_http_allows(server: ProviderSe
 
 @adapters
 def test_a_missing_key_is_an_error_before_anything_is_sent(server: ProviderServer, adapter: Adapter) -> None:
+    if getattr(adapter.model_class, "key_is_optional", False):
+        pytest.skip("requests are sent without a key")
     error = failure_of(lambda: adapter.model(server.url, api_key=None).chat_stream(HI))
     assert type(error) is ConfigurationError
     assert re.search(f"no API key: set {adapter.client_class.key_variable}(, [A-Z_]+)* or", error.message)

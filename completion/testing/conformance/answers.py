@@ -6,6 +6,7 @@ contents_of(chunks)                      what an answer says, however its text i
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -363,10 +364,33 @@ def _gemini_interactions(word: str) -> Answer:
     return _answer(word, events, 9, error)
 
 
+def _ollama(word: str) -> Answer:
+    def line(message: dict[str, Any], **fields: Any) -> bytes:
+        of_all = {"model": "conformance-1", "created_at": "2026-11-29T00:00:00Z"}
+        data = {**of_all, "message": {"role": "assistant", **message}, "done": False, **fields}
+        return f"{json.dumps(data, ensure_ascii=False)}\n".encode()
+
+    call = {"id": "call_1", "function": {"index": 0, "name": "get_weather", "arguments": {"city": "Köln"}}}
+    usage = {"prompt_eval_count": 12, "eval_count": 9}
+    events = (
+        line({"content": "Grüße"}),
+        line({"content": f" 🙂 {word}"}),
+        line({"content": "", "tool_calls": [call]}),
+        line({"content": ""}, done=True, done_reason="stop", **usage),
+    )
+
+    def error(message: str) -> bytes:
+        return f"{json.dumps({'error': message})}\n".encode()
+
+    answer = _answer(word, events, 3, error)
+    return replace(answer, content_type=NDJSON, usage=Usage(input_tokens=12, output_tokens=9))
+
+
 KNOWN_WIRES: Mapping[str, Answers] = {
     "anthropic": _anthropic,
     "gemini": _gemini,
     "gemini-interactions": _gemini_interactions,
+    "ollama": _ollama,
     "openai-chat": _openai_chat,
     "openai-responses": _openai_responses,
 }

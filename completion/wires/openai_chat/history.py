@@ -24,7 +24,7 @@ from completion.contract.messages import (
 )
 from completion.contract.request import ChatRequest, system_text
 from completion.wires.history import CallIds, HistoryRules
-from completion.wires.lowering import data_uri, image_type, json_text, merged, result_text, unsupported
+from completion.wires.lowering import data_uri, error_marked_text, image_type, json_text, merged, unsupported
 from completion.wires.openai_chat.dialect import ChatDialect
 from completion.wires.openai_chat.names import AUDIO_FORMATS, BETWEEN, WIRE
 from completion.wires.openai_chat.reasoning import CONTENT, reasoning_fields
@@ -130,7 +130,7 @@ def _user(message: Message) -> Iterator[dict[str, Any]]:
         if isinstance(block, ToolResultBlock):
             yield from _user_parts(between)
             between = []
-            yield {"role": "tool", "tool_call_id": block.call_id, "content": _result_text(block)}
+            yield {"role": "tool", "tool_call_id": block.call_id, "content": error_marked_text(block)}
         else:
             between.append(block)
     yield from _user_parts(between)
@@ -169,8 +169,3 @@ def _part(block: Block) -> Iterator[dict[str, Any]]:
             raise unsupported(kind, f"Chat Completions does not support {source_kind} for it")
         case _:
             raise unsupported(type(block).__name__, "a user message cannot contain it")
-
-
-def _result_text(block: ToolResultBlock) -> str:
-    text = result_text(block)
-    return f"Error: {text}" if block.is_error else text
