@@ -126,6 +126,7 @@ from completion.version import __version__
 if TYPE_CHECKING:
     from completion.adapters.anthropic import AnthropicClient, AnthropicModel
     from completion.adapters.azure_openai import AzureOpenAIClient, AzureOpenAIModel
+    from completion.adapters.cohere import CohereClient, CohereModel
     from completion.adapters.gemini import GeminiClient, GeminiModel
     from completion.adapters.gemini_interactions import GeminiInteractionsClient, GeminiInteractionsModel
     from completion.adapters.local import LocalModel
@@ -183,6 +184,8 @@ __all__ = [
     "ChatStream",
     "Chunk",
     "Citation",
+    "CohereClient",
+    "CohereModel",
     "CompletionClient",
     "CompletionError",
     "CompletionModel",
@@ -298,6 +301,8 @@ _LAZY_MODULES = {
     "AzureOpenAIClient": "adapters.azure_openai",
     "AzureOpenAIModel": "adapters.azure_openai",
     "FallbackModel": "wrappers.fallback",
+    "CohereClient": "adapters.cohere",
+    "CohereModel": "adapters.cohere",
     "GeminiClient": "adapters.gemini",
     "GeminiInteractionsClient": "adapters.gemini_interactions",
     "GeminiInteractionsModel": "adapters.gemini_interactions",

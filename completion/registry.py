@@ -27,6 +27,7 @@ GROUP = "completion.adapters"
 OURS = {
     "anthropic": "completion.adapters.anthropic:AnthropicModel",
     "azure-openai": "completion.adapters.azure_openai:AzureOpenAIModel",
+    "cohere": "completion.adapters.cohere:CohereModel",
     "gemini": "completion.adapters.gemini:GeminiModel",
     "gemini-interactions": "completion.adapters.gemini_interactions:GeminiInteractionsModel",
     "local": "completion.adapters.local:LocalModel",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import pickle
 import re
 import typing
@@ -19,6 +20,8 @@ from completion import (
     AuthenticationError,
     AzureOpenAIClient,
     AzureOpenAIModel,
+    CohereClient,
+    CohereModel,
     CompletionClient,
     CompletionModel,
     ConfigurationError,
@@ -94,6 +97,14 @@ class Adapter:
     @property
     def turn(self) -> Reply:
         return Reply(self.begun, self.ended)
+
+    @property
+    def has_lines(self) -> bool:
+        """The events are lines of JSON."""
+        return self.begun.startswith(b"{")
+
+    def error_event(self, data: Any) -> bytes:
+        return f"{json.dumps(data)}\n".encode() if self.has_lines else event(data, "error")
 
     def model(self, url: str, **options: Any) -> Any:
         return self.model_class("m", **{**self.given(url), **options})
@@ -186,6 +197,18 @@ ADAPTERS: Final = {
         request_id_header="x-request-id",
         begun=event({"event_type": "step.delta", "index": 0, "delta": {"type": "text", "text": "a"}}),
         ended=event({"event_type": "interaction.completed", "interaction": {"status": "completed"}}),
+    ),
+    "cohere": Adapter(
+        family="cohere",
+        model_class=CohereModel,
+        client_class=CohereClient,
+        options_class=Options,
+        url_variable="CO_API_URL",
+        key_header=("authorization", "Bearer "),
+        path="/v2/chat",
+        request_id_header="x-debug-trace-id",
+        begun=event({"type": "content-delta", "index": 0, "delta": {"message": {"content": {"text": "a"}}}}),
+        ended=event({"type": "message-end", "delta": {"finish_reason": "COMPLETE"}}),
     ),
     "ollama": Adapter(
         family="ollama",
@@ -488,7 +511,13 @@ OVERFLOW: Final = refused("prompt is too long", type="invalid_request_error")
 @adapters
 def test_an_error_instead_of_a_stream_is_raised_by_the_call(server: ProviderServer, adapter: Adapter) -> None:
     server.reply(Reply.json(OVERFLOW, headers={adapter.request_id_header: "req-7"}))
-    error = failure_of(lambda: adapter.model(server.url).chat_stream(HI))
+
+    def send() -> Any:
+        stream = adapter.model(server.url).chat_stream(HI)
+        # An object may be the first line of a stream of lines: there the first chunk raises the error.
+        return stream.collect() if adapter.has_lines else stream
+
+    error = failure_of(send)
     assert (type(error), error.provider, error.status) == (ContextOverflowError, adapter.family, None)
     assert error.request_id == "req-7"
 
@@ -499,7 +528,7 @@ def test_an_error_inside_a_stream_is_raised_by_the_next_chunk(
     server: ProviderServer, adapter: Adapter, begins: bool
 ) -> None:
     headers = {adapter.request_id_header: "req-7"}
-    server.reply(Reply(adapter.begun if begins else b"", event(OVERFLOW, "error"), headers=headers))
+    server.reply(Reply(adapter.begun if begins else b"", adapter.error_event(OVERFLOW), headers=headers))
     stream = adapter.model(server.url).chat_stream(HI)
     error = failure_of(lambda: stream.collect())
     assert (type(error), error.provider, error.status) == (ContextOverflowError, adapter.family, None)

@@ -22,6 +22,7 @@ from completion import (
     ChatRequest,
     ChatStream,
     Chunk,
+    CohereModel,
     CompletionModel,
     FallbackModel,
     FinishReason,
@@ -92,12 +93,13 @@ def openai(base_url: str, api_key: str) -> OpenAIModel:
         (lambda **options: GeminiModel("m", **options), "gemini"),
         (lambda **options: GeminiInteractionsModel("m", **options), "gemini-interactions"),
         (lambda **options: OllamaModel("m", **options), "ollama"),
+        (lambda **options: CohereModel("m", **options), "cohere"),
         (lambda **options: RetryingModel(openai(**options), QUICK), "openai-chat"),
         (lambda **options: FallbackModel([openai(**options), openai(**options)]), "openai-chat"),
     ],
     ids=[
         *("openai", "azure", "azure, dated", "anthropic", "openai-responses", "gemini", "gemini-interactions"),
-        *("ollama", "retrying", "fallback"),
+        *("ollama", "cohere", "retrying", "fallback"),
     ],
 )
 def test_our_models_keep_the_contract_on_the_wire(factory: Callable[..., CompletionModel], wire: str) -> None:
@@ -275,7 +277,7 @@ def test_a_factory_that_accepts_no_url_is_refused(factory: Callable[..., Complet
 
 
 def test_an_unknown_wire_is_refused() -> None:
-    with pytest.raises(ValueError, match="give 'anthropic', 'gemini', 'gemini-interactions', 'ollama', 'openai-chat'"):
+    with pytest.raises(ValueError, match="give 'anthropic', 'cohere', 'gemini', 'gemini-interactions', 'ollama'"):
         check_completion_model(TinyModel, answer="gopher")
 
 

@@ -115,8 +115,8 @@ def check_completion_model(
             with one of them if it accepts only one; a factory with one parameter of another name gets the URL.
         answer: a good answer in the adapter's wire format: a Reply, the bytes of its body, or the bytes of each event.
             Or the name of a wire that the kit knows: ``"openai-chat"``, ``"openai-responses"``, ``"anthropic"``,
-            ``"gemini"``, ``"gemini-interactions"``, ``"ollama"``. Bytes are server-sent events, or
-            newline-delimited JSON if they begin with ``{``.
+            ``"gemini"``, ``"gemini-interactions"``, ``"ollama"``, ``"cohere"``. Bytes are
+            server-sent events, or newline-delimited JSON if they begin with ``{``.
         error: for an answer of your own: makes the bytes of an error event with the given message, as the provider
             sends it inside a 200. None: errors inside a 200 are not checked.
         request: the request that the models get.

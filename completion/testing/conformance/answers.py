@@ -364,6 +364,34 @@ def _gemini_interactions(word: str) -> Answer:
     return _answer(word, events, 9, error)
 
 
+def _cohere(word: str) -> Answer:
+    def named(kind: str, **fields: Any) -> bytes:
+        return event({"type": kind, **fields}, kind)
+
+    def part(kind: str, index: int, **message: Any) -> bytes:
+        return named(kind, index=index, delta={"message": message})
+
+    function = {"name": "get_weather", "arguments": ""}
+    usage = {"tokens": {"input_tokens": 12, "output_tokens": 9}, "cached_tokens": 4}
+    events = (
+        named("message-start", id="message-1", delta={"message": {"role": "assistant", "content": []}}),
+        part("content-start", 0, content={"type": "text", "text": ""}),
+        part("content-delta", 0, content={"text": "Grüße"}),
+        part("content-delta", 0, content={"text": f" 🙂 {word}"}),
+        named("content-end", index=0),
+        part("tool-call-start", 0, tool_calls={"id": "call_1", "type": "function", "function": function}),
+        part("tool-call-delta", 0, tool_calls={"function": {"arguments": '{"city":'}}),
+        part("tool-call-delta", 0, tool_calls={"function": {"arguments": ' "Köln"}'}}),
+        named("tool-call-end", index=0),
+        named("message-end", delta={"finish_reason": "TOOL_CALL", "usage": usage}),
+    )
+
+    def error(message: str) -> bytes:
+        return named("message-end", delta={"finish_reason": "ERROR", "error": message})
+
+    return _answer(word, events, 9, error)
+
+
 def _ollama(word: str) -> Answer:
     def line(message: dict[str, Any], **fields: Any) -> bytes:
         of_all = {"model": "conformance-1", "created_at": "2026-11-29T00:00:00Z"}
@@ -388,6 +416,7 @@ def _ollama(word: str) -> Answer:
 
 KNOWN_WIRES: Mapping[str, Answers] = {
     "anthropic": _anthropic,
+    "cohere": _cohere,
     "gemini": _gemini,
     "gemini-interactions": _gemini_interactions,
     "ollama": _ollama,

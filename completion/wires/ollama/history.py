@@ -10,6 +10,7 @@ from completion.contract.messages import (
     Block,
     ImageBlock,
     Message,
+    ProviderBlock,
     ReasoningBlock,
     RedactedReasoningBlock,
     TextBlock,
@@ -27,7 +28,7 @@ def history_rules(dialect: Any) -> HistoryRules:
 
 
 def _fills_message(block: Block) -> bool:
-    return isinstance(block, TextBlock | ToolCallBlock)
+    return not isinstance(block, ReasoningBlock | RedactedReasoningBlock | ProviderBlock)
 
 
 def messages(request: ChatRequest) -> list[dict[str, Any]]:
@@ -55,7 +56,7 @@ def _assistant(message: Message, names: dict[str, str]) -> dict[str, Any]:
             case ReasoningBlock(text=text, wire_data=wire_data):
                 if (wire_data or {}).get("field") == THINKING["field"]:
                     thoughts.append(text)
-            case RedactedReasoningBlock():
+            case RedactedReasoningBlock() | ProviderBlock():
                 pass
             case ToolCallBlock(call_id=call_id, name=name, args=args):
                 names[call_id] = name
