@@ -26,7 +26,9 @@ from completion import (
     AnthropicModel,
     AsyncModel,
     ChatRequest,
+    CohereModel,
     CompletionModel,
+    OllamaModel,
     OpenAIModel,
     OpenAIResponsesModel,
     RetryingModel,
@@ -52,6 +54,19 @@ def floor(session: requests.Session, url: str) -> int:
     return count
 
 
+def floor_of_lines(session: requests.Session, url: str) -> int:
+    """The same for lines of JSON. ``iter_lines`` would read 512 bytes at a time."""
+    response = session.post(url, json={"stream": True}, stream=True)
+    count = 0
+    rest = b""
+    for piece in response.raw.stream(None):
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            count += bool(json.loads(line))
+    response.close()
+    return count
+
+
 def count_chunks(model: CompletionModel) -> int:
     return sum(1 for _ in model.chat_stream(ChatRequest("hi")))
 
@@ -68,11 +83,15 @@ def ours(urls: Urls) -> dict[str, Contestant]:
     model = OpenAIModel("m", api_key="k", base_url=urls.openai)
     claude = AnthropicModel("m", api_key="k", base_url=urls.anthropic)
     responses = OpenAIResponsesModel("m", api_key="k", base_url=urls.responses)
+    command = CohereModel("m", api_key="k", base_url=urls.cohere)
+    llama = OllamaModel("m", base_url=urls.ollama)
     one_by_one = OpenAIModel("m", api_key="k", base_url=urls.paced)
     return {
         "completion": lambda: count_chunks(model),
         "completion (Anthropic)": lambda: count_chunks(claude),
         "completion (Responses)": lambda: count_chunks(responses),
+        "completion (Cohere)": lambda: count_chunks(command),
+        "completion (Ollama)": lambda: count_chunks(llama),
         "completion (paced)": lambda: count_chunks(one_by_one),
     }
 
@@ -86,6 +105,8 @@ def others(urls: Urls) -> dict[str, Contestant]:
         "floor": lambda: floor(session, urls.openai),
         "floor (Anthropic)": lambda: floor(session, urls.anthropic),
         "floor (Responses)": lambda: floor(session, urls.responses),
+        "floor (Cohere)": lambda: floor(session, urls.cohere),
+        "floor (Ollama)": lambda: floor_of_lines(session, urls.ollama),
         "floor (paced)": lambda: floor(session, urls.paced),
         "RetryingModel": lambda: count_chunks(retrying),
         "AsyncModel": lambda: loop.run_until_complete(count_async_chunks(async_model)),

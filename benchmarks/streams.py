@@ -5,6 +5,7 @@ The client's CPU time is measured, so the server must not run in the client's pr
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -26,6 +27,8 @@ class Urls(NamedTuple):
     openai: str
     anthropic: str
     responses: str
+    cohere: str
+    ollama: str
     paced: str
     """Chat Completions, one chunk every ``PACE_S``."""
 
@@ -90,6 +93,37 @@ def responses(chunks: int) -> list[bytes]:
     ]
 
 
+def cohere(chunks: int) -> list[bytes]:
+    """Events as Cohere sends them, about 120 bytes each."""
+
+    def named(kind: str, **fields: object) -> bytes:
+        return event({"type": kind, **fields}, kind)
+
+    def part(kind: str, **content: str) -> bytes:
+        return named(kind, index=0, delta={"message": {"content": content}})
+
+    tokens = {"input_tokens": 9, "output_tokens": chunks}
+    return [
+        named("message-start", id="66dec7d7", delta={"message": {"role": "assistant", "content": []}}),
+        part("content-start", type="text", text=""),
+        *(part("content-delta", text=f" word{i % 1000}") for i in range(chunks)),
+        named("content-end", index=0),
+        named("message-end", delta={"finish_reason": "COMPLETE", "usage": {"tokens": tokens}}),
+    ]
+
+
+def ollama(chunks: int) -> list[bytes]:
+    """Lines as Ollama sends them, about 130 bytes each."""
+
+    def line(content: str, **fields: object) -> bytes:
+        message = {"role": "assistant", "content": content}
+        data = {"model": "qwen3:8b", "created_at": "2026-11-29T02:25:33.123456789Z", "message": message, **fields}
+        return json.dumps(data, separators=(",", ":")).encode() + b"\n"
+
+    words = (line(f" word{i % 1000}", done=False) for i in range(chunks))
+    return [*words, line("", done=True, done_reason="stop", prompt_eval_count=9, eval_count=chunks)]
+
+
 def paced(pieces: Iterable[bytes]) -> Iterator[Piece]:
     for piece in pieces:
         yield piece
@@ -102,6 +136,8 @@ def serve(chunks: int, paced_chunks: int) -> None:
         "openai": Reply(*chat_completions(chunks), batch=True),
         "anthropic": Reply(*messages(chunks), batch=True),
         "responses": Reply(*responses(chunks), batch=True),
+        "cohere": Reply(*cohere(chunks), batch=True),
+        "ollama": Reply(*ollama(chunks), batch=True, content_type="application/x-ndjson"),
         "paced": Reply(*paced(chat_completions(paced_chunks))),
     }
     with ExitStack() as stack:

@@ -31,10 +31,12 @@ from completion import (
 from completion.adapters import providers
 from completion.wires.anthropic import MESSAGES
 from completion.wires.anthropic.dialect import MessagesDialect
+from completion.wires.cohere import COHERE_CHAT
 from completion.wires.gemini import GENERATE_CONTENT
 from completion.wires.gemini.names import ANY_SIGNATURE
 from completion.wires.gemini_interactions import INTERACTIONS
 from completion.wires.history import BEGINNING, NO_RESULT
+from completion.wires.ollama import OLLAMA_CHAT
 from completion.wires.openai_chat import CHAT_COMPLETIONS
 from completion.wires.openai_chat.dialect import COMPATIBLE, OPENAI, ChatDialect
 from completion.wires.openai_responses import RESPONSES
@@ -88,6 +90,20 @@ def interactions(history: Sequence[Message], **fields: Any) -> list[dict[str, An
     body, _ = INTERACTIONS.body(ChatRequest(history, **fields), "gemini-3.5-flash")
     steps: list[dict[str, Any]] = body["input"]
     return steps
+
+
+def ollama(history: Sequence[Message], **fields: Any) -> list[dict[str, Any]]:
+    """The messages of Ollama's native chat."""
+    body, _ = OLLAMA_CHAT.body(ChatRequest(history, **fields), "qwen3")
+    messages: list[dict[str, Any]] = body["messages"]
+    return messages
+
+
+def cohere(history: Sequence[Message], **fields: Any) -> list[dict[str, Any]]:
+    """The messages of Cohere's chat."""
+    body, _ = COHERE_CHAT.body(ChatRequest(history, **fields), "command-a-03-2025")
+    messages: list[dict[str, Any]] = body["messages"]
+    return messages
 
 
 def call(call_id: str = "c", name: str = "f", **fields: Any) -> ToolCallBlock:
@@ -323,12 +339,20 @@ TEXTS = st.sampled_from(["", " ", "a", "b\ud800", "caf\u00e9"])
 IDS = st.sampled_from(["", "c", "c", "d", "call_1", "functions.f:0", LONG, "abcDEF123", "é", "x" * 90])
 NAMES = st.sampled_from(["f", "g", "", "a.b", "n" * 70, "é"])
 PROVIDERS = st.sampled_from([
-    None, "anthropic", "openai-chat", "openai-chat@llm.test:8000", "gemini", "gemini-interactions", "x@y",
-    "openai-responses", "openai-responses@api.openai.com", "openai-responses@api.x.ai",
+    None, "anthropic", "openai-chat", "openai-chat@llm.test:8000", "gemini", "gemini-interactions", "x@y", "cohere",
+    "ollama", "openai-responses", "openai-responses@api.openai.com", "openai-responses@api.x.ai",
 ])  # fmt: skip
 ITEM = json.dumps({"id": "rs_1", "type": "reasoning", "summary": [], "encrypted_content": "ENC"})
 SIGNATURES = st.sampled_from([None, "SIG", ITEM])
-WIRE_DATA = st.sampled_from([None, {"field": "reasoning"}, {"details": [{"type": "reasoning.text", "text": 1}]}])
+WIRE_DATA = st.sampled_from(
+    [
+        None,
+        {"field": "reasoning"},
+        {"field": "thinking"},
+        {"type": "thinking"},
+        {"details": [{"type": "reasoning.text", "text": 1}]},
+    ]
+)
 
 PROVIDER_BLOCKS: list[dict[str, Any]] = [
     {"type": "server_tool_use", "id": "s"},
@@ -342,6 +366,10 @@ OWN_OF_GEMINI = [
     ProviderBlock("gemini-interactions", {"type": "annotations", "annotations": [{}]}),
     ProviderBlock("gemini-interactions", {"type": "image", "data": ""}),
 ]
+OWN_OF_COHERE = [
+    ProviderBlock("cohere", {"type": "tool_plan", "tool_plan": "I will f."}),
+    ProviderBlock("cohere", {"type": "citations", "citations": [{"start": 0, "end": 1, "text": "a"}]}),
+]
 
 ASSISTANT_BLOCKS: st.SearchStrategy[Block] = st.one_of(
     st.builds(TextBlock, TEXTS),
@@ -349,6 +377,7 @@ ASSISTANT_BLOCKS: st.SearchStrategy[Block] = st.one_of(
     st.builds(RedactedReasoningBlock, st.just("ENC"), PROVIDERS),
     st.builds(ProviderBlock, PROVIDERS.filter(bool), st.sampled_from(PROVIDER_BLOCKS)),
     st.sampled_from(OWN_OF_GEMINI),
+    st.sampled_from(OWN_OF_COHERE),
     st.builds(lambda i, n, s, p: ToolCallBlock(i, n, {"x": "\udc00"}, s, p), IDS, NAMES, SIGNATURES, PROVIDERS),
 )
 RESULT_BLOCKS = st.lists(st.one_of(st.builds(TextBlock, TEXTS), st.sampled_from([PNG, PDF, WAV])), max_size=2)
@@ -497,6 +526,46 @@ def check_interactions(steps: list[dict[str, Any]]) -> None:
     assert len(set(ids)) == len(ids)
 
 
+def check_ollama(messages: list[dict[str, Any]]) -> None:
+    """Assert that Ollama accepts the messages."""
+    json.dumps(messages, allow_nan=False).encode()
+    waiting: list[tuple[str, str]] = []
+    for message in messages:
+        role = message["role"]
+        assert isinstance(message["content"], str)
+        if role == "tool":
+            assert (message["tool_call_id"], message["tool_name"]) == waiting.pop(0)
+            continue
+        assert not waiting, "a call without its result"
+        assert message["content"] or message.get("tool_calls") or message.get("images")
+        assert all(isinstance(one["function"]["arguments"], dict) for one in message.get("tool_calls", ()))
+        waiting = [(one["id"], one["function"]["name"]) for one in message.get("tool_calls", ())]
+        assert all(re.fullmatch("[a-zA-Z0-9_-]{1,64}", name) for _, name in waiting)
+    assert not waiting
+
+
+def check_cohere(messages: list[dict[str, Any]]) -> None:
+    """Assert that Cohere accepts the messages."""
+    json.dumps(messages, allow_nan=False).encode()
+    waiting: list[str] = []
+    for message in messages:
+        if message["role"] == "tool":
+            assert message["tool_call_id"] == waiting.pop(0)
+            assert isinstance(message["content"], str)
+            continue
+        assert not waiting, "a call without its result"
+        calls = message.get("tool_calls", [])
+        assert message.get("content") or calls
+        assert all(isinstance(json.loads(one["function"]["arguments"]), dict) for one in calls)
+        assert "tool_plan" not in message or calls
+        if message["role"] == "assistant":
+            parts = message.get("content", [])
+            assert all(part[part["type"]] for part in parts)
+            assert "citations" not in message or any(part["type"] == "text" for part in parts)
+        waiting = [one["id"] for one in calls]
+    assert not waiting
+
+
 @pytest.mark.parametrize(
     ("given", "sent"),
     [("f", "f"), ("a.b:c-d", "a.b:c-d"), ("1st", "_st"), ("", "unknown_tool"), ("n" * 90, "n" * 64), ("é!", "__")],
@@ -516,6 +585,8 @@ def test_every_history_becomes_one_that_the_wire_accepts(history: list[Message],
     for model in ("gemini-2.5-pro", "gemini-3.1-pro"):
         check_gemini(gemini(history, model), model)
     check_interactions(interactions(history))
+    check_ollama(ollama(history))
+    check_cohere(cohere(history))
     assert history == before
 
 
