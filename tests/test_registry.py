@@ -16,11 +16,13 @@ from completion import (
     AnthropicModel,
     AzureOpenAIModel,
     ChatStream,
+    CohereModel,
     CompletionModel,
     ConfigurationError,
     GeminiInteractionsModel,
     GeminiModel,
     LocalModel,
+    OllamaModel,
     OpenAIClient,
     OpenAIModel,
     OpenAIResponsesClient,
@@ -82,9 +84,11 @@ def _acme_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     [
         ("anthropic:claude-sonnet-4-6", AnthropicModel),
         ("azure-openai:my-deployment", AzureOpenAIModel),
+        ("cohere:command-a-03-2025", CohereModel),
         ("gemini:gemini-3.8-flash", GeminiModel),
         ("gemini-interactions:gemini-3.8-flash", GeminiInteractionsModel),
         ("local:my-model.gguf", LocalModel),
+        ("ollama:qwen3", OllamaModel),
         ("openai:gpt-5", OpenAIModel),
         ("openai-responses:gpt-5", OpenAIResponsesModel),
     ],
@@ -100,7 +104,7 @@ def test_a_model_id_may_contain_colons() -> None:
     assert completion.model("openai:ft:gpt-5:acme", api_key="k").model == "ft:gpt-5:acme"
 
 
-@pytest.mark.parametrize("family_name", ["anthropic", "azure-openai", "gemini", "gemini-interactions", "openai"])
+@pytest.mark.parametrize("family_name", ["anthropic", "azure-openai", "cohere", "gemini", "ollama", "openai"])
 def test_options_are_passed_to_the_family(family_name: str) -> None:
     model = completion.model(f"{family_name}:m", api_key="k", base_url="http://127.0.0.1:9/proxy/")
     assert isinstance(model, HttpModel)
