@@ -65,6 +65,7 @@ class MessageContent:
             key = _usable(index)
             yield from self.end_call(key)  # a server may omit the end of the call before
             yield from self._begin()
+            yield from self._release_citations()
             function = _function(fields)
             call = ToolCall(str_or_empty(fields.get("id")), str_or_empty(function.get("name")))
             call.add(arguments_text(function.get("arguments")))
@@ -92,12 +93,8 @@ class MessageContent:
             yield from self._order.release()
 
     def end(self) -> Iterator[StreamChunk]:
-        """The end of the message: what is still open or kept."""
+        """The end of the message: what is still kept."""
         yield from self._begin()
-        for call in self._calls.values():
-            if call.arguments.state.value in ("placeholder", "object"):
-                call.close()
-        yield from self._order.release()
         yield from self._release_citations()
 
     def _open_call(self, index: Any) -> ToolCall | None:

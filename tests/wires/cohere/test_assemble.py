@@ -183,6 +183,11 @@ def test_a_plan_is_before_its_calls() -> None:
     assert isinstance(found[-1], ToolCallFinished)
 
 
+def test_citations_are_before_the_calls() -> None:
+    found = content(text("hi"), stop(), CITATION, *call("{}"), end("TOOL_CALL"))
+    assert found[:2] == [HI, own(type="citations", citations=[CITED])]
+
+
 def test_an_id_is_made_up_for_a_call_without_one() -> None:
     ((call_id, _, args),) = calls(*call('{"a": 1}', id=None), END)
     assert call_id.startswith("call_")
