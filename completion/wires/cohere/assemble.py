@@ -43,7 +43,7 @@ class CohereTurn(TurnReader):
                 if (
                     type(text) is str
                     and text
-                    and len(content) == 1
+                    and "thinking" not in content
                     and not self.is_over
                     and not self._content.has_plan
                     and (text.isascii() or not has_surrogates(text))

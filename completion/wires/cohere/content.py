@@ -9,7 +9,7 @@ from typing import Any
 from completion.contract.chunks import StreamChunk
 from completion.wires.arguments import arguments_text
 from completion.wires.cohere.names import CITATIONS, THINKING, TOOL_PLAN, WIRE
-from completion.wires.json_values import objects_in, provider_block, str_or_empty
+from completion.wires.json_values import objects_in, provider_block, str_or_empty, without_surrogates
 from completion.wires.tool_call import ToolCall
 from completion.wires.turn_order import TurnOrder
 
@@ -105,7 +105,7 @@ class MessageContent:
     def _begin(self, *, is_thinking: bool = False) -> Iterator[StreamChunk]:
         """Something begins: what came before it ends."""
         if self._plan:
-            plan, self._plan = "".join(self._plan), []
+            plan, self._plan = without_surrogates("".join(self._plan)), []
             yield from self._order.block(provider_block(WIRE, {"type": TOOL_PLAN, TOOL_PLAN: plan}))
         if not is_thinking:
             yield from self._end_thinking()

@@ -97,6 +97,15 @@ def test_the_arguments_of_a_call_come_whole(arguments: Any, expected: Any) -> No
     assert found == ("c", "f", expected)
 
 
+def test_arguments_that_are_nested_too_deeply_are_malformed() -> None:
+    deep: Any = {}
+    for _ in range(150):
+        deep = {"a": deep}
+    (found,) = content(line(tool_calls=[call(deep, id="c")]), END)[-1:]
+    assert isinstance(found, ToolCallMalformed)
+    assert "nested too deeply" in found.error
+
+
 def test_an_id_is_made_up_for_each_call_without_one() -> None:
     found = calls(line(tool_calls=[call({"a": 1}), call({"a": 2})]), line(tool_calls=[call({"a": 3}, id="")]), END)
     assert [args for _, _, args in found] == [{"a": 1}, {"a": 2}, {"a": 3}]
