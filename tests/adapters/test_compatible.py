@@ -359,6 +359,8 @@ def test_an_option_of_another_row_is_refused() -> None:
     [
         ("ollama-openai", "OLLAMA_HOST", "10.0.0.7", "http://10.0.0.7:11434/v1"),
         ("ollama-openai", "OLLAMA_HOST", "0.0.0.0", "http://127.0.0.1:11434/v1"),
+        ("ollama-openai", "OLLAMA_HOST", "http://0.0.0.0:8000", "http://127.0.0.1:8000/v1"),
+        ("ollama-openai", "OLLAMA_HOST", "[::]", "http://[::1]:11434/v1"),
         ("ollama-openai", "OLLAMA_HOST", ":8000", "http://localhost:8000/v1"),
         ("ollama-openai", "OLLAMA_HOST", "box.example:8000", "http://box.example:8000/v1"),
         ("ollama-openai", "OLLAMA_HOST", "[::1]:8000", "http://[::1]:8000/v1"),
