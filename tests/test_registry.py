@@ -104,7 +104,9 @@ def test_a_model_id_may_contain_colons() -> None:
     assert completion.model("openai:ft:gpt-5:acme", api_key="k").model == "ft:gpt-5:acme"
 
 
-@pytest.mark.parametrize("family_name", ["anthropic", "azure-openai", "cohere", "gemini", "ollama", "openai"])
+@pytest.mark.parametrize(
+    "family_name", ["anthropic", "azure-openai", "cohere", "gemini", "gemini-interactions", "ollama", "openai"]
+)
 def test_options_are_passed_to_the_family(family_name: str) -> None:
     model = completion.model(f"{family_name}:m", api_key="k", base_url="http://127.0.0.1:9/proxy/")
     assert isinstance(model, HttpModel)
