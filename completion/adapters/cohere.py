@@ -49,6 +49,9 @@ class CohereClient(HttpClient):
             **options,
         )
 
+    def models_path(self) -> str:
+        return "/v1/models?page_size=1000&endpoint=chat"
+
     def completion_model(self, model_id: str) -> CohereModel:
         """A model of this account. All models of a client share its connections."""
         return CohereModel(model_id, client=self)

@@ -54,6 +54,9 @@ class OllamaClient(HttpClient):
             **options,
         )
 
+    def models_path(self) -> str:
+        return "/api/tags"
+
     def completion_model(self, model_id: str) -> OllamaModel:
         """A model of this server. All models of a client share its connections."""
         return OllamaModel(model_id, client=self)

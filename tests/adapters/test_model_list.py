@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from completion import (
     AuthenticationError,
+    CohereClient,
     GeminiClient,
     IdleTimeoutError,
     MalformedStreamError,
+    OllamaClient,
     OpenAIClient,
     Timeout,
     UnsupportedContentError,
@@ -63,3 +67,16 @@ def test_a_provider_without_a_list_says_so() -> None:
 def test_vertex_ai_has_no_list() -> None:
     with pytest.raises(UnsupportedContentError, match="gemini: this provider has no list of models"):
         GeminiClient(project="mine").model_ids()
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "listed"),
+    [
+        (OllamaClient, "/api/tags", {"models": [{"name": "llama3.2:1b"}]}),
+        (CohereClient, "/v1/models?page_size=1000&endpoint=chat", {"models": [{"name": "llama3.2:1b"}]}),
+    ],
+)
+def test_each_vendor_has_a_path_of_its_own(server: ProviderServer, kind: Any, path: str, listed: Any) -> None:
+    server.reply(Reply.json(listed))
+    assert kind(api_key=KEY, base_url=server.url).model_ids() == ["llama3.2:1b"]
+    assert server.requests[0].path == path

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from completion.contract.chunks import StreamChunk
+from completion.contract.citations import Citation
 from completion.wires.arguments import arguments_text
+from completion.wires.citations import citation, shifted
 from completion.wires.cohere.names import CITATIONS, THINKING, TOOL_PLAN, WIRE
 from completion.wires.json_values import objects_in, provider_block, str_or_empty, without_surrogates
 from completion.wires.tool_call import ToolCall
@@ -27,6 +29,7 @@ class MessageContent:
         self._in_thinking = False
         self._plan: list[str] = []
         self._citations: list[dict[str, Any]] = []
+        self._text_begins_at = 0  # characters of text in the turn before the latest block of content
         self._calls: dict[Any, ToolCall] = {}  # the open ones, by index
 
     @property
@@ -37,6 +40,8 @@ class MessageContent:
     def add(self, content: Any) -> Iterator[StreamChunk]:
         """A piece of content: {"text": "Hi"} or {"thinking": "Hm"}; at its start with {"type": …}."""
         for piece in _objects(content):
+            if "type" in piece:  # the start of a block; citations of the one before may have come after its end
+                self._text_begins_at = self._order.text_length
             thinking, text = str_or_empty(piece.get("thinking")), str_or_empty(piece.get("text"))
             if thinking:
                 yield from self._begin(is_thinking=True)
@@ -121,7 +126,25 @@ class MessageContent:
     def _release_citations(self) -> Iterator[StreamChunk]:
         if self._citations:
             citations, self._citations = self._citations, []
-            yield from self._order.block(provider_block(WIRE, {"type": CITATIONS, CITATIONS: citations}))
+            typed = tuple(one for cited in citations for one in self._typed(cited))
+            yield from self._order.block(provider_block(WIRE, {"type": CITATIONS, CITATIONS: citations}, typed))
+
+    def _typed(self, cited: dict[str, Any]) -> Iterator[Citation]:
+        """A Citation for each source. The offsets count from the beginning of the block of content."""
+        start, end = (shifted(cited.get(name), self._text_begins_at) for name in ("start", "end"))
+        for source in objects_in(cited.get("sources")):
+            # {"type": "document", "id": "doc_0", "document": {"id": "doc_0", "title": "…", "snippet": "…", "url": "…"}}
+            # {"type": "tool", "id": "f_1:0", "tool_output": {"title": "…", "url": "…"}}
+            shown = source.get("document") or source.get("tool_output")
+            named = shown if isinstance(shown, dict) else {}
+            title = named.get("title") or source.get("id")
+            yield from citation(
+                url=named.get("url"),
+                title=title,
+                cited_text=named.get("snippet") or named.get("text"),
+                start=start,
+                end=end,
+            )
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from completion import (
     ChatRequest,
+    Citation,
     CompletionError,
     ContextOverflowError,
     FinishReason,
@@ -186,6 +187,24 @@ def test_a_plan_is_before_its_calls() -> None:
     found = content(BEGIN, plan("I will"), plan(" f."), *call("{}"), end("TOOL_CALL"))
     assert found[0] == PLAN
     assert isinstance(found[-1], ToolCallFinished)
+
+
+def test_citations_have_their_sources_and_their_place_in_the_text() -> None:
+    paper = {"id": "doc_1", "title": "Optics", "snippet": "Light …", "url": "https://a.ch/"}
+    sources = [SOURCE, {"type": "document", "id": "doc_1", "document": paper}, {"type": "tool", "id": "f_1:0"}]
+    second = {"start": 1, "end": 3, "text": "ea", "sources": sources}
+    cited = part("citation-start", citations=second)
+    found = content(
+        BEGIN, start(), text("Sky. "), stop(), start(), text("Sea."), cited, CITATION_END, stop(), cited, END
+    )
+    typed = (
+        Citation(title="doc_0", cited_text="hi", start=6, end=8),
+        Citation("https://a.ch/", "Optics", "Light …", 6, 8),
+        Citation(title="f_1:0", start=6, end=8),
+    )
+    blocks = [chunk for chunk in found if isinstance(chunk, ProviderBlockFinished)]
+    assert [block.citations for block in blocks] == [typed, typed]
+    assert blocks[0].data["citations"] == [second]
 
 
 def test_citations_are_before_the_calls() -> None:
