@@ -6,6 +6,7 @@ plays scripted replies, with faults. ``check_completion_model`` lists the promis
 
 from completion.testing.conformance import check_completion_model
 from completion.testing.connection import Request
+from completion.testing.recording import recorded
 from completion.testing.replies import Cut, Pause, Reply, Reset, Stall, Trickle, WaitFor, event
 from completion.testing.scripted import ScriptedModel
 from completion.testing.server import Hangup, ProviderServer
@@ -24,4 +25,5 @@ __all__ = [
     "WaitFor",
     "check_completion_model",
     "event",
+    "recorded",
 ]

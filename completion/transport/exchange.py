@@ -80,6 +80,8 @@ class Exchange:
         self._header_timer: threading.Timer | None = None
         self._header_timer_ends_at = 0.0
         self._header_timer_fired = False
+        self.has_shut_down = False
+        """This side shut the socket down, so the end of the connection is not the server's doing."""
 
     def start(self) -> None:
         """From now on ``cancel()`` and the timeouts work.
@@ -162,6 +164,7 @@ class Exchange:
         if self.is_inherited:
             return
         with self._lock:
+            self.has_shut_down = True
             if self._socket is not None:
                 with suppress(OSError, ValueError, AttributeError):
                     tcp_socket = _tcp_socket(self._socket)
@@ -178,6 +181,11 @@ class Exchange:
     def is_inherited(self) -> bool:
         """This is the copy in a forked child: the connection belongs to the parent; do not read or shut it down."""
         return self._fork_count != _fork_count
+
+    @property
+    def is_out_of_time_for_headers(self) -> bool:
+        """``Timeout.stall`` or ``Timeout.total`` expired before the headers were in."""
+        return self._header_timer_fired
 
     def header_timeout(self) -> tuple[float | None, float | None]:
         """The ``(connect, read)`` timeout for requests until the headers are in."""

@@ -26,7 +26,7 @@ _MAX_INTERIM_RESPONSES: Final = 100
 _MALFORMED_HEADER: Final = "a header line of a response is malformed: this line and those below it are ignored"
 
 
-class _Response(http.client.HTTPResponse):
+class Response(http.client.HTTPResponse):
     """Skips interim responses (1xx), and keeps malformed headers out of urllib3's log: they may echo the key."""
 
     def _read_status(self) -> tuple[str, int, str]:
@@ -51,7 +51,7 @@ class _Response(http.client.HTTPResponse):
 class _HeaderFilter(logging.Filter):
     """Takes the echo of a key out of urllib3's warning about a malformed header.
 
-    ``_Response`` does this for our Session; a Session of the caller has other responses. Records of requests that are
+    ``Response`` does this for our Session; a Session of the caller has other responses. Records of requests that are
     not ours are not changed.
     """
 
@@ -72,7 +72,7 @@ logging.getLogger("urllib3.connection").addFilter(_HeaderFilter())
 class _ReportsSocket:
     """Base class of connections that tell the exchange in progress which socket they use."""
 
-    response_class: Any = _Response
+    response_class: Any = Response
     sock: Any
     _handshake_copy: socket.socket | None = None
     _has_sent = False
@@ -81,7 +81,7 @@ class _ReportsSocket:
         self._has_sent = False
         try:
             super().connect()  # type: ignore[misc]
-            _report_socket(self.sock)
+            report_socket(self.sock)
         except BaseException as exc:
             _close_sockets(exc)
             raise
@@ -96,7 +96,7 @@ class _ReportsSocket:
             # TLS takes the descriptor out of this socket, and its own socket is known only after the handshake. During
             # the handshake a copy of the descriptor can be shut down.
             self._handshake_copy = sock.dup()
-            _report_socket(self._handshake_copy, is_connecting=True)
+            report_socket(self._handshake_copy, is_connecting=True)
         except BaseException:
             sock.close()
             raise
@@ -106,7 +106,7 @@ class _ReportsSocket:
         exchange = exchange_in_progress.get()
         if exchange is not None:
             exchange.is_connection_reused = self._has_sent and self.sock is not None
-        _report_socket(self.sock)
+        report_socket(self.sock)
         super().request(*args, **kwargs)  # type: ignore[misc]
         self._has_sent = True  # not before: request() may call connect(), which sets it to False
 
@@ -122,7 +122,8 @@ class _ReportsSocket:
             super().send(data[start : start + _SEND_BYTES])  # type: ignore[misc]
 
 
-def _report_socket(sock: socket.socket | None, *, is_connecting: bool = False) -> None:
+def report_socket(sock: socket.socket | None, *, is_connecting: bool = False) -> None:
+    """Tell the exchange in progress, if there is one, which socket it uses."""
     exchange = exchange_in_progress.get()
     if exchange is not None:
         exchange.set_socket(sock, is_connecting=is_connecting)
@@ -142,24 +143,26 @@ def _close_sockets(exc: BaseException) -> None:
                     value.close()
 
 
-class _HTTPConnection(_ReportsSocket, HTTPConnection):
+class TCPConnection(_ReportsSocket, HTTPConnection):
     pass
 
 
-class _HTTPSConnection(_ReportsSocket, HTTPSConnection):
+class TLSConnection(_ReportsSocket, HTTPSConnection):
     pass
 
 
-class _HTTPPool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _HTTPConnection
+def pools_of(http: type[HTTPConnection], https: type[HTTPSConnection]) -> dict[str, type[urllib3.HTTPConnectionPool]]:
+    """The classes of urllib3's pools for connections of these classes."""
+    return {
+        "http": type("HTTPPool", (urllib3.HTTPConnectionPool,), {"ConnectionCls": http}),
+        "https": type("HTTPSPool", (urllib3.HTTPSConnectionPool,), {"ConnectionCls": https}),
+    }
 
 
-class _HTTPSPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _HTTPSConnection
-
-
-class _Adapter(HTTPAdapter):
+class TCPAdapter(HTTPAdapter):
     """Makes pools of our connections, with TCP keep-alive: a NAT forgets a silent connection within minutes."""
+
+    pools = pools_of(TCPConnection, TLSConnection)
 
     def __init__(self) -> None:
         # pool_block=True would wait for a stream that is not read, and ignore every timeout.
@@ -167,16 +170,13 @@ class _Adapter(HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, socket_options=_socket_options(), **kwargs)
-        self.poolmanager.pool_classes_by_scheme = _POOLS
+        self.poolmanager.pool_classes_by_scheme = self.pools
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
         manager = super().proxy_manager_for(proxy, socket_options=_socket_options(), **kwargs)
         if not proxy.lower().startswith("socks"):  # urllib3 has connection classes of its own for SOCKS
-            manager.pool_classes_by_scheme = _POOLS
+            manager.pool_classes_by_scheme = self.pools
         return manager
-
-
-_POOLS = {"http": _HTTPPool, "https": _HTTPSPool}
 
 
 def _socket_options() -> list[tuple[int, int, int]]:
@@ -194,13 +194,13 @@ class _Session(requests.Session):
         return None
 
 
-def new_session() -> requests.Session:
-    """A Session without default headers and cookies."""
+def new_session(adapter: TCPAdapter | None = None) -> requests.Session:
+    """A Session without default headers and cookies. ``adapter`` makes its connections."""
     session = _Session()
     session.headers.clear()
     # Providers set cookies on each response; all would be sent back with each request.
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    adapter = _Adapter()
+    adapter = adapter or TCPAdapter()
     session.mount("https://", adapter)
     session.mount("http://", adapter)
     return session

@@ -1,0 +1,377 @@
+"""The file of a recording: JSON lines, for people to read and for version control.
+
+    {"completion_recording": 1, "requests": 1}
+    {"request": 1, "method": "POST", "url": "https://…/chat/completions", "json": {"model": "m", …}}
+    {"response": 1, "at": 0.31, "status": 200, "headers": [["Content-Type", "text/event-stream"], …]}
+    {"piece": 1, "at": 0.32, "text": "data: {…}\\n\\n"}
+    {"end": 1, "at": 0.9, "how": "complete", "bytes": 1234}
+
+``at`` is in seconds since the request. A body has no HTTP framing here; it gets its framing back when it is served. A
+response without whole headers has no ``response`` line, and one whose framing is broken has ``"framing": "raw"``: their
+pieces are as they came from the socket.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import http.client
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from completion.contract.errors import ConfigurationError
+from completion.testing.scrubbing import Scrubber
+from completion.transport.chunked import ChunkedReader
+from completion.transport.recorder import Traffic
+from completion.transport.replayer import Script
+
+_FORMAT: Final = 1
+_ENDS: Final = ("complete", "closed", "reset", "timeout", "error", "failed", "left")
+
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
+_STATUS_LINE = re.compile(rb"HTTP/(\S+) (\d{3})(?: ([^\r\n]*))?\r?\n")
+_MAX_INTERIM_RESPONSES: Final = 100
+
+Pieces = Sequence[tuple[float, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One request, and what came back for it, without secrets.
+
+    Without whole headers ``head`` is empty, and the pieces are what came instead.
+    """
+
+    method: str
+    url: str
+    body: bytes
+    head: bytes
+    head_at: float
+    is_raw: bool
+    pieces: Pieces
+    end: str
+    ended_at: float
+    error: str
+
+    def script(self, path: str) -> Script:
+        """What a connection serves: the head, and the pieces in their framing."""
+        is_chunked = not self.is_raw and _is_chunked(self.head)
+        pieces = [(self.head_at, self.head)] if self.head else []
+        pieces += [(at, _chunk(piece) if is_chunked else piece) for at, piece in self.pieces]
+        end: Any = self.end
+        if self.end == "complete":
+            if is_chunked:
+                pieces.append((self.ended_at, b"0\r\n\r\n"))
+            end = "open" if is_chunked or _declared_length(self.head, self.method) is not None else "closed"
+        error = self.error
+        if self.end == "left":
+            size = sum(len(piece) for _, piece in self.pieces)
+            error = (
+                f"{path}: the recording of this answer ends here, because its reader left after {size} bytes of the"
+                " body; record it again and read it further"
+            )
+        return Script(pieces, end, self.ended_at, error)
+
+
+def recorded_from(traffic: Traffic, scrubber: Scrubber) -> Recorded:
+    """What came back for one request, with head and body apart, without framing and secrets."""
+    pieces = list(traffic.pieces)
+    end: str = traffic.end
+    head, head_at, rest = _split_head(pieces)
+    is_raw = False
+    body = rest
+    ended_at = traffic.ended_at
+    if head:
+        without_framing = _unchunked(rest) if _is_chunked(head) else (rest, False)
+        if without_framing is None:
+            is_raw = True
+        else:
+            body, is_complete = without_framing
+            length = _declared_length(head, traffic.method)
+            if length is not None:
+                is_complete = sum(len(piece) for _, piece in rest) >= length
+            elif not _is_chunked(head):
+                is_complete = end == "closed"
+            if is_complete:
+                end, ended_at = "complete", max(ended_at if end == "closed" else 0.0, _last(rest, head_at))
+    return Recorded(
+        traffic.method,
+        scrubber.scrub_url(traffic.url),
+        scrubber.scrub(traffic.body),
+        scrubber.scrub_head(head),
+        head_at,
+        is_raw,
+        scrubber.scrub_pieces(body),
+        end,
+        ended_at if end != "left" else _last(pieces, 0.0),
+        scrubber.scrub_text(traffic.error) if end in ("error", "failed") else "",
+    )
+
+
+def _last(pieces: Pieces, otherwise: float) -> float:
+    return pieces[-1][0] if pieces else otherwise
+
+
+def _split_head(pieces: list[tuple[float, bytes]]) -> tuple[bytes, float, list[tuple[float, bytes]]]:
+    """The head, its moment, and the pieces after it; interim responses (1xx) are left out."""
+    data = b"".join(piece for _, piece in pieces)
+    start = 0
+    for _ in range(_MAX_INTERIM_RESPONSES):
+        found = _HEAD_END.search(data, start)
+        status = _STATUS_LINE.match(data, start)
+        if found is None or status is None:
+            break
+        if not status[2].startswith(b"1"):
+            at, rest = _after(pieces, found.end())
+            return data[start : found.end()], at, rest
+        start = found.end()
+    return b"", 0.0, pieces
+
+
+def _after(pieces: list[tuple[float, bytes]], size: int) -> tuple[float, list[tuple[float, bytes]]]:
+    """The moment of the last of the first ``size`` bytes, and the pieces after them."""
+    for number, (at, piece) in enumerate(pieces):
+        if size <= len(piece):
+            rest = pieces[number + 1 :]
+            return at, [(at, piece[size:]), *rest] if size < len(piece) else rest
+        size -= len(piece)
+    raise AssertionError("fewer bytes than the head")
+
+
+def _unchunked(pieces: Pieces) -> tuple[list[tuple[float, bytes]], bool] | None:
+    """The data of a chunked body, and whether it is complete; None if its framing is broken."""
+    left = list(reversed(pieces))
+    at = 0.0
+
+    def read(size: int) -> bytes:
+        nonlocal at
+        if not left:
+            return b""
+        at, piece = left.pop()
+        return piece
+
+    reader, body = ChunkedReader(read), []
+    try:
+        while data := reader.read1(0):
+            body.append((at, data))
+    except http.client.IncompleteRead:
+        return body, False
+    except http.client.HTTPException:
+        return None
+    return body, True
+
+
+def _headers(head: bytes) -> list[tuple[str, str]]:
+    lines = re.split(r"\r?\n", head.decode("latin-1"))[1:]
+    return [(name.strip(), value.strip()) for name, colon, value in (line.partition(":") for line in lines) if colon]
+
+
+def _is_chunked(head: bytes) -> bool:
+    return any(name.lower() == "transfer-encoding" and value.lower() == "chunked" for name, value in _headers(head))
+
+
+def _declared_length(head: bytes, method: str) -> int | None:
+    status = _STATUS_LINE.match(head)
+    if method == "HEAD" or (status and status[2] in (b"204", b"304")):
+        return 0
+    for name, value in _headers(head):
+        if name.lower() == "content-length" and value.isdecimal() and not _is_chunked(head):
+            return int(value)
+    return None
+
+
+def _chunk(piece: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(piece), piece)
+
+
+# Writing
+
+
+def write(path: Path, recorded: Sequence[Recorded]) -> None:
+    """Write the file under another name, and rename it: at no moment is there half a file."""
+    lines = [{"completion_recording": _FORMAT, "requests": len(recorded)}]
+    for number, one in enumerate(recorded, 1):
+        lines += _lines(number, one)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        with unfinished.open("xb") as file:
+            for line in lines:
+                file.write(_to_json(line) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    finally:
+        with suppress(OSError):
+            unfinished.unlink()
+
+
+def _lines(number: int, one: Recorded) -> Iterator[dict[str, Any]]:
+    yield {"request": number, "method": one.method, "url": one.url, **_request_body(one.body)}
+    if one.head:
+        framing = {"framing": "raw"} if one.is_raw else {}
+        yield {"response": number, "at": _moment(one.head_at), **_written_head(one.head), **framing}
+    for at, piece in one.pieces:
+        yield {"piece": number, "at": _moment(at), **_as_text(piece)}
+    size = sum(len(piece) for _, piece in one.pieces)
+    error = {"error": one.error} if one.error else {}
+    yield {"end": number, "at": _moment(one.ended_at), "how": one.end, "bytes": size, **error}
+
+
+def _moment(seconds: float) -> float:
+    return round(seconds, 4)
+
+
+def _to_json(line: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(line, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return json.dumps(line).encode()
+
+
+def _request_body(body: bytes) -> dict[str, Any]:
+    if not body:
+        return {}
+    value = parsed(body)
+    return {"json": value} if isinstance(value, dict | list) else _as_text(body)
+
+
+def parsed(body: bytes) -> Any:
+    """The JSON value of a body, or the body itself if it is not JSON."""
+    try:
+        return json.loads(body, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return body
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(name)
+
+
+def _as_text(data: bytes) -> dict[str, str]:
+    try:
+        return {"text": data.decode()}
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(data).decode()}
+
+
+def _written_head(head: bytes) -> dict[str, Any]:
+    status = _STATUS_LINE.match(head)
+    assert status is not None
+    version, code, reason = status[1].decode("latin-1"), int(status[2]), (status[3] or b"").decode("latin-1")
+    line: dict[str, Any] = {"status": code}
+    if version != "1.1":
+        line["version"] = version
+    if reason != http.client.responses.get(code, ""):
+        line["reason"] = reason
+    line["headers"] = [list(item) for item in _headers(head)]
+    # Headers in another notation are kept as they are.
+    return line if _read_head(line) == head else {"status": code, "head": head.decode("latin-1")}
+
+
+# Reading
+
+
+def read(path: Path) -> list[Recorded]:
+    """The requests of the file and their answers.
+
+    Raises:
+        ConfigurationError: the file is damaged.
+    """
+    try:
+        return _read(path.read_bytes())
+    except _DamageError as exc:
+        reason = str(exc)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
+        reason = f"{type(exc).__name__}: {exc}"
+    raise ConfigurationError(
+        f"{path}: this recording is damaged ({reason}): restore the file, or delete it and record it again"
+    )
+
+
+class _DamageError(Exception):
+    pass
+
+
+def _read(data: bytes) -> list[Recorded]:
+    lines = [_parsed_line(number, line) for number, line in enumerate(data.split(b"\n"), 1) if line.strip()]
+    if not lines or "completion_recording" not in lines[0]:
+        raise _DamageError("it does not begin with a line that has completion_recording")
+    if lines[0]["completion_recording"] != _FORMAT:
+        raise _DamageError(f"its format is {lines[0]['completion_recording']!r}, this version reads {_FORMAT}")
+    groups: list[list[dict[str, Any]]] = []
+    for line in lines[1:]:
+        if "request" in line:
+            groups.append([])
+        if not groups:
+            raise _DamageError("its second line is not a request")
+        groups[-1].append(line)
+    if len(groups) != lines[0]["requests"]:
+        raise _DamageError(f"it should have {lines[0]['requests']} requests, it has {len(groups)}")
+    return [_recorded(number, group) for number, group in enumerate(groups, 1)]
+
+
+def _parsed_line(number: int, line: bytes) -> dict[str, Any]:
+    with suppress(ValueError, RecursionError):
+        value = json.loads(line)
+        if isinstance(value, dict):
+            return value
+    raise _DamageError(f"line {number} is not a JSON object")
+
+
+def _recorded(number: int, lines: list[dict[str, Any]]) -> Recorded:
+    request, end = lines[0], lines[-1]
+    has_head = len(lines) > 1 and "response" in lines[1]
+    response = lines[1] if has_head else {}
+    kinds = ["request", *["response"] * has_head, *["piece"] * (len(lines) - 2 - has_head), "end"]
+    if len(lines) < 2 or [line.get(kind) for line, kind in zip(lines, kinds, strict=True)] != [number] * len(lines):
+        raise _DamageError(f"the lines of request {number} are not complete")
+    pieces = [(float(line["at"]), _bytes(line)) for line in lines[1 + has_head : -1]]
+    size = sum(len(piece) for _, piece in pieces)
+    if size != end["bytes"]:
+        raise _DamageError(f"the answer to request {number} should have {end['bytes']} bytes, it has {size}")
+    if end["how"] not in _ENDS:
+        raise _DamageError(f"request {number} ends with {end['how']!r}")
+    head = _read_head(response) if has_head else b""
+    if has_head and not (_STATUS_LINE.match(head) and _HEAD_END.search(head)):
+        raise _DamageError(f"the status line and headers of response {number} are not HTTP")
+    return Recorded(
+        str(request["method"]),
+        str(request["url"]),
+        _bytes(request) if "json" not in request else json.dumps(request["json"]).encode(),
+        head,
+        float(response.get("at", 0.0)),
+        response.get("framing") == "raw",
+        pieces,
+        end["how"],
+        float(end["at"]),
+        str(end.get("error", "")),
+    )
+
+
+def _bytes(line: dict[str, Any]) -> bytes:
+    if "base64" in line:
+        try:
+            return base64.b64decode(line["base64"], validate=True)
+        except binascii.Error as exc:
+            raise _DamageError(f"base64: {exc}") from None
+    if "request" in line and "text" not in line:
+        return b""
+    return str(line["text"]).encode()
+
+
+def _read_head(line: dict[str, Any]) -> bytes:
+    if "head" in line:
+        return str(line["head"]).encode("latin-1")
+    code = int(line["status"])
+    reason = line.get("reason", http.client.responses.get(code, ""))
+    rows = [f"HTTP/{line.get('version', '1.1')} {code} {reason}"]
+    rows += [f"{name}: {value}" for name, value in line["headers"]]
+    return "\r\n".join([*rows, "", ""]).encode("latin-1")
