@@ -63,6 +63,7 @@ setup(
     },
     entry_points={
         "console_scripts": ["completion = completion.cli:main"],
+        "pytest11": ["completion = completion.testing.pytest_plugin"],
     },
     classifiers=[
         "Development Status :: 4 - Beta",

@@ -65,6 +65,7 @@ DOORS = {
     "regex": "engine.redaction",
     "google": "adapters.google_credentials",
     "opentelemetry": "otel",
+    "pytest": "testing.pytest_plugin",
 }
 
 # Modules that may import inside a function: optional packages, and those that would double the time of

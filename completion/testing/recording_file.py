@@ -7,7 +7,7 @@
     {"end": 1, "at": 0.9, "how": "complete", "bytes": 1234}
 
 ``at`` is in seconds since the request. A body has no HTTP framing here; it gets its framing back when it is served. A
-response without whole headers has no ``response`` line, and one whose framing is broken has ``"framing": "raw"``: their
+response without whole headers has the ``status`` null, and one whose framing is broken has ``"framing": "raw"``: their
 pieces are as they came from the socket.
 """
 
@@ -20,15 +20,16 @@ import json
 import os
 import re
 import secrets
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from completion.contract.errors import ConfigurationError
 from completion.testing.scrubbing import Scrubber
-from completion.transport.chunked import ChunkedReader
 from completion.transport.recorder import Traffic
 from completion.transport.replayer import Script
 
@@ -39,7 +40,18 @@ _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _STATUS_LINE = re.compile(rb"HTTP/(\S+) (\d{3})(?: ([^\r\n]*))?\r?\n")
 _MAX_INTERIM_RESPONSES: Final = 100
 
-Pieces = Sequence[tuple[float, bytes]]
+# As in completion.transport.chunked.
+_SIZE_LINE = re.compile(rb"[ \t]*([0-9a-fA-F]{1,16})[ \t]*(?:;[^\n]*)?\r?\n")
+_LINE_END = re.compile(rb"\r?\n")
+_TRAILERS = re.compile(rb"(?:[^\r\n][^\n]*\n)*\r?\n")
+
+
+class Piece(NamedTuple):
+    """What one read brought. ``chunks`` are the sizes of the HTTP chunks that begin in it."""
+
+    at: float
+    data: bytes
+    chunks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +67,7 @@ class Recorded:
     head: bytes
     head_at: float
     is_raw: bool
-    pieces: Pieces
+    pieces: Sequence[Piece]
     end: str
     ended_at: float
     error: str
@@ -64,7 +76,7 @@ class Recorded:
         """What a connection serves: the head, and the pieces in their framing."""
         is_chunked = not self.is_raw and _is_chunked(self.head)
         pieces = [(self.head_at, self.head)] if self.head else []
-        pieces += [(at, _chunk(piece) if is_chunked else piece) for at, piece in self.pieces]
+        pieces += _chunked(self.pieces) if is_chunked else [(at, data) for at, data, _ in self.pieces]
         end: Any = self.end
         if self.end == "complete":
             if is_chunked:
@@ -72,7 +84,7 @@ class Recorded:
             end = "open" if is_chunked or _declared_length(self.head, self.method) is not None else "closed"
         error = self.error
         if self.end == "left":
-            size = sum(len(piece) for _, piece in self.pieces)
+            size = sum(len(piece.data) for piece in self.pieces)
             error = (
                 f"{path}: the recording of this answer ends here, because its reader left after {size} bytes of the"
                 " body; record it again and read it further"
@@ -82,7 +94,7 @@ class Recorded:
 
 def recorded_from(traffic: Traffic, scrubber: Scrubber) -> Recorded:
     """What came back for one request, with head and body apart, without framing and secrets."""
-    pieces = list(traffic.pieces)
+    pieces = [Piece(at, data) for at, data in list(traffic.pieces)]
     end: str = traffic.end
     head, head_at, rest = _split_head(pieces)
     is_raw = False
@@ -96,11 +108,12 @@ def recorded_from(traffic: Traffic, scrubber: Scrubber) -> Recorded:
             body, is_complete = without_framing
             length = _declared_length(head, traffic.method)
             if length is not None:
-                is_complete = sum(len(piece) for _, piece in rest) >= length
+                is_complete = sum(len(piece.data) for piece in rest) >= length
             elif not _is_chunked(head):
                 is_complete = end == "closed"
             if is_complete:
                 end, ended_at = "complete", max(ended_at if end == "closed" else 0.0, _last(rest, head_at))
+    scrubbed = scrubber.scrub_pieces([piece.data for piece in body])
     return Recorded(
         traffic.method,
         scrubber.scrub_url(traffic.url),
@@ -108,20 +121,20 @@ def recorded_from(traffic: Traffic, scrubber: Scrubber) -> Recorded:
         scrubber.scrub_head(head),
         head_at,
         is_raw,
-        scrubber.scrub_pieces(body),
+        [piece._replace(data=data) for piece, data in zip(body, scrubbed, strict=True)],
         end,
         ended_at if end != "left" else _last(pieces, 0.0),
         scrubber.scrub_text(traffic.error) if end in ("error", "failed") else "",
     )
 
 
-def _last(pieces: Pieces, otherwise: float) -> float:
-    return pieces[-1][0] if pieces else otherwise
+def _last(pieces: Sequence[Piece], otherwise: float) -> float:
+    return pieces[-1].at if pieces else otherwise
 
 
-def _split_head(pieces: list[tuple[float, bytes]]) -> tuple[bytes, float, list[tuple[float, bytes]]]:
+def _split_head(pieces: list[Piece]) -> tuple[bytes, float, list[Piece]]:
     """The head, its moment, and the pieces after it; interim responses (1xx) are left out."""
-    data = b"".join(piece for _, piece in pieces)
+    data = b"".join(piece.data for piece in pieces)
     start = 0
     for _ in range(_MAX_INTERIM_RESPONSES):
         found = _HEAD_END.search(data, start)
@@ -135,37 +148,44 @@ def _split_head(pieces: list[tuple[float, bytes]]) -> tuple[bytes, float, list[t
     return b"", 0.0, pieces
 
 
-def _after(pieces: list[tuple[float, bytes]], size: int) -> tuple[float, list[tuple[float, bytes]]]:
+def _after(pieces: list[Piece], size: int) -> tuple[float, list[Piece]]:
     """The moment of the last of the first ``size`` bytes, and the pieces after them."""
-    for number, (at, piece) in enumerate(pieces):
-        if size <= len(piece):
+    for number, (at, data, _) in enumerate(pieces):
+        if size <= len(data):
             rest = pieces[number + 1 :]
-            return at, [(at, piece[size:]), *rest] if size < len(piece) else rest
-        size -= len(piece)
+            return at, [Piece(at, data[size:]), *rest] if size < len(data) else rest
+        size -= len(data)
     raise AssertionError("fewer bytes than the head")
 
 
-def _unchunked(pieces: Pieces) -> tuple[list[tuple[float, bytes]], bool] | None:
+def _unchunked(pieces: list[Piece]) -> tuple[list[Piece], bool] | None:
     """The data of a chunked body, and whether it is complete; None if its framing is broken."""
-    left = list(reversed(pieces))
-    at = 0.0
-
-    def read(size: int) -> bytes:
-        nonlocal at
-        if not left:
-            return b""
-        at, piece = left.pop()
-        return piece
-
-    reader, body = ChunkedReader(read), []
-    try:
-        while data := reader.read1(0):
-            body.append((at, data))
-    except http.client.IncompleteRead:
-        return body, False
-    except http.client.HTTPException:
-        return None
-    return body, True
+    received = b"".join(piece.data for piece in pieces)
+    ends = list(accumulate(len(piece.data) for piece in pieces))
+    data = [bytearray() for _ in pieces]
+    sizes: list[list[int]] = [[] for _ in pieces]
+    at, is_complete = 0, False
+    while line := _SIZE_LINE.match(received, at):
+        start, size = line.end(), int(line[1], 16)
+        if not size:
+            is_complete = _TRAILERS.match(received, start) is not None
+            break
+        sizes[bisect_left(ends, start)].append(size)
+        at = min(start + size, len(received))
+        for number in range(bisect_right(ends, start), bisect_left(ends, at) + 1 if at > start else 0):
+            data[number] += received[max(start, ends[number] - len(pieces[number].data)) : min(at, ends[number])]
+        end = _LINE_END.match(received, at)
+        if end is None:
+            if received[at:] not in (b"", b"\r"):
+                return None
+            break
+        at = end.end()
+    else:
+        if b"\n" in received[at:]:
+            return None
+    found = zip(pieces, data, sizes, strict=True)
+    body = [Piece(piece.at, bytes(part), tuple(chunks)) for piece, part, chunks in found if part or chunks]
+    return body, is_complete
 
 
 def _headers(head: bytes) -> list[tuple[str, str]]:
@@ -187,8 +207,20 @@ def _declared_length(head: bytes, method: str) -> int | None:
     return None
 
 
-def _chunk(piece: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(piece), piece)
+def _chunked(pieces: Sequence[Piece]) -> Iterator[tuple[float, bytes]]:
+    """The pieces in their HTTP chunks, which may end in a later piece."""
+    missing = 0
+    for at, data, chunks in pieces:
+        framed, start = bytearray(), 0
+        for size in (missing, *chunks) if missing else chunks:
+            if not missing:
+                framed += b"%x\r\n" % size
+                missing = size
+            part = data[start : start + missing]
+            start += len(part)
+            missing -= len(part)
+            framed += part if missing else part + b"\r\n"
+        yield at, bytes(framed)
 
 
 # Writing
@@ -216,11 +248,15 @@ def write(path: Path, recorded: Sequence[Recorded]) -> None:
 def _lines(number: int, one: Recorded) -> Iterator[dict[str, Any]]:
     yield {"request": number, "method": one.method, "url": one.url, **_request_body(one.body)}
     if one.head:
-        framing = {"framing": "raw"} if one.is_raw else {}
-        yield {"response": number, "at": _moment(one.head_at), **_written_head(one.head), **framing}
-    for at, piece in one.pieces:
-        yield {"piece": number, "at": _moment(at), **_as_text(piece)}
-    size = sum(len(piece) for _, piece in one.pieces)
+        raw = {"framing": "raw"} if one.is_raw else {}
+        yield {"response": number, "at": _moment(one.head_at), **_written_head(one.head), **raw}
+    else:
+        yield {"response": number, "at": 0.0, "status": None}
+    for at, data, chunks in one.pieces:
+        # Most servers send one HTTP chunk at a time.
+        framing: dict[str, Any] = {} if chunks in ((), (len(data),)) else {"chunks": list(chunks)}
+        yield {"piece": number, "at": _moment(at), **_as_text(data), **framing}
+    size = sum(len(piece.data) for piece in one.pieces)
     error = {"error": one.error} if one.error else {}
     yield {"end": number, "at": _moment(one.ended_at), "how": one.end, "bytes": size, **error}
 
@@ -328,32 +364,36 @@ def _parsed_line(number: int, line: bytes) -> dict[str, Any]:
 
 def _recorded(number: int, lines: list[dict[str, Any]]) -> Recorded:
     request, end = lines[0], lines[-1]
-    has_head = len(lines) > 1 and "response" in lines[1]
-    response = lines[1] if has_head else {}
-    kinds = ["request", *["response"] * has_head, *["piece"] * (len(lines) - 2 - has_head), "end"]
-    if len(lines) < 2 or [line.get(kind) for line, kind in zip(lines, kinds, strict=True)] != [number] * len(lines):
+    kinds = ["request", "response", *["piece"] * (len(lines) - 3), "end"]
+    if len(lines) < 3 or [line.get(kind) for line, kind in zip(lines, kinds, strict=True)] != [number] * len(lines):
         raise _DamageError(f"the lines of request {number} are not complete")
-    pieces = [(float(line["at"]), _bytes(line)) for line in lines[1 + has_head : -1]]
-    size = sum(len(piece) for _, piece in pieces)
+    response = lines[1]
+    pieces = [_piece(line) for line in lines[2:-1]]
+    size = sum(len(piece.data) for piece in pieces)
     if size != end["bytes"]:
         raise _DamageError(f"the answer to request {number} should have {end['bytes']} bytes, it has {size}")
     if end["how"] not in _ENDS:
         raise _DamageError(f"request {number} ends with {end['how']!r}")
-    head = _read_head(response) if has_head else b""
-    if has_head and not (_STATUS_LINE.match(head) and _HEAD_END.search(head)):
+    head = b"" if response["status"] is None else _read_head(response)
+    if head and not (_STATUS_LINE.match(head) and _HEAD_END.search(head)):
         raise _DamageError(f"the status line and headers of response {number} are not HTTP")
     return Recorded(
         str(request["method"]),
         str(request["url"]),
         _bytes(request) if "json" not in request else json.dumps(request["json"]).encode(),
         head,
-        float(response.get("at", 0.0)),
+        float(response["at"]),
         response.get("framing") == "raw",
         pieces,
         end["how"],
         float(end["at"]),
         str(end.get("error", "")),
     )
+
+
+def _piece(line: dict[str, Any]) -> Piece:
+    data = _bytes(line)
+    return Piece(float(line["at"]), data, tuple(map(int, line.get("chunks", (len(data),)))))
 
 
 def _bytes(line: dict[str, Any]) -> bytes:

@@ -6,7 +6,8 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Final
 from urllib.parse import quote, unquote
 
@@ -108,14 +109,11 @@ class Scrubber:
     def scrub_text(self, text: str) -> str:
         return self.scrub(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
-    def scrub_pieces(self, pieces: list[tuple[float, bytes]]) -> list[tuple[float, bytes]]:
+    def scrub_pieces(self, pieces: Sequence[bytes]) -> list[bytes]:
         """The pieces without secrets, also those that begin in one piece and end in another."""
-        scrubbed = self.scrub(b"".join(piece for _, piece in pieces))
-        result, start = [], 0
-        for at, piece in pieces:
-            result.append((at, scrubbed[start : start + len(piece)]))
-            start += len(piece)
-        return result
+        scrubbed = self.scrub(b"".join(pieces))
+        ends = list(accumulate(map(len, pieces)))
+        return [scrubbed[end - len(piece) : end] for piece, end in zip(pieces, ends, strict=True)]
 
 
 def is_secret_header(name: str) -> bool:

@@ -1,0 +1,58 @@
+"""The fixture ``completion_recorded`` of pytest: a Session whose recording is named after the test."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from completion.testing.recording import recorded
+from completion.transport import Session
+
+_MODES: Final = ("auto", "record", "replay")
+_PASSED: Final = pytest.StashKey[bool]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.getgroup("completion").addoption(
+        "--completion-recorded",
+        choices=_MODES,
+        default="auto",
+        help="what the fixture completion_recorded does: record, replay, or (auto) replay the recordings that exist",
+    )
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Generator[None, Any, None]:
+    outcome = yield
+    if call.when == "call":
+        item.stash[_PASSED] = outcome.get_result().passed
+
+
+class _TestFailedError(Exception):
+    """Leaves the block of a recording, so that none is written."""
+
+
+@pytest.fixture
+def completion_recorded(request: pytest.FixtureRequest) -> Iterator[Session]:
+    """A Session for ``session=`` of an adapter. It records the first passed run of the test, and replays it later.
+
+    The recording is ``recordings/<file of the test>/<name of the test>.jsonl`` beside the file of the test.
+    """
+    item = request.node
+    mode = request.config.getoption("--completion-recorded")
+    with suppress(_TestFailedError), recorded(_path(item), mode) as session:
+        yield session
+        if not item.stash.get(_PASSED, False):
+            raise _TestFailedError
+
+
+def _path(item: pytest.Item) -> Path:
+    # Of a method, the class is a part of the name: two classes may have tests of one name.
+    names = [part for part in item.nodeid.partition("::")[2].split("::") if part]
+    name = re.sub(r"[^\w.=+-]+", "_", ".".join(names)).strip("_")
+    return item.path.parent / "recordings" / item.path.stem / f"{name}.jsonl"
