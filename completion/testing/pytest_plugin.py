@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Generator, Iterator
 from contextlib import suppress
@@ -14,6 +15,7 @@ from completion.testing.recording import recorded
 from completion.transport import Session
 
 _MODES: Final = ("auto", "record", "replay")
+_MAX_NAME: Final = 120
 _PASSED: Final = pytest.StashKey[bool]()
 
 
@@ -52,7 +54,8 @@ def completion_recorded(request: pytest.FixtureRequest) -> Iterator[Session]:
 
 
 def _path(item: pytest.Item) -> Path:
-    # Of a method, the class is a part of the name: two classes may have tests of one name.
-    names = [part for part in item.nodeid.partition("::")[2].split("::") if part]
-    name = re.sub(r"[^\w.=+-]+", "_", ".".join(names)).strip("_")
-    return item.path.parent / "recordings" / item.path.stem / f"{name}.jsonl"
+    name = item.nodeid.partition("::")[2].replace("::", ".")  # the class too: two classes may have tests of one name
+    plain = re.sub(r"[^\w.=+-]+", "_", name).strip("_")[:_MAX_NAME]
+    if plain != name:  # two parameters may differ in the other characters only
+        plain += f"-{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:6]}"
+    return item.path.parent / "recordings" / item.path.stem / f"{plain}.jsonl"
