@@ -103,7 +103,8 @@ class Program:
         return path
 
     def run(self, folder: Path) -> subprocess.CompletedProcess[str]:
-        """In a process of its own, with warnings as errors."""
+        """In a process of its own, with warnings as errors, and with the recordings of the docs."""
+        shutil.copytree(DOCS / "recordings", folder / "recordings", dirs_exist_ok=True)
         command = [sys.executable, "-W", "error", str(self.write(folder))]
         return subprocess.run(command, cwd=folder, capture_output=True, timeout=120, text=True)
 
