@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from completion.contract.errors import ConfigurationError
-from completion.testing.recording_file import Recorded, parsed, read, recorded_from, write
+from completion.testing.recording_file import Recorded, check_writable, parsed, read, recorded_from, write
 from completion.testing.scrubbing import Scrubber, collapsed
 from completion.transport import Session
 from completion.transport.recorder import Traffic, recording_session
@@ -56,7 +56,7 @@ def recorded(
             when it was recorded.
         ValueError: an argument is not one of these.
     """
-    file = Path(path)
+    file = Path(path).absolute()  # the program may change its folder
     _check(mode, speed, match)
     if mode == "replay" or (mode == "auto" and (file.exists() or file.is_symlink())):
         yield from _replayed(file, speed, match)
@@ -74,6 +74,7 @@ def _check(mode: str, speed: float, match: Sequence[str]) -> None:
 
 
 def _recording(file: Path) -> Iterator[Session]:
+    check_writable(file)
     recorder = _Recorder()
     session = recording_session(recorder.begun, recorder.dropped)
     try:
@@ -103,7 +104,7 @@ class _Recorder:
 
     def finish(self) -> list[Recorded]:
         with self._lock:
-            traffic = list(self._traffic)
+            traffic = [one.settled() for one in self._traffic]
         scrubber = Scrubber()
         for one in traffic:
             scrubber.learn(one.headers, one.url)

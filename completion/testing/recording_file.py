@@ -28,8 +28,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from completion.contract.errors import ConfigurationError
+from completion.contract.errors import CompletionError, ConfigurationError
 from completion.testing.scrubbing import Scrubber
+from completion.transport.encoding import Decoder
 from completion.transport.recorder import Traffic
 from completion.transport.replayer import Script
 
@@ -39,6 +40,7 @@ _ENDS: Final = ("complete", "closed", "reset", "timeout", "error", "failed", "le
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _STATUS_LINE = re.compile(rb"HTTP/(\S+) (\d{3})(?: ([^\r\n]*))?\r?\n")
 _MAX_INTERIM_RESPONSES: Final = 100
+_DECODED_BYTES: Final = 64 * 1024
 
 # As in completion.transport.chunked.
 _SIZE_LINE = re.compile(rb"[ \t]*([0-9a-fA-F]{1,16})[ \t]*(?:;[^\n]*)?\r?\n")
@@ -94,7 +96,7 @@ class Recorded:
 
 def recorded_from(traffic: Traffic, scrubber: Scrubber) -> Recorded:
     """What came back for one request, with head and body apart, without framing and secrets."""
-    pieces = [Piece(at, data) for at, data in list(traffic.pieces)]
+    pieces = [Piece(at, data) for at, data in traffic.pieces]
     end: str = traffic.end
     head, head_at, rest = _split_head(pieces)
     is_raw = False
@@ -113,6 +115,8 @@ def recorded_from(traffic: Traffic, scrubber: Scrubber) -> Recorded:
                 is_complete = end == "closed"
             if is_complete:
                 end, ended_at = "complete", max(ended_at if end == "closed" else 0.0, _last(rest, head_at))
+    if not is_raw:
+        head, body = _without_compressed_secrets(head, body, scrubber)
     scrubbed = scrubber.scrub_pieces([piece.data for piece in body])
     return Recorded(
         traffic.method,
@@ -188,6 +192,31 @@ def _unchunked(pieces: list[Piece]) -> tuple[list[Piece], bool] | None:
     return body, is_complete
 
 
+def _without_compressed_secrets(head: bytes, body: list[Piece], scrubber: Scrubber) -> tuple[bytes, list[Piece]]:
+    """A compressed body that contains a secret, without its compression, in which no secret could be replaced."""
+    encoding = next((value.lower() for name, value in _headers(head) if name.lower() == "content-encoding"), "")
+    if encoding.removeprefix("x-") not in ("gzip", "deflate"):
+        return head, body
+    left, at = list(reversed(body)), 0.0
+
+    def read(size: int) -> bytes:
+        nonlocal at
+        if not left:
+            return b""
+        at, data, _ = left.pop()
+        return data or read(size)
+
+    decoder, decoded = Decoder(read, encoding.removeprefix("x-")), []
+    with suppress(CompletionError):
+        while data := decoder.read1(_DECODED_BYTES):
+            decoded.append(Piece(at, data, (len(data),)))
+    text = b"".join(piece.data for piece in decoded)
+    if scrubber.scrub(text) == text:
+        return head, body
+    head = re.sub(rb"(?im)^content-encoding:.*\n", b"", head)
+    return re.sub(rb"(?im)^(content-length:[ \t]*)\d+", rb"\g<1>%d" % len(text), head), decoded
+
+
 def _headers(head: bytes) -> list[tuple[str, str]]:
     lines = re.split(r"\r?\n", head.decode("latin-1"))[1:]
     return [(name.strip(), value.strip()) for name, colon, value in (line.partition(":") for line in lines) if colon]
@@ -226,8 +255,22 @@ def _chunked(pieces: Sequence[Piece]) -> Iterator[tuple[float, bytes]]:
 # Writing
 
 
+def check_writable(path: Path) -> None:
+    """Refuse a path now that cannot be written later, when the requests have been paid for.
+
+    Raises:
+        ConfigurationError: it is a folder, or its folder cannot be written.
+    """
+    if path.is_dir():
+        raise ConfigurationError(f"{path}: this is a folder; give recorded() the path of a file")
+    folder = next(parent for parent in path.parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ConfigurationError(f"{path}: the recording cannot be written into {folder}; check its permissions")
+
+
 def write(path: Path, recorded: Sequence[Recorded]) -> None:
     """Write the file under another name, and rename it: at no moment is there half a file."""
+    path = path.resolve()  # of a link, write the file that it leads to
     lines = [{"completion_recording": _FORMAT, "requests": len(recorded)}]
     for number, one in enumerate(recorded, 1):
         lines += _lines(number, one)
@@ -319,10 +362,12 @@ def read(path: Path) -> list[Recorded]:
     """The requests of the file and their answers.
 
     Raises:
-        ConfigurationError: the file is damaged.
+        ConfigurationError: the file is damaged, or cannot be read.
     """
     try:
         return _read(path.read_bytes())
+    except OSError as exc:
+        raise ConfigurationError(f"{path}: the recording cannot be read: {exc.strerror or exc}") from exc
     except _DamageError as exc:
         reason = str(exc)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:

@@ -82,6 +82,7 @@ class Exchange:
         self._header_timer_fired = False
         self.has_shut_down = False
         """This side shut the socket down, so the end of the connection is not the server's doing."""
+        self.timed_out_at: float | None = None
 
     def start(self) -> None:
         """From now on ``cancel()`` and the timeouts work.
@@ -295,6 +296,7 @@ class Exchange:
 
     def _timeout_error(self) -> CompletionError:
         timeout = self._timeout
+        self.timed_out_at = time.monotonic()
         if self._first_timeout == "total":
             return self.error(DeadlineExceededError, f"the stream took longer than Timeout.total={timeout.total:g} s")
         if self._first_timeout == "stall":

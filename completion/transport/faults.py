@@ -43,11 +43,11 @@ def describe_failure(
     kinds = requests.exceptions
     if missing := next(filter(None, map(shortage, _linked_exceptions(exc))), None):
         return TransportError, f"no connection: {missing}"
-    if isinstance(exc, kinds.ConnectTimeout) or (is_connecting and _is_timeout(exc)):
+    if isinstance(exc, kinds.ConnectTimeout) or (is_connecting and is_timeout(exc)):
         return ConnectTimeoutError, f"no connection within {described(timeout, 'connect')}"
     if isinstance(exc, kinds.ReadTimeout | TimeoutError):
         return IdleTimeoutError, f"no response headers arrived within {described(timeout, 'read')}"
-    if _is_timeout(exc):
+    if is_timeout(exc):
         return IdleTimeoutError, f"the server did not read the request within {described(timeout, 'read')}"
     if isinstance(exc, kinds.SSLError):
         return TransportError, f"TLS failed: {reason}"
@@ -74,7 +74,7 @@ def is_connection_lost(exc: BaseException) -> bool:
     return any(isinstance(one, kinds) for one in _linked_exceptions(exc))
 
 
-def _is_timeout(exc: BaseException) -> bool:
+def is_timeout(exc: BaseException) -> bool:
     return any(isinstance(one, TimeoutError | requests.exceptions.Timeout) for one in _linked_exceptions(exc))
 
 

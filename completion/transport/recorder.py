@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 import requests
 
 from completion.contract.errors import ConfigurationError
 from completion.transport.exchange import Exchange, exchange_in_progress
-from completion.transport.faults import innermost_message, is_connection_lost
+from completion.transport.faults import innermost_message, is_connection_lost, is_timeout
 from completion.transport.session import Response, TCPAdapter, TCPConnection, TLSConnection, new_session, pools_of
 
 End = Literal["left", "closed", "reset", "timeout", "error", "failed"]
@@ -34,6 +34,7 @@ class Traffic:
     ended_at: float = 0.0
     error: str = ""
     is_connection_reused: bool = False
+    exchange: Exchange | None = None
 
     def arrived(self, piece: bytes) -> None:
         self.pieces.append((time.monotonic() - self.started_at, piece))
@@ -41,6 +42,18 @@ class Traffic:
 
     def ended(self, end: End, error: str = "") -> None:
         self.end, self.error, self.ended_at = end, error, time.monotonic() - self.started_at
+
+    def settled(self) -> Traffic:
+        """A copy that no longer changes, while another thread may still read the response."""
+        end, error, ended_at = self.end, self.error, self.ended_at  # first: pieces may come after them, not before
+        timed_out_at = self.exchange.timed_out_at if self.exchange is not None else None
+        if end == "left" and timed_out_at is not None:  # a timeout that expired between two reads
+            end, ended_at = "timeout", timed_out_at - self.started_at
+        return replace(self, pieces=list(self.pieces), end=end, error=error, ended_at=ended_at)
+
+
+SLOW_SERVER: Final = "TimeoutError"
+"""The kind of a failure: the server did not read the request in time."""
 
 
 def traffic_of(request: requests.PreparedRequest) -> Traffic:
@@ -62,10 +75,9 @@ _traffic: Final[ContextVar[Traffic | None]] = ContextVar("completion_traffic", d
 class _Tap:
     """A socket whose ``recv_into`` tells a Traffic what arrived. Only http.client's reader has it."""
 
-    def __init__(self, sock: Any, traffic: Traffic, exchange: Exchange | None) -> None:
+    def __init__(self, sock: Any, traffic: Traffic) -> None:
         self._sock = sock
         self._traffic = traffic
-        self._exchange = exchange
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sock, name)
@@ -77,7 +89,7 @@ class _Tap:
         except BlockingIOError:
             raise
         except OSError as exc:
-            if not self._is_interrupted():
+            if not _is_interrupted(traffic):
                 # With an errno it is TCP keep-alive that gave up, not the timeout of the socket.
                 is_timeout = isinstance(exc, TimeoutError) and exc.errno is None
                 is_reset = isinstance(exc, ConnectionResetError)
@@ -85,16 +97,14 @@ class _Tap:
             raise
         if count:
             traffic.arrived(bytes(memoryview(buffer)[:count]))
-        elif not self._is_interrupted():
+        elif not _is_interrupted(traffic):
             traffic.ended("closed")
         return count
 
-    def _is_interrupted(self) -> bool:
-        return _is_interrupted(self._exchange, self._traffic)
 
-
-def _is_interrupted(exchange: Exchange | None, traffic: Traffic) -> bool:
+def _is_interrupted(traffic: Traffic) -> bool:
     """True if our side shut the socket down: to a reader that looks as if the server had closed it."""
+    exchange = traffic.exchange
     if exchange is None or not exchange.has_shut_down:
         return False
     if exchange.is_out_of_time_for_headers and not exchange.token.cancelled:
@@ -109,7 +119,7 @@ class _TappedResponse(Response):
         if traffic is not None:
             # The reader stays a plain SocketIO: the exchange replaces its class to time each recv.
             reader: Any = self.fp.raw
-            reader._sock = _Tap(reader._sock, traffic, exchange_in_progress.get())
+            reader._sock = _Tap(reader._sock, traffic)
 
 
 class _Tapped:
@@ -149,23 +159,29 @@ class _RecordingAdapter(TCPAdapter):
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
         traffic = traffic_of(request)
+        traffic.exchange = exchange_in_progress.get()
         self._begun(traffic)
         context = _traffic.set(traffic)
         try:
             return super().send(request, *args, **kwargs)
         except requests.exceptions.RequestException as exc:
-            if traffic.is_connection_reused and not traffic.pieces and is_connection_lost(exc):
-                # The server closed an idle connection. The transport sends the request again, on another one.
-                self._dropped(traffic)
-            elif (
-                not traffic.pieces
-                and traffic.end == "left"
-                and not _is_interrupted(exchange_in_progress.get(), traffic)
-            ):
-                traffic.ended("failed", f"{_kind(exc)}: {innermost_message(exc)}")
+            if not traffic.pieces:
+                self._failed(traffic, exc)
             raise
         finally:
             _traffic.reset(context)
+
+    def _failed(self, traffic: Traffic, exc: requests.exceptions.RequestException) -> None:
+        """Note why there is no response."""
+        if is_connection_lost(exc) and traffic.is_connection_reused:
+            # The server closed an idle connection. The transport sends the request again, on another one.
+            self._dropped(traffic)
+        elif traffic.end != "left" or _is_interrupted(traffic):
+            pass  # the tap saw it, or the caller left
+        elif is_connection_lost(exc):
+            traffic.ended("reset", innermost_message(exc))  # while the request was sent
+        else:
+            traffic.ended("failed", f"{_kind(exc)}: {innermost_message(exc)}")
 
 
 def _kind(exc: requests.exceptions.RequestException) -> str:
@@ -173,7 +189,7 @@ def _kind(exc: requests.exceptions.RequestException) -> str:
     for kind in (kinds.ConnectTimeout, kinds.ReadTimeout, kinds.SSLError, kinds.ProxyError):
         if isinstance(exc, kind):
             return kind.__name__
-    return "ConnectionError"
+    return SLOW_SERVER if is_timeout(exc) else "ConnectionError"
 
 
 def recording_session(begun: Callable[[Traffic], None], dropped: Callable[[Traffic], None]) -> requests.Session:

@@ -14,7 +14,7 @@ import requests
 
 from completion.contract.errors import ConfigurationError
 from completion.transport.exchange import exchange_in_progress
-from completion.transport.recorder import Traffic, traffic_of
+from completion.transport.recorder import SLOW_SERVER, Traffic, traffic_of
 from completion.transport.session import TCPAdapter, TCPConnection, TLSConnection, new_session, pools_of, report_socket
 
 
@@ -170,7 +170,8 @@ class _ReplayingAdapter(TCPAdapter):
         script = self._find(traffic_of(request))
         if script.end == "failed":
             kind, _, message = script.error.partition(": ")
-            raise getattr(requests.exceptions, kind, requests.exceptions.ConnectionError)(message)
+            reason = TimeoutError(message) if kind == SLOW_SERVER else message
+            raise getattr(requests.exceptions, kind, requests.exceptions.ConnectionError)(reason)
         context = _playing.set(_Playing(script, self._speed))
         try:
             # There is no TLS and no proxy: a missing file of certificates must not matter.

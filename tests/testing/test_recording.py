@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import os
 import signal
@@ -12,11 +13,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import requests
+from hypothesis import given
+from hypothesis import strategies as st
 
 from completion import (
     CancelToken,
@@ -33,9 +37,12 @@ from completion import (
 )
 from completion.testing import Cut, Pause, ProviderServer, Reply, Reset, Stall, Trickle, recorded
 from completion.testing.recording import Mode
+from completion.testing.recording_file import recorded_from
 from completion.testing.replies import Piece
+from completion.testing.scrubbing import Scrubber
+from completion.transport.recorder import Traffic
 from tests.adapters.test_adapters import ADAPTERS, Adapter
-from tests.loopback import END, FINISH, KEY, PATIENCE_S, Caught, first_text, model_at, text
+from tests.loopback import END, FINISH, FRAMINGS, KEY, PATIENCE_S, Caught, Framing, first_text, model_at, text
 
 HELLO: Final = Reply(text("Hel"), text("lo"), END)
 OTHER_KEY: Final = "sk-another-key-of-another-length-9876543210"
@@ -86,6 +93,7 @@ ENDINGS: Final = {
     "reset": Reply(text("Hel"), Pause(0.05), Reset()),
     "silence": Reply(text("Hel"), Stall()),
     "silence after the end of turn": Reply(text("Hel"), FINISH, Stall()),
+    "pings after the end of turn": Reply(text("Hel"), FINISH, Trickle(every=0.02)),
     "pings for a while": Reply(Trickle(every=0.01, times=3), text("Hel"), END),
     "no answer": Reply(before_headers=[Cut()]),
     "half of the headers": Reply(before_headers=["HTTP/1.1 200 OK\r\nContent-", Cut()]),
@@ -498,7 +506,60 @@ def test_a_difference_does_not_show_the_key(server: ProviderServer, path: Path) 
     assert KEY not in str(caught.value)
 
 
+@pytest.mark.parametrize("framing", FRAMINGS)
+def test_a_key_in_a_compressed_body_is_not_written(framing: Framing, server: ProviderServer, path: Path) -> None:
+    body = gzip.compress(text(f"you are {KEY}") + END)
+    headers = {"Content-Encoding": "gzip"}
+
+    def call(session: requests.Session) -> str:
+        return model_at(server.url, session=session).chat_stream("Hi").collect().text
+
+    _, replayed = both(server, path, Reply(body, headers=headers, framing=framing, split=40), call)
+    assert replayed.startswith("you are REDACTED")
+    assert len(replayed) == len(f"you are {KEY}")
+
+
+def test_a_compressed_body_without_a_key_is_kept(server: ProviderServer, path: Path) -> None:
+    reply = Reply(gzip.compress(text("Hello") + END), headers={"Content-Encoding": "gzip"})
+    before, replayed = both(server, path, reply, lambda session: outcome(model_at(server.url, session=session)))
+    assert replayed == before
+    assert [line for line in lines(path) if "base64" in line]
+
+
 # The file
+
+
+def test_a_folder_is_refused_before_anything_is_asked(path: Path) -> None:
+    for mode in ("record", "auto"):
+        with pytest.raises(ConfigurationError, match=r"folder|cannot be read"), recorded(path.parent, mode):
+            pass
+
+
+@given(st.lists(st.binary(max_size=40), max_size=8), st.lists(st.integers(1, 400), max_size=12), st.booleans())
+def test_chunks_and_pieces_come_back_as_they_were(bodies: list[bytes], cuts: list[int], is_whole: bool) -> None:
+    framed = b"".join(b"%x\r\n%b\r\n" % (len(body), body) for body in bodies if body) + b"0\r\n\r\n" * is_whole
+    sent = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + framed
+    places = sorted({0, len(sent), *(cut for cut in cuts if cut < len(sent))})
+    traffic = Traffic("POST", "http://a.example", {}, b"", pieces=[(0.5, sent[a:b]) for a, b in pairwise(places)])
+    one = recorded_from(traffic, Scrubber())
+    assert one.end == ("complete" if is_whole else "left")
+    assert b"".join(piece for _, piece in one.script("a").pieces) == sent
+
+
+@given(
+    st.binary(max_size=30), st.binary(max_size=30), st.lists(st.integers(1, 200), max_size=8), st.sampled_from([0, 1])
+)
+def test_no_split_and_no_place_shows_a_key(before: bytes, after: bytes, cuts: list[int], is_encoded: int) -> None:
+    body = before + KEY.encode() + after
+    body = base64.b64encode(body) if is_encoded else body
+    places = sorted({0, len(body), *(cut for cut in cuts if cut < len(body))})
+    scrubber = Scrubber()
+    scrubber.learn({"x-api-key": KEY}, "")
+    pieces = scrubber.scrub_pieces([body[a:b] for a, b in pairwise(places)])
+    assert [len(piece) for piece in pieces] == [b - a for a, b in pairwise(places)]
+    scrubbed = base64.b64decode(b"".join(pieces)) if is_encoded else b"".join(pieces)
+    assert (scrubbed[: len(before)], scrubbed[len(scrubbed) - len(after) :]) == (before, after)
+    assert KEY.encode() not in scrubbed
 
 
 def test_the_file_is_readable(server: ProviderServer, path: Path) -> None:
