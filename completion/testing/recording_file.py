@@ -295,9 +295,10 @@ def _lines(number: int, one: Recorded) -> Iterator[dict[str, Any]]:
         yield {"response": number, "at": _moment(one.head_at), **_written_head(one.head), **raw}
     else:
         yield {"response": number, "at": 0.0, "status": None}
+    is_chunked = bool(one.head) and not one.is_raw and _is_chunked(one.head)
     for at, data, chunks in one.pieces:
-        # Most servers send one HTTP chunk at a time.
-        framing: dict[str, Any] = {} if chunks in ((), (len(data),)) else {"chunks": list(chunks)}
+        # Most servers send one HTTP chunk at a time. Empty: the piece continues a chunk that began before it.
+        framing: dict[str, Any] = {"chunks": list(chunks)} if is_chunked and chunks != (len(data),) else {}
         yield {"piece": number, "at": _moment(at), **_as_text(data), **framing}
     size = sum(len(piece.data) for piece in one.pieces)
     error = {"error": one.error} if one.error else {}

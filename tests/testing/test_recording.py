@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -37,7 +38,7 @@ from completion import (
 )
 from completion.testing import Cut, Pause, ProviderServer, Reply, Reset, Stall, Trickle, recorded
 from completion.testing.recording import Mode
-from completion.testing.recording_file import recorded_from
+from completion.testing.recording_file import read, recorded_from, write
 from completion.testing.replies import Piece
 from completion.testing.scrubbing import Scrubber
 from completion.transport.recorder import Traffic
@@ -93,7 +94,7 @@ ENDINGS: Final = {
     "reset": Reply(text("Hel"), Pause(0.05), Reset()),
     "silence": Reply(text("Hel"), Stall()),
     "silence after the end of turn": Reply(text("Hel"), FINISH, Stall()),
-    "pings after the end of turn": Reply(text("Hel"), FINISH, Trickle(every=0.02)),
+    "pings after the end of turn": Reply(text("Hel"), FINISH, Trickle(every=0.02, times=20)),
     "pings for a while": Reply(Trickle(every=0.01, times=3), text("Hel"), END),
     "no answer": Reply(before_headers=[Cut()]),
     "half of the headers": Reply(before_headers=["HTTP/1.1 200 OK\r\nContent-", Cut()]),
@@ -541,7 +542,9 @@ def test_chunks_and_pieces_come_back_as_they_were(bodies: list[bytes], cuts: lis
     sent = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + framed
     places = sorted({0, len(sent), *(cut for cut in cuts if cut < len(sent))})
     traffic = Traffic("POST", "http://a.example", {}, b"", pieces=[(0.5, sent[a:b]) for a, b in pairwise(places)])
-    one = recorded_from(traffic, Scrubber())
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder) / "a", [recorded_from(traffic, Scrubber())])
+        (one,) = read(Path(folder) / "a")
     assert one.end == ("complete" if is_whole else "left")
     assert b"".join(piece for _, piece in one.script("a").pieces) == sent
 
