@@ -4,7 +4,8 @@
 
 ``Transport`` sends. ``body`` reads, ``chunked`` removes the framing and ``encoding`` the compression. ``exchange``
 knows the timeouts and can be cancelled from another thread. ``session`` makes the connections. ``faults`` turns
-exceptions into our errors. ``credentials`` holds keys and tokens.
+exceptions into our errors. ``credentials`` holds keys and tokens. ``recorder`` and ``replayer`` make the Sessions of
+``completion.testing.recorded``.
 """
 
 from __future__ import annotations
