@@ -8,6 +8,7 @@ The thread of the cell reads the stream, so interrupting the kernel interrupts t
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections import deque
 from collections.abc import Iterable
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 # limit of characters a second suits a notebook that is opened over a slow network.
 _INTERVAL_SECONDS = 0.1
 _CHARACTERS_PER_SECOND = 400_000
+
+# A picture of the model, as its message shows it in Markdown. A terminal would print the bytes.
+_PICTURE = re.compile(r"^!\[image\]\(data:(image/[a-z]+);base64,[A-Za-z0-9+/=]+\)$", re.MULTILINE)
 
 
 @overload
@@ -82,6 +86,11 @@ def show(stream: Iterable[Any]) -> Any:
 
 def _nothing() -> None:
     pass
+
+
+def _plain(text: str) -> str:
+    """The text for a terminal, without control codes and with a label for each picture."""
+    return harmless(_PICTURE.sub(r"[\1]", text))
 
 
 class _Answer:
@@ -194,7 +203,7 @@ class _Output:
         if text != self._drawn:
             draw = self._handle.update if self._drawn else self._handle.display
             # A console shows the plain form, and a console is a terminal: without control codes.
-            draw({"text/markdown": text, "text/plain": harmless(text)}, raw=True)
+            draw({"text/markdown": text, "text/plain": _plain(text)}, raw=True)
             self._drawn = text
 
     def end(self) -> None:
@@ -208,7 +217,7 @@ class _Terminal:
         self._length = 0
 
     def draw(self, text: str) -> None:
-        text = harmless(text)
+        text = _plain(text)
         print(showable(text[self._length :], sys.stdout), end="", flush=True)
         self._length = len(text)
 

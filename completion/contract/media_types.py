@@ -8,6 +8,8 @@ from pathlib import PurePath
 # Types that `mimetypes` does not know on every Python and system.
 _BY_SUFFIX = {".webp": "image/webp", ".md": "text/markdown", ".m4a": "audio/mp4", ".opus": "audio/ogg"}
 
+_SUFFIXES = {"image/jpeg": ".jpg", "audio/wav": ".wav", "audio/mpeg": ".mp3"}
+
 # How a file of each type begins. Files often have the wrong suffix, and providers refuse an image or a document with
 # the wrong media type.
 _BEGINNINGS = (
@@ -38,3 +40,9 @@ def media_type_of_bytes(beginning: bytes) -> str | None:
 def media_type_of_name(name: str) -> str | None:
     """The media type of a file, by the suffix of its name; None if the suffix is unknown."""
     return _BY_SUFFIX.get(PurePath(name).suffix.lower()) or mimetypes.guess_type(name)[0]
+
+
+def suffix_of(media_type: str) -> str:
+    """The usual suffix of a file of this type, such as ``.png``; empty if the type is unknown."""
+    own = next((suffix for suffix, kind in _BY_SUFFIX.items() if kind == media_type), None)
+    return own or _SUFFIXES.get(media_type) or mimetypes.guess_extension(media_type) or ""

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 from completion.contract.citations import Citation
 from completion.contract.codec import Record, Tagged, check_fields, nested, nested_or_absent, nested_tuple_or_absent
 from completion.contract.markdown import code, document, fenced, quoted
-from completion.contract.media_types import ENOUGH_BYTES, media_type_of_bytes, media_type_of_name
+from completion.contract.media_types import ENOUGH_BYTES, media_type_of_bytes, media_type_of_name, suffix_of
+from completion.contract.pictures import picture_in
 
 FileBlockT = TypeVar("FileBlockT", bound="_FileBlock")
 
@@ -31,6 +32,8 @@ Role = Literal["user", "assistant"]
 # scripts.
 _SHOWN_MEDIA_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 _SHOWN_BYTES = 256 * 1024
+# A picture of the model is the answer itself, so a larger one is shown. Image models return one to five megabytes.
+_SHOWN_BYTES_OF_ANSWERS = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +160,46 @@ class _FileBlock(Block):
             )
         return cls(Base64Source(media_type, data))
 
+    def to_bytes(self) -> bytes:
+        """The bytes of the file.
+
+        Raises:
+            ValueError: the block has a URL or the id of an uploaded file instead of the bytes.
+        """
+        if not isinstance(self.source, Base64Source):
+            kind = type(self.source).__name__
+            raise ValueError(f"{type(self).__name__} has no bytes, its source is a {kind}; fetch the file first")
+        return base64.b64decode(self.source.data)
+
+    def save(self, path: str | PathLike[str]) -> Path:
+        """Write the bytes to a file, and return its path. A file that exists is overwritten.
+
+        A path without a suffix gets the one of the media type: ``turn.images[0].save("cat")`` may write ``cat.png``.
+
+        Raises:
+            OSError: the file cannot be written.
+            ValueError: the block has a URL or the id of an uploaded file instead of the bytes.
+        """
+        data, file = self.to_bytes(), Path(path)
+        if not file.suffix and isinstance(self.source, Base64Source):
+            file = file.with_name(file.name + suffix_of(self.source.media_type))
+        file.write_bytes(data)
+        return file
+
 
 @dataclass(frozen=True, slots=True)
 class ImageBlock(_FileBlock):
     """An image."""
 
     type: ClassVar[Literal["image"]] = "image"
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        """The image for a notebook. An image at a URL is not fetched: its server would learn who opens the notebook."""
+        label = f"<ImageBlock {_source_label(self.source)}>"
+        match self.source:
+            case Base64Source(media_type, data) if media_type in _SHOWN_MEDIA_TYPES:
+                return {media_type: data, "text/plain": label}
+        return {"text/plain": label}
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +304,22 @@ class ProviderBlock(Block):
     data: dict[str, Any] = field(metadata=nested(dict))
     citations: tuple[Citation, ...] = field(default=(), compare=False, metadata=nested_tuple_or_absent(Citation))
 
+    @property
+    def image(self) -> ImageBlock | None:
+        """The picture that the model made, if the block is one."""
+        found = picture_in(self.data)
+        if found is None:
+            return None
+        try:
+            return ImageBlock(UrlSource(found.url) if found.url else Base64Source(found.media_type, found.data))
+        except ValueError:  # what the server sent is not base64
+            return None
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        """For a notebook: the picture, if the block is one."""
+        image = self.image
+        return {"text/plain": repr(self)} if image is None else image._repr_mimebundle_()
+
 
 @dataclass(frozen=True, slots=True)
 class Message(Record):
@@ -307,6 +360,12 @@ class Message(Record):
         """The text blocks, joined."""
         return "".join(block.text for block in self.blocks if isinstance(block, TextBlock))
 
+    @property
+    def images(self) -> tuple[ImageBlock, ...]:
+        """The images of the message: those that the user sent, or those that the model made."""
+        found = (block.image if isinstance(block, ProviderBlock) else block for block in self.blocks)
+        return tuple(block for block in found if isinstance(block, ImageBlock))
+
     def _repr_markdown_(self) -> str:
         """Markdown for a notebook."""
         return _markdown(self.blocks)
@@ -335,18 +394,25 @@ def _shown(block: Block) -> str:
             return f"*Call* {code(name)} *as* {code(call_id)}\n\n{fenced(shown_args, 'json')}"
         case ToolResultBlock(call_id, inner, is_error):
             return f"*{'Error' if is_error else 'Result'} of* {code(call_id)}\n\n{quoted(_markdown(inner))}"
-        case ImageBlock(Base64Source(media_type, data)) if (
-            media_type in _SHOWN_MEDIA_TYPES and _decoded_size(data) <= _SHOWN_BYTES
-        ):
-            return f"![image](data:{media_type};base64,{data})"
+        case ImageBlock():
+            return _shown_image(block, _SHOWN_BYTES)
         case DocumentBlock(source, name) if name:
             return f"*Document* {code(name)}, {_source_label(source)}"
         case _FileBlock(source):
             return f"*{block.type.capitalize()}* {_source_label(source)}"
         case ProviderBlock(provider, data):
+            if (image := block.image) is not None:
+                return _shown_image(image, _SHOWN_BYTES_OF_ANSWERS)
             kind = data.get("type") or next(iter(data), "?")  # a part of Gemini has one field instead of a type
             return f"*Block of {provider}* {code(str(kind))}"
     return f"*{block.type}*"
+
+
+def _shown_image(image: ImageBlock, max_bytes: int) -> str:
+    match image.source:
+        case Base64Source(media_type, data) if media_type in _SHOWN_MEDIA_TYPES and _decoded_size(data) <= max_bytes:
+            return f"![image](data:{media_type};base64,{data})"
+    return f"*Image* {_source_label(image.source)}"
 
 
 def _source_label(source: Source) -> str:

@@ -14,6 +14,7 @@ from completion.contract.citations import Citation, distinct_sources
 from completion.contract.codec import Record, nested
 from completion.contract.markdown import code, document, fenced
 from completion.contract.messages import (
+    ImageBlock,
     Message,
     ProviderBlock,
     ReasoningBlock,
@@ -55,6 +56,11 @@ class Turn(Record):
     def text(self) -> str:
         """The text of the answer."""
         return self.message.text
+
+    @property
+    def images(self) -> tuple[ImageBlock, ...]:
+        """The pictures that the model made, in its order: ``turn.images[0].save("cat")``."""
+        return self.message.images
 
     @property
     def reasoning(self) -> str:

@@ -29,7 +29,7 @@ from completion.contract.chunks import (
     TurnFinished,
     Usage,
 )
-from completion.contract.messages import Block, TextBlock
+from completion.contract.messages import Base64Source, Block, ProviderBlock, TextBlock, UrlSource
 from completion.contract.run import Abort, RunFinished, StepFinished, StepStarted, ToolResult
 from completion.web.protocols import KEEP_ALIVE, ErrorInfo, json_bytes
 
@@ -167,6 +167,13 @@ class UiMessages:
                         self._source_urls.add(url)
                         source = {"sourceId": url, "url": url, "title": citation.title or None}
                         yield {"type": "source-url", **_without_none(source)}
+                        yield {"type": "source-url", "sourceId": url, "url": url, **({"title": title} if title else {})}
+                image = ProviderBlock(provider, data).image
+                match image and image.source:
+                    case Base64Source(media_type, content):
+                        yield {"type": "file", "mediaType": media_type, "url": f"data:{media_type};base64,{content}"}
+                    case UrlSource(url) if url.startswith(("https://", "http://")):
+                        yield {"type": "file", "mediaType": "image/*", "url": url}
                 # Without an id: a client replaces a data part that has the same id, also one of an earlier step.
                 yield {"type": PROVIDER_BLOCK, "data": {"provider": provider, "data": data}}
             case ToolResult(call_id=call_id, blocks=blocks, is_error=True):

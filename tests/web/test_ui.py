@@ -192,6 +192,18 @@ def test_a_source_that_is_cited_twice_is_sent_once() -> None:
     assert [event["type"] for event in events_of(block, block)] == ["source-url", *["data-provider-block"] * 2]
 
 
+def test_a_picture_is_a_file_part_and_goes_back_in_its_own_block() -> None:
+    block = {"inlineData": {"mimeType": "image/png", "data": "iVBORw0KGgo="}}
+    shown, kept = events_of(ProviderBlockFinished("gemini", block))
+    assert shown == {"type": "file", "mediaType": "image/png", "url": "data:image/png;base64,iVBORw0KGgo="}
+    assert kept == {"type": "data-provider-block", "data": {"provider": "gemini", "data": block}}
+
+
+def test_a_picture_outside_of_the_web_is_not_a_file_part() -> None:
+    block = {"fileData": {"mimeType": "image/png", "fileUri": "gs://bucket/cat.png"}}
+    assert [event["type"] for event in events_of(ProviderBlockFinished("gemini", block))] == ["data-provider-block"]
+
+
 def test_text_after_another_chunk_is_a_new_part() -> None:
     between: list[StreamChunk] = [RedactedReasoning("x"), ProviderBlockFinished("w", {})]
     events = events_of(TextDelta("a"), between[0], TextDelta("b"), between[1], TextDelta("c"))
