@@ -106,6 +106,10 @@ def _is_not_reasoning(block: Block) -> bool:
     return not isinstance(block, ReasoningBlock | RedactedReasoningBlock)
 
 
+def _may_be_returned(block: Block) -> bool:
+    return True
+
+
 def _is_no_call(data: dict[str, Any]) -> None:
     return None
 
@@ -121,6 +125,7 @@ class HistoryRules:
         result_blocks: the kinds of blocks that a tool result may contain. Others are moved into the user message, after
             the results.
         error_blocks: the same for a result that is an error.
+        can_return: whether a result may contain this image, document or audio, if its kind is accepted there.
         can_send: whether a user message may contain the block; None: the ``can_send`` of ``valid_history`` decides. If
             it may not, the block of a tool result is replaced by a sentence.
         fills_message: whether an assistant message may consist of this block alone. A message without any such block is
@@ -128,6 +133,7 @@ class HistoryRules:
         begins_with_user: the first message must be the user's.
         provider_call: from the data of a provider block to the id of its call, if a ToolResultBlock answers it; else
             None.
+        of_model: from a model id to the rules of that model, if the models of the wire differ.
     """
 
     call_ids: CallIds = field(default_factory=CallIds)
@@ -139,6 +145,8 @@ class HistoryRules:
     fills_message: Callable[[Block], bool] = _is_not_reasoning
     begins_with_user: bool = False
     provider_call: Callable[[dict[str, Any]], Any] = _is_no_call
+    can_return: Callable[[Block], bool] = _may_be_returned
+    of_model: Callable[[str], HistoryRules] | None = None
 
     def legal_name(self, name: str) -> str:
         """The name if it is legal, else a legal one."""
@@ -363,7 +371,9 @@ class _Pairing:
         """
         if not isinstance(block, ImageBlock | DocumentBlock | AudioBlock | ProviderBlock):
             return True
-        return isinstance(block, accepted) and (isinstance(block, ProviderBlock) or self._can_send(block))
+        if not isinstance(block, accepted):
+            return False
+        return isinstance(block, ProviderBlock) or (self._can_send(block) and self._rules.can_return(block))
 
 
 def _with_new_id(block: Block, new_ids: dict[str, str]) -> Block:

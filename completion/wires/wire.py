@@ -114,6 +114,8 @@ class Wire:
             return True
 
         rules = self.history(dialect)
+        if rules.of_model is not None:
+            rules = rules.of_model(model)
         valid = request.with_messages(
             valid_history(request.messages, rules, origin, can_send=can_send, offered=offered)
         )

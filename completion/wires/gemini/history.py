@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from completion.contract.messages import (
@@ -18,7 +19,14 @@ from completion.contract.messages import (
     ToolResultBlock,
 )
 from completion.contract.request import ChatRequest
-from completion.wires.gemini.names import ANY_SIGNATURE, CANDIDATE, SIGNATURE, WIRE
+from completion.wires.gemini.names import (
+    ANY_SIGNATURE,
+    CANDIDATE,
+    RESULT_FILE_TYPES,
+    RESULT_FILES_SINCE,
+    SIGNATURE,
+    WIRE,
+)
 from completion.wires.google import ILLEGAL_IN_NAMES, LEVELS_SINCE, file_of, version_of
 from completion.wires.history import UNNAMED_TOOL, HistoryRules
 from completion.wires.json_values import positive_int, str_or_empty, without_none
@@ -29,7 +37,20 @@ Part = dict[str, Any]
 
 
 def history_rules(dialect: Any) -> HistoryRules:
-    return HistoryRules(illegal_in_names=ILLEGAL_IN_NAMES, fills_message=_fills_message, begins_with_user=True)
+    return replace(_RULES, of_model=_rules_of)
+
+
+def _rules_of(model: str) -> HistoryRules:
+    if (version_of(model) or (0, 0)) < RESULT_FILES_SINCE:
+        return _RULES
+    kinds = (TextBlock, ImageBlock, DocumentBlock)
+    return replace(_RULES, result_blocks=kinds, error_blocks=kinds, can_return=_can_return)
+
+
+def _can_return(block: Block) -> bool:
+    """A result contains bytes only, no URL, and of a few types. Other files go behind the results."""
+    _, media_type, data = file_of(block)
+    return data is not None and media_type in RESULT_FILE_TYPES
 
 
 def _fills_message(block: Block) -> bool:
@@ -41,6 +62,9 @@ def _fills_message(block: Block) -> bool:
         case ProviderBlock(data=own):
             return own.get("type") != CANDIDATE
     return True
+
+
+_RULES = HistoryRules(illegal_in_names=ILLEGAL_IN_NAMES, fills_message=_fills_message, begins_with_user=True)
 
 
 def contents(request: ChatRequest, model: str) -> list[dict[str, Any]]:
@@ -142,10 +166,14 @@ def _user_part(block: Block, names: dict[str, str]) -> list[Part]:
 
 
 def _function_response(block: ToolResultBlock, names: dict[str, str]) -> Part:
+    files = [inner for inner in block.blocks if isinstance(inner, ImageBlock | DocumentBlock)]
+    others = [inner for inner in block.blocks if not isinstance(inner, ImageBlock | DocumentBlock)]
+    text = result_text(replace(block, blocks=tuple(others)))
     response = {
         "id": _id_to_send(block.call_id),
         "name": names.get(block.call_id, UNNAMED_TOOL),
-        "response": {"error" if block.is_error else "result": result_text(block)},
+        "response": {"error" if block.is_error else "result": text},
+        "parts": [_file_part(file) for file in files] or None,
     }
     return {"functionResponse": without_none(response)}
 

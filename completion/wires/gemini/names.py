@@ -59,3 +59,12 @@ COUNTED_ON_VERTEX = ("contents", "systemInstruction", "tools", "generationConfig
 
 https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/count-tokens (read November 2026)
 """
+
+RESULT_FILES_SINCE = (3, 0)
+"""The first version that accepts files in the result of a function.
+
+https://ai.google.dev/gemini-api/docs/function-calling#multimodal (read November 2026)
+"""
+
+RESULT_FILE_TYPES = ("image/png", "image/jpeg", "image/webp", "application/pdf", "text/plain")
+"""The media types of these files."""

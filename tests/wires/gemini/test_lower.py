@@ -294,8 +294,38 @@ def test_a_result_has_the_name_of_its_call(result: ToolResultBlock, response: di
     assert parts(Message.user([result])) == [{"functionResponse": response}]
 
 
-def test_a_picture_in_a_result_goes_behind_it() -> None:
-    found = parts(Message.tool_result("c", ["Look:", ImageBlock(PNG)]))
+@pytest.mark.parametrize("is_error", [False, True])
+def test_a_file_in_a_result_stays_there_since_gemini_3(is_error: bool) -> None:
+    pdf = DocumentBlock(Base64Source("application/pdf", b"%PDF-1.7"))
+    (found,) = parts(Message.tool_result("c", ["Look:", ImageBlock(PNG), pdf, "?"], is_error), NEW)
+    pdf_part = {"inlineData": {"mimeType": "application/pdf", "data": "JVBERi0xLjc="}}
+    assert found["functionResponse"] == {
+        "id": "c",
+        "name": "f",
+        "response": {"error" if is_error else "result": "Look:?"},
+        "parts": [PNG_PART, pdf_part],
+    }
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        ImageBlock(UrlSource("https://x/y.png")),
+        ImageBlock(FileSource("files/abc")),
+        ImageBlock(Base64Source("image/heic", b"heic")),
+        DocumentBlock(Base64Source("text/csv", b"a,b")),
+        AudioBlock(Base64Source("audio/wav", b"RIFF")),
+    ],
+)
+def test_a_file_that_a_result_cannot_contain_goes_behind_it(block: Block) -> None:
+    found = parts(Message.tool_result("c", ["Look:", block]), NEW)
+    assert [next(iter(part)) for part in found][:2] == ["functionResponse", "text"]
+    assert len(found) == 3
+    assert "parts" not in found[0]["functionResponse"]
+
+
+def test_a_picture_in_a_result_goes_behind_it_before_gemini_3() -> None:
+    found = parts(Message.tool_result("c", ["Look:", ImageBlock(PNG)]), OLD)
     assert [next(iter(part)) for part in found] == ["functionResponse", "text", "inlineData"]
     assert found[0]["functionResponse"]["response"]["result"].startswith("Look:[image 1")
 
