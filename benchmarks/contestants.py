@@ -28,6 +28,8 @@ from completion import (
     ChatRequest,
     CohereModel,
     CompletionModel,
+    GeminiInteractionsModel,
+    GeminiModel,
     OllamaModel,
     OpenAIModel,
     OpenAIResponsesModel,
@@ -85,6 +87,8 @@ def ours(urls: Urls) -> dict[str, Contestant]:
     responses = OpenAIResponsesModel("m", api_key="k", base_url=urls.responses)
     command = CohereModel("m", api_key="k", base_url=urls.cohere)
     llama = OllamaModel("m", base_url=urls.ollama)
+    gemini = GeminiModel("m", api_key="k", base_url=urls.gemini)
+    steps = GeminiInteractionsModel("m", api_key="k", base_url=urls.interactions)
     one_by_one = OpenAIModel("m", api_key="k", base_url=urls.paced)
     return {
         "completion": lambda: count_chunks(model),
@@ -92,6 +96,8 @@ def ours(urls: Urls) -> dict[str, Contestant]:
         "completion (Responses)": lambda: count_chunks(responses),
         "completion (Cohere)": lambda: count_chunks(command),
         "completion (Ollama)": lambda: count_chunks(llama),
+        "completion (Gemini)": lambda: count_chunks(gemini),
+        "completion (Interactions)": lambda: count_chunks(steps),
         "completion (paced)": lambda: count_chunks(one_by_one),
     }
 
@@ -107,6 +113,8 @@ def others(urls: Urls) -> dict[str, Contestant]:
         "floor (Responses)": lambda: floor(session, urls.responses),
         "floor (Cohere)": lambda: floor(session, urls.cohere),
         "floor (Ollama)": lambda: floor_of_lines(session, urls.ollama),
+        "floor (Gemini)": lambda: floor(session, urls.gemini),
+        "floor (Interactions)": lambda: floor(session, urls.interactions),
         "floor (paced)": lambda: floor(session, urls.paced),
         "RetryingModel": lambda: count_chunks(retrying),
         "AsyncModel": lambda: loop.run_until_complete(count_async_chunks(async_model)),

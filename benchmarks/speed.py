@@ -40,6 +40,10 @@ GOALS = {
     "completion [speed] (Responses) / floor (Responses)": 1.0,
     "completion (Cohere) / floor (Cohere)": 1.3,
     "completion (Ollama) / floor (Ollama)": 1.3,
+    "completion (Gemini) / floor (Gemini)": 1.3,
+    "completion [speed] (Gemini) / floor (Gemini)": 1.0,
+    "completion (Interactions) / floor (Interactions)": 1.3,
+    "completion [speed] (Interactions) / floor (Interactions)": 1.0,
     "import completion / import requests": 1.6,
     "import completion [speed] / import requests": 1.9,
 }
@@ -65,6 +69,12 @@ CONTESTANTS = {
     "completion (Cohere)": "json",
     "floor (Ollama)": "json",
     "completion (Ollama)": "json",
+    "floor (Gemini)": "json",
+    "completion (Gemini)": "json",
+    "completion [speed] (Gemini)": "msgspec",
+    "floor (Interactions)": "json",
+    "completion (Interactions)": "json",
+    "completion [speed] (Interactions)": "msgspec",
     "floor (paced)": "json",
     "completion (paced)": "json",
     "completion [speed] (paced)": "msgspec",
@@ -148,17 +158,17 @@ def draw(times: Times, path: Path) -> None:
 
 
 def print_times(times: Times) -> None:
-    print(f"{'CPU per chunk, µs':<52}{'median':>9}{'min':>9}{'max':>9}")
+    print(f"{'CPU per chunk, µs':<58}{'median':>9}{'min':>9}{'max':>9}")
     for name, spent in times.items():
-        print(f"{name:<52}{statistics.median(spent):>9.2f}{min(spent):>9.2f}{max(spent):>9.2f}")
+        print(f"{name:<58}{statistics.median(spent):>9.2f}{min(spent):>9.2f}{max(spent):>9.2f}")
 
 
 def print_ratios(times: Times, goals: dict[str, float], known: dict[str, float]) -> None:
     """Each ratio next to its goal; ``known`` has those that are not of two contestants."""
-    print(f"\n{'Ratio (median of the rounds)':<52}{'measured':>9}{'goal':>9}")
+    print(f"\n{'Ratio (median of the rounds)':<58}{'measured':>9}{'goal':>9}")
     for name, goal in goals.items():
         measured = known[name] if name in known else ratio(times, *name.split(" / "))
-        print(f"{name:<52}{measured:>9.3f}{goal:>9.2f}")
+        print(f"{name:<58}{measured:>9.3f}{goal:>9.2f}")
 
 
 def main() -> None:

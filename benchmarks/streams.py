@@ -29,6 +29,8 @@ class Urls(NamedTuple):
     responses: str
     cohere: str
     ollama: str
+    gemini: str
+    interactions: str
     paced: str
     """Chat Completions, one chunk every ``PACE_S``."""
 
@@ -124,6 +126,40 @@ def ollama(chunks: int) -> list[bytes]:
     return [*words, line("", done=True, done_reason="stop", prompt_eval_count=9, eval_count=chunks)]
 
 
+def generate_content(chunks: int) -> list[bytes]:
+    """Events as Gemini sends them, about 330 bytes each."""
+
+    def chunk(text: str, **more: object) -> bytes:
+        candidate = {"content": {"parts": [{"text": text}], "role": "model"}, **more, "index": 0}
+        details = [{"modality": "TEXT", "tokenCount": 9}]
+        usage = {"promptTokenCount": 9, "candidatesTokenCount": chunks, "totalTokenCount": chunks + 9}
+        common = {"modelVersion": "gemini-3.8-flash", "responseId": "q3vJ0xZbGd6Oz7IP1uG9mQk"}
+        return event({"candidates": [candidate], "usageMetadata": {**usage, "promptTokensDetails": details}, **common})
+
+    return [*(chunk(f" word{i % 1000}") for i in range(chunks)), chunk("", finishReason="STOP")]
+
+
+def interactions(chunks: int) -> list[bytes]:
+    """Events as Gemini's Interactions API sends them, about 120 bytes each."""
+
+    def named(kind: str, **fields: object) -> bytes:
+        return event({"event_type": kind, **fields, "event_id": "q3vJ0xZb"}, kind)
+
+    def delta(i: int) -> bytes:
+        return named("step.delta", index=0, delta={"type": "text", "text": f" word{i % 1000}"})
+
+    common = {"id": "v1_1", "model": "gemini-3.8-flash", "object": "interaction"}
+    usage = {"total_input_tokens": 9, "total_output_tokens": chunks, "total_tokens": chunks + 9}
+    return [
+        named("interaction.created", interaction={**common, "status": "in_progress"}),
+        named("step.start", index=0, step={"type": "model_output"}),
+        *map(delta, range(chunks)),
+        named("step.stop", index=0),
+        named("interaction.completed", interaction={**common, "status": "completed", "usage": usage}),
+        event("[DONE]", "done"),
+    ]
+
+
 def paced(pieces: Iterable[bytes]) -> Iterator[Piece]:
     for piece in pieces:
         yield piece
@@ -138,6 +174,8 @@ def serve(chunks: int, paced_chunks: int) -> None:
         "responses": Reply(*responses(chunks), batch=True),
         "cohere": Reply(*cohere(chunks), batch=True),
         "ollama": Reply(*ollama(chunks), batch=True, content_type="application/x-ndjson"),
+        "gemini": Reply(*generate_content(chunks), batch=True),
+        "interactions": Reply(*interactions(chunks), batch=True),
         "paced": Reply(*paced(chat_completions(paced_chunks))),
     }
     with ExitStack() as stack:

@@ -102,6 +102,11 @@ class GenerateTurn(TurnReader):
             chunks = self._calls.take(call, signature)
             self._in_unsigned_thought = self._in_unsigned_thought and not chunks  # {} without a call changes nothing
             return chunks
+            before = self._calls.started
+            out = self._calls.take(call, signature)
+            # One more piece of a call does not end the thought that came after the call's beginning.
+            self._in_unsigned_thought = self._in_unsigned_thought and self._calls.started == before
+            return out
         self._in_unsigned_thought = False
         if is_text:
             return self._text(str_or_empty(text), signature)

@@ -27,6 +27,8 @@ class FunctionCalls:
 
     def __init__(self, order: TurnOrder) -> None:
         self._order = order
+        self.started = 0
+        """How many calls have started."""
         self._open: ToolCall | None = None  # a call whose arguments come piece by piece
         self._arguments = PartialArguments()
 
@@ -40,6 +42,7 @@ class FunctionCalls:
                 return []  # the end of a call that has ended
             out += self.end(is_complete=True)
             call = self._open = ToolCall(call_id or made_up_call_id(), name)
+            self.started += 1
             self._arguments = PartialArguments()
             out += self._order.call(call)
         if signature is not None:

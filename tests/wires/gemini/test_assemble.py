@@ -433,6 +433,15 @@ PARTS = st.sampled_from(
 
 
 @example([[thought("t"), {"functionCall": {}}, thought("t", "S")]])
+@pytest.mark.parametrize("before", [[], [{"functionCall": {"name": "f", "willContinue": True}}]])
+def test_a_piece_of_a_call_does_not_join_two_thoughts(before: list[dict[str, Any]]) -> None:
+    piece = {"functionCall": {"partialArgs": [{"jsonPath": "$.a", "stringValue": "x"}], "willContinue": True}}
+    signed = {"text": "b", "thought": True, "thoughtSignature": "S"}
+    answer = turn(chunk(*before, {"text": "a", "thought": True}, piece, signed), END)
+    thoughts = [(block.text, block.signature) for block in answer.message.blocks if block.type == "reasoning"]
+    assert thoughts == [("a", None), ("b", "S")]
+
+
 @given(st.lists(st.lists(PARTS, max_size=3), max_size=6))
 def test_any_order_of_parts_keeps_the_order_of_chunks_and_goes_back(sent: list[list[dict[str, Any]]]) -> None:
     answer = turn(*(chunk(*parts) for parts in sent), END)
