@@ -199,6 +199,13 @@ def test_a_picture_is_a_file_part_and_goes_back_in_its_own_block() -> None:
     assert kept == {"type": "data-provider-block", "data": {"provider": "gemini", "data": block}}
 
 
+def test_a_picture_that_comes_back_is_one_block() -> None:
+    block = {"inlineData": {"mimeType": "image/png", "data": "iVBORw0KGgo="}}
+    parts = events_of(ProviderBlockFinished("gemini", block))
+    (message,) = read_ui_messages([assistant(*parts)], provider_blocks=True)
+    assert message == Message.assistant([ProviderBlock("gemini", block)])
+
+
 def test_a_picture_outside_of_the_web_is_not_a_file_part() -> None:
     block = {"fileData": {"mimeType": "image/png", "fileUri": "gs://bucket/cat.png"}}
     assert [event["type"] for event in events_of(ProviderBlockFinished("gemini", block))] == ["data-provider-block"]

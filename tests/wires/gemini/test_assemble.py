@@ -22,6 +22,7 @@ from completion import (
     OverloadedError,
     ProviderBlockFinished,
     RateLimitError,
+    ReasoningBlock,
     ReasoningDelta,
     ReasoningFinished,
     StreamChunk,
@@ -438,8 +439,8 @@ def test_a_piece_of_a_call_does_not_join_two_thoughts(before: list[dict[str, Any
     piece = {"functionCall": {"partialArgs": [{"jsonPath": "$.a", "stringValue": "x"}], "willContinue": True}}
     signed = {"text": "b", "thought": True, "thoughtSignature": "S"}
     answer = turn(chunk(*before, {"text": "a", "thought": True}, piece, signed), END)
-    thoughts = [(block.text, block.signature) for block in answer.message.blocks if block.type == "reasoning"]
-    assert thoughts == [("a", None), ("b", "S")]
+    thoughts = [block for block in answer.message.blocks if isinstance(block, ReasoningBlock)]
+    assert [(block.text, block.signature) for block in thoughts] == [("a", None), ("b", "S")]
 
 
 @given(st.lists(st.lists(PARTS, max_size=3), max_size=6))
