@@ -125,6 +125,14 @@ from completion.version import __version__
 
 if TYPE_CHECKING:
     from completion.adapters.anthropic import AnthropicClient, AnthropicModel
+    from completion.adapters.anthropic_clouds import (
+        AnthropicFoundryClient,
+        AnthropicFoundryModel,
+        AnthropicMantleClient,
+        AnthropicMantleModel,
+        AnthropicVertexClient,
+        AnthropicVertexModel,
+    )
     from completion.adapters.azure_openai import AzureOpenAIClient, AzureOpenAIModel
     from completion.adapters.cohere import CohereClient, CohereModel
     from completion.adapters.gemini import GeminiClient, GeminiModel
@@ -167,7 +175,13 @@ __all__ = [
     "Abort",
     "AbortRun",
     "AnthropicClient",
+    "AnthropicFoundryClient",
+    "AnthropicFoundryModel",
+    "AnthropicMantleClient",
+    "AnthropicMantleModel",
     "AnthropicModel",
+    "AnthropicVertexClient",
+    "AnthropicVertexModel",
     "Approval",
     "AsyncModel",
     "AudioBlock",
@@ -297,6 +311,12 @@ __all__ = [
 _LAZY_MODULES = {
     "AnthropicClient": "adapters.anthropic",
     "AnthropicModel": "adapters.anthropic",
+    "AnthropicFoundryClient": "adapters.anthropic_clouds",
+    "AnthropicFoundryModel": "adapters.anthropic_clouds",
+    "AnthropicMantleClient": "adapters.anthropic_clouds",
+    "AnthropicMantleModel": "adapters.anthropic_clouds",
+    "AnthropicVertexClient": "adapters.anthropic_clouds",
+    "AnthropicVertexModel": "adapters.anthropic_clouds",
     "AsyncModel": "offload.aio",
     "AzureOpenAIClient": "adapters.azure_openai",
     "AzureOpenAIModel": "adapters.azure_openai",

@@ -26,6 +26,9 @@ GROUP = "completion.adapters"
 
 OURS = {
     "anthropic": "completion.adapters.anthropic:AnthropicModel",
+    "anthropic-foundry": "completion.adapters.anthropic_clouds:AnthropicFoundryModel",
+    "anthropic-mantle": "completion.adapters.anthropic_clouds:AnthropicMantleModel",
+    "anthropic-vertex": "completion.adapters.anthropic_clouds:AnthropicVertexModel",
     "azure-openai": "completion.adapters.azure_openai:AzureOpenAIModel",
     "cohere": "completion.adapters.cohere:CohereModel",
     "gemini": "completion.adapters.gemini:GeminiModel",

@@ -13,6 +13,8 @@ import pytest
 
 import completion
 from completion import (
+    AnthropicFoundryModel,
+    AnthropicMantleModel,
     AnthropicModel,
     AzureOpenAIModel,
     ChatStream,
@@ -83,6 +85,8 @@ def _acme_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     ("name", "kind"),
     [
         ("anthropic:claude-sonnet-4-6", AnthropicModel),
+        ("anthropic-foundry:claude-sonnet-4-6", AnthropicFoundryModel),
+        ("anthropic-mantle:anthropic.claude-sonnet-4-6", AnthropicMantleModel),
         ("azure-openai:my-deployment", AzureOpenAIModel),
         ("cohere:command-a-03-2025", CohereModel),
         ("gemini:gemini-3.8-flash", GeminiModel),

@@ -54,23 +54,12 @@ class AnthropicClient(HttpClient):
         model_version: str | None = None,
         **options: Unpack[HttpOptions],
     ) -> None:
-        if isinstance(betas, str):
-            raise TypeError(f"betas must be a list of strings, got a string: write [{betas!r}]")
         base_url = base_url or os.environ.get("ANTHROPIC_BASE_URL") or BASE_URL
-        # A caller may give version and betas as headers too. The names are lower case, so that each is sent once.
-        headers = {name.lower(): value for name, value in (options.get("headers") or {}).items()}
-        version = headers.pop("anthropic-version", version)
-        betas = (*(betas or ()), *filter(None, re.split(r"\s*,\s*", headers.pop("anthropic-beta", ""))))
-        if not isinstance(version, str) or not version:
-            raise TypeError(f"version must be a string like {VERSION!r}, got {version!r}")
-        headers["anthropic-version"] = version
-        if betas:
-            headers["anthropic-beta"] = ",".join(betas)
-        options["headers"] = headers
+        dialect = versioned(options, version, betas, model_version, provider=self.name)
         super().__init__(
             base_url=base_url.rstrip("/").removesuffix("/v1"),
             key=ApiKey(api_key, self.key_variable, header="x-api-key", prefix=""),
-            dialect=MessagesDialect(version, betas, _parsed_version(model_version)),
+            dialect=dialect,
             **options,
         )
 
@@ -82,12 +71,31 @@ class AnthropicClient(HttpClient):
         return AnthropicModel(model_id, client=self)
 
 
-def _parsed_version(text: str | None) -> tuple[int, int] | None:
+def versioned(
+    options: HttpOptions, version: str, betas: Sequence[str], model_version: str | None, *, provider: str
+) -> MessagesDialect:
+    """The dialect for these options of a client. Adds the version and the betas to ``options["headers"]``."""
+    if isinstance(betas, str):
+        raise TypeError(f"betas must be a list of strings, got a string: write [{betas!r}]")
+    # A caller may give version and betas as headers too. The names are lower case, so that each is sent once.
+    headers = {name.lower(): value for name, value in (options.get("headers") or {}).items()}
+    version = headers.pop("anthropic-version", version)
+    betas = (*(betas or ()), *filter(None, re.split(r"\s*,\s*", headers.pop("anthropic-beta", ""))))
+    if not isinstance(version, str) or not version:
+        raise TypeError(f"version must be a string like {VERSION!r}, got {version!r}")
+    headers["anthropic-version"] = version
+    if betas:
+        headers["anthropic-beta"] = ",".join(betas)
+    options["headers"] = headers
+    return MessagesDialect(version, betas, _parsed_version(model_version, provider))
+
+
+def _parsed_version(text: str | None, provider: str) -> tuple[int, int] | None:
     if text is None:
         return None
     found = re.fullmatch(r"(\d+)(?:\.(\d+))?", text)
     if found is None:
-        raise ConfigurationError(f"model_version must be like '4.6', got {text!r}", provider=AnthropicClient.name)
+        raise ConfigurationError(f"model_version must be like '4.6', got {text!r}", provider=provider)
     return int(found[1]), int(found[2] or 0)
 
 

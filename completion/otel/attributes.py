@@ -40,6 +40,9 @@ CAPTURE_CONTENT = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 
 _PROVIDER_NAMES = {
     "openai-responses": "openai",
+    "anthropic-foundry": "anthropic",
+    "anthropic-mantle": "aws.bedrock",
+    "anthropic-vertex": "gcp.vertex_ai",
     "azure-openai": "azure.ai.openai",
     "gemini": "gcp.gemini",
     "gemini-interactions": "gcp.gemini",

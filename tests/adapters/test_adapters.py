@@ -16,6 +16,10 @@ import typing_extensions
 
 from completion import (
     AnthropicClient,
+    AnthropicFoundryClient,
+    AnthropicFoundryModel,
+    AnthropicMantleClient,
+    AnthropicMantleModel,
     AnthropicModel,
     AuthenticationError,
     AzureOpenAIClient,
@@ -50,6 +54,7 @@ from completion import (
 )
 from completion.adapters.account import HttpClient, HttpModel, HttpOptions, Options
 from completion.adapters.anthropic import AnthropicOptions
+from completion.adapters.anthropic_clouds import AnthropicFoundryOptions, AnthropicMantleOptions
 from completion.adapters.azure_openai import AzureOptions
 from completion.adapters.gemini import GeminiOptions
 from completion.adapters.openai import OpenAIOptions
@@ -174,6 +179,30 @@ ADAPTERS: Final = {
         begun=BEGUN,
         ended=ENDED,
     ),
+    "anthropic-foundry": Adapter(
+        family="anthropic-foundry",
+        model_class=AnthropicFoundryModel,
+        client_class=AnthropicFoundryClient,
+        options_class=AnthropicFoundryOptions,
+        url_variable="ANTHROPIC_FOUNDRY_BASE_URL",
+        key_header=("x-api-key", ""),
+        path="/anthropic/v1/messages",
+        request_id_header="request-id",
+        begun=BEGUN,
+        ended=ENDED,
+    ),
+    "anthropic-mantle": Adapter(
+        family="anthropic-mantle",
+        model_class=AnthropicMantleModel,
+        client_class=AnthropicMantleClient,
+        options_class=AnthropicMantleOptions,
+        url_variable="ANTHROPIC_BEDROCK_MANTLE_BASE_URL",
+        key_header=("authorization", "Bearer "),
+        path="/anthropic/v1/messages",
+        request_id_header="request-id",
+        begun=BEGUN,
+        ended=ENDED,
+    ),
     "gemini": Adapter(
         family="gemini",
         model_class=GeminiModel,
@@ -229,8 +258,9 @@ adapters = pytest.mark.parametrize("adapter", [pytest.param(adapter, id=name) fo
 
 
 def test_every_family_except_the_embedded_one_is_tested_here() -> None:
-    # openai-chat is another name of openai.
-    assert {adapter.family for adapter in ADAPTERS.values()} == set(OURS) - {"local", "openai-chat"}
+    # openai-chat is another name of openai. anthropic-vertex has no API key: it is tested in test_anthropic_clouds.
+    tested = {adapter.family for adapter in ADAPTERS.values()}
+    assert tested == set(OURS) - {"local", "openai-chat", "anthropic-vertex"}
 
 
 # Names and options

@@ -16,7 +16,10 @@ import pytest
 
 from completion import (
     AnthropicClient,
+    AnthropicFoundryModel,
+    AnthropicMantleModel,
     AnthropicModel,
+    AnthropicVertexModel,
     AzureOpenAIModel,
     CancelToken,
     ChatRequest,
@@ -78,6 +81,10 @@ def broken_promises(factory: Callable[..., CompletionModel], **options: Any) -> 
 # --- models that keep the contract -------------------------------------------------------------------------------
 
 
+def vertex(base_url: str, api_key: str) -> AnthropicVertexModel:
+    return AnthropicVertexModel("m", project_id="p", region="global", base_url=base_url, access_token=api_key)
+
+
 def openai(base_url: str, api_key: str) -> OpenAIModel:
     return OpenAIModel("m", base_url=base_url, api_key=api_key)
 
@@ -89,6 +96,9 @@ def openai(base_url: str, api_key: str) -> OpenAIModel:
         (lambda **options: AzureOpenAIModel("m", **options), "openai-chat"),
         (lambda **options: AzureOpenAIModel("m", api_version="2024-10-21", **options), "openai-chat"),
         (lambda **options: AnthropicModel("m", **options), "anthropic"),
+        (lambda **options: AnthropicFoundryModel("m", **options), "anthropic"),
+        (lambda **options: AnthropicMantleModel("m", **options), "anthropic"),
+        (vertex, "anthropic"),
         (lambda **options: OpenAIResponsesModel("m", **options), "openai-responses"),
         (lambda **options: GeminiModel("m", **options), "gemini"),
         (lambda **options: GeminiInteractionsModel("m", **options), "gemini-interactions"),
@@ -100,6 +110,19 @@ def openai(base_url: str, api_key: str) -> OpenAIModel:
     ids=[
         *("openai", "azure", "azure, dated", "anthropic", "openai-responses", "gemini", "gemini-interactions"),
         *("ollama", "cohere", "retrying", "fallback"),
+        *(
+            "openai",
+            "azure",
+            "azure, dated",
+            "anthropic",
+            "foundry",
+            "mantle",
+            "vertex",
+            "openai-responses",
+            "gemini",
+            "gemini-interactions",
+        ),
+        *("retrying", "fallback"),
     ],
 )
 def test_our_models_keep_the_contract_on_the_wire(factory: Callable[..., CompletionModel], wire: str) -> None:
