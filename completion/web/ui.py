@@ -167,7 +167,6 @@ class UiMessages:
                         self._source_urls.add(url)
                         source = {"sourceId": url, "url": url, "title": citation.title or None}
                         yield {"type": "source-url", **_without_none(source)}
-                        yield {"type": "source-url", "sourceId": url, "url": url, **({"title": title} if title else {})}
                 image = ProviderBlock(provider, data).image
                 match image and image.source:
                     case Base64Source(media_type, content):

@@ -99,9 +99,6 @@ class GenerateTurn(TurnReader):
             return []
         if isinstance(call, dict):
             # {"functionCall": {"name": "f", "args": {}, "id": "…"}, "thoughtSignature": "…"}
-            chunks = self._calls.take(call, signature)
-            self._in_unsigned_thought = self._in_unsigned_thought and not chunks  # {} without a call changes nothing
-            return chunks
             before = self._calls.started
             out = self._calls.take(call, signature)
             # One more piece of a call does not end the thought that came after the call's beginning.

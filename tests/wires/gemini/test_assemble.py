@@ -433,7 +433,6 @@ PARTS = st.sampled_from(
 )  # fmt: skip
 
 
-@example([[thought("t"), {"functionCall": {}}, thought("t", "S")]])
 @pytest.mark.parametrize("before", [[], [{"functionCall": {"name": "f", "willContinue": True}}]])
 def test_a_piece_of_a_call_does_not_join_two_thoughts(before: list[dict[str, Any]]) -> None:
     piece = {"functionCall": {"partialArgs": [{"jsonPath": "$.a", "stringValue": "x"}], "willContinue": True}}
@@ -443,6 +442,7 @@ def test_a_piece_of_a_call_does_not_join_two_thoughts(before: list[dict[str, Any
     assert [(block.text, block.signature) for block in thoughts] == [("a", None), ("b", "S")]
 
 
+@example([[thought("t"), {"functionCall": {}}, thought("t", "S")]])
 @given(st.lists(st.lists(PARTS, max_size=3), max_size=6))
 def test_any_order_of_parts_keeps_the_order_of_chunks_and_goes_back(sent: list[list[dict[str, Any]]]) -> None:
     answer = turn(*(chunk(*parts) for parts in sent), END)
