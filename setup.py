@@ -15,6 +15,7 @@ assert found, "completion/version.py has no __version__"
 LOCAL = ["xllamacpp>=2026.10.11549", "filelock>=3.12", "platformdirs>=4"]
 TOOLS = ["pydantic>=2.11", "docstring-parser>=0.16", "jsonschema>=4.21", "referencing>=0.31"]
 SPEED = ["msgspec>=0.19"]
+BEDROCK = ["botocore>=1.35"]
 GOOGLE = ["google-auth>=2.30"]
 REDACTION = ["regex>=2024.9.11"]
 OTEL = ["opentelemetry-api>=1.30"]
@@ -50,13 +51,14 @@ setup(
     extras_require={
         "local": LOCAL,
         "tools": TOOLS,
+        "bedrock": BEDROCK,
         "google": GOOGLE,
         "redaction": REDACTION,
         "speed": SPEED,
         "otel": OTEL,
         "notebook": NOTEBOOK,
         "examples": [*LOCAL, *EXAMPLES],
-        "test": [*LOCAL, *TOOLS, *GOOGLE, *REDACTION, *SPEED, *OTEL, *UVLOOP, *TEST],
+        "test": [*LOCAL, *TOOLS, *BEDROCK, *GOOGLE, *REDACTION, *SPEED, *OTEL, *UVLOOP, *TEST],
         # For tests/apps: real web servers, a browser, Jupyter kernels.
         "apps": [*EXAMPLES, *NOTEBOOK, "nbclient>=0.10", "playwright>=1.48", "gevent>=24.10", "celery>=5.4"],
         "bench": [*SPEED, "anthropic>=0.80", "openai>=2", "matplotlib>=3.9", "vcrpy>=7"],

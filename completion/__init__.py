@@ -134,6 +134,7 @@ if TYPE_CHECKING:
         AnthropicVertexModel,
     )
     from completion.adapters.azure_openai import AzureOpenAIClient, AzureOpenAIModel
+    from completion.adapters.bedrock import BedrockClient, BedrockModel
     from completion.adapters.cohere import CohereClient, CohereModel
     from completion.adapters.gemini import GeminiClient, GeminiModel
     from completion.adapters.gemini_interactions import GeminiInteractionsClient, GeminiInteractionsModel
@@ -189,6 +190,8 @@ __all__ = [
     "AzureOpenAIClient",
     "AzureOpenAIModel",
     "Base64Source",
+    "BedrockClient",
+    "BedrockModel",
     "Block",
     "CacheControl",
     "CallLimit",
@@ -323,6 +326,8 @@ _LAZY_MODULES = {
     "FallbackModel": "wrappers.fallback",
     "CohereClient": "adapters.cohere",
     "CohereModel": "adapters.cohere",
+    "BedrockClient": "adapters.bedrock",
+    "BedrockModel": "adapters.bedrock",
     "GeminiClient": "adapters.gemini",
     "GeminiInteractionsClient": "adapters.gemini_interactions",
     "GeminiInteractionsModel": "adapters.gemini_interactions",

@@ -31,6 +31,7 @@ OURS = {
     "anthropic-vertex": "completion.adapters.anthropic_clouds:AnthropicVertexModel",
     "azure-openai": "completion.adapters.azure_openai:AzureOpenAIModel",
     "cohere": "completion.adapters.cohere:CohereModel",
+    "bedrock": "completion.adapters.bedrock:BedrockModel",
     "gemini": "completion.adapters.gemini:GeminiModel",
     "gemini-interactions": "completion.adapters.gemini_interactions:GeminiInteractionsModel",
     "local": "completion.adapters.local:LocalModel",

@@ -64,6 +64,7 @@ DOORS = {
     "typing_extensions": "contract.typed",
     "regex": "engine.redaction",
     "google": "adapters.google_credentials",
+    "botocore": "transport.sigv4",
     "opentelemetry": "otel",
     "pytest": "testing.pytest_plugin",
 }
@@ -82,6 +83,8 @@ LAZY = {
         "engine.tools",
         "engine.redaction",
     ),
+    *("transport.sigv4", "adapters.google_credentials", "adapters.local", "embedded.server", "embedded.weights"),
+    *("registry", "wrappers.retry", "engine.outputs", "engine.results", "engine.tools", "engine.redaction"),
     *("otel.spans", "web", "notebook", "cli.ask", "cli.chat", "cli.lines", "cli.models", "cli.setup", "cli.trace"),
     *("cli.approval", "cli.values"),
 }

@@ -7,6 +7,7 @@ No I/O, no keys. This module exports the parts of an adapter for another wire; `
 
 from completion.contract.request import system_text
 from completion.events import DONE, Events, ReadEvents
+from completion.events.aws_eventstream import aws_events
 from completion.events.ndjson import ndjson_events
 from completion.events.sse import sse_events
 from completion.wires import refusals
@@ -45,6 +46,7 @@ __all__ = [
     "Wire",
     "assembled",
     "citation",
+    "aws_events",
     "data_uri",
     "dropped_fields",
     "effort_word",

@@ -104,7 +104,7 @@ class TurnReader(ABC):
 def assembled(events: Events, turn: TurnReader, on_end_of_turn: OnEndOfTurn) -> Iterator[StreamChunk]:
     """The chunks of one turn.
 
-    After the end of the turn it still reads the body, for usage and late errors. A connection that breaks there is
+    After the end of the turn it still reads the body, for usage and late errors. A body that breaks off there is
     ignored: the turn is complete.
 
     Raises:
@@ -132,7 +132,7 @@ def assembled(events: Events, turn: TurnReader, on_end_of_turn: OnEndOfTurn) -> 
             if turn.is_over:
                 # Some servers send a finish reason in every chunk. As long as chunks come, the answer goes on.
                 on_end_of_turn(None if has_chunks else turn.wait_s)
-    except TransportError:
+    except (TransportError, TruncatedStreamError):  # the second: the body ended within a frame of AWS
         if not turn.is_over:
             raise
     if not turn.is_over:

@@ -1,0 +1,182 @@
+"""The content blocks of a message as they arrive -> chunks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+from completion.contract.chunks import RedactedReasoning, StreamChunk
+from completion.contract.errors import MalformedStreamError
+from completion.wires.arguments import parse_args
+from completion.wires.bedrock_converse.names import CITATIONS, WIRE
+from completion.wires.json_values import is_too_deep, objects_in, provider_block, str_or_empty
+from completion.wires.tool_call import ToolCall
+from completion.wires.turn_order import TurnOrder
+
+log = logging.getLogger(__name__)
+
+_TEXT, _REASONING, _CALL, _OTHER = "text", "reasoning", "call", "other"
+
+
+class ContentBlocks:
+    """The content blocks of one message. Methods return the chunks that may be yielded now."""
+
+    def __init__(self, order: TurnOrder) -> None:
+        self._order = order
+        self._open: dict[Any, _OpenBlock] = {}  # by contentBlockIndex
+        self._stopped: set[Any] = set()  # calls and other blocks
+
+    def start(self, index: Any, start: dict[str, Any]) -> Iterator[StreamChunk]:
+        """A block starts. Texts and reasoning have no start: their first delta opens them."""
+        call = start.get("toolUse")
+        if isinstance(call, dict):
+            # {"toolUse": {"toolUseId": "tooluse_1", "name": "f"}}, with "type": "server_tool_use" for Amazon's tools
+            yield from self.stop(index)
+            yield from self._end_texts()
+            block = self._open[index] = _OpenBlock(_OTHER if call.get("type") else _CALL, "toolUse", call)
+            if block.kind == _CALL:
+                yield from self._order.call(block.call)
+            return
+        for name in ("toolResult", "image"):
+            fields = start.get(name)
+            if isinstance(fields, dict):
+                yield from self.stop(index)
+                yield from self._end_texts()
+                self._open[index] = _OpenBlock(_OTHER, name, fields)
+
+    def delta(self, index: Any, delta: dict[str, Any]) -> Iterator[StreamChunk]:
+        text, reasoning, call = delta.get("text"), delta.get("reasoningContent"), delta.get("toolUse")
+        if isinstance(text, str):
+            yield from self._opened(index, _TEXT)
+            yield from self._order.text(text)
+        if isinstance(reasoning, dict):
+            yield from self._reasoning(index, reasoning)
+        if isinstance(call, dict):
+            yield from self._input(index, str_or_empty(call.get("input")))
+        if isinstance(delta.get("citation"), dict):
+            # {"citation": {"title": "…", "sourceContent": [{"text": "…"}], "location": {"documentPage": {…}}}}
+            yield from self._opened(index, _TEXT)
+            self._open[index].citations.append(delta["citation"])
+        for name in ("toolResult", "image"):
+            if name in delta:
+                block = self._open.get(index)
+                if block is None:
+                    block = self._open[index] = _OpenBlock(_OTHER, name, {})
+                block.add(delta[name])
+
+    def stop(self, index: Any) -> Iterator[StreamChunk]:
+        block = self._open.pop(index, None)
+        if block is None:
+            return
+        match block.kind:
+            case "text":
+                yield from self._order.end_text()
+                if block.citations:
+                    length = self._order.text_length - block.text_length_before
+                    own = {"type": CITATIONS, "citations": block.citations, "length": length}
+                    yield from self._order.block(provider_block(WIRE, own))
+            case "reasoning":
+                if block.signature or not block.is_empty:
+                    yield from self._order.end_reasoning(block.signature or None)
+            case "call":
+                self._stopped.add(index)
+                block.call.close()
+                yield from self._order.release()
+            case _:
+                self._stopped.add(index)
+                yield from self._order.block(provider_block(WIRE, block.complete()))
+
+    def end(self) -> Iterator[StreamChunk]:
+        """The end of the message: the ends of all open blocks."""
+        for index in list(self._open):
+            yield from self.stop(index)
+        yield from self._order.end()
+
+    def text_begins(self, index: Any) -> bool:
+        """Plain text may be yielded directly for this block: it is open already."""
+        block = self._open.get(index)
+        return block is not None and block.kind == _TEXT
+
+    def _opened(self, index: Any, kind: str) -> Iterator[StreamChunk]:
+        """Open a block of text or reasoning, and end the one before it: some gateways send no contentBlockStop."""
+        block = self._open.get(index)
+        if block is not None and block.kind == kind:
+            return
+        yield from self._end_texts()
+        if block is None or block.kind in (_TEXT, _REASONING):
+            self._open[index] = _OpenBlock(kind, kind, {}, self._order.text_length)
+
+    def _end_texts(self) -> Iterator[StreamChunk]:
+        for index in [index for index, block in self._open.items() if block.kind in (_TEXT, _REASONING)]:
+            yield from self.stop(index)
+
+    def _reasoning(self, index: Any, fields: dict[str, Any]) -> Iterator[StreamChunk]:
+        # {"text": "Hm."}, then {"signature": "EqkE…"}; or {"redactedContent": "<base64>"}, which Vercel's calls "data"
+        redacted = str_or_empty(fields.get("redactedContent")) or str_or_empty(fields.get("data"))
+        if redacted:
+            yield from self._end_texts()
+            yield from self._order.block(RedactedReasoning(redacted, WIRE))
+        text, signature = str_or_empty(fields.get("text")), str_or_empty(fields.get("signature"))
+        if not text and not signature:
+            return
+        yield from self._opened(index, _REASONING)
+        block = self._open[index]
+        block.signature += signature
+        if text:
+            block.is_empty = False
+            yield from self._order.reasoning(text)
+
+    def _input(self, index: Any, text: str) -> Iterator[StreamChunk]:
+        block = self._open.get(index)
+        if block is not None and block.kind == _OTHER:
+            block.inputs.append(text)
+            return
+        if not text:
+            return
+        if block is None:
+            if index in self._stopped:
+                raise MalformedStreamError("the arguments of a tool call go on after its end")
+            block = self._open[index] = _OpenBlock(_CALL, "toolUse", {})  # there was no start: the tool is unknown
+            yield from self._order.call(block.call)
+        block.call.add(text)
+        yield from self._order.release()
+
+
+class _OpenBlock:
+    """A content block that has started and not stopped."""
+
+    __slots__ = (
+        "call", "citations", "fields", "inputs", "is_empty", "kind", "name", "signature", "text_length_before",
+    )  # fmt: skip
+
+    def __init__(self, kind: str, name: str, fields: dict[str, Any], text_length_before: int = 0) -> None:
+        self.kind = kind
+        self.name = name  # of its field in a content block
+        self.fields = dict(fields)
+        self.text_length_before = text_length_before  # characters of text in the turn before the block
+        self.call = ToolCall(str_or_empty(fields.get("toolUseId")), str_or_empty(fields.get("name")))
+        self.inputs: list[str] = []
+        self.citations: list[dict[str, Any]] = []
+        self.signature = ""
+        self.is_empty = True  # no reasoning was read
+
+    def add(self, delta: Any) -> None:
+        """A piece of a block that the contract does not model."""
+        if isinstance(delta, dict):  # {"source": {"bytes": "…"}}
+            self.fields.update(delta)
+        else:  # [{"text": "…"}, {"json": {…}}]
+            self.fields["content"] = [*self.fields.get("content", ()), *objects_in(delta)]
+
+    def complete(self) -> dict[str, Any]:
+        """The whole content block, as the API wants it back. Unfinished input stays a text."""
+        if self.name != "toolUse":
+            return {self.name: self.fields}
+        text = "".join(self.inputs)
+        own = {"toolUse": {**self.fields, "input": text if text.strip() else {}}}
+        with suppress(ValueError):  # not JSON: cut off by max_tokens
+            found = {"toolUse": {**self.fields, "input": parse_args(text) if text.strip() else {}}}
+            if not is_too_deep(found):
+                return found
+        return own
