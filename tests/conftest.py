@@ -21,7 +21,7 @@ hypothesis.settings.register_profile("no deadline", deadline=None, max_examples=
 hypothesis.settings.load_profile("no deadline")
 
 _FOREIGN = (
-    *("OPENAI_", "ANTHROPIC_", "AZURE_OPENAI_", "GEMINI_", "GOOGLE_"),
+    *("OPENAI_", "ANTHROPIC_", "AZURE_OPENAI_", "GEMINI_", "GOOGLE_", "AWS_"),
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "NETRC"),
 )
 _CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -46,6 +46,10 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
         if name.upper().startswith((*_FOREIGN, *_CERTIFICATES)):
             monkeypatch.delenv(name)
+    # botocore must not look for credentials in the home folder, nor at the metadata service of a machine.
+    for variable in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(variable, os.devnull)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
 
 
 @pytest.fixture

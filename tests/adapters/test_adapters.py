@@ -7,6 +7,7 @@ import json
 import pickle
 import re
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +27,8 @@ from completion import (
     AzureOpenAIModel,
     CohereClient,
     CohereModel,
+    BedrockClient,
+    BedrockModel,
     CompletionClient,
     CompletionModel,
     ConfigurationError,
@@ -56,11 +59,13 @@ from completion.adapters.account import HttpClient, HttpModel, HttpOptions, Opti
 from completion.adapters.anthropic import AnthropicOptions
 from completion.adapters.anthropic_clouds import AnthropicFoundryOptions, AnthropicMantleOptions
 from completion.adapters.azure_openai import AzureOptions
+from completion.adapters.bedrock import BedrockOptions
 from completion.adapters.gemini import GeminiOptions
 from completion.adapters.openai import OpenAIOptions
 from completion.adapters.openai_responses import OpenAIResponsesOptions
 from completion.registry import OURS
 from completion.testing import ProviderServer, Reply, event
+from tests import aws
 from tests.loopback import END, HI, KEY, failure_of, text
 from tests.wire_pieces import MESSAGE_STOP, block_delta, block_start, block_stop, message_delta
 
@@ -97,6 +102,8 @@ class Adapter:
     request_id_header: str
     begun: bytes = text("a")
     ended: bytes = END
+    event: Callable[..., bytes] = event
+    """The bytes of an event with this value, and perhaps a name."""
     options: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -202,6 +209,19 @@ ADAPTERS: Final = {
         request_id_header="request-id",
         begun=BEGUN,
         ended=ENDED,
+    "bedrock": Adapter(
+        family="bedrock",
+        model_class=BedrockModel,
+        client_class=BedrockClient,
+        options_class=BedrockOptions,
+        url_variable="AWS_ENDPOINT_URL_BEDROCK_RUNTIME",
+        key_header=("authorization", "Bearer "),
+        path="/model/m/converse-stream",
+        request_id_header="x-amzn-requestid",
+        begun=aws.STARTED + aws.delta(0, text="a"),
+        ended=aws.stop(0) + aws.ended() + aws.USAGE,
+        event=aws.event,
+        options={"region": "us-east-1"},
     ),
     "gemini": Adapter(
         family="gemini",
@@ -559,6 +579,7 @@ def test_an_error_inside_a_stream_is_raised_by_the_next_chunk(
 ) -> None:
     headers = {adapter.request_id_header: "req-7"}
     server.reply(Reply(adapter.begun if begins else b"", adapter.error_event(OVERFLOW), headers=headers))
+    server.reply(Reply(adapter.begun if begins else b"", adapter.event(OVERFLOW, "error"), headers=headers))
     stream = adapter.model(server.url).chat_stream(HI)
     error = failure_of(lambda: stream.collect())
     assert (type(error), error.provider, error.status) == (ContextOverflowError, adapter.family, None)

@@ -170,6 +170,7 @@ ENDLESS_EVENTS: Final = [
         pytest.param(adapter, adapter.ended, again, id=f"{name}: {what}")
         for name, adapter in OTHERS.items()
         for what, again in (("the end again", adapter.ended), ("comment", b": ping\n\n"))
+        if adapter.event is event or what != "comment"  # only server-sent events have comments
     ],
     *[
         pytest.param(ANTHROPIC, OVER, again, id=f"anthropic: {what}")

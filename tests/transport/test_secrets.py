@@ -92,6 +92,9 @@ def _credentials() -> Iterator[Any]:
     yield pytest.param(
         Credential(AZURE, {"api_key": None}, "AZURE_OPENAI_AD_TOKEN"), id="azure v1, token of environment"
     )
+    for name in ("aws_secret_access_key", "aws_session_token"):
+        keys = {"aws_access_key_id": "AKIAEXAMPLE", "aws_secret_access_key": "of-the-access-key", name: KEY}
+        yield pytest.param(Credential(ADAPTERS["bedrock"], {"api_key": None, **keys}), id=f"bedrock, {name}")
 
 
 @pytest.fixture(params=_credentials())
@@ -212,9 +215,9 @@ def begun(adapter: Adapter, *rest: Any, **options: Any) -> Reply:
         ),
         pytest.param(lambda adapter: Reply.json(echo()), id="200 with JSON"),
         pytest.param(lambda adapter: Reply.text(f"<html>{KEY}</html>", "text/html"), id="200 with HTML"),
-        pytest.param(lambda adapter: Reply(event(echo())), id="error event"),
-        pytest.param(lambda adapter: begun(adapter, event(echo())), id="late error event"),
-        pytest.param(lambda adapter: begun(adapter, event(f"{{no JSON: {KEY}")), id="bad JSON"),
+        pytest.param(lambda adapter: Reply(adapter.event(echo())), id="error event"),
+        pytest.param(lambda adapter: begun(adapter, adapter.event(echo())), id="late error event"),
+        pytest.param(lambda adapter: begun(adapter, adapter.event(f"{{no JSON: {KEY}")), id="bad JSON"),
         pytest.param(lambda adapter: Reply(f"{KEY}\n\n"), id="no event"),
         pytest.param(lambda adapter: begun(adapter, Cut(), headers={adapter.request_id_header: KEY}), id="request id"),
         pytest.param(lambda adapter: Reply(before_headers=[f"{KEY}\r\n".encode(), Cut()]), id="no HTTP"),
@@ -238,8 +241,8 @@ def test_the_message_around_a_concealed_key_stays(server: ProviderServer) -> Non
 
 def test_no_error_shows_the_key_however_it_was_given(server: ProviderServer, credential: Credential) -> None:
     adapter = credential.adapter
-    server.reply(Reply(before_headers=[Cut()]), Reply.json(echo(), status=401), Reply(event(echo())))
-    server.reply(begun(adapter, event(echo())), begun(adapter, Cut()), begun(adapter))
+    server.reply(Reply(before_headers=[Cut()]), Reply.json(echo(), status=401), Reply(adapter.event(echo())))
+    server.reply(begun(adapter, adapter.event(echo())), begun(adapter, Cut()), begun(adapter))
     model = credential.model(server.url)
     for _ in range(6):
         assert_shows_no_secret(failure_of(lambda: model.chat_stream(ASKED).collect()))
@@ -452,7 +455,9 @@ def test_retrying_does_not_show_the_key(server: ProviderServer, adapter: Adapter
     reported: list[RetryEvent] = []
     model = RetryingModel(adapter.model(server.url), RetryConfig(max_attempts=4, base_delay=0), reported.append)
     slow = {"error": {"message": f"Too many requests with {KEY}", "type": "rate_limit_error"}}
-    server.reply(Reply(before_headers=[Cut()]), Reply.json(echo(), status=429), Reply(event(slow)), adapter.turn)
+    server.reply(
+        Reply(before_headers=[Cut()]), Reply.json(echo(), status=429), Reply(adapter.event(slow)), adapter.turn
+    )
     assert model.chat_stream(ASKED).collect().text == "a"
     server.reply(*[Reply.json(echo(), status=503)] * 4)
     error = failure_of(lambda: model.chat_stream(ASKED))
@@ -472,7 +477,7 @@ def test_a_token_provider_that_fails_does_not_show_the_earlier_token(server: Pro
 
 @adapters
 def test_falling_back_does_not_show_the_key(server: ProviderServer, adapter: Adapter) -> None:
-    server.reply(Reply.json(echo(), status=401), Reply(event(echo())), Reply(before_headers=[Cut()]))
+    server.reply(Reply.json(echo(), status=401), Reply(adapter.event(echo())), Reply(before_headers=[Cut()]))
     model = FallbackModel([adapter.model(server.url) for _ in range(3)])
     assert_shows_no_secret(failure_of(lambda: model.chat_stream(ASKED).collect()))
 
@@ -578,7 +583,7 @@ def test_an_interrupted_wait_for_headers_does_not_show_the_key(
 def test_an_interrupted_body_does_not_show_the_key(
     any_server: ProviderServer, adapter: Adapter, kind: type[BaseException]
 ) -> None:
-    echoed = f"data: {KEY}".encode()
+    echoed = adapter.event(KEY)[:-1]  # not complete
     any_server.reply(
         begun(adapter, echoed, Stall()),
         Reply(f"{{{KEY}", Stall(), status=401, content_type="application/json"),
