@@ -1,13 +1,21 @@
 """Signatures of AWS requests, and where the credentials come from: the only module that imports botocore.
 
-botocore (extra ``bedrock``) is imported when the first request is signed: that takes 180 ms. A bearer token needs none.
+botocore (extra ``bedrock``) finds credentials in profiles and roles. It is imported when it is needed, which takes
+180 ms. It does not sign, because it logs the session token: the signature is our own.
+
+Signature: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html (November 2026)
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import os
+from collections.abc import Mapping
 from contextlib import suppress
+from datetime import datetime, timezone
 from typing import Any, NamedTuple
+from urllib.parse import quote, urlsplit
 
 from completion.contract.errors import ConfigurationError, TransportError
 from completion.contract.frames import is_from_signal_handler
@@ -18,16 +26,16 @@ BEARER_TOKEN = "AWS_BEARER_TOKEN_BEDROCK"
 
 _HIDDEN_SINCE = 8  # characters: a shorter secret is a placeholder
 
-_SIGNED_HEADERS = ("Content-Type",)
-"""Besides ``Host`` and those of the signature. Proxies change the others."""
+_ALGORITHM = "AWS4-HMAC-SHA256"
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class AwsKeys(NamedTuple):
-    """An access key that the caller passed."""
+    """An access key that the caller passed. It has the names of botocore's credentials."""
 
-    access_key_id: str
-    secret_access_key: str
-    session_token: str | None = None
+    access_key: str
+    secret_key: str
+    token: str | None = None
 
     def __repr__(self) -> str:
         return "<AwsKeys>"
@@ -45,13 +53,20 @@ class SignedAuthorization(Authorization):
         self._region = region
 
     def __call__(self, prepared: Any) -> Any:
-        from botocore.auth import SigV4Auth
-        from botocore.awsrequest import AWSRequest
-
-        headers = {name: prepared.headers[name] for name in _SIGNED_HEADERS if name in prepared.headers}
-        request = AWSRequest(prepared.method, prepared.url, headers=headers, data=prepared.body)
-        SigV4Auth(self._credentials, self._service, self._region).add_auth(request)
-        prepared.headers.update(dict(request.headers.items()))
+        # Proxies change other headers, so those are not signed.
+        headers = {"content-type": prepared.headers["Content-Type"]}
+        now = datetime.now(timezone.utc)
+        signed = signature_headers(
+            prepared.method,
+            prepared.url,
+            headers,
+            prepared.body or b"",
+            self._credentials,
+            self._service,
+            self._region,
+            now,
+        )
+        prepared.headers.update(signed)
         return prepared
 
     def conceal(self, text: str) -> str:
@@ -59,6 +74,47 @@ class SignedAuthorization(Authorization):
             if secret and len(secret) >= _HIDDEN_SINCE:
                 text = text.replace(secret, "[key]")
         return text
+
+
+def signature_headers(
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    credentials: Any,
+    service: str,
+    region: str,
+    now: datetime,
+) -> dict[str, str]:
+    """The headers that sign a request. ``headers``: others to sign besides ``Host``, with names in lower case."""
+    parts = urlsplit(url)
+    is_default_port = parts.port in (None, _DEFAULT_PORTS.get(parts.scheme))
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
+    time = now.strftime("%Y%m%dT%H%M%SZ")
+    added = {"X-Amz-Date": time, **({"X-Amz-Security-Token": credentials.token} if credentials.token else {})}
+    signed = {**headers, "host": host if is_default_port else f"{host}:{parts.port}"}
+    signed |= {name.lower(): value for name, value in added.items()}
+    names = ";".join(sorted(signed))
+    canonical = "\n".join(
+        [
+            method,
+            quote(parts.path or "/", safe="/~"),  # encoded twice: every service except S3 wants that
+            "&".join(sorted(parts.query.split("&"))),
+            *(f"{name}:{' '.join(signed[name].split())}" for name in sorted(signed)),
+            "",
+            names,
+            hashlib.sha256(body).hexdigest(),
+        ]
+    )
+    scope = f"{time[:8]}/{region}/{service}/aws4_request"
+    to_sign = "\n".join([_ALGORITHM, time, scope, hashlib.sha256(canonical.encode()).hexdigest()])
+    key = f"AWS4{credentials.secret_key}".encode()
+    for word in scope.split("/"):
+        key = hmac.digest(key, word.encode(), "sha256")
+    signature = hmac.digest(key, to_sign.encode(), "sha256").hex()
+    credential = f"{credentials.access_key}/{scope}"
+    added["Authorization"] = f"{_ALGORITHM} Credential={credential}, SignedHeaders={names}, Signature={signature}"
+    return added
 
 
 class AwsKey(ApiKey):
@@ -120,15 +176,12 @@ class AwsKey(ApiKey):
 
     def _credentials(self, provider: str) -> Any:
         """The credentials for one request; None if there are none."""
+        if self._keys is not None:
+            return self._keys
         try:
-            from botocore.credentials import ReadOnlyCredentials
             from botocore.exceptions import BotoCoreError, HTTPClientError
         except ImportError:
-            if self._keys is None and self._profile is None and not os.environ.get("AWS_ACCESS_KEY_ID"):
-                return None
-            raise missing_botocore(provider) from None
-        if self._keys is not None:
-            return ReadOnlyCredentials(*self._keys)
+            return self._without_botocore(provider)
         kind: type[ConfigurationError | TransportError]
         try:
             found = self._session().get_credentials()
@@ -143,6 +196,14 @@ class AwsKey(ApiKey):
             kind, why = ConfigurationError, type(exc).__name__
         # Raised outside of the except block: the frames of botocore refer to the credentials.
         raise kind(f"botocore found no credentials of AWS: {why}", provider=provider)
+
+    def _without_botocore(self, provider: str) -> AwsKeys | None:
+        """The access key in the environment; None if there is none."""
+        if self._profile is not None or os.environ.get("AWS_PROFILE"):
+            command = install_command("completion-stream[bedrock]")
+            raise ConfigurationError(f"profiles of AWS are read with botocore: {command}", provider=provider)
+        key_id, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
+        return AwsKeys(key_id, secret, os.environ.get("AWS_SESSION_TOKEN")) if key_id and secret else None
 
     def _session(self) -> Any:
         # A session that a forked child inherits may have a lock that no thread releases.
@@ -174,9 +235,3 @@ def region_of_profile(profile: str | None) -> str | None:
             region = Session(profile=profile).get_config_variable("region")
             return region if isinstance(region, str) and region else None
     return None
-
-
-def missing_botocore(provider: str) -> ConfigurationError:
-    command = install_command("completion-stream[bedrock]")
-    why = f"requests are signed with botocore: {command}; or use a bearer token: set {BEARER_TOKEN}"
-    return ConfigurationError(why, provider=provider)
