@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from completion.wires.anthropic.thinking import version_of
+from completion.wires.claude import version_of
 
 VERSION = "2023-06-01"
 """The default version."""

@@ -8,7 +8,6 @@ from typing import Any
 from completion.contract.messages import CacheControl, ToolCallBlock
 from completion.contract.request import ChatRequest, JsonSchema, SystemBlock, ToolDefinition
 from completion.contract.schemas import ANTHROPIC_STRICT, OpenSchemaError, for_tools, strict
-from completion.wires.anthropic.thinking import always_thinks
 from completion.wires.bedrock_converse.dialect import DEFAULT, ConverseDialect
 from completion.wires.bedrock_converse.history import cache_point, messages
 from completion.wires.bedrock_converse.names import (
@@ -20,6 +19,7 @@ from completion.wires.bedrock_converse.names import (
     supports_structured_output,
 )
 from completion.wires.bedrock_converse.reasoning import Reasoning, reasoning_of
+from completion.wires.claude import always_thinks
 from completion.wires.json_values import without_none
 from completion.wires.lowering import count_cache_controls, dropped_fields, json_text, unsupported
 from completion.wires.wire import Lowered

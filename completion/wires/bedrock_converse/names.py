@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from completion.contract.chunks import FinishReason
-from completion.wires.anthropic.thinking import Version, version_of
+from completion.wires.claude import Version, version_of
 
 WIRE = "bedrock"
 

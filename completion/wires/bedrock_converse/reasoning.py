@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from completion.wires.anthropic.thinking import thinking_of, version_of
 from completion.wires.bedrock_converse.names import is_nova_2, maker_of
+from completion.wires.claude import thinking_of, version_of
 from completion.wires.efforts import effort_word, nearest_effort
 
 _EFFORTS = ("low", "medium", "high")

@@ -1,4 +1,6 @@
-"""reasoning_effort -> ``thinking`` and ``output_config.effort``, depending on the version of the model.
+"""Claude, for the wires of Anthropic and of Bedrock.
+
+reasoning_effort -> ``thinking`` and ``output_config.effort``, depending on the version of the model:
 
 before 4.6      a budget of tokens
 4.6             adaptive thinking with an effort, or a budget
