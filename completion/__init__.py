@@ -125,6 +125,7 @@ from completion.version import __version__
 
 if TYPE_CHECKING:
     from completion.adapters.anthropic import AnthropicClient, AnthropicModel
+    from completion.adapters.anthropic_bedrock import AnthropicBedrockClient, AnthropicBedrockModel
     from completion.adapters.anthropic_clouds import (
         AnthropicFoundryClient,
         AnthropicFoundryModel,
@@ -175,6 +176,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Abort",
     "AbortRun",
+    "AnthropicBedrockClient",
+    "AnthropicBedrockModel",
     "AnthropicClient",
     "AnthropicFoundryClient",
     "AnthropicFoundryModel",
@@ -320,6 +323,8 @@ _LAZY_MODULES = {
     "AnthropicMantleModel": "adapters.anthropic_clouds",
     "AnthropicVertexClient": "adapters.anthropic_clouds",
     "AnthropicVertexModel": "adapters.anthropic_clouds",
+    "AnthropicBedrockClient": "adapters.anthropic_bedrock",
+    "AnthropicBedrockModel": "adapters.anthropic_bedrock",
     "AsyncModel": "offload.aio",
     "AzureOpenAIClient": "adapters.azure_openai",
     "AzureOpenAIModel": "adapters.azure_openai",

@@ -29,6 +29,7 @@ OURS = {
     "anthropic-foundry": "completion.adapters.anthropic_clouds:AnthropicFoundryModel",
     "anthropic-mantle": "completion.adapters.anthropic_clouds:AnthropicMantleModel",
     "anthropic-vertex": "completion.adapters.anthropic_clouds:AnthropicVertexModel",
+    "anthropic-bedrock": "completion.adapters.anthropic_bedrock:AnthropicBedrockModel",
     "azure-openai": "completion.adapters.azure_openai:AzureOpenAIModel",
     "cohere": "completion.adapters.cohere:CohereModel",
     "bedrock": "completion.adapters.bedrock:BedrockModel",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import struct
 from typing import Any
@@ -33,6 +34,11 @@ def delta(index: int, **fields: Any) -> bytes:
 
 def stop(index: int) -> bytes:
     return frame("contentBlockStop", {"contentBlockIndex": index, "p": "abc"})
+
+
+def chunk(value: Any) -> bytes:
+    """The frame of an event of another format, as InvokeModelWithResponseStream sends it."""
+    return frame("chunk", {"bytes": base64.b64encode(json.dumps(value).encode()).decode(), "p": "abc"})
 
 
 STARTED = frame("messageStart", {"role": "assistant", "p": "abcd"})

@@ -47,6 +47,7 @@ _PROVIDER_NAMES = {
     "gemini": "gcp.gemini",
     "gemini-interactions": "gcp.gemini",
     "bedrock": "aws.bedrock",
+    "anthropic-bedrock": "aws.bedrock",
     "mistral": "mistral_ai",
     "xai": "x_ai",
     "moonshot": "moonshot_ai",

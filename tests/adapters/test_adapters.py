@@ -16,6 +16,8 @@ import pytest
 import typing_extensions
 
 from completion import (
+    AnthropicBedrockClient,
+    AnthropicBedrockModel,
     AnthropicClient,
     AnthropicFoundryClient,
     AnthropicFoundryModel,
@@ -58,6 +60,7 @@ from completion import (
 from completion.adapters.account import HttpClient, HttpModel, HttpOptions, Options
 from completion.adapters.anthropic import AnthropicOptions
 from completion.adapters.anthropic_clouds import AnthropicFoundryOptions, AnthropicMantleOptions
+from completion.adapters.anthropic_bedrock import AnthropicBedrockOptions
 from completion.adapters.azure_openai import AzureOptions
 from completion.adapters.bedrock import BedrockOptions
 from completion.adapters.gemini import GeminiOptions
@@ -220,6 +223,20 @@ ADAPTERS: Final = {
         request_id_header="x-amzn-requestid",
         begun=aws.STARTED + aws.delta(0, text="a"),
         ended=aws.stop(0) + aws.ended() + aws.USAGE,
+        event=aws.event,
+        options={"region": "us-east-1"},
+    ),
+    "anthropic-bedrock": Adapter(
+        family="anthropic-bedrock",
+        model_class=AnthropicBedrockModel,
+        client_class=AnthropicBedrockClient,
+        options_class=AnthropicBedrockOptions,
+        url_variable="AWS_ENDPOINT_URL_BEDROCK_RUNTIME",
+        key_header=("authorization", "Bearer "),
+        path="/model/m/invoke-with-response-stream",
+        request_id_header="x-amzn-requestid",
+        begun=aws.chunk(block_start(0, "text", text="")) + aws.chunk(block_delta(0, "text_delta", text="a")),
+        ended=aws.chunk(block_stop(0)) + aws.chunk(message_delta("end_turn")) + aws.chunk(MESSAGE_STOP),
         event=aws.event,
         options={"region": "us-east-1"},
     ),

@@ -14,6 +14,7 @@ from completion.wires.bedrock_converse.names import (
     TOP_K_FIELDS,
     caches,
     claude_version,
+    forces_calls,
     is_nova_2,
     maker_of,
     supports_structured_output,
@@ -36,7 +37,10 @@ def lower(request: ChatRequest, model: str, dialect: ConverseDialect = DEFAULT) 
     """
     base_model = dialect.base_model or model
     reasoning = reasoning_of(request.reasoning_effort, base_model)
-    dropped = dropped_fields(request, supported=_supported(base_model))
+    dropped = dropped_fields(request, supported=_supported(request, base_model))
+    is_claude = maker_of(base_model) == "anthropic"
+    if request.parallel_tool_use is False and request.tools and not is_claude:
+        dropped.append("parallel_tool_use")
     if not reasoning.is_exact:
         dropped.append("reasoning_effort")
     sent = messages(request, caches=caches(base_model, "messages"))
@@ -44,8 +48,7 @@ def lower(request: ChatRequest, model: str, dialect: ConverseDialect = DEFAULT) 
         reasoning = Reasoning()
         dropped = [name for name in dropped if name != "reasoning_effort"] + ["reasoning_effort"]
     config = _inference_config(request, reasoning, base_model, dropped)
-    additional = {**reasoning.fields, **_top_k(request, base_model), **_parallel(request)}
-    is_claude = maker_of(base_model) == "anthropic"
+    additional = {**reasoning.fields, **_top_k(request, base_model), **(_parallel(request) if is_claude else {})}
     optional = {
         "system": _system(request, base_model),
         "toolConfig": _tool_config(request, base_model, dropped),
@@ -63,16 +66,21 @@ def lower(request: ChatRequest, model: str, dialect: ConverseDialect = DEFAULT) 
     return body, dropped
 
 
-def _supported(model: str) -> set[str]:
+def _supported(request: ChatRequest, model: str) -> set[str]:
     supported = {"system_prompt", "tools", "tool_choice", "temperature", "top_p", "stop_sequences", "response_format"}
     supported |= {"reasoning_effort", "cache_control"}  # these are dropped by rules of their own
     if maker_of(model) in TOP_K_FIELDS:
         supported.add("top_k")
-    if maker_of(model) == "anthropic":
+    if maker_of(model) == "anthropic" or _forces_one_tool(request):
         supported.add("parallel_tool_use")
     if always_thinks(claude_version(model)):
         supported -= {"temperature", "top_p", "top_k"}
     return supported
+
+
+def _forces_one_tool(request: ChatRequest) -> bool:
+    """A model that must call this one tool calls it once, so ``parallel_tool_use=False`` is only a preference."""
+    return request.tool_choice is not None and request.tool_choice.kind == "tool"
 
 
 def _inference_config(request: ChatRequest, reasoning: Reasoning, model: str, dropped: list[str]) -> dict[str, Any]:
@@ -164,6 +172,8 @@ def _tool_config(request: ChatRequest, model: str, dropped: list[str]) -> dict[s
         if request.tools:
             why = "Bedrock Converse has no such choice, and needs the tools of the calls in the history"
             raise unsupported("tool_choice='none'", why)
+    if choice is not None and choice.kind in ("any", "tool") and request.tools and not forces_calls(model):
+        raise unsupported(f"tool_choice={choice.kind!r}", f"{model} does not support it on Bedrock")
     tools: list[dict[str, Any]] = []
     for tool in request.tools or _stand_ins(called):
         tools.append({"toolSpec": _tool(tool, model, dropped)})

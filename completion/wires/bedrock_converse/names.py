@@ -96,6 +96,14 @@ def supports_structured_output(model: str) -> bool:
     return maker not in _NEVER_STRUCTURED and (version is None or version >= STRUCTURED_SINCE)
 
 
+_NEVER_FORCED = ("ai21", "cohere", "deepseek", "meta", "writer")
+
+
+def forces_calls(model: str) -> bool:
+    """The model supports a ``toolChoice`` that forces a call. True if unknown: then the API decides."""
+    return maker_of(model) not in _NEVER_FORCED
+
+
 def caches(model: str, place: str) -> bool:
     """The model supports cache points in this place: system, tools or messages. True if unknown."""
     maker = maker_of(model)

@@ -148,6 +148,12 @@ FIELDS: list[tuple[str, dict[str, Any], dict[str, Any], list[str]]] = [
         },
         [],
     ),
+    (
+        NOVA,
+        {"tools": [TOOL], "tool_choice": ToolChoice.tool("f"), "parallel_tool_use": False},
+        {"toolConfig": {"tools": [SPEC], "toolChoice": {"tool": {"name": "f"}}}},
+        ["parallel_tool_use"],
+    ),
     (CLAUDE, {"tools": [TOOL], "parallel_tool_use": True}, {"toolConfig": {"tools": [SPEC]}}, []),
     (
         CLAUDE,
@@ -232,6 +238,7 @@ def test_a_schema_is_sent_as_text() -> None:
         (NOVA, {"response_format": JsonSchema("a", SCHEMA)}, r"mode='tool'"),
         (CLAUDE, {"response_format": JsonSchema("a", {"type": "object"})}, "closed schemas only"),
         (NOVA, {"tools": [TOOL], "parallel_tool_use": False}, "parallel_tool_use=False"),
+        (LLAMA, {"tools": [TOOL], "tool_choice": ToolChoice.any()}, "tool_choice='any'"),
     ],
 )
 def test_what_would_change_the_answer_is_refused(model: str, fields: dict[str, Any], words: str) -> None:
