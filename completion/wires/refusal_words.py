@@ -60,6 +60,13 @@ WORDS: dict[Kind, tuple[str, ...]] = {
         "invalid_api_key",  # OpenAI
         "authentication_error",  # Anthropic
         "API_KEY_INVALID",  # Gemini, with status 400
+        # AWS; with its usual status, 403, they stay PermissionDeniedError
+        "ExpiredTokenException",
+        "IncompleteSignatureException",
+        "InvalidClientTokenId",
+        "InvalidSignatureException",
+        "MissingAuthenticationTokenException",
+        "UnrecognizedClientException",
     ),
     PermissionDeniedError: (
         "permission_error",  # Anthropic

@@ -31,6 +31,8 @@ from completion import (
 from completion.adapters import providers
 from completion.wires.anthropic import MESSAGES
 from completion.wires.anthropic.dialect import MessagesDialect
+from completion.wires.bedrock_converse import CONVERSE
+from completion.wires.bedrock_converse.dialect import ConverseDialect
 from completion.wires.cohere import COHERE_CHAT
 from completion.wires.gemini import GENERATE_CONTENT
 from completion.wires.gemini.names import ANY_SIGNATURE
@@ -83,6 +85,13 @@ def gemini(history: Sequence[Message], model: str = "gemini-2.5-pro", **fields: 
     body, _ = GENERATE_CONTENT.body(ChatRequest(history, **fields), model)
     contents: list[dict[str, Any]] = body["contents"]
     return contents
+
+
+def converse(history: Sequence[Message], **fields: Any) -> list[dict[str, Any]]:
+    """The messages in the body of Bedrock Converse."""
+    body, _ = CONVERSE.body(ChatRequest(history, **fields), "anthropic.claude-sonnet-4-5", ConverseDialect())
+    messages: list[dict[str, Any]] = body["messages"]
+    return messages
 
 
 def interactions(history: Sequence[Message], **fields: Any) -> list[dict[str, Any]]:
@@ -365,6 +374,10 @@ OWN_OF_GEMINI = [
     ProviderBlock("gemini", {"executableCode": {}, "thoughtSignature": "SIG"}),
     ProviderBlock("gemini-interactions", {"type": "annotations", "annotations": [{}]}),
     ProviderBlock("gemini-interactions", {"type": "image", "data": ""}),
+    ProviderBlock("bedrock", {"type": "citations", "citations": [{}], "length": 1}),
+    ProviderBlock("bedrock", {"type": "message", "trace": {}}),
+    ReasoningBlock("Hm.", "SIG", "bedrock"),
+    RedactedReasoningBlock("RU5D", "bedrock"),
 ]
 OWN_OF_COHERE = [
     ProviderBlock("cohere", {"type": "tool_plan", "tool_plan": "I will f."}),
@@ -564,6 +577,42 @@ def check_cohere(messages: list[dict[str, Any]]) -> None:
             assert "citations" not in message or any(part["type"] == "text" for part in parts)
         waiting = [one["id"] for one in calls]
     assert not waiting
+def check_converse(messages: list[dict[str, Any]]) -> None:
+    """Assert that Bedrock accepts the messages."""
+    json.dumps(messages, allow_nan=False).encode()
+    assert messages[0]["role"] == "user"
+    waiting: list[str] = []
+    ids: list[str] = []
+    names: list[str] = []
+    for before, message in zip([None, *messages], messages, strict=False):
+        assert before is None or before["role"] != message["role"]
+        content = message["content"]
+        assert content
+        results = [block["toolResult"] for block in content if "toolResult" in block]
+        assert [block["toolUseId"] for block in results] == waiting
+        assert all("toolResult" in block for block in content[: len(results)])
+        waiting = [block["toolUse"]["toolUseId"] for block in content if "toolUse" in block]
+        ids += waiting
+        inner = [one for result in results for one in result["content"]]
+        for block in [*content, *inner]:
+            assert len(block) == 1
+            assert block.get("text", "x").strip()
+            assert (
+                "reasoningText" not in block.get("reasoningContent", ())
+                or (block["reasoningContent"]["reasoningText"]["signature"])
+            )
+            if "toolUse" in block:
+                assert re.fullmatch("[a-zA-Z0-9_-]{1,64}", block["toolUse"]["name"])
+            if "document" in block:
+                names.append(block["document"]["name"])
+        for result in results:
+            assert result["content"]
+            assert result.get("status") != "error" or all("text" in one for one in result["content"])
+        assert "text" in {key for block in content for key in block} or all("document" not in one for one in content)
+    assert not waiting
+    assert len(set(ids)) == len(ids)
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch("[a-zA-Z0-9_.:-]{1,64}", one) for one in ids)
 
 
 @pytest.mark.parametrize(
@@ -587,6 +636,7 @@ def test_every_history_becomes_one_that_the_wire_accepts(history: list[Message],
     check_interactions(interactions(history))
     check_ollama(ollama(history))
     check_cohere(cohere(history))
+    check_converse(converse(history))
     assert history == before
 
 
