@@ -62,6 +62,7 @@ setup(
         # For tests/apps: real web servers, a browser, Jupyter kernels.
         "apps": [*EXAMPLES, *NOTEBOOK, "nbclient>=0.10", "playwright>=1.48", "gevent>=24.10", "celery>=5.4"],
         "bench": [*SPEED, "anthropic>=0.80", "openai>=2", "matplotlib>=3.9", "vcrpy>=7"],
+        "bench": [*SPEED, *BEDROCK, "anthropic>=0.80", "openai>=2", "matplotlib>=3.9"],
     },
     entry_points={
         "console_scripts": ["completion = completion.cli:main"],

@@ -25,6 +25,7 @@ from streams import Urls
 from completion import (
     AnthropicModel,
     AsyncModel,
+    BedrockModel,
     ChatRequest,
     CohereModel,
     CompletionModel,
@@ -65,6 +66,16 @@ def floor_of_lines(session: requests.Session, url: str) -> int:
         *lines, rest = (rest + piece).split(b"\n")
         for line in lines:
             count += bool(json.loads(line))
+def floor_of_bedrock(session: requests.Session, url: str) -> int:
+    """The same with botocore's decoder of Amazon's event stream."""
+    from botocore.eventstream import EventStreamBuffer
+
+    response = session.post(url, json={}, stream=True)
+    buffer, count = EventStreamBuffer(), 0
+    for piece in response.raw.stream(None):
+        buffer.add_data(piece)
+        for found in buffer:
+            count += bool(json.loads(found.payload))
     response.close()
     return count
 
@@ -89,6 +100,7 @@ def ours(urls: Urls) -> dict[str, Contestant]:
     llama = OllamaModel("m", base_url=urls.ollama)
     gemini = GeminiModel("m", api_key="k", base_url=urls.gemini)
     steps = GeminiInteractionsModel("m", api_key="k", base_url=urls.interactions)
+    bedrock = BedrockModel("m", api_key="k", base_url=urls.bedrock)
     one_by_one = OpenAIModel("m", api_key="k", base_url=urls.paced)
     return {
         "completion": lambda: count_chunks(model),
@@ -98,6 +110,7 @@ def ours(urls: Urls) -> dict[str, Contestant]:
         "completion (Ollama)": lambda: count_chunks(llama),
         "completion (Gemini)": lambda: count_chunks(gemini),
         "completion (Interactions)": lambda: count_chunks(steps),
+        "completion (Bedrock)": lambda: count_chunks(bedrock),
         "completion (paced)": lambda: count_chunks(one_by_one),
     }
 
@@ -115,6 +128,7 @@ def others(urls: Urls) -> dict[str, Contestant]:
         "floor (Ollama)": lambda: floor_of_lines(session, urls.ollama),
         "floor (Gemini)": lambda: floor(session, urls.gemini),
         "floor (Interactions)": lambda: floor(session, urls.interactions),
+        "floor (Bedrock)": lambda: floor_of_bedrock(session, urls.bedrock),
         "floor (paced)": lambda: floor(session, urls.paced),
         "RetryingModel": lambda: count_chunks(retrying),
         "AsyncModel": lambda: loop.run_until_complete(count_async_chunks(async_model)),

@@ -44,6 +44,8 @@ GOALS = {
     "completion [speed] (Gemini) / floor (Gemini)": 1.0,
     "completion (Interactions) / floor (Interactions)": 1.3,
     "completion [speed] (Interactions) / floor (Interactions)": 1.0,
+    "completion (Bedrock) / floor (Bedrock)": 1.0,
+    "completion [speed] (Bedrock) / floor (Bedrock)": 1.0,
     "import completion / import requests": 1.6,
     "import completion [speed] / import requests": 1.9,
 }
@@ -75,6 +77,9 @@ CONTESTANTS = {
     "floor (Interactions)": "json",
     "completion (Interactions)": "json",
     "completion [speed] (Interactions)": "msgspec",
+    "floor (Bedrock)": "json",
+    "completion (Bedrock)": "json",
+    "completion [speed] (Bedrock)": "msgspec",
     "floor (paced)": "json",
     "completion (paced)": "json",
     "completion [speed] (paced)": "msgspec",

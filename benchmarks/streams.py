@@ -6,11 +6,13 @@ The client's CPU time is measured, so the server must not run in the client's pr
 from __future__ import annotations
 
 import json
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from typing import NamedTuple, TypeVar
+from zlib import crc32
 
 from completion.testing import Pause, ProviderServer, Reply, event
 from completion.testing.replies import Piece
@@ -31,6 +33,7 @@ class Urls(NamedTuple):
     ollama: str
     gemini: str
     interactions: str
+    bedrock: str
     paced: str
     """Chat Completions, one chunk every ``PACE_S``."""
 
@@ -157,6 +160,31 @@ def interactions(chunks: int) -> list[bytes]:
         named("step.stop", index=0),
         named("interaction.completed", interaction={**common, "status": "completed", "usage": usage}),
         event("[DONE]", "done"),
+def framed(name: str, data: object) -> bytes:
+    """A frame of Amazon's event stream."""
+    named = {":event-type": name, ":content-type": "application/json", ":message-type": "event"}
+    headers = b"".join(
+        struct.pack("B", len(key)) + key.encode() + struct.pack(">BH", 7, len(value)) + value.encode()
+        for key, value in named.items()
+    )
+    payload = json.dumps(data, separators=(",", ":")).encode()
+    prelude = struct.pack(">II", 16 + len(headers) + len(payload), len(headers))
+    frame = prelude + struct.pack(">I", crc32(prelude)) + headers + payload
+    return frame + struct.pack(">I", crc32(frame))
+
+
+def converse(chunks: int) -> list[bytes]:
+    """Frames as Bedrock Converse sends them, about 190 bytes each."""
+
+    def delta(text: str) -> bytes:
+        return framed("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": text}, "p": "abcdefghijklmno"})
+
+    return [
+        framed("messageStart", {"role": "assistant", "p": "abcdef"}),
+        *(delta(f" word{i % 1000}") for i in range(chunks)),
+        framed("contentBlockStop", {"contentBlockIndex": 0, "p": "abc"}),
+        framed("messageStop", {"stopReason": "end_turn", "p": "abc"}),
+        framed("metadata", {"usage": {"inputTokens": 9, "outputTokens": chunks}, "metrics": {"latencyMs": 9}}),
     ]
 
 
@@ -176,6 +204,7 @@ def serve(chunks: int, paced_chunks: int) -> None:
         "ollama": Reply(*ollama(chunks), batch=True, content_type="application/x-ndjson"),
         "gemini": Reply(*generate_content(chunks), batch=True),
         "interactions": Reply(*interactions(chunks), batch=True),
+        "bedrock": Reply(*converse(chunks), batch=True),
         "paced": Reply(*paced(chat_completions(paced_chunks))),
     }
     with ExitStack() as stack:
