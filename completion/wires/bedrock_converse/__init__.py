@@ -7,6 +7,7 @@ Wire: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Conver
 
 from completion.events.aws_eventstream import aws_events
 from completion.wires.bedrock_converse.assemble import ConverseTurn
+from completion.wires.bedrock_converse.checks import check
 from completion.wires.bedrock_converse.history import history_rules
 from completion.wires.bedrock_converse.lower import lower
 from completion.wires.bedrock_converse.names import WIRE
@@ -14,4 +15,4 @@ from completion.wires.wire import Wire
 
 ACCEPT = "application/vnd.amazon.eventstream"
 
-CONVERSE = Wire(WIRE, lower, ConverseTurn.assemble, aws_events, ACCEPT, history=history_rules)
+CONVERSE = Wire(WIRE, lower, ConverseTurn.assemble, aws_events, ACCEPT, check, history=history_rules)

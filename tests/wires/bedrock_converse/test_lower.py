@@ -241,6 +241,12 @@ def test_a_schema_is_sent_as_text() -> None:
         (NOVA, {"response_format": JsonSchema("a", SCHEMA)}, r"mode='tool'"),
         (CLAUDE, {"response_format": JsonSchema("a", {"type": "object"})}, "closed schemas only"),
         (NOVA, {"tools": [TOOL], "parallel_tool_use": False}, "parallel_tool_use=False"),
+        (
+            CLAUDE,
+            {"tools": [TOOL], "tool_choice": ToolChoice.any(), "reasoning_effort": "low"},
+            "while the model thinks",
+        ),
+        (CLAUDE, {"temperature": 0.5, "reasoning_effort": "low"}, "while the model thinks"),
         (LLAMA, {"tools": [TOOL], "tool_choice": ToolChoice.any()}, "tool_choice='any'"),
     ],
 )
