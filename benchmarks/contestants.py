@@ -66,6 +66,10 @@ def floor_of_lines(session: requests.Session, url: str) -> int:
         *lines, rest = (rest + piece).split(b"\n")
         for line in lines:
             count += bool(json.loads(line))
+    response.close()
+    return count
+
+
 def floor_of_bedrock(session: requests.Session, url: str) -> int:
     """The same with botocore's decoder of Amazon's event stream."""
     from botocore.eventstream import EventStreamBuffer

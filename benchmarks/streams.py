@@ -160,6 +160,9 @@ def interactions(chunks: int) -> list[bytes]:
         named("step.stop", index=0),
         named("interaction.completed", interaction={**common, "status": "completed", "usage": usage}),
         event("[DONE]", "done"),
+    ]
+
+
 def framed(name: str, data: object) -> bytes:
     """A frame of Amazon's event stream."""
     named = {":event-type": name, ":content-type": "application/json", ":message-type": "event"}

@@ -27,10 +27,10 @@ from completion import (
     AuthenticationError,
     AzureOpenAIClient,
     AzureOpenAIModel,
-    CohereClient,
-    CohereModel,
     BedrockClient,
     BedrockModel,
+    CohereClient,
+    CohereModel,
     CompletionClient,
     CompletionModel,
     ConfigurationError,
@@ -59,8 +59,8 @@ from completion import (
 )
 from completion.adapters.account import HttpClient, HttpModel, HttpOptions, Options
 from completion.adapters.anthropic import AnthropicOptions
-from completion.adapters.anthropic_clouds import AnthropicFoundryOptions, AnthropicMantleOptions
 from completion.adapters.anthropic_bedrock import AnthropicBedrockOptions
+from completion.adapters.anthropic_clouds import AnthropicFoundryOptions, AnthropicMantleOptions
 from completion.adapters.azure_openai import AzureOptions
 from completion.adapters.bedrock import BedrockOptions
 from completion.adapters.gemini import GeminiOptions
@@ -212,6 +212,7 @@ ADAPTERS: Final = {
         request_id_header="request-id",
         begun=BEGUN,
         ended=ENDED,
+    ),
     "bedrock": Adapter(
         family="bedrock",
         model_class=BedrockModel,

@@ -577,6 +577,8 @@ def check_cohere(messages: list[dict[str, Any]]) -> None:
             assert "citations" not in message or any(part["type"] == "text" for part in parts)
         waiting = [one["id"] for one in calls]
     assert not waiting
+
+
 def check_converse(messages: list[dict[str, Any]]) -> None:
     """Assert that Bedrock accepts the messages."""
     json.dumps(messages, allow_nan=False).encode()

@@ -8,15 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from completion.wires.anthropic.dialect import DEFAULT, MessagesDialect
-from completion.wires.anthropic.names import (
-    MAX_BREAKPOINTS,
-    MIN_SAMPLING_WHILE_THINKING,
-    NO_SAMPLING_SINCE,
-    SAMPLING,
-    STRICTER_SINCE,
-)
-from completion.wires.anthropic.thinking import ADAPTIVE_ONLY_SINCE, NEWEST, always_thinks, refuses_sampling
-from completion.wires.claude import always_thinks
+from completion.wires.anthropic.names import MAX_BREAKPOINTS, MIN_SAMPLING_WHILE_THINKING, SAMPLING, STRICTER_SINCE
+from completion.wires.claude import ADAPTIVE_ONLY_SINCE, NEWEST, always_thinks, refuses_sampling
 from completion.wires.json_values import objects_in
 from completion.wires.lowering import unsupported
 

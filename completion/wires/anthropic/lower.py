@@ -16,8 +16,7 @@ from completion.wires.anthropic.checks import count_breakpoints
 from completion.wires.anthropic.dialect import DEFAULT, MessagesDialect
 from completion.wires.anthropic.history import cached, container_id, messages
 from completion.wires.anthropic.names import SAMPLING
-from completion.wires.anthropic.thinking import refuses_sampling, thinking_of
-from completion.wires.claude import always_thinks, thinking_of
+from completion.wires.claude import refuses_sampling, thinking_of
 from completion.wires.json_values import without_none
 from completion.wires.lowering import count_cache_controls, unsupported
 from completion.wires.wire import Lowered

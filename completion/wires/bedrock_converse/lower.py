@@ -20,7 +20,7 @@ from completion.wires.bedrock_converse.names import (
     supports_structured_output,
 )
 from completion.wires.bedrock_converse.reasoning import Reasoning, reasoning_of
-from completion.wires.claude import always_thinks
+from completion.wires.claude import refuses_sampling
 from completion.wires.json_values import without_none
 from completion.wires.lowering import count_cache_controls, dropped_fields, json_text, unsupported
 from completion.wires.wire import Lowered
@@ -73,7 +73,7 @@ def _supported(request: ChatRequest, model: str) -> set[str]:
         supported.add("top_k")
     if maker_of(model) == "anthropic" or _forces_one_tool(request):
         supported.add("parallel_tool_use")
-    if always_thinks(claude_version(model)):
+    if refuses_sampling(claude_version(model)):
         supported -= {"temperature", "top_p", "top_k"}
     return supported
 
@@ -113,7 +113,7 @@ def _continues_without_reasoning(sent: list[dict[str, Any]]) -> bool:
 
 def _top_k(request: ChatRequest, model: str) -> dict[str, Any]:
     path = TOP_K_FIELDS.get(maker_of(model) or "")
-    if request.top_k is None or path is None or always_thinks(claude_version(model)):
+    if request.top_k is None or path is None or refuses_sampling(claude_version(model)):
         return {}
     field: Any = request.top_k
     for name in reversed(path):
