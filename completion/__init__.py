@@ -23,6 +23,7 @@ Built on top of a model:
 
     wrappers     retry and fall back
     offload      worker threads; asyncio
+    batch        many requests at a time
     engine       runs: tools, middleware, conversations
     tracing      a run as JSON lines, and its timeline
     otel         OpenTelemetry
@@ -42,6 +43,10 @@ from typing import TYPE_CHECKING, Any
 if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)] in ("completion", "-mcompletion"):
     sys.path[:1] = [folder for folder in sys.path[:1] if folder not in ("", os.getcwd())]
 
+from completion.adapters.anthropic import AnthropicClient, AnthropicModel
+from completion.adapters.local import LocalModel
+from completion.adapters.openai import OpenAIClient, OpenAIModel
+from completion.batch import BatchResult, batch
 from completion.contract.cancel import CancelToken
 from completion.contract.chunks import (
     FinishReason,
@@ -195,6 +200,7 @@ __all__ = [
     "Base64Source",
     "BedrockClient",
     "BedrockModel",
+    "BatchResult",
     "Block",
     "CacheControl",
     "CallLimit",
@@ -304,6 +310,7 @@ __all__ = [
     "UrlSource",
     "Usage",
     "__version__",
+    "batch",
     "collect",
     "model",
     "run_chat",

@@ -33,6 +33,7 @@ ORDER = (
     "embedded",
     "adapters",
     "registry",
+    "batch",
     "",  # completion itself
     "web",
     "notebook",

@@ -1,0 +1,272 @@
+"""Many requests at a time: lazy, bounded, in threads or on any executor.
+
+    for result in completion.batch(model, ["One", "Two", "Three"]):
+        print(result.index, result.turn or result.error)
+
+The thread that iterates reads the requests and submits the jobs. A finished job puts its number into a queue, and the
+iterating thread waits for that queue only.
+"""
+
+from __future__ import annotations
+
+import pickle
+import time
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Any
+
+from completion.contract.cancel import CancelToken
+from completion.contract.checks import require_model, require_whole_number
+from completion.contract.collect import collect
+from completion.contract.errors import CompletionError, StreamCancelledError
+from completion.contract.model import CompletionModel
+from completion.contract.request import ChatRequest, as_request
+from completion.contract.stream import ChatStream
+from completion.contract.turn import Turn
+from completion.offload.threads import Threads
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """The end of one request: either ``turn`` or ``error`` is set.
+
+    Attributes:
+        index: the position of the request in the iterable, from 0.
+        key: the key that was given with the request; None without one.
+        turn: the answer.
+        error: why there is none. What a third party's model raised is its ``__cause__``.
+        seconds: how long the request ran.
+    """
+
+    index: int
+    key: Any
+    turn: Turn | None
+    error: CompletionError | None
+    seconds: float
+
+
+def batch(
+    model: CompletionModel,
+    requests: Iterable[ChatRequest | str | tuple[Any, ChatRequest | str]],
+    concurrency: int = 16,
+    executor: Executor | None = None,
+    ordered: bool = False,
+) -> Generator[BatchResult, None, None]:
+    """Answer many requests, ``concurrency`` at a time, and yield each result as it is ready.
+
+    The iterable may be endless: it is read in the thread that iterates, never more than ``2 * concurrency`` requests
+    ahead of the results. A failed request is a result with an ``error``. Leaving the loop cancels the requests that
+    run; an executor in other processes can only cancel those that wait.
+
+    Args:
+        model: any model. Wrap it in a ``RetryingModel`` to retry.
+        requests: requests or plain strings, or pairs of a key and one of these.
+        concurrency: how many requests run at the same time, also on a larger executor.
+        executor: where they run; None makes threads. It stays open. The model and the requests must pickle for an
+            executor of processes.
+        ordered: yield the results in the order of the requests.
+
+    Raises:
+        TypeError: the model is not a blocking model, or an item is not a request.
+        ValueError: ``concurrency`` is not a whole number of 1 or more.
+        StreamCancelledError: the CancelToken around the call was cancelled.
+        Exception: whatever the iterable raises.
+    """
+    require_model(model, "batch")
+    require_whole_number(concurrency, "concurrency")
+    if isinstance(requests, str | bytes | ChatRequest) or not isinstance(requests, Iterable):
+        raise TypeError(f"batch: requests must be an iterable of requests, got {type(requests).__name__}")
+    if executor is not None and not isinstance(executor, Executor):
+        raise TypeError(f"batch: executor must be a concurrent.futures.Executor, got {type(executor).__name__}")
+    pool = Threads(concurrency) if executor is None else executor
+    return _results(_Batch(model, iter(requests), concurrency, pool, ordered))
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What a job returns. It pickles even if the cause of its error does not."""
+
+    turn: Turn | None
+    error: CompletionError | None
+    cause: BaseException | None
+    seconds: float
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An exception pickles without its __cause__, so that travels beside it.
+        cause = self.cause
+        try:
+            pickle.loads(pickle.dumps(cause))
+        except Exception:
+            cause = None
+        return (_Outcome, (self.turn, self.error, cause, self.seconds))
+
+
+class _Job:
+    """One request. In this process it runs in the caller's context and under the token; a pickle has neither."""
+
+    def __init__(self, model: CompletionModel, request: ChatRequest, context: Context | None, token: CancelToken):
+        self.model, self.request, self.context, self.token = model, request, context, token
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_restored_job, (self.model, self.request))
+
+    def __call__(self) -> _Outcome:
+        return self._run() if self.context is None else self.context.run(self._run)
+
+    def _run(self) -> _Outcome:
+        begin = time.monotonic()
+        try:
+            with self.token:
+                turn = self._ask()
+        except CompletionError as error:
+            return _Outcome(None, error, error.__cause__, time.monotonic() - begin)
+        except Exception as error:
+            return _Outcome(None, _as_ours(error, self.model), error, time.monotonic() - begin)
+        return _Outcome(turn, None, None, time.monotonic() - begin)
+
+    def _ask(self) -> Turn:
+        if self.token.cancelled:
+            raise StreamCancelledError("the batch was cancelled")
+        stream = self.model.chat_stream(self.request)
+        if isinstance(stream, ChatStream):
+            with stream:
+                return stream.collect()
+        try:
+            return collect(self._until_cancelled(stream))
+        finally:
+            close = getattr(stream, "close", None)
+            if close is not None:
+                close()
+
+    def _until_cancelled(self, stream: Iterator[Any]) -> Iterator[Any]:
+        """The chunks. A third party's stream may ignore the token, so it is checked after each of them."""
+        for chunk in stream:
+            if self.token.cancelled:
+                raise StreamCancelledError("the batch was cancelled")
+            yield chunk
+
+
+def _restored_job(model: CompletionModel, request: ChatRequest) -> _Job:
+    return _Job(model, request, None, CancelToken())
+
+
+def _as_ours(error: BaseException, model: CompletionModel) -> CompletionError:
+    """The exception as a CompletionError, with that cause."""
+    words = str(error)
+    message = f"{type(error).__name__}: {words}" if words else type(error).__name__
+    ours = CompletionError(message, provider=model.name, model=model.model)
+    ours.__cause__ = error
+    return ours
+
+
+@dataclass(slots=True)
+class _Batch:
+    """The state of one batch; only the thread that iterates uses it, except ``finished``."""
+
+    model: CompletionModel
+    requests: Iterator[Any]
+    concurrency: int
+    executor: Executor
+    ordered: bool
+    # The context and the token of the call: next() may be called in another thread, where neither is set.
+    context: Context = field(default_factory=copy_context)
+    outer: CancelToken | None = field(default_factory=CancelToken.current)
+    token: CancelToken = field(default_factory=CancelToken)
+    # The numbers of jobs that ended. None: the token was cancelled.
+    finished: SimpleQueue[int | None] = field(default_factory=SimpleQueue)
+    running: dict[int, tuple[Any, Future[_Outcome], float]] = field(default_factory=dict)
+    ready: dict[int, BatchResult] = field(default_factory=dict)
+    read: int = 0
+    yielded: int = 0
+    has_more: bool = True
+
+    @property
+    def has_room(self) -> bool:
+        is_near = self.read - self.yielded < 2 * self.concurrency
+        return self.has_more and is_near and len(self.running) < self.concurrency
+
+    def submit_next(self) -> None:
+        """Read one request and start it."""
+        try:
+            item = next(self.requests)
+        except StopIteration:
+            self.has_more = False
+            return
+        index = self.read
+        key, given = item if isinstance(item, tuple) and len(item) == 2 else (None, item)
+        if not isinstance(given, ChatRequest | str):
+            raise TypeError(
+                f"batch: request {index} is a {type(given).__name__}; give a ChatRequest, a str, or (key, request)"
+            )
+        job = _Job(self.model, as_request(given), self.context.copy(), self.token)
+        self.read += 1
+        try:
+            future = self.executor.submit(job)
+        except BrokenExecutor as error:  # a worker process died; the pool accepts no more jobs
+            self.ready[index] = BatchResult(index, key, None, _as_ours(error, self.model), 0.0)
+            return
+        self.running[index] = (key, future, time.monotonic())
+        # Not a method of self: the future would keep the whole batch alive.
+        finished = self.finished
+        future.add_done_callback(lambda _: finished.put(index))
+
+    def take(self, index: int | None) -> None:
+        """Move an ended job to ``ready``. A number that comes twice is ignored."""
+        if index is None:
+            raise StreamCancelledError("the batch was cancelled", provider=self.model.name, model=self.model.model)
+        if index not in self.running:
+            return
+        key, future, begin = self.running.pop(index)
+        try:
+            outcome = future.result()
+        except (Exception, CancelledError) as error:  # the worker was lost, or something did not pickle
+            ours = error if isinstance(error, CompletionError) else _as_ours(error, self.model)
+            self.ready[index] = BatchResult(index, key, None, ours, time.monotonic() - begin)
+            return
+        if outcome.error is not None:
+            outcome.error.__cause__ = outcome.cause
+        self.ready[index] = BatchResult(index, key, outcome.turn, outcome.error, outcome.seconds)
+
+    def next_ready(self) -> int | None:
+        """The number of the result to yield next, if it is ready."""
+        if self.ordered:
+            return self.yielded if self.yielded in self.ready else None
+        return next(iter(self.ready), None)
+
+    def wait(self) -> None:
+        """Take the jobs that ended; wait for one if no result is ready."""
+        while not self.finished.empty():
+            self.take(self.finished.get())
+        while self.running and self.next_ready() is None and not self.has_room:
+            self.take(self.finished.get())
+
+
+def _results(state: _Batch) -> Generator[BatchResult, None, None]:
+    def cancel() -> None:
+        state.token.cancel()
+        state.finished.put(None)
+
+    forget = state.outer.on_cancel(cancel) if state.outer is not None else None
+    try:
+        while state.has_more or state.running or state.ready:
+            state.wait()
+            # With a result at hand only one request is read: a slow iterable must not hold results back.
+            while state.has_room:
+                state.submit_next()
+                if state.ready or not state.finished.empty():
+                    break
+            state.wait()
+            index = state.next_ready()
+            if index is not None:
+                result = state.ready.pop(index)
+                state.yielded += 1
+                yield result
+    finally:
+        if forget is not None:
+            forget()
+        state.token.cancel()
+        for _, future, _ in list(state.running.values()):
+            future.cancel()
