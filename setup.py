@@ -18,6 +18,8 @@ SPEED = ["msgspec>=0.19"]
 BEDROCK = ["botocore>=1.35"]
 GOOGLE = ["google-auth>=2.30"]
 REDACTION = ["regex>=2024.9.11"]
+BATCH = ["tqdm>=4.66"]
+DASK = ["distributed>=2024.8"]
 OTEL = ["opentelemetry-api>=1.30"]
 NOTEBOOK = ["ipykernel>=6.29"]
 # The programs in examples/, and the servers for them.
@@ -56,12 +58,18 @@ setup(
         "redaction": REDACTION,
         "speed": SPEED,
         "otel": OTEL,
+        "batch": BATCH,
+        "dask": DASK,
         "notebook": NOTEBOOK,
         "examples": [*LOCAL, *EXAMPLES],
         "test": [*LOCAL, *TOOLS, *BEDROCK, *GOOGLE, *REDACTION, *SPEED, *OTEL, *UVLOOP, *TEST],
         # For tests/apps: real web servers, a browser, Jupyter kernels.
         "apps": [*EXAMPLES, *NOTEBOOK, "nbclient>=0.10", "playwright>=1.48", "gevent>=24.10", "celery>=5.4"],
         "bench": [*SPEED, *BEDROCK, "anthropic>=0.80", "openai>=2", "matplotlib>=3.9", "vcrpy>=7"],
+        "test": [*LOCAL, *TOOLS, *GOOGLE, *REDACTION, *SPEED, *OTEL, *BATCH, *UVLOOP, *TEST],
+        # For tests/apps: real web servers, a browser, Jupyter kernels.
+        "apps": [*EXAMPLES, *NOTEBOOK, *DASK, "nbclient>=0.10", "playwright>=1.48", "gevent>=24.10", "celery>=5.4"],
+        "bench": [*SPEED, "anthropic>=0.80", "openai>=2", "matplotlib>=3.9"],
     },
     entry_points={
         "console_scripts": ["completion = completion.cli:main"],

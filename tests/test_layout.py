@@ -68,6 +68,8 @@ DOORS = {
     "botocore": "transport.sigv4",
     "opentelemetry": "otel",
     "pytest": "testing.pytest_plugin",
+    "tqdm": "cli.batch_extras",
+    "distributed": "cli.batch_extras",
 }
 
 # Modules that may import inside a function: optional packages, and those that would double the time of
@@ -88,6 +90,18 @@ LAZY = {
     *("registry", "wrappers.retry", "engine.outputs", "engine.results", "engine.tools", "engine.redaction"),
     *("otel.spans", "web", "notebook", "cli.ask", "cli.chat", "cli.lines", "cli.models", "cli.setup", "cli.trace"),
     *("cli.approval", "cli.values"),
+    *(
+        "otel.spans",
+        "web",
+        "notebook",
+        "cli.ask",
+        "cli.batch_extras",
+        "cli.chat",
+        "cli.lines",
+        "cli.models",
+        "cli.setup",
+        "cli.trace",
+    ),
 }
 
 # The limits of a module, and of a function without its docstring.

@@ -1,0 +1,217 @@
+"""The command ``batch``: a file of requests, a file of answers, and no request asked twice."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from completion import registry
+from completion.batch import BatchResult
+from completion.batch import batch as run_batch
+from completion.cli.batch_extras import Progress, cluster
+from completion.cli.batch_lines import Key, Line, read_lines
+from completion.cli.batch_output import Output, Refused, lock, merge
+from completion.cli.options import Parser
+from completion.cli.report import FAILED, INTERRUPTED, OK, WRONG_USAGE, tell
+from completion.cli.setup import make_model
+from completion.contract.cancel import CancelToken
+from completion.contract.errors import CompletionError, ConfigurationError, StreamCancelledError
+from completion.contract.model import ChatModel
+from completion.contract.request import JsonSchema
+
+MAX_FAULTS = 20
+"""So many invalid lines are printed."""
+
+EPILOG = """A line of IN is one of:
+  {"id": "a", "prompt": "Why is the sky blue?"}
+  {"id": "a", "messages": [{"role": "user", "content": "Why?"}], "max_tokens": 100}
+  a ChatRequest as JSON, with an "id"
+  {"custom_id": "a", "body": {...}}     a line of OpenAI's batch files
+
+Run the same command again after it was stopped: it asks only what OUT does not have.
+
+exit codes:
+  0    all requests were answered
+  1    some failed, or OUT cannot be written
+  2    refused: wrong usage, invalid lines, OUT of another IN, a second run on the same OUT
+  3    not set up: no key, unknown family, missing extra
+  130  interrupted by Ctrl-C"""
+
+
+def batch(arguments: Sequence[str]) -> int:
+    """Answer the requests of a file; returns the exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    source, out = Path(options.source), Path(options.out)
+    try:
+        if source.resolve() == out.resolve():
+            raise Refused("IN and OUT are the same file")
+        schema = _schema(options.schema)
+        digests, models = _check(source, schema, options.model)
+        made = {name: _model(name, options) for name in models}
+        if not out.parent.is_dir():
+            raise Refused(f"-o {out}: the folder does not exist")
+        with ExitStack() as stack:
+            executor = stack.enter_context(cluster(options.dask))
+            stack.enter_context(lock(out))
+            return _run(source, out, schema, digests, made, executor, options)
+    except Refused as error:
+        tell(str(error))
+        return WRONG_USAGE
+    except OSError as error:
+        tell(f"{error.filename or out}: {error.strerror or error}; what OUT has is whole: run the same again")
+        return FAILED
+
+
+def _parser() -> Parser:
+    about = "Answer the requests of a JSON-lines file, several at a time."
+    kind = argparse.RawDescriptionHelpFormatter
+    parser = Parser(prog="completion batch", description=about, epilog=EPILOG, formatter_class=kind)
+    parser.add_argument("source", metavar="IN.jsonl", help="the requests, one a line")
+    parser.add_argument("-o", "--out", required=True, metavar="OUT.jsonl", help="the answers, one a line")
+    parser.add_argument("-m", "--model", metavar="FAMILY:MODEL", help="default: $COMPLETION_MODEL, else local")
+    parser.add_argument("--base-url", metavar="URL", help="the server; default: that of the family")
+    parser.add_argument("--concurrency", type=_positive, default=16, metavar="N", help="at a time (default: 16)")
+    parser.add_argument("--schema", metavar="FILE", help="a JSON Schema that each answer must fit")
+    parser.add_argument("--retry-failed", action="store_true", help="ask the failed lines of OUT again")
+    parser.add_argument("--dask", metavar="ADDRESS", help="run on the Dask cluster of this scheduler")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, got {number}")
+    return number
+
+
+def _schema(name: str | None) -> JsonSchema | None:
+    if name is None:
+        return None
+    try:
+        schema = json.loads(Path(name).read_text(encoding="utf-8"))
+        return JsonSchema(re.sub(r"[^\w-]", "_", Path(name).stem, flags=re.ASCII)[:64] or "answer", schema)
+    except (OSError, ValueError, TypeError) as error:
+        raise Refused(f"--schema {name}: {error}") from error
+
+
+def _check(source: Path, schema: JsonSchema | None, model: str | None) -> tuple[dict[Key, str], list[str | None]]:
+    """The digest of each id, and the names of the models. Raises Refused for the invalid lines, all at once."""
+    digests: dict[Key, str] = {}
+    models: dict[str | None, None] = {}
+    faults = []
+    try:
+        for line in read_lines(source, schema):
+            if isinstance(line, str):
+                faults.append(line)
+            elif line.key in digests:
+                faults.append(f"line {line.number}: the id {line.key!r} stands in a line above as well")
+            else:
+                digests[line.key] = line.digest
+                models[None if model else line.model] = None
+    except OSError as error:
+        raise Refused(f"{source}: {error.strerror or error}") from error
+    for fault in faults[:MAX_FAULTS]:
+        tell(f"{source}: {fault}")
+    if faults:
+        raise Refused(f"{source}: {len(faults)} invalid lines; nothing was asked")
+    return digests, [*models]
+
+
+def _model(name: str | None, options: argparse.Namespace) -> ChatModel:
+    """The model of -m, or that of a batch file: OpenAI's unless it names a family."""
+    if name is not None and name.partition(":")[0] not in registry.families():
+        name = f"openai:{name}"
+    return make_model(argparse.Namespace(model=name or options.model, base_url=options.base_url))
+
+
+def _run(
+    source: Path,
+    out: Path,
+    schema: JsonSchema | None,
+    digests: dict[Key, str],
+    models: dict[str | None, ChatModel],
+    executor: Any,
+    options: argparse.Namespace,
+) -> int:
+    retried = out.with_name(out.name + ".retry")
+    # Checked before the merge: both must belong to this IN.
+    Output(out, digests), Output(retried, digests)
+    merge(out, retried)
+    output, again = Output(out, digests), Output(retried, digests)
+    again_keys = set(output.failed) if options.retry_failed else set()
+    todo = digests.keys() - (output.done - again_keys)
+    progress = Progress(len(todo))
+    failed = len(output.failed) - len(again_keys)
+    code = OK
+    try:
+        with _ctrl_c_cancels():
+            for name, model in models.items():
+                lines = _requests(source, schema, name, todo, bool(options.model))
+                for result in run_batch(model, lines, options.concurrency, executor):
+                    if isinstance(result.error, ConfigurationError):  # no request can be answered
+                        raise result.error
+                    document = _document(result, digests[result.key], schema)
+                    if document is None:
+                        continue
+                    failed += "error" in document
+                    (again if result.key in again_keys else output).append(document)
+                    usage = result.turn.usage if result.turn else None
+                    progress.add(usage.output_tokens if usage else 0, failed="error" in document)
+        output.prepare()  # also when nothing was left to ask
+    except StreamCancelledError:
+        code = INTERRUPTED
+    finally:
+        progress.close()
+        output.close()
+        again.close()
+        merge(out, retried)
+    if code == OK:
+        tell(f"{len(digests) - failed} answered, {failed} failed" + ("; try --retry-failed" if failed else ""))
+        return FAILED if failed else OK
+    tell("interrupted; run the same again to go on")
+    return code
+
+
+def _requests(
+    source: Path, schema: JsonSchema | None, model: str | None, todo: set[Key], has_one_model: bool
+) -> Iterator[tuple[Key, Any]]:
+    """The requests for one model that OUT does not have."""
+    for line in read_lines(source, schema):
+        if isinstance(line, Line) and line.key in todo and (has_one_model or line.model == model):
+            yield line.key, line.request
+
+
+def _document(result: BatchResult, digest: str, schema: JsonSchema | None) -> dict[str, Any] | None:
+    """The line of OUT. None for a cancelled request."""
+    error, turn = result.error, result.turn
+    if isinstance(error, StreamCancelledError):
+        return None
+    if turn is not None and schema is not None:
+        try:
+            turn.parse(schema)
+        except CompletionError as wrong:
+            error = wrong
+    head = {"id": result.key, "request": digest}
+    if error is None and turn is not None:
+        return {**head, "text": turn.text, "turn": turn.to_dict(), "seconds": round(result.seconds, 3)}
+    assert error is not None
+    facts = {"type": type(error).__name__, "message": error.message, "status": error.status, "code": error.code}
+    return {**head, "error": facts, "seconds": round(result.seconds, 3)}
+
+
+@contextmanager
+def _ctrl_c_cancels() -> Iterator[None]:
+    """Ctrl-C cancels what runs, and never comes between an answer and its line."""
+    with CancelToken() as token:
+        before = signal.signal(signal.SIGINT, lambda *_: token.cancel())
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)

@@ -1,0 +1,175 @@
+"""A line of a batch's IN: four forms, one ChatRequest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from completion.contract.messages import Block, ImageBlock, Message, TextBlock, ToolCallBlock, UrlSource
+from completion.contract.request import ChatRequest, JsonSchema, ToolChoice, ToolDefinition
+
+Key = str | int
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One request of IN. ``model`` is set by OpenAI's batch files only."""
+
+    number: int
+    key: Key
+    request: ChatRequest
+    model: str | None
+
+    @property
+    def digest(self) -> str:
+        """Changes with the request, so that an OUT of another IN is noticed."""
+        text = json.dumps(self.request.to_dict(), sort_keys=True)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def read_lines(path: Path, schema: JsonSchema | None) -> Iterator[Line | str]:
+    """Each line, or what is wrong with it. Blank lines are skipped."""
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, 1):
+            if number == 1:
+                raw = raw.removeprefix(b"\xef\xbb\xbf")
+            if not raw.strip():
+                continue
+            try:
+                yield _line(number, json.loads(raw), schema)
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+                what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+                yield f"line {number}: {what}"
+
+
+def _line(number: int, document: Any, schema: JsonSchema | None) -> Line:
+    if not isinstance(document, dict):
+        raise ValueError("must be a JSON object")
+    is_openai = "custom_id" in document
+    name = "custom_id" if is_openai else "id"
+    if name not in document:
+        raise ValueError('has no "id"; give each line one of its own')
+    key = document[name]
+    if isinstance(key, bool) or not isinstance(key, str | int):
+        raise ValueError(f'"{name}" must be a string or a whole number, got {key!r}')
+    model = None
+    if is_openai:
+        body = document.get("body")
+        if not isinstance(body, dict):
+            raise ValueError('"body" must be an object: the request')
+        request, model = _of_body(body), body.get("model")
+        if model is not None and not isinstance(model, str):
+            raise ValueError(f'"body.model" must be a string, got {model!r}')
+    else:
+        request = _of_ours(document)
+    if schema is not None:
+        request = replace(request, response_format=schema)
+    request.check_tool_choice()
+    return Line(number, key, request, model)
+
+
+def _of_ours(document: Mapping[str, Any]) -> ChatRequest:
+    fields = {name: value for name, value in document.items() if name not in ("id", "prompt")}
+    if "prompt" in document:
+        if "messages" in document:
+            raise ValueError('has "prompt" and "messages"; give one of them')
+        if not isinstance(document["prompt"], str):
+            raise ValueError('"prompt" must be a string')
+        messages: Any = [Message.user(document["prompt"]).to_dict()]
+    elif isinstance(document.get("messages"), str):
+        messages = [Message.user(document["messages"]).to_dict()]
+    elif isinstance(document.get("messages"), list):
+        messages = document["messages"]
+    else:
+        raise ValueError('needs a "prompt", "messages", or "custom_id" and "body"')
+    system, history = _history(messages)
+    if system:
+        fields.setdefault("system_prompt", system)
+    return ChatRequest.from_dict({**fields, "messages": [message.to_dict() for message in history]})
+
+
+def _of_body(body: Mapping[str, Any]) -> ChatRequest:
+    """The body of a request to Chat Completions. What ChatRequest does not have is sent as it is."""
+    rest = {name: value for name, value in body.items() if name not in ("model", "stream", "stream_options", "n")}
+    if body.get("n", 1) != 1:
+        raise ValueError('"body.n" must be 1: give one line for each answer')
+    if not isinstance(body.get("messages"), list):
+        raise ValueError('"body.messages" must be a list: only bodies of Chat Completions are read')
+    system, history = _history(rest.pop("messages"))
+    fields: dict[str, Any] = {"messages": history, "system_prompt": system}
+    caps = [cap for cap in (rest.pop("max_completion_tokens", None), rest.pop("max_tokens", None)) if cap is not None]
+    if caps:
+        fields["max_tokens"] = caps[0]
+    for name in ("temperature", "top_p", "seed", "reasoning_effort"):
+        fields[name] = rest.pop(name, None)
+    fields["parallel_tool_use"] = rest.pop("parallel_tool_calls", None)
+    stop = rest.pop("stop", None) or ()
+    fields["stop_sequences"] = [stop] if isinstance(stop, str) else stop
+    fields["tools"] = [_tool(tool["function"]) for tool in rest.pop("tools", None) or ()]
+    choice = rest.pop("tool_choice", None)
+    if isinstance(choice, Mapping):
+        fields["tool_choice"] = ToolChoice.tool(choice["function"]["name"])
+    elif choice is not None:
+        fields["tool_choice"] = {"auto": ToolChoice.auto, "required": ToolChoice.any, "none": ToolChoice.none}[choice]()
+    wanted = rest.pop("response_format", None) or {}
+    if wanted.get("type") == "json_schema":
+        given = wanted["json_schema"]
+        fields["response_format"] = JsonSchema(given["name"], given["schema"], bool(given.get("strict", False)))
+    elif wanted.get("type") == "json_object":
+        fields["response_format"] = "json"
+    return ChatRequest(**fields, additional_params=rest or None)
+
+
+def _tool(function: Mapping[str, Any]) -> ToolDefinition:
+    schema = function.get("parameters") or {"type": "object", "properties": {}}
+    return ToolDefinition(function["name"], function.get("description") or "", schema, strict=function.get("strict"))
+
+
+def _history(messages: list[Any]) -> tuple[str | None, list[Message]]:
+    """The system prompt and the messages: each has ``blocks`` as ours do, or ``content`` as OpenAI's do."""
+    system, history = [], []
+    for message in messages:
+        if not isinstance(message, dict):
+            raise ValueError(f"a message must be an object, got {type(message).__name__}")
+        if "blocks" in message:
+            history.append(Message.from_dict(message))
+        elif message.get("role") in ("system", "developer"):
+            system.append("\n".join(block.text for block in _parts(message) if isinstance(block, TextBlock)))
+        elif message.get("role") == "tool":
+            text = "".join(block.text for block in _parts(message) if isinstance(block, TextBlock))
+            history.append(Message.tool_result(message["tool_call_id"], text))
+        elif message.get("role") == "assistant":
+            history.append(Message.assistant([*_parts(message), *map(_call, message.get("tool_calls") or ())]))
+        elif message.get("role") == "user":
+            history.append(Message.user(_parts(message)))
+        else:
+            raise ValueError(f"a message has the unknown role {message.get('role')!r}")
+    return "\n\n".join(system) or None, history
+
+
+def _parts(message: Mapping[str, Any]) -> list[Block]:
+    content = message.get("content")
+    if content is None and message["role"] == "assistant":
+        return []
+    if isinstance(content, str):
+        return [TextBlock(content)]
+    if not isinstance(content, list):
+        raise ValueError(f'a message of role {message["role"]!r} has no "content"')
+    return [_part(part) for part in content]
+
+
+def _part(part: Mapping[str, Any]) -> Block:
+    if part.get("type") == "text":
+        return TextBlock(part["text"])
+    if part.get("type") == "image_url":
+        return ImageBlock(UrlSource(part["image_url"]["url"]))
+    raise ValueError(f"a part of the type {part.get('type')!r} is not supported; use text or image_url")
+
+
+def _call(call: Mapping[str, Any]) -> ToolCallBlock:
+    function = call["function"]
+    return ToolCallBlock(call["id"], function["name"], json.loads(function.get("arguments") or "{}"))

@@ -1,0 +1,172 @@
+"""The OUT of a batch: what it has, one whole line at a time, and a lock against a second run.
+
+A process may be killed at any moment. Then OUT ends with a torn line at worst, and the next run removes it. Answers to
+failed lines go into OUT.retry first, which is merged into OUT by a rename: OUT has one line for each id at any moment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from completion.cli.batch_lines import Key
+
+
+class Refused(Exception):
+    """The files do not belong together, or another run uses them. Nothing was asked and nothing changed."""
+
+
+class Output:
+    """A file of lines, read once and then appended to."""
+
+    def __init__(self, path: Path, digests: dict[Key, str]) -> None:
+        self.path = path
+        self.failed: set[Key] = set()
+        self.done: set[Key] = set()
+        self.end = 0
+        """Bytes of whole lines. What comes after is torn."""
+        self.lacks_line_end = False
+        for number, raw, document in _documents(path):
+            if document is None:
+                break
+            key, digest = document.get("id"), document.get("request")
+            if isinstance(key, list | dict) or digests.get(key) != digest or digest is None:  # type: ignore[arg-type]
+                raise Refused(f"{path}: line {number} belongs to another IN; give another -o, or the same IN")
+            if key in self.done:
+                raise Refused(f"{path}: line {number} has the id {key!r} a second time; remove one of the two")
+            self.done.add(key)  # type: ignore[arg-type]
+            if "error" in document:
+                self.failed.add(key)  # type: ignore[arg-type]
+            self.end += len(raw)
+            self.lacks_line_end = not raw.endswith(b"\n")
+        self._file: IO[bytes] | None = None
+
+    def append(self, document: dict[str, Any]) -> None:
+        """Write one whole line.
+
+        Raises:
+            OSError: it cannot be written (disk full). The file then ends after the line before.
+        """
+        if self._file is None:
+            self._open()
+        assert self._file is not None
+        line = json.dumps(document).encode() + b"\n"
+        rest = memoryview(line)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError:
+            with suppress(OSError):
+                self._file.truncate(self.end)
+            raise
+        self.end += len(line)
+
+    def _open(self) -> None:
+        """Open it for appending, without a torn line at its end."""
+        self._file = self.path.open("ab", buffering=0)
+        self._file.truncate(self.end)
+        if self.lacks_line_end:
+            self._file.write(b"\n")
+            self.end += 1
+
+    def prepare(self) -> None:
+        """Create the file, or mend its end."""
+        if self._file is None:
+            self._open()
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def merge(out: Path, retried: Path) -> None:
+    """Put the lines of ``retried`` in place of those of the same id, by one rename."""
+    if not retried.exists():
+        return
+    new = {document["id"]: raw for _, raw, document in _documents(retried) if document is not None}
+    temporary = out.with_name(out.name + ".tmp")
+    with temporary.open("wb") as file:
+        if out.exists():
+            os.chmod(temporary, out.stat().st_mode & 0o777)
+            for _, raw, document in _documents(out):
+                if document is not None:
+                    file.write(new.pop(document["id"], raw).rstrip(b"\n") + b"\n")
+        for raw in new.values():
+            file.write(raw.rstrip(b"\n") + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, out)
+    retried.unlink()
+
+
+def _documents(path: Path) -> Iterator[tuple[int, bytes, dict[str, Any] | None]]:
+    """Number, bytes and value of each line. The value is None for a torn last line.
+
+    Raises:
+        Refused: another line is not JSON.
+    """
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, 1):
+            try:
+                document = json.loads(raw)
+            except ValueError:
+                document = None
+            if not isinstance(document, dict) or "id" not in document:
+                if raw.endswith(b"\n") or (isinstance(document, dict)):
+                    raise Refused(f"{path}: line {number} was not written by completion batch; give another -o")
+                document = None
+            yield number, raw, document
+
+
+@contextmanager
+def lock(out: Path) -> Iterator[None]:
+    """Hold the lock of OUT while the block runs. The system releases it when the process dies.
+
+    Raises:
+        Refused: another process holds it.
+    """
+    path = out.with_name(out.name + ".lock")
+    while True:
+        file = path.open("ab")
+        try:
+            _take(file)
+            # The holder before us may have removed this file, and another process may have made a new one.
+            if _is_same(file, path):
+                break
+        except OSError as error:
+            file.close()
+            raise Refused(f"{out}: another run writes to it; wait for its end") from error
+        file.close()
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()
+        file.close()
+
+
+def _is_same(file: IO[bytes], path: Path) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    return False
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _take(file: IO[bytes]) -> None:
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+
+else:
+    import fcntl
+
+    def _take(file: IO[bytes]) -> None:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)

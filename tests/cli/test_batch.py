@@ -1,0 +1,189 @@
+"""The command ``completion batch``, run as its users run it."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from completion.testing import Pause, ProviderServer, Reply
+from tests.cli.test_cli import COMMAND, delta, end, environment, run
+
+
+@pytest.fixture
+def server() -> Iterator[ProviderServer]:
+    with ProviderServer() as server:
+        server.always(Reply(delta(content="Hello"), end()))
+        yield server
+
+
+def write(path: Path, *lines: object) -> str:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(path)
+
+
+def read(path: Path) -> dict[Any, Any]:
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len({line["id"] for line in lines}) == len(lines)
+    return {line["id"]: line for line in lines}
+
+
+def prompts(server: ProviderServer) -> list[str]:
+    return [request.json()["messages"][-1]["content"] for request in server.requests]
+
+
+def test_the_four_forms_of_a_line_are_answered(server: ProviderServer, tmp_path: Path) -> None:
+    source = write(
+        tmp_path / "in.jsonl",
+        {"id": "a", "prompt": "One"},
+        {"id": "b", "messages": [{"role": "system", "content": "Be brief"}, {"role": "user", "content": "Two"}]},
+        {"id": "c", "messages": [{"role": "user", "blocks": [{"type": "text", "text": "Three"}]}], "max_tokens": 9},
+        {
+            "custom_id": "d",
+            "method": "POST",
+            "url": "/v1/chat/completions",
+            "body": {"model": "gpt-x", "messages": [{"role": "user", "content": "Four"}], "max_tokens": 7},
+        },
+    )
+    out = tmp_path / "out.jsonl"
+    done = run(server, "batch", source, "-o", str(out))
+    assert done.returncode == 0, done.stderr
+    assert {key: line["text"] for key, line in read(out).items()} == dict.fromkeys("abcd", "Hello")
+    bodies = {request.json()["messages"][-1]["content"]: request.json() for request in server.requests}
+    assert bodies["Four"]["model"] == "gpt-x"
+    assert bodies["One"]["model"] == "m"
+    assert 9 in bodies["Three"].values()
+    assert bodies["Two"]["messages"][0]["content"] == "Be brief"
+
+
+def test_killed_several_times_it_asks_nothing_again_that_out_has(server: ProviderServer, tmp_path: Path) -> None:
+    server.always(Reply(delta(content="Hello"), Pause(0.03), end()))
+    source = write(tmp_path / "in.jsonl", *({"id": i, "prompt": f"p{i}"} for i in range(120)))
+    out = tmp_path / "out.jsonl"
+    command = [*COMMAND, "batch", source, "-o", str(out), "--concurrency", "2"]
+    rng = random.Random(3)
+    for _ in range(4):
+        had = {line["id"] for line in map(json.loads, _whole_lines(out))}
+        before = len(server.requests)
+        process = subprocess.Popen(command, env=environment(server), stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 20
+        while len(server.requests) < before + rng.randint(3, 15) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not {f"p{key}" for key in had} & set(prompts(server)[before:])
+    before = len(server.requests)
+    had = {line["id"] for line in map(json.loads, _whole_lines(out))}
+    assert run(server, "batch", source, "-o", str(out)).returncode == 0
+    assert {*read(out)} == {*range(120)}
+    assert not {f"p{key}" for key in had} & set(prompts(server)[before:])
+    assert max(Counter(prompts(server)).values()) <= 5
+
+
+def _whole_lines(path: Path) -> list[bytes]:
+    return path.read_bytes().splitlines() if path.exists() and path.read_bytes().endswith(b"\n") else []
+
+
+def test_a_torn_last_line_is_removed_and_a_whole_one_kept(server: ProviderServer, tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", {"id": "a", "prompt": "One"}, {"id": "b", "prompt": "Two"})
+    out = tmp_path / "out.jsonl"
+    assert run(server, "batch", source, "-o", str(out)).returncode == 0
+    first, second = out.read_bytes().splitlines()
+    out.write_bytes(first + b"\n" + second)  # whole, but without a line end
+    assert run(server, "batch", source, "-o", str(out)).returncode == 0
+    assert len(server.requests) == 2
+    out.write_bytes(first + b"\n" + second[:-9])
+    assert run(server, "batch", source, "-o", str(out)).returncode == 0
+    assert len(server.requests) == 3
+    assert {*read(out)} == {"a", "b"}
+
+
+def test_failed_lines_are_replaced_on_demand(server: ProviderServer, tmp_path: Path) -> None:
+    server.reply(Reply.json({"error": {"message": "no"}}, status=400))
+    source = write(tmp_path / "in.jsonl", {"id": "a", "prompt": "One"}, {"id": "b", "prompt": "Two"})
+    out = tmp_path / "out.jsonl"
+    arguments = ("batch", source, "-o", str(out), "--concurrency", "1")
+    assert run(server, *arguments).returncode == 1
+    assert read(out)["a"]["error"] == {"type": "InvalidRequestError", "message": "no", "status": 400, "code": None}
+    assert run(server, *arguments).returncode == 1
+    assert len(server.requests) == 2
+    assert run(server, *arguments, "--retry-failed").returncode == 0
+    assert [line["text"] for line in read(out).values()] == ["Hello", "Hello"]
+    assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl", "out.jsonl"}
+
+
+def test_invalid_lines_are_named_and_nothing_is_asked(server: ProviderServer, tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"id": "a", "prompt": "One"}\nnonsense\n{"id": "a", "prompt": "Two"}\n{"prompt": "Three"}\n')
+    done = run(server, "batch", str(source), "-o", str(tmp_path / "out.jsonl"))
+    assert done.returncode == 2
+    assert all(f"line {number}:" in done.stderr for number in (2, 3, 4))
+    assert server.requests == []
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_out_of_another_in_is_refused(server: ProviderServer, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    run(server, "batch", write(tmp_path / "in.jsonl", {"id": "a", "prompt": "One"}), "-o", str(out))
+    before = out.read_bytes()
+    done = run(server, "batch", write(tmp_path / "in.jsonl", {"id": "a", "prompt": "Other"}), "-o", str(out))
+    assert done.returncode == 2
+    assert "another IN" in done.stderr
+    assert out.read_bytes() == before
+
+
+def test_without_a_key_out_is_not_touched(server: ProviderServer, tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", {"id": "a", "prompt": "One"})
+    done = run(server, "batch", source, "-o", str(tmp_path / "out.jsonl"), OPENAI_API_KEY="")
+    assert done.returncode == 3
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_second_run_is_refused_and_ctrl_c_leaves_no_line(server: ProviderServer, tmp_path: Path) -> None:
+    server.always(Reply(delta(content="Hello"), Pause(20), end()))
+    source = write(tmp_path / "in.jsonl", {"id": "a", "prompt": "One"})
+    out = tmp_path / "out.jsonl"
+    first = subprocess.Popen(
+        [*COMMAND, "batch", source, "-o", str(out)], env=environment(server), stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 20
+    while not server.requests and time.monotonic() < deadline:
+        time.sleep(0.01)
+    second = run(server, "batch", source, "-o", str(out))
+    assert second.returncode == 2
+    assert "another run" in second.stderr
+    first.send_signal(signal.SIGINT)
+    assert first.wait(timeout=10) == 130
+    assert not out.exists()
+
+
+def test_an_answer_must_fit_the_schema(server: ProviderServer, tmp_path: Path) -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    schema_file = tmp_path / "schema.json"
+    schema_file.write_text(json.dumps(schema))
+    source = write(tmp_path / "in.jsonl", {"id": "a", "prompt": "One"})
+    out = tmp_path / "out.jsonl"
+    assert run(server, "batch", source, "-o", str(out), "--schema", str(schema_file)).returncode == 1
+    assert read(out)["a"]["error"]["type"] == "OutputError"
+
+
+def test_a_full_disk_is_said_and_loses_nothing(server: ProviderServer, tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", *({"id": i, "prompt": "x"} for i in range(20)))
+    out = tmp_path / "out.jsonl"
+    limited = ["bash", "-c", 'ulimit -f 1; trap "" XFSZ; exec "$@"', "bash", *COMMAND]
+    done = subprocess.run(
+        [*limited, "batch", source, "-o", str(out)], env=environment(server), capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 1
+    assert "File too large" in done.stderr
+    assert all(json.loads(line) for line in out.read_text().splitlines())
+    assert run(server, "batch", source, "-o", str(out)).returncode == 0
+    assert len(read(out)) == 20
