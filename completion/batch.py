@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import pickle
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -26,7 +27,7 @@ from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest, as_request
 from completion.contract.stream import ChatStream
 from completion.contract.turn import Turn
-from completion.offload.threads import Threads
+from completion.offload.threads import start_thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +82,42 @@ def batch(
         raise TypeError(f"batch: requests must be an iterable of requests, got {type(requests).__name__}")
     if executor is not None and not isinstance(executor, Executor):
         raise TypeError(f"batch: executor must be a concurrent.futures.Executor, got {type(executor).__name__}")
-    pool = Threads(concurrency) if executor is None else executor
+    pool = _Threads(concurrency) if executor is None else executor
     return _results(_Batch(model, iter(requests), concurrency, pool, ordered))
+
+
+class _Threads(Executor):
+    """Daemon threads that live as long as the batch: a thread for each request would cost more than its stream."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._count = 0
+        self._jobs: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        if self._count < self._limit:
+            start_thread(f"completion-batch-{self._count}", _work, self._jobs)
+            self._count += 1
+        self._jobs.put((future, partial(fn, *args, **kwargs)))
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Let each thread end after its job; does not wait for them."""
+        for _ in range(self._count):
+            self._jobs.put(None)
+        self._count = 0
+
+
+def _work(jobs: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]) -> None:
+    while (job := jobs.get()) is not None:
+        future, run = job
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(run())
+            except BaseException as error:
+                future.set_exception(error)
+        del job, future, run  # the answer must not live until the next job comes
 
 
 @dataclass(slots=True)
@@ -270,3 +305,5 @@ def _results(state: _Batch) -> Generator[BatchResult, None, None]:
         state.token.cancel()
         for _, future, _ in list(state.running.values()):
             future.cancel()
+        if isinstance(state.executor, _Threads):
+            state.executor.shutdown()
