@@ -1,4 +1,4 @@
-"""CPU of ``completion.batch`` beside plain threads that read the same streams, and its memory over many requests.
+"""CPU of ``completion.batch`` beside plain threads that read the same streams.
 
 python benchmarks/batch.py
 
