@@ -23,7 +23,7 @@ Built on top of a model:
 
     wrappers     retry and fall back
     offload      worker threads; asyncio
-    batch        many requests at a time
+    batches      many requests at a time
     engine       runs: tools, middleware, conversations
     tracing      a run as JSON lines, and its timeline
     otel         OpenTelemetry
@@ -43,10 +43,6 @@ from typing import TYPE_CHECKING, Any
 if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)] in ("completion", "-mcompletion"):
     sys.path[:1] = [folder for folder in sys.path[:1] if folder not in ("", os.getcwd())]
 
-from completion.adapters.anthropic import AnthropicClient, AnthropicModel
-from completion.adapters.local import LocalModel
-from completion.adapters.openai import OpenAIClient, OpenAIModel
-from completion.batch import BatchResult, batch
 from completion.contract.cancel import CancelToken
 from completion.contract.chunks import (
     FinishReason,
@@ -148,6 +144,7 @@ if TYPE_CHECKING:
     from completion.adapters.ollama import OllamaClient, OllamaModel
     from completion.adapters.openai import OpenAIClient, OpenAIModel
     from completion.adapters.openai_responses import OpenAIResponsesClient, OpenAIResponsesModel
+    from completion.batches import BatchResult, batch
     from completion.engine import (
         AbortRun,
         Approval,
@@ -198,9 +195,9 @@ __all__ = [
     "AzureOpenAIClient",
     "AzureOpenAIModel",
     "Base64Source",
+    "BatchResult",
     "BedrockClient",
     "BedrockModel",
-    "BatchResult",
     "Block",
     "CacheControl",
     "CallLimit",
@@ -322,40 +319,42 @@ __all__ = [
 # All but the contract is imported on first use: a program that asks one provider does not wait for the code of the
 # others, and ``completion --version`` does not wait for requests. Names that are not in this table are in ``engine``.
 _LAZY_MODULES = {
+    "AnthropicBedrockClient": "adapters.anthropic_bedrock",
+    "AnthropicBedrockModel": "adapters.anthropic_bedrock",
     "AnthropicClient": "adapters.anthropic",
-    "AnthropicModel": "adapters.anthropic",
     "AnthropicFoundryClient": "adapters.anthropic_clouds",
     "AnthropicFoundryModel": "adapters.anthropic_clouds",
     "AnthropicMantleClient": "adapters.anthropic_clouds",
     "AnthropicMantleModel": "adapters.anthropic_clouds",
+    "AnthropicModel": "adapters.anthropic",
     "AnthropicVertexClient": "adapters.anthropic_clouds",
     "AnthropicVertexModel": "adapters.anthropic_clouds",
-    "AnthropicBedrockClient": "adapters.anthropic_bedrock",
-    "AnthropicBedrockModel": "adapters.anthropic_bedrock",
     "AsyncModel": "offload.aio",
     "AzureOpenAIClient": "adapters.azure_openai",
     "AzureOpenAIModel": "adapters.azure_openai",
-    "FallbackModel": "wrappers.fallback",
-    "CohereClient": "adapters.cohere",
-    "CohereModel": "adapters.cohere",
+    "BatchResult": "batches",
     "BedrockClient": "adapters.bedrock",
     "BedrockModel": "adapters.bedrock",
+    "CohereClient": "adapters.cohere",
+    "CohereModel": "adapters.cohere",
+    "FallbackModel": "wrappers.fallback",
     "GeminiClient": "adapters.gemini",
     "GeminiInteractionsClient": "adapters.gemini_interactions",
     "GeminiInteractionsModel": "adapters.gemini_interactions",
     "GeminiModel": "adapters.gemini",
     "JsonTracer": "tracing",
     "LocalModel": "adapters.local",
-    "OpenAIClient": "adapters.openai",
-    "OpenAIModel": "adapters.openai",
     "OllamaClient": "adapters.ollama",
     "OllamaModel": "adapters.ollama",
+    "OpenAIClient": "adapters.openai",
+    "OpenAIModel": "adapters.openai",
     "OpenAIResponsesClient": "adapters.openai_responses",
     "OpenAIResponsesModel": "adapters.openai_responses",
     "RetryConfig": "wrappers.retry",
     "RetryEvent": "wrappers.retry",
     "RetryingModel": "wrappers.retry",
     "Timeout": "transport",
+    "batch": "batches",
     "model": "registry",
 }
 

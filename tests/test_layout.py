@@ -33,7 +33,7 @@ ORDER = (
     "embedded",
     "adapters",
     "registry",
-    "batch",
+    "batches",
     "",  # completion itself
     "web",
     "notebook",
@@ -89,19 +89,7 @@ LAZY = {
     *("transport.sigv4", "adapters.google_credentials", "adapters.local", "embedded.server", "embedded.weights"),
     *("registry", "wrappers.retry", "engine.outputs", "engine.results", "engine.tools", "engine.redaction"),
     *("otel.spans", "web", "notebook", "cli.ask", "cli.chat", "cli.lines", "cli.models", "cli.setup", "cli.trace"),
-    *("cli.approval", "cli.values"),
-    *(
-        "otel.spans",
-        "web",
-        "notebook",
-        "cli.ask",
-        "cli.batch_extras",
-        "cli.chat",
-        "cli.lines",
-        "cli.models",
-        "cli.setup",
-        "cli.trace",
-    ),
+    *("cli.approval", "cli.batch_extras", "cli.values"),
 }
 
 # The limits of a module, and of a function without its docstring.

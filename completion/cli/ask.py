@@ -30,6 +30,7 @@ MORE_HELP = """\
 other commands:
   completion chat    talk in the terminal
   completion models  list the families of models; completion models FAMILY lists the models of one
+  completion batch   answer the requests of a file
   completion check   check a server or a gateway
   completion trace   show a trace
 To send one of these words as a prompt: completion ask chat

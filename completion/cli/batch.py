@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from completion import registry
-from completion.batch import BatchResult
-from completion.batch import batch as run_batch
+from completion.batches import BatchResult
+from completion.batches import batch as run_batch
 from completion.cli.batch_extras import Progress, cluster
 from completion.cli.batch_lines import Key, Line, read_lines
 from completion.cli.batch_output import Output, Refused, lock, merge
@@ -46,7 +46,7 @@ exit codes:
 
 def batch(arguments: Sequence[str]) -> int:
     """Answer the requests of a file; returns the exit code."""
-    parser = _parser()
+    parser = new_parser()
     options = parser.parse_args(arguments)
     source, out = Path(options.source), Path(options.out)
     try:
@@ -69,7 +69,8 @@ def batch(arguments: Sequence[str]) -> int:
         return FAILED
 
 
-def _parser() -> Parser:
+def new_parser() -> Parser:
+    """The parser of this command."""
     about = "Answer the requests of a JSON-lines file, several at a time."
     kind = argparse.RawDescriptionHelpFormatter
     parser = Parser(prog="completion batch", description=about, epilog=EPILOG, formatter_class=kind)

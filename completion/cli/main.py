@@ -22,8 +22,7 @@ from completion.cli.report import BROKEN_PIPE, FAILED, INTERRUPTED, OK, report, 
 from completion.contract.errors import CompletionError
 from completion.version import __version__
 
-MAX_WORDS: dict[str, int | None] = {"ask": None, "chat": 0, "check": 0, "models": 1, "trace": 1}
-MAX_WORDS: dict[str, int | None] = {"ask": None, "batch": None, "chat": 0, "models": 0, "trace": 1}
+MAX_WORDS: dict[str, int | None] = {"ask": None, "batch": 1, "chat": 0, "check": 0, "models": 1, "trace": 1}
 """Each command, and how many words it takes beside its options; None is any number.
 
 More words than that are a prompt: ``completion chat with me`` asks the model.
@@ -108,7 +107,6 @@ def _refuse_misspelled(word: str) -> None:
     nearest = get_close_matches(word, MAX_WORDS, n=1, cutoff=MIN_SIMILARITY)
     if nearest and nearest != [word]:
         Parser(prog="completion", usage=f"completion [{'|'.join(MAX_WORDS)}] ...").error(
-        Parser(prog="completion", usage="completion [ask|batch|chat|models|trace] ...").error(
             f"unknown command {word!r}; did you mean: completion {nearest[0]}? "
             f"To send it as a prompt: completion ask {word}"
         )
