@@ -115,6 +115,7 @@ class Calls:
             offered: the names of the tools that the model may call.
             verdicts: what people have decided about some of the calls.
         """
+        self._run.approved.clear()  # a model may use the id of an earlier call again
         wakeups: SimpleQueue[None] = SimpleQueue()
         tasks = [_Task(call, self._run, self._ending, wakeups) for call in calls]
         for call, task in zip(calls, tasks, strict=True):

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from typing import Any
 
 from completion.contract.chunks import ToolCallFinished
-from completion.contract.messages import Message, ToolCallBlock
+from completion.contract.messages import Message, ToolCallBlock, ToolResultBlock
 from completion.engine.history import open_calls_of
 from completion.engine.middleware import Refusal
 from completion.engine.tools import Tool
@@ -42,6 +43,14 @@ def decided(call: ToolCallBlock, decision: Any, where: str) -> ToolCallBlock | R
         case Mapping():
             return replace(call, args=dict(decision))
     raise TypeError(f"{where} True, False, a reason or a dict of arguments, got {decision!r}")
+
+
+def waits_for_approval(messages: Sequence[Message], tools: Mapping[str, Tool]) -> bool:
+    """Whether a call of a tool with ``approval=True`` waits at the end of the history. A message that the user has
+    added since stands in place of a decision."""
+    waiting = any(tools[call.name].approval for call in open_calls_of(messages) if call.name in tools)
+    since = takewhile(lambda message: message.role == "user", reversed(messages))
+    return waiting and all(isinstance(block, ToolResultBlock) for message in since for block in message.blocks)
 
 
 class Decisions:

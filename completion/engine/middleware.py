@@ -94,7 +94,7 @@ class RunInfo:
     notes: list[StreamChunk] = field(default_factory=list, repr=False)
     """Chunks of the run that the reader gets next. A Conversation adds its HistoryCompacted here."""
     approved: set[str] = field(default_factory=set, repr=False)
-    """The ids of the calls that a person has allowed: they do not wait any more."""
+    """The ids of the calls of this turn that a person has allowed: they do not wait any more."""
 
     @property
     def base_url(self) -> str | None:

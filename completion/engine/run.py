@@ -27,7 +27,7 @@ from completion.contract.turn import Turn
 from completion.engine.bounds import Ending, RunConfig
 from completion.engine.calls import NO_VERDICTS, Call, Calls, block_of, with_distinct_ids
 from completion.engine.cutting import shortened
-from completion.engine.decisions import Decision, Decisions
+from completion.engine.decisions import Decision, Decisions, waits_for_approval
 from completion.engine.middleware import Hooks, Refusal, RunInfo, returned
 from completion.engine.outputs import Output
 from completion.engine.run_stream import RunStream
@@ -65,7 +65,9 @@ def run_chat(
         decisions: what was decided about the calls at the end of ``request.messages`` that wait for a person, by call
             id: True, False, a reason or a Refusal, or a dict of other arguments. These calls are answered first. Calls
             without a decision keep waiting: then the run ends, and the model is not asked. The messages must include
-            the ``new_messages`` of the run that ended with ``pending``.
+            the ``new_messages`` of the run that ended with ``pending``. None is like an empty dict if a call of a tool
+            with ``approval=True`` waits, and nobody has said anything since; else the model is asked, and reads that
+            open calls were not made.
 
     Raises:
         CompletionError: the first turn could not be opened. ``next()`` raises later errors. Both have the attributes
@@ -80,6 +82,8 @@ def run_chat(
     if not isinstance(config, RunConfig):
         raise TypeError(f"run_chat: config= must be a RunConfig, got {type(config).__name__}")
     client_tools = {tool.name for tool in request.tools} - by_name.keys()
+    if decisions is None and waits_for_approval(request.messages, by_name):
+        decisions = {}
     chosen = None if decisions is None else Decisions(decisions, request.messages, by_name, client_tools)
     run = Run(model, request, by_name, middleware, config, None if output is None else Output(output), chosen)
     del request  # crash reporters show the local variables of the frames of an error: keep the prompt out of them

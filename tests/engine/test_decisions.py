@@ -176,6 +176,25 @@ def test_a_call_that_was_decided_about_cannot_be_decided_again() -> None:
     assert disk.deleted == ["a"]
 
 
+def test_an_id_that_the_model_uses_again_is_a_new_call_which_waits() -> None:
+    disk = Disk()
+    first = disk.run(calls(("delete", {"path": "a"})))
+    again = calls(("delete", {"path": "b"}))
+    for middleware in ([], [Approval(lambda call: Pending(), names=["delete"])]):
+        disk.deleted.clear()
+        second = disk.run(again, after=first.new_messages, decisions={"c0": True}, middleware=middleware)
+        assert (disk.deleted, [call.args for call in second.pending]) == (["a"], [{"path": "b"}])
+
+
+def test_without_decisions_a_call_that_needs_approval_keeps_waiting() -> None:
+    disk = Disk()
+    first = disk.run(DELETE_BOTH)
+    again = disk.run(after=first.new_messages)  # the model is not asked
+    assert (waiting(again), again.new_messages, disk.deleted) == (["c0", "c2"], (), [])
+    told = disk.run(DONE, after=[*first.new_messages, Message.user("Never mind.")])
+    assert (told.text, told.pending, disk.deleted) == ("Done.", (), [])
+
+
 def test_wrong_arguments_and_unknown_tools_go_back_to_the_model_before_anyone_is_asked() -> None:
     disk = Disk()
     asked: list[str] = []
