@@ -183,19 +183,24 @@ class Endpoint:
             except CompletionError as error:
                 if isinstance(error, ProviderError):
                     body.end_of_turn(WAIT_FOR_EOF_S)  # the body ends after it, so a retry can use the connection
-                raise self._with_context(error, body, has_chunks) from error.__cause__
+                failure = self._with_context(error, body, has_chunks)
+                if failure is error:
+                    del failure
+                    raise error from error.__cause__
             except BaseException as exc:  # any other exception means an event of an unknown shape
                 if not isinstance(exc, Exception) or must_raise_unchanged(exc):
                     clear_all(exc, exc.__context__)  # the response may contain an echo of the key
                     raise
                 unknown_shape = MalformedStreamError(f"an event of the stream has an unknown shape ({exc!r})")
                 unknown_shape.__cause__ = exc
+                failure = self._with_context(unknown_shape, body, has_chunks)
+                del unknown_shape  # contract/frames.py says why
                 clear_all(exc, exc.__context__)
             # Raised outside of the except block: an exception that quotes the key must not be its context.
             try:
-                raise self._with_context(unknown_shape, body, has_chunks)
+                raise failure
             finally:
-                del unknown_shape  # contract/frames.py says why
+                del failure
 
     def _with_context(self, error: CompletionError, body: Body, has_chunks: bool) -> CompletionError:
         """The error with provider, model and request id, and with whether a chunk was yielded before it."""

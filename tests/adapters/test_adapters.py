@@ -90,6 +90,11 @@ RESPONSE_BEGUN: Final = event({"type": "response.output_text.delta", "output_ind
 RESPONSE_ENDED: Final = event({"type": "response.completed", "response": {"status": "completed", "output": []}})
 
 
+def line(data: Any, name: str | None = None) -> bytes:
+    """What ``event`` is for server-sent events: a line of JSON."""
+    return f"{data if isinstance(data, str) else json.dumps(data)}\n".encode()
+
+
 @dataclass(frozen=True)
 class Adapter:
     """An adapter, how to use it on loopback, and the bytes of a turn whose text is "a"."""
@@ -112,14 +117,6 @@ class Adapter:
     @property
     def turn(self) -> Reply:
         return Reply(self.begun, self.ended)
-
-    @property
-    def has_lines(self) -> bool:
-        """The events are lines of JSON."""
-        return self.begun.startswith(b"{")
-
-    def error_event(self, data: Any) -> bytes:
-        return f"{json.dumps(data)}\n".encode() if self.has_lines else event(data, "error")
 
     def model(self, url: str, **options: Any) -> Any:
         return self.model_class("m", **{**self.given(url), **options})
@@ -288,6 +285,7 @@ ADAPTERS: Final = {
         request_id_header="x-request-id",
         begun=b'{"message": {"role": "assistant", "content": "a"}, "done": false}\n',
         ended=b'{"message": {"role": "assistant", "content": ""}, "done": true, "done_reason": "stop"}\n',
+        event=line,
     ),
 }
 
@@ -583,7 +581,7 @@ def test_an_error_instead_of_a_stream_is_raised_by_the_call(server: ProviderServ
     def send() -> Any:
         stream = adapter.model(server.url).chat_stream(HI)
         # An object may be the first line of a stream of lines: there the first chunk raises the error.
-        return stream.collect() if adapter.has_lines else stream
+        return stream.collect() if adapter.event is line else stream
 
     error = failure_of(send)
     assert (type(error), error.provider, error.status) == (ContextOverflowError, adapter.family, None)
@@ -596,7 +594,6 @@ def test_an_error_inside_a_stream_is_raised_by_the_next_chunk(
     server: ProviderServer, adapter: Adapter, begins: bool
 ) -> None:
     headers = {adapter.request_id_header: "req-7"}
-    server.reply(Reply(adapter.begun if begins else b"", adapter.error_event(OVERFLOW), headers=headers))
     server.reply(Reply(adapter.begun if begins else b"", adapter.event(OVERFLOW, "error"), headers=headers))
     stream = adapter.model(server.url).chat_stream(HI)
     error = failure_of(lambda: stream.collect())

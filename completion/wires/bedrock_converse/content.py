@@ -96,7 +96,7 @@ class ContentBlocks:
 
     def text_begins(self, index: Any) -> bool:
         """Plain text may be yielded directly for this block: it is open already."""
-        block = self._open.get(index)
+        block = self._open.get(index) if type(index) is int else None
         return block is not None and block.kind == _TEXT
 
     def _opened(self, index: Any, kind: str) -> Iterator[StreamChunk]:
