@@ -542,6 +542,8 @@ def interrupted(kind: type[BaseException], place: str, is_time: Callable[[], boo
     assert_frames_show_no_secret(error)
 
 
+# The signal may arrive between the making of the socket and urllib3's ``try`` around its use.
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 @with_signals
 @raised
 @adapters
