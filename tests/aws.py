@@ -54,3 +54,18 @@ def event(data: Any, name: str | None = None) -> bytes:
     if isinstance(data, str):
         return frame(name or "contentBlockDelta", data.encode())
     return frame(data["error"].get("type", "validationException"), data["error"], "exception")
+
+
+def replaced(body: bytes, old: bytes, new: bytes) -> bytes:
+    """The frames with other bytes in their payloads, also inside of the events of another format."""
+    frames = []
+    while body:
+        size, of_headers = struct.unpack(">II", body[:8])
+        payload = body[12 + of_headers : size - 4]
+        if payload.startswith(b'{"bytes"'):
+            inner = json.loads(payload)
+            event = base64.b64decode(inner["bytes"]).replace(old, new)
+            payload = json.dumps({**inner, "bytes": base64.b64encode(event).decode()}).encode()
+        frames.append(framed(body[12 : 12 + of_headers], payload.replace(old, new)))
+        body = body[size:]
+    return b"".join(frames)

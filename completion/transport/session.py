@@ -6,7 +6,9 @@ import http.client
 import logging
 import socket
 import traceback
+from contextlib import suppress
 from http.cookiejar import DefaultCookiePolicy
+from queue import Empty
 from typing import Any, Final
 
 import requests
@@ -177,6 +179,27 @@ class TCPAdapter(HTTPAdapter):
         if not proxy.lower().startswith("socks"):  # urllib3 has connection classes of its own for SOCKS
             manager.pool_classes_by_scheme = self.pools
         return manager
+
+    def close(self) -> None:
+        """Close the idle connections.
+
+        urllib3 closes those of a pool only when nothing refers to the pool, but a stream that is kept does, and so does
+        the traceback of an error.
+        """
+        for manager in (self.poolmanager, *self.proxy_manager.values()):
+            for key in manager.pools.keys():  # noqa: SIM118  urllib3's container cannot be iterated
+                if (pool := manager.pools.get(key)) is not None:
+                    _close_idle_connections(pool)
+        super().close()
+
+
+def _close_idle_connections(pool: urllib3.HTTPConnectionPool) -> None:
+    """Not ``pool.close()``: a request that another thread is about to send would fail."""
+    with suppress(Empty):
+        while pool.pool is not None:
+            connection = pool.pool.get(block=False)
+            if connection is not None:  # None: a free place
+                connection.close()
 
 
 def _socket_options() -> list[tuple[int, int, int]]:

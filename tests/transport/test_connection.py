@@ -28,6 +28,7 @@ from completion import (
     OpenAIClient,
     OpenAIModel,
     Timeout,
+    TruncatedStreamError,
     TurnFinished,
 )
 from completion.testing import Cut, Pause, ProviderServer, Reply, Reset, Stall, Trickle, WaitFor, event
@@ -300,6 +301,27 @@ def many_switches() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("many_switches")
+@pytest.mark.parametrize("reply", [Reply(), Reply(text("a"), END)], ids=["error", "stream"])
+def test_close_closes_idle_connections_although_an_error_or_a_stream_is_kept(
+    server: ProviderServer, reply: Reply
+) -> None:
+    server.reply(reply)
+    model = model_of(server)
+    stream = model.chat_stream(HI)
+    kept: list[BaseException] = []
+    try:
+        list(stream)
+    except TruncatedStreamError as error:
+        kept.append(error)
+    stream.close()
+    assert server.open_connections == 1
+    model.close()
+    deadline = time.monotonic() + PATIENCE_S
+    while server.open_connections and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert server.open_connections == 0
+
+
 def test_threads_that_start_at_once_share_one_pool(server: ProviderServer) -> None:
     server.always(Reply(text("a"), END))
     model = model_of(server)
