@@ -65,7 +65,7 @@ setup(
         "test": [*LOCAL, *TOOLS, *BEDROCK, *GOOGLE, *REDACTION, *SPEED, *OTEL, *BATCH, *UVLOOP, *TEST],
         # For tests/apps: real web servers, a browser, Jupyter kernels.
         "apps": [*EXAMPLES, *NOTEBOOK, *DASK, "nbclient>=0.10", "playwright>=1.48", "gevent>=24.10", "celery>=5.4"],
-        "bench": [*SPEED, *BEDROCK, "anthropic>=0.80", "openai>=2", "matplotlib>=3.9", "vcrpy>=7"],
+        "bench": [*SPEED, *BEDROCK, "anthropic>=0.80", "openai>=2", "matplotlib>=3.9", "vcrpy>=7", "trustme>=1.2"],
     },
     entry_points={
         "console_scripts": ["completion = completion.cli:main"],

@@ -38,7 +38,9 @@ Place = Literal["server", "untrusted certificate", "https to http", "dead proxy"
 
 NEW_TEXT: Final = "a\u2028b\u2029c\u0085d\U0001f600"
 LIMIT_S: Final = 0.1
-SHORT: Final = Pause(LIMIT_S / 5)
+# All of these last 20 s or more: far longer than the limit.
+OFTEN_S: Final = LIMIT_S / 3
+TIMES: Final = 600
 PATIENT: Final = Timeout(connect=10, read=10)
 HEAD: Final = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 PINGS: Final[dict[Events, bytes]] = {
@@ -130,11 +132,17 @@ def refused(status: int, **headers: str) -> Callable[[Wire], list[Reply]]:
     return fixed(*[Reply.text(text, "text/html", status, given) for text in bodies])
 
 
+def nth_byte(wire: Wire, number: int) -> bytes:
+    """A byte of the first events, which are repeated for ever."""
+    place = number % len(wire.begun)
+    return wire.begun[place : place + 1]
+
+
 def mixed_line_ends(wire: Wire) -> bytes:
-    """LF, CRLF and CR in turns."""
-    ends = (b"\n", b"\r\n", b"\r")
+    """LF, CRLF and CR in turns. CR is never before LF: together they would be one line end."""
+    ends = (b"\n", b"\r\n", b"\r", b"\r\n")
     lines = wire.turn.split(b"\n")
-    return b"".join(line + ends[number % 3] for number, line in enumerate(lines[:-1])) + lines[-1]
+    return b"".join(line + ends[number % 4] for number, line in enumerate(lines[:-1])) + lines[-1]
 
 
 def answers() -> Iterator[Fault]:
@@ -142,6 +150,7 @@ def answers() -> Iterator[Fault]:
     events: tuple[Events, ...] = ("sse",)
     text: tuple[Events, ...] = ("sse", "lines")
     hints = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n"
+    patient = Timeout(read=2)
     going_on = [b"HTTP/1.1 100 Continue\r\n\r\n"]
     yield Fault("no fault", whole, "a")
     yield Fault("byte order mark", body(lambda wire: b"\xef\xbb\xbf" + wire.turn), "a", events=text)
@@ -164,7 +173,7 @@ def answers() -> Iterator[Fault]:
     yield Fault("gzip", lambda wire: [Reply(gzip.compress(wire.turn), headers={"Content-Encoding": "gzip"})], "a")
     yield Fault("100 Continue", lambda wire: [Reply(wire.turn, before_headers=going_on)], "a")
     yield Fault("103 Early Hints", lambda wire: [Reply(wire.turn, before_headers=[hints, hints])], "a")
-    yield Fault("body stays open after the end of turn", lambda wire: [Reply(wire.turn, Stall())], "a")
+    yield Fault("body stays open after the end of turn", lambda wire: [Reply(wire.turn, Stall())], "a", limit=patient)
     yield Fault("cut after the end of turn", lambda wire: [Reply(wire.turn, Cut())], "a")
 
 
@@ -218,28 +227,28 @@ def slow_servers() -> Iterator[Fault]:
     """Servers that are silent, or that send for ever. A timeout ends each."""
     read, stall, total = Timeout(read=LIMIT_S), Timeout(stall=LIMIT_S), Timeout(total=LIMIT_S)
     idle, late = (IdleTimeoutError,), (DeadlineExceededError,)
-    more = Trickle(b"X-More: 1\r\n", every=LIMIT_S / 3)
+    more = Trickle(b"X-More: 1\r\n", every=OFTEN_S, times=TIMES)
     yield Fault("silence instead of headers", fixed(Reply(before_headers=[Stall()])), None, idle, read)
     yield Fault("half the headers, then silence", fixed(Reply(before_headers=[HEAD, Stall()])), None, idle, read)
     yield Fault("headers for ever", fixed(Reply(before_headers=[HEAD, more])), None, late, total)
     yield Fault("silence after the first events", then(Stall()), None, idle, read)
     yield Fault(
         "pings for ever",
-        lambda wire: [Reply(wire.begun, Trickle(PINGS[wire.events], every=LIMIT_S / 3))],
+        lambda wire: [Reply(wire.begun, Trickle(PINGS[wire.events], every=OFTEN_S, times=TIMES))],
         None,
         idle,
         stall,
     )
     yield Fault(
         "a byte now and then",
-        lambda wire: [Reply(*[p for n in range(200) for p in (wire.turn[n : n + 1], SHORT)], split=1)],
+        lambda wire: [Reply(*[piece for n in range(TIMES) for piece in (nth_byte(wire, n), Pause(OFTEN_S))])],
         None,
         late,
         total,
     )
     yield Fault(
         "error body that dribbles",
-        fixed(Reply(b"the disk is full", Trickle(b"!", every=LIMIT_S / 3), status=500)),
+        fixed(Reply(b"the disk is full", Trickle(b"!", every=OFTEN_S, times=TIMES), status=500)),
         None,
         (ServerError,),
         total,

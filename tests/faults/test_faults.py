@@ -10,6 +10,7 @@ import pytest
 from completion import CompletionError, Transient
 from completion.testing import ProviderServer
 from completion.transport import body as transport_body
+from completion.wires import assembly
 from tests.adapters.test_adapters import ADAPTERS, Adapter
 from tests.faults.table import FAULTS, Fault, Wire, url_of
 from tests.loopback import HI, PATIENCE_S
@@ -61,6 +62,7 @@ def test_each_fault_has_its_right_outcome(
 ) -> None:
     monkeypatch.setattr(transport_body, "_ERROR_BODY_SECONDS", 0.1)
     monkeypatch.setattr(transport_body, "_DRAIN_SECONDS", 0.1)
+    monkeypatch.setattr(assembly, "WAIT_FOR_EOF_S", 0.1)
     is_untrusted = fault.place == "untrusted certificate"
     server: ProviderServer = request.getfixturevalue("untrusted_server" if is_untrusted else "server")
     if fault.place == "dead proxy":
