@@ -12,6 +12,7 @@ from completion.testing import ProviderServer
 from completion.transport import body as transport_body
 from completion.wires import assembly
 from tests.adapters.test_adapters import ADAPTERS, Adapter
+from tests.documents import ROOT
 from tests.faults.table import FAULTS, Fault, Wire, url_of
 from tests.loopback import HI, PATIENCE_S
 from tests.wire_pieces import IS_SAMPLED
@@ -84,3 +85,8 @@ def test_each_fault_has_its_right_outcome(
         assert outcome_of(model) == "a"
     model.close()
     wait_until_closed(server)
+
+
+def test_the_documentation_shows_each_fault() -> None:
+    page = (ROOT / "docs" / "howitbehaves.rst").read_text(encoding="utf-8")
+    assert [fault.name for fault in FAULTS if f"\n{fault.name} " not in page] == []

@@ -25,12 +25,10 @@ from completion import (
     ConfigurationError,
     ConnectTimeoutError,
     IdleTimeoutError,
-    InvalidRequestError,
     MalformedStreamError,
     NotFoundError,
     OpenAIClient,
     RateLimitError,
-    ServerError,
     Timeout,
     Transient,
     TransportError,
@@ -539,13 +537,6 @@ def test_after_broken_framing_at_the_end_the_connection_is_not_used_again(server
     model = model_of(server)
     assert [model.chat_stream(HI).collect().text for _ in range(2)] == ["a", "Hello"]
     assert server.connections == 2
-
-
-def test_the_status_decides_which_error_a_page_of_html_is(server: ProviderServer) -> None:
-    server.reply(*[Reply.text("<html>nginx</html>", "text/html", status=s) for s in (502, 404, 400)])
-    model = model_of(server)
-    kinds = [type(failure_of(lambda: model.chat_stream(HI))) for _ in range(3)]
-    assert kinds == [ServerError, NotFoundError, InvalidRequestError]
 
 
 def test_without_free_descriptors_the_error_says_what_to_do_and_the_next_call_works(server: ProviderServer) -> None:
