@@ -8,6 +8,7 @@ the endpoint:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Mapping
 from typing import Any, ClassVar, TypedDict
 
@@ -21,6 +22,7 @@ from completion.contract.stream import ChatStream, without_our_frames
 from completion.events import MAX_EVENT_BYTES
 from completion.transport import Session, Timeout
 from completion.transport.credentials import ApiKey, Key
+from completion.wires.sizes import SizeLimit, check_sizes
 from completion.wires.wire import Lowered, Wire
 
 
@@ -71,6 +73,14 @@ class HttpClient(_HidesKeyInTracebacks):
     """The base URL if none is given."""
     request_id_headers: ClassVar[tuple[str, ...]] = ("x-request-id",)
     """The response headers that may contain the request id, the best first."""
+    own_hosts: ClassVar[str] = ""
+    """A pattern for the hosts of the provider itself."""
+    documented_sizes: ClassVar[tuple[SizeLimit, ...]] = ()
+    """How large files may be at these hosts. A limit that the vendor does not document is not checked."""
+    size_limits: tuple[SizeLimit, ...] = ()
+    """The limits of this account: ``documented_sizes`` at the provider's own hosts, none at another ``base_url``.
+
+    Set it to check other limits, or to ``()`` to check none."""
 
     def __init__(
         self,
@@ -98,6 +108,9 @@ class HttpClient(_HidesKeyInTracebacks):
             request_id_headers=self.request_id_headers,
             max_event_bytes=max_event_bytes,
         )
+        # Gateways have limits of their own.
+        is_own = re.fullmatch(self.own_hosts, self.endpoint.host) is not None
+        self.size_limits = self.documented_sizes if is_own else ()
 
     @property
     def base_url(self) -> str:
@@ -206,6 +219,7 @@ class HttpModel(_HidesKeyInTracebacks):
 
     def lowered(self, request: ChatRequest) -> Lowered:
         """The JSON body to send, and the names of the request fields that the provider does not support."""
+        check_sizes(request.messages, self.client.size_limits)
         return self.wire.body(request, self.model, self.client.dialect, self.client.endpoint.host)
 
     def _endpoint(self) -> Endpoint:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 from completion.adapters.account import HttpClient, HttpModel, HttpOptions, Options
 from completion.contract.errors import ConfigurationError
 from completion.transport.credentials import ApiKey, Key
+from completion.wires import sizes
 from completion.wires.anthropic import MESSAGES
 from completion.wires.anthropic.dialect import VERSION, MessagesDialect
 from completion.wires.anthropic.names import COUNTED
@@ -42,6 +43,8 @@ class AnthropicClient(HttpClient):
 
     name = "anthropic"
     key_variable = "ANTHROPIC_API_KEY"
+    own_hosts: ClassVar[str] = r"api\.anthropic\.com"
+    documented_sizes: ClassVar[tuple[sizes.SizeLimit, ...]] = sizes.ANTHROPIC
     request_id_headers: ClassVar[tuple[str, ...]] = ("request-id", "x-request-id")
 
     def __init__(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
 from completion.adapters.account import HttpModel, HttpOptions
@@ -19,6 +19,7 @@ from completion.adapters.bedrock import BedrockClient, BedrockOptions
 from completion.contract.request import ChatRequest
 from completion.events.aws_eventstream import aws_chunk_events
 from completion.transport.credentials import Key
+from completion.wires import sizes
 from completion.wires.anthropic import MESSAGES
 from completion.wires.anthropic.dialect import MessagesDialect
 from completion.wires.bedrock_converse import ACCEPT
@@ -46,6 +47,7 @@ class AnthropicBedrockClient(BedrockClient):
     """
 
     name = "anthropic-bedrock"
+    documented_sizes: ClassVar[tuple[sizes.SizeLimit, ...]] = sizes.CLAUDE_IN_CLOUDS
 
     def __init__(
         self,
@@ -73,7 +75,8 @@ class AnthropicBedrockClient(BedrockClient):
             profile=profile,
             **options,
         )
-        self.dialect = MessagesDialect(VERSION, tuple(betas), version_of(base_model) if base_model else None)
+        version = version_of(base_model) if base_model else None
+        self.dialect = MessagesDialect(VERSION, tuple(betas), version, reads_urls=False)
 
     def completion_model(self, model_id: str) -> AnthropicBedrockModel:  # type: ignore[override]
         """A model of this account. All models of a client share its connections."""

@@ -12,6 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
@@ -21,6 +22,7 @@ from completion.adapters.google_credentials import access_token as google_token
 from completion.contract.errors import ConfigurationError
 from completion.contract.request import ChatRequest
 from completion.transport.credentials import ApiKey, CachedToken, Key
+from completion.wires import sizes
 from completion.wires.anthropic import MESSAGES
 from completion.wires.anthropic.dialect import VERSION
 from completion.wires.wire import Lowered
@@ -60,6 +62,8 @@ class AnthropicVertexClient(HttpClient):
 
     name = "anthropic-vertex"
     key_variable = "GOOGLE_APPLICATION_CREDENTIALS"
+    own_hosts: ClassVar[str] = r"(.+[-.])?aiplatform\.(.+\.rep\.)?googleapis\.com"
+    documented_sizes: ClassVar[tuple[sizes.SizeLimit, ...]] = sizes.CLAUDE_IN_CLOUDS
     request_id_headers: ClassVar[tuple[str, ...]] = ("request-id", "x-request-id")
 
     def __init__(
@@ -80,7 +84,7 @@ class AnthropicVertexClient(HttpClient):
                 "no project: set ANTHROPIC_VERTEX_PROJECT_ID or give project_id=", provider=self.name
             )
         region = _region(region, ("CLOUD_ML_REGION",), self.name)
-        dialect = versioned(options, version, betas, model_version, provider=self.name)
+        dialect = replace(versioned(options, version, betas, model_version, provider=self.name), reads_urls=False)
         options["headers"] = {
             name: value for name, value in (options["headers"] or {}).items() if name != "anthropic-version"
         }
@@ -253,6 +257,8 @@ class AnthropicMantleClient(HttpClient):
 
     name = "anthropic-mantle"
     key_variable = "AWS_BEARER_TOKEN_BEDROCK"
+    own_hosts: ClassVar[str] = r"bedrock-mantle\..+\.api\.aws"
+    documented_sizes: ClassVar[tuple[sizes.SizeLimit, ...]] = sizes.CLAUDE_IN_CLOUDS
     request_id_headers: ClassVar[tuple[str, ...]] = ("request-id", "x-amzn-requestid", "x-request-id")
 
     def __init__(
@@ -270,7 +276,7 @@ class AnthropicMantleClient(HttpClient):
         if not base_url:
             region = _region(region, ("AWS_REGION", "AWS_DEFAULT_REGION"), self.name)
             base_url = f"https://bedrock-mantle.{region}.api.aws"
-        dialect = versioned(options, version, betas, model_version, provider=self.name)
+        dialect = replace(versioned(options, version, betas, model_version, provider=self.name), reads_urls=False)
         key = ApiKey(api_key, self.key_variable)
         super().__init__(base_url=_without_route(base_url), key=key, dialect=dialect, **options)
 

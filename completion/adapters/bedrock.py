@@ -15,6 +15,7 @@ from completion.adapters.account import HttpClient, HttpModel, HttpOptions, Opti
 from completion.contract.errors import ConfigurationError
 from completion.transport.credentials import Key
 from completion.transport.sigv4 import BEARER_TOKEN, AwsKey, AwsKeys, region_of_profile
+from completion.wires import sizes
 from completion.wires.bedrock_converse import CONVERSE
 from completion.wires.bedrock_converse.dialect import ConverseDialect
 
@@ -62,6 +63,8 @@ class BedrockClient(HttpClient):
 
     name = "bedrock"
     key_variable = BEARER_TOKEN
+    own_hosts: ClassVar[str] = r"bedrock-runtime(-fips)?\..+\.amazonaws\.com(\.cn)?"
+    documented_sizes: ClassVar[tuple[sizes.SizeLimit, ...]] = sizes.BEDROCK
     request_id_headers: ClassVar[tuple[str, ...]] = ("x-amzn-requestid",)
 
     def __init__(

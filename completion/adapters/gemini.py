@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import re
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
 from completion.adapters.account import HttpClient, HttpModel, HttpOptions, Options
 from completion.adapters.google_credentials import access_token
 from completion.contract.errors import ConfigurationError
 from completion.transport.credentials import ApiKey, CachedToken, Key
+from completion.wires import sizes
 from completion.wires.gemini import GENERATE_CONTENT
 from completion.wires.gemini.names import COUNTED_ON_VERTEX
 
@@ -54,6 +55,8 @@ class GeminiClient(HttpClient):
 
     name = "gemini"
     key_variable = KEY_VARIABLES[0]
+    own_hosts: ClassVar[str] = r"generativelanguage\.googleapis\.com"
+    documented_sizes: ClassVar[tuple[sizes.SizeLimit, ...]] = sizes.GEMINI
 
     def __init__(
         self,

@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import re
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from completion.adapters.account import HttpClient, HttpModel, HttpOptions, Options
 from completion.adapters.gemini import BASE_URL, KEY_VARIABLES, gemini_key
 from completion.transport.credentials import Key
+from completion.wires import sizes
 from completion.wires.gemini_interactions import INTERACTIONS
 
 if sys.version_info >= (3, 11):
@@ -35,6 +36,8 @@ class GeminiInteractionsClient(HttpClient):
 
     name = "gemini-interactions"
     key_variable = KEY_VARIABLES[0]
+    own_hosts: ClassVar[str] = r"generativelanguage\.googleapis\.com"
+    documented_sizes: ClassVar[tuple[sizes.SizeLimit, ...]] = sizes.GEMINI
 
     def __init__(
         self, *, api_key: Key | None = None, base_url: str | None = None, **options: Unpack[HttpOptions]

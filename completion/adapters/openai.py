@@ -9,13 +9,14 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, ClassVar, get_args
 from urllib.parse import urlsplit
 
 from completion.adapters.account import HttpClient, HttpModel, HttpOptions, Options
 from completion.contract.errors import ConfigurationError
 from completion.contract.request import EFFORTS
 from completion.transport.credentials import ApiKey, Key
+from completion.wires import sizes
 from completion.wires.openai_chat import CHAT_COMPLETIONS
 from completion.wires.openai_chat.dialect import COMPATIBLE, OPENAI, ChatDialect, ReasoningBack
 
@@ -49,6 +50,8 @@ class OpenAIClient(HttpClient):
 
     name = "openai"
     key_variable = "OPENAI_API_KEY"
+    own_hosts: ClassVar[str] = r"(.+\.)?api\.openai\.com"
+    documented_sizes: ClassVar[tuple[sizes.SizeLimit, ...]] = sizes.OPENAI
 
     def __init__(
         self,

@@ -8,13 +8,14 @@ The family ``openai`` is here too. It chooses between this wire and Chat Complet
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from completion.adapters.account import HttpClient, HttpModel, HttpOptions, Options
 from completion.adapters.openai import OpenAIClient, OpenAIModel, account_headers, base_url_or_default, is_openai
 from completion.contract.errors import ConfigurationError
 from completion.contract.frames import hide_arguments_in_tracebacks
 from completion.transport.credentials import ApiKey, Key
+from completion.wires import sizes
 from completion.wires.openai_responses import RESPONSES
 from completion.wires.openai_responses.dialect import DEFAULT
 from completion.wires.openai_responses.names import COUNTED
@@ -43,6 +44,8 @@ class OpenAIResponsesClient(HttpClient):
 
     name = "openai-responses"
     key_variable = "OPENAI_API_KEY"
+    own_hosts: ClassVar[str] = r"(.+\.)?api\.openai\.com"
+    documented_sizes: ClassVar[tuple[sizes.SizeLimit, ...]] = sizes.OPENAI
 
     def __init__(
         self,

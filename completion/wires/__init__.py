@@ -24,6 +24,7 @@ from completion.wires.lowering import (
     result_text,
     unsupported,
 )
+from completion.wires.sizes import SizeLimit
 from completion.wires.tool_call import ToolCall
 from completion.wires.turn_order import TurnOrder
 from completion.wires.turn_summary import TurnSummary
@@ -39,6 +40,7 @@ __all__ = [
     "Lowered",
     "OnEndOfTurn",
     "ReadEvents",
+    "SizeLimit",
     "ToolCall",
     "TurnOrder",
     "TurnReader",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from completion.wires.anthropic.dialect import DEFAULT, MessagesDialect
@@ -61,6 +61,19 @@ def _breakpoints(body: dict[str, Any], dialect: MessagesDialect) -> Refusal:
     count = count_breakpoints(body)
     if count > MAX_BREAKPOINTS:
         return "cache_control", f"the API accepts {MAX_BREAKPOINTS} of them, got {count}"
+    return None
+
+
+def _urls_and_file_ids(body: dict[str, Any], dialect: MessagesDialect) -> Refusal:
+    # https://platform.claude.com/docs/en/build-with-claude/vision (read November 2026)
+    if dialect.reads_urls:
+        return None
+    for block in _content(body):
+        source = block.get("source")
+        kind = source.get("type") if isinstance(source, dict) else None
+        if block.get("type") in ("image", "document") and kind in ("url", "file"):
+            why = "Claude on Google Cloud and on Amazon Bedrock reads bytes only: give a path or a Base64Source"
+            return f"{str(block['type']).title()}Block", why
     return None
 
 
@@ -142,7 +155,7 @@ def _is_stricter(dialect: MessagesDialect) -> bool:
 _RULES: tuple[Callable[[dict[str, Any], MessagesDialect], Refusal], ...] = (
     _sampling, _sampling_of_newest, _thinking_of_newest, _forced_call_of_newest, _continued_answer_of_newest,
     _forced_call_while_thinking, _sampling_while_thinking, _budget, _effort_without_thinking, _document_of_assistant,
-    _citation_of_user, _breakpoints,
+    _citation_of_user, _breakpoints, _urls_and_file_ids,
 )  # fmt: skip
 
 
@@ -162,10 +175,13 @@ def _sampling_fields(body: dict[str, Any]) -> list[str]:
 
 def count_breakpoints(body: dict[str, Any]) -> int:
     """How many parts of the body have a ``cache_control``."""
-    blocks = [body, *objects_in(body.get("tools")), *objects_in(body.get("system"))]
-    for message in objects_in(body.get("messages")):
-        content = objects_in(message.get("content"))
-        blocks += content
-        for block in content:
-            blocks += objects_in(block.get("content"))
+    blocks = [body, *objects_in(body.get("tools")), *objects_in(body.get("system")), *_content(body)]
     return sum(block.get("cache_control") is not None for block in blocks)
+
+
+def _content(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The blocks of all messages, and the blocks in tool results."""
+    for message in objects_in(body.get("messages")):
+        for block in objects_in(message.get("content")):
+            yield block
+            yield from objects_in(block.get("content"))

@@ -12,11 +12,15 @@ VERSION = "2023-06-01"
 
 @dataclass(frozen=True, slots=True)
 class MessagesDialect:
-    """The version of the API, the beta features in use, and the version of Claude if its id does not tell it."""
+    """The version of the API, the beta features in use, and the version of Claude if its id does not tell it.
+
+    ``reads_urls``: the server reads images and documents at a URL, or with a file id.
+    """
 
     version: str = VERSION
     betas: tuple[str, ...] = ()
     model_version: tuple[int, int] | None = None
+    reads_urls: bool = True
 
     def version_of(self, model: str) -> tuple[int, int] | None:
         """The version of Claude; None for the model of another maker."""
