@@ -73,7 +73,8 @@ def batch(
     Raises:
         TypeError: the model is not a blocking model, or an item is not a request.
         ValueError: ``concurrency`` is not a whole number of 1 or more.
-        StreamCancelledError: the CancelToken around the call was cancelled.
+        StreamCancelledError: the CancelToken around the call was cancelled. The answers that had ended by then are
+            yielded first.
         Exception: whatever the iterable raises.
     """
     require_model(model, "batch")
@@ -217,6 +218,7 @@ class _Batch:
     read: int = 0
     yielded: int = 0
     has_more: bool = True
+    is_cancelled: bool = False
 
     @property
     def has_room(self) -> bool:
@@ -248,10 +250,24 @@ class _Batch:
         finished = self.finished
         future.add_done_callback(lambda _: finished.put(index))
 
+    def cancel(self) -> None:
+        """Keep the answers that are there, which were paid for, and forget what still runs."""
+        self.is_cancelled, self.has_more = True, False
+        for _, future, _ in self.running.values():
+            future.cancel()
+        done = [i for i, (_, future, _) in self.running.items() if future.done() and not future.cancelled()]
+        for index in done:
+            self.take(index)
+        self.running.clear()
+        for index, result in list(self.ready.items()):
+            if isinstance(result.error, StreamCancelledError):
+                del self.ready[index]
+
     def take(self, index: int | None) -> None:
         """Move an ended job to ``ready``. A number that comes twice is ignored."""
         if index is None:
-            raise StreamCancelledError("the batch was cancelled", provider=self.model.name, model=self.model.model)
+            self.cancel()
+            return
         if index not in self.running:
             return
         key, future, begin = self.running.pop(index)
@@ -268,6 +284,8 @@ class _Batch:
     def next_ready(self) -> int | None:
         """The number of the result to yield next, if it is ready."""
         if self.ordered:
+            if self.is_cancelled:
+                return min(self.ready, default=None)
             return self.yielded if self.yielded in self.ready else None
         return next(iter(self.ready), None)
 
@@ -294,11 +312,17 @@ def _results(state: _Batch) -> Generator[BatchResult, None, None]:
                 if state.ready or not state.finished.empty():
                     break
             state.wait()
+            # A cancelled job may have ended before our waker was called.
+            if state.outer is not None and state.outer.cancelled and not state.is_cancelled:
+                state.cancel()
             index = state.next_ready()
             if index is not None:
                 result = state.ready.pop(index)
                 state.yielded += 1
                 yield result
+        if state.is_cancelled:
+            model = state.model
+            raise StreamCancelledError("the batch was cancelled", provider=model.name, model=model.model)
     finally:
         if forget is not None:
             forget()

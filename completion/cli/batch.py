@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import re
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,6 +17,7 @@ from completion.cli.batch_lines import Key, Line, read_lines
 from completion.cli.batch_output import Output, Refused, lock, merge
 from completion.cli.options import Parser
 from completion.cli.report import FAILED, INTERRUPTED, OK, WRONG_USAGE, tell
+from completion.cli.schemas import schema_of
 from completion.cli.setup import make_model
 from completion.contract.cancel import CancelToken
 from completion.contract.errors import CompletionError, ConfigurationError, StreamCancelledError
@@ -50,8 +49,13 @@ def batch(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     source, out = Path(options.source), Path(options.out)
     try:
-        if source.resolve() == out.resolve():
+        out = out.resolve()  # of a link, write the file that it leads to
+        if source.resolve() == out:
             raise Refused("IN and OUT are the same file")
+        if source.exists() and not source.is_file():
+            raise Refused(f"{source} is not a file; IN is read more than once")
+        if out.exists() and not out.is_file():
+            raise Refused(f"-o {out} is not a file")
         schema = _schema(options.schema)
         digests, models = _check(source, schema, options.model)
         made = {name: _model(name, options) for name in models}
@@ -96,10 +100,10 @@ def _schema(name: str | None) -> JsonSchema | None:
     if name is None:
         return None
     try:
-        schema = json.loads(Path(name).read_text(encoding="utf-8"))
-        return JsonSchema(re.sub(r"[^\w-]", "_", Path(name).stem, flags=re.ASCII)[:64] or "answer", schema)
-    except (OSError, ValueError, TypeError) as error:
-        raise Refused(f"--schema {name}: {error}") from error
+        kind = schema_of(name)
+    except ValueError as error:
+        raise Refused(f"--schema {error}") from error
+    return kind if isinstance(kind, JsonSchema) else JsonSchema.of(kind)
 
 
 def _check(source: Path, schema: JsonSchema | None, model: str | None) -> tuple[dict[Key, str], list[str | None]]:
@@ -151,13 +155,16 @@ def _run(
     progress = Progress(len(todo))
     failed = len(output.failed) - len(again_keys)
     code = OK
+    not_set_up: ConfigurationError | None = None
     try:
-        with _ctrl_c_cancels():
+        with _ctrl_c_cancels() as token:
             for name, model in models.items():
                 lines = _requests(source, schema, name, todo, bool(options.model))
                 for result in run_batch(model, lines, options.concurrency, executor):
                     if isinstance(result.error, ConfigurationError):  # no request can be answered
-                        raise result.error
+                        not_set_up = not_set_up or result.error
+                        token.cancel()  # the answers that ended are still written
+                        continue
                     document = _document(result, digests[result.key], schema)
                     if document is None:
                         continue
@@ -165,7 +172,8 @@ def _run(
                     (again if result.key in again_keys else output).append(document)
                     usage = result.turn.usage if result.turn else None
                     progress.add(usage.output_tokens if usage else 0, failed="error" in document)
-        output.prepare()  # also when nothing was left to ask
+        if not_set_up is None:
+            output.prepare()  # also when nothing was left to ask
     except StreamCancelledError:
         code = INTERRUPTED
     finally:
@@ -173,6 +181,8 @@ def _run(
         output.close()
         again.close()
         merge(out, retried)
+    if not_set_up is not None:
+        raise not_set_up
     if code == OK:
         tell(f"{len(digests) - failed} answered, {failed} failed" + ("; try --retry-failed" if failed else ""))
         return FAILED if failed else OK
@@ -208,11 +218,11 @@ def _document(result: BatchResult, digest: str, schema: JsonSchema | None) -> di
 
 
 @contextmanager
-def _ctrl_c_cancels() -> Iterator[None]:
+def _ctrl_c_cancels() -> Iterator[CancelToken]:
     """Ctrl-C cancels what runs, and never comes between an answer and its line."""
     with CancelToken() as token:
         before = signal.signal(signal.SIGINT, lambda *_: token.cancel())
         try:
-            yield
+            yield token
         finally:
             signal.signal(signal.SIGINT, before)

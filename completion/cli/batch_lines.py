@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from completion.contract.messages import Block, ImageBlock, Message, TextBlock, ToolCallBlock, UrlSource
+from completion.contract.messages import Base64Source, Block, ImageBlock, Message, TextBlock, ToolCallBlock, UrlSource
 from completion.contract.request import ChatRequest, JsonSchema, ToolChoice, ToolDefinition
 
 Key = str | int
+
+_DATA_URL: Final = re.compile(r"data:([^;,]+);base64,")
+_OURS: Final = frozenset({"id", "prompt", *(field.name for field in fields(ChatRequest))})
+_OPENAI: Final = frozenset({"custom_id", "method", "url", "body"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,8 @@ def _line(number: int, document: Any, schema: JsonSchema | None) -> Line:
     key = document[name]
     if isinstance(key, bool) or not isinstance(key, str | int):
         raise ValueError(f'"{name}" must be a string or a whole number, got {key!r}')
+    if unknown := sorted(document.keys() - (_OPENAI if is_openai else _OURS)):
+        raise ValueError(f"has the unknown field {unknown[0]!r}")
     model = None
     if is_openai:
         body = document.get("body")
@@ -88,7 +95,9 @@ def _of_ours(document: Mapping[str, Any]) -> ChatRequest:
         raise ValueError('needs a "prompt", "messages", or "custom_id" and "body"')
     system, history = _history(messages)
     if system:
-        fields.setdefault("system_prompt", system)
+        if fields.get("system_prompt") is not None:
+            raise ValueError('has "system_prompt" and a system message; give one of them')
+        fields["system_prompt"] = system
     return ChatRequest.from_dict({**fields, "messages": [message.to_dict() for message in history]})
 
 
@@ -114,7 +123,10 @@ def _of_body(body: Mapping[str, Any]) -> ChatRequest:
     if isinstance(choice, Mapping):
         fields["tool_choice"] = ToolChoice.tool(choice["function"]["name"])
     elif choice is not None:
-        fields["tool_choice"] = {"auto": ToolChoice.auto, "required": ToolChoice.any, "none": ToolChoice.none}[choice]()
+        choices = {"auto": ToolChoice.auto, "required": ToolChoice.any, "none": ToolChoice.none}
+        if choice not in choices:
+            raise ValueError(f'"body.tool_choice" must be one of {[*choices]} or name a function, got {choice!r}')
+        fields["tool_choice"] = choices[choice]()
     wanted = rest.pop("response_format", None) or {}
     if wanted.get("type") == "json_schema":
         given = wanted["json_schema"]
@@ -166,7 +178,10 @@ def _part(part: Mapping[str, Any]) -> Block:
     if part.get("type") == "text":
         return TextBlock(part["text"])
     if part.get("type") == "image_url":
-        return ImageBlock(UrlSource(part["image_url"]["url"]))
+        url = part["image_url"]["url"]
+        if inline := _DATA_URL.match(url):
+            return ImageBlock(Base64Source(inline[1], url[inline.end() :]))
+        return ImageBlock(UrlSource(url))
     raise ValueError(f"a part of the type {part.get('type')!r} is not supported; use text or image_url")
 
 

@@ -9,10 +9,11 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextvars import ContextVar
 from multiprocessing.context import SpawnContext
+from typing import Any
 
 import pytest
 
@@ -96,6 +97,45 @@ def test_a_cancelled_token_ends_the_batch() -> None:
         threading.Timer(0.1, token.cancel).start()
         with pytest.raises(StreamCancelledError):
             list(completion.batch(ScriptedModel([Pause(30)]), ["One"]))
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_answers_that_ended_before_a_cancel_are_yielded(ordered: bool) -> None:
+    all_run, over = threading.Barrier(4), threading.Event()
+    futures: list[Future[object]] = []
+
+    class Together(Echo):
+        def chat_stream(self, req: ChatRequest) -> Iterator[TextDelta | TurnFinished]:
+            all_run.wait(timeout=10)
+            if req == ChatRequest("slow"):
+                over.wait(timeout=10)
+            yield from super().chat_stream(req)
+
+    class Kept(ThreadPoolExecutor):
+        def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
+            futures.append(super().submit(*args, **kwargs))
+            return futures[-1]
+
+    found: list[completion.BatchResult] = []
+    with Kept(4) as pool, CancelToken() as token:
+        results = completion.batch(Together(), ["One", "slow", "Two", "Three"], 4, pool, ordered)
+        found.append(next(results))
+        wait([futures[0], futures[2], futures[3]], timeout=10)
+        token.cancel()
+        with pytest.raises(StreamCancelledError):
+            found.extend(results)
+        over.set()
+    assert sorted(result.index for result in found) == [0, 2, 3]
+    assert all(result.error is None for result in found)
+
+
+def test_a_cancelled_request_is_not_a_result() -> None:
+    found: list[completion.BatchResult] = []
+    with CancelToken() as token:
+        threading.Timer(0.1, token.cancel).start()
+        with pytest.raises(StreamCancelledError):
+            found.extend(completion.batch(ScriptedModel(*[[Pause(30)]] * 20), ["Hello"] * 20, 20))
+    assert found == []
 
 
 def test_threads_see_the_callers_context_variables() -> None:

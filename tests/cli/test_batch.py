@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -14,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from completion import Base64Source, ImageBlock, UrlSource
+from completion.cli.batch_lines import Line, read_lines
 from completion.testing import Pause, ProviderServer, Reply
 from tests.cli.test_cli import COMMAND, delta, end, environment, run
 
@@ -128,6 +131,86 @@ def test_invalid_lines_are_named_and_nothing_is_asked(server: ProviderServer, tm
     assert all(f"line {number}:" in done.stderr for number in (2, 3, 4))
     assert server.requests == []
     assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ({"id": "a", "prompt": "One", "max_token": 5}, "unknown field 'max_token'"),
+        ({"id": "a", "custom_id": "a", "body": {"messages": [{"role": "user", "content": "x"}]}}, "unknown field 'id'"),
+        (
+            {"id": "a", "system_prompt": "x", "messages": [{"role": "system", "content": "y"}]},
+            '"system_prompt" and a system message',
+        ),
+        (
+            {"custom_id": "a", "body": {"messages": [{"role": "user", "content": "x"}], "tool_choice": "some"}},
+            '"body.tool_choice" must be one of',
+        ),
+    ],
+)
+def test_what_a_line_says_is_never_ignored(line: dict[str, object], words: str, tmp_path: Path) -> None:
+    write(tmp_path / "in.jsonl", line)
+    (fault,) = read_lines(tmp_path / "in.jsonl", None)
+    assert isinstance(fault, str)
+    assert fault.startswith("line 1: ")
+    assert words in fault
+
+
+def test_a_picture_in_the_body_becomes_the_picture_of_any_provider(tmp_path: Path) -> None:
+    parts = [
+        {"type": "text", "text": "What is it?"},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
+        {"type": "image_url", "image_url": {"url": "https://pictures.example/a.png"}},
+    ]
+    write(tmp_path / "in.jsonl", {"custom_id": "a", "body": {"messages": [{"role": "user", "content": parts}]}})
+    (line,) = read_lines(tmp_path / "in.jsonl", None)
+    assert isinstance(line, Line)
+    _, inline, linked = line.request.messages[0].blocks
+    assert inline == ImageBlock(Base64Source("image/png", "AAAA"))
+    assert linked == ImageBlock(UrlSource("https://pictures.example/a.png"))
+
+
+def test_ctrl_c_keeps_the_answers_that_ended(server: ProviderServer, tmp_path: Path) -> None:
+    server.always(Reply(delta(content="Hello"), Pause(20), end()))
+    server.reply(*[Reply(delta(content="Hello"), end())] * 3)
+    source = write(tmp_path / "in.jsonl", *({"id": i, "prompt": "x"} for i in range(8)))
+    out = tmp_path / "out.jsonl"
+    command = [*COMMAND, "batch", source, "-o", str(out), "--concurrency", "4"]
+    process = subprocess.Popen(command, env=environment(server), stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 20
+    while len(server.requests) < 7 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=10)
+    assert process.returncode == 130, stderr
+    assert [line["text"] for line in read(out).values()] == ["Hello"] * 3
+
+
+def test_a_pipe_is_refused_because_in_is_read_twice(server: ProviderServer, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    done = run(server, "batch", str(tmp_path / "pipe"), "-o", str(tmp_path / "out.jsonl"))
+    assert done.returncode == 2
+    assert "is not a file" in done.stderr
+
+
+def test_a_link_stays_a_link(server: ProviderServer, tmp_path: Path) -> None:
+    server.reply(Reply.json({"error": {"message": "no"}}, status=400))
+    source = write(tmp_path / "in.jsonl", {"id": "a", "prompt": "One"})
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "out.jsonl")
+    arguments = ("batch", source, "-o", str(tmp_path / "link.jsonl"))
+    assert run(server, *arguments).returncode == 1
+    assert run(server, *arguments, "--retry-failed").returncode == 0
+    assert (tmp_path / "link.jsonl").is_symlink()
+    assert read(tmp_path / "out.jsonl")["a"]["text"] == "Hello"
+
+
+def test_a_key_refused_midway_keeps_the_answers_before_it(server: ProviderServer, tmp_path: Path) -> None:
+    redirect = Reply(status=302, headers={"Location": "https://other.example/"})
+    server.reply(Reply(delta(content="Hello"), end()), redirect)
+    source = write(tmp_path / "in.jsonl", *({"id": i, "prompt": "x"} for i in range(9)))
+    out = tmp_path / "out.jsonl"
+    assert run(server, "batch", source, "-o", str(out), "--concurrency", "1").returncode == 3
+    assert {*read(out)} == {0}
 
 
 def test_out_of_another_in_is_refused(server: ProviderServer, tmp_path: Path) -> None:
