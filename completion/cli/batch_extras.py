@@ -3,37 +3,58 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, Final, cast
 
+from completion.cli.report import tell
 from completion.contract.errors import ConfigurationError
 from completion.contract.packages import install_command
 
+_INTERVAL_S: Final = 10.0
+
 
 class Progress:
-    """A bar on stderr: done, failed, tokens a second, time left. Without tqdm it shows nothing."""
+    """A bar on stderr: done, failed, tokens a second, time left. Without tqdm, a line every ten seconds."""
 
     def __init__(self, total: int) -> None:
-        self.failed = self.tokens = 0
+        self.failed = self.tokens = self.done = 0
+        self.total = total
+        self._begin = self._told_at = time.monotonic()
         try:
             from tqdm import tqdm
         except ImportError:
             self._bar: Any = None
             return
         # Into a file or pipe, a line every ten seconds is enough.
-        interval = 0.2 if sys.stderr.isatty() else 10.0
+        interval = 0.2 if sys.stderr.isatty() else _INTERVAL_S
         self._bar = tqdm(total=total, unit="req", file=sys.stderr, mininterval=interval, dynamic_ncols=True)
 
     def add(self, tokens: int, *, failed: bool) -> None:
         """One request ended."""
         self.failed += failed
         self.tokens += tokens
-        if self._bar is not None:
+        self.done += 1
+        if self._bar is None:
+            self._tell()
+        else:
             seconds = self._bar.format_dict["elapsed"] or 1
             self._bar.set_postfix(failed=self.failed, tokens_per_s=round(self.tokens / seconds), refresh=False)
             self._bar.update()
+
+    def _tell(self) -> None:
+        now = time.monotonic()
+        if now - self._told_at < _INTERVAL_S:
+            return
+        self._told_at = now
+        seconds = now - self._begin
+        left = seconds / self.done * (self.total - self.done)
+        tell(
+            f"{self.done} of {self.total} done, {self.failed} failed, {self.tokens / seconds:.0f} tokens/s,"
+            f" {left:.0f} s left"
+        )
 
     def close(self) -> None:
         """Leave the bar as it is."""

@@ -118,7 +118,7 @@ def _of_body(body: Mapping[str, Any]) -> ChatRequest:
     fields["parallel_tool_use"] = rest.pop("parallel_tool_calls", None)
     stop = rest.pop("stop", None) or ()
     fields["stop_sequences"] = [stop] if isinstance(stop, str) else stop
-    fields["tools"] = [_tool(tool["function"]) for tool in rest.pop("tools", None) or ()]
+    fields["tools"] = [_tool(tool) for tool in rest.pop("tools", None) or ()]
     choice = rest.pop("tool_choice", None)
     if isinstance(choice, Mapping):
         fields["tool_choice"] = ToolChoice.tool(choice["function"]["name"])
@@ -128,6 +128,8 @@ def _of_body(body: Mapping[str, Any]) -> ChatRequest:
             raise ValueError(f'"body.tool_choice" must be one of {[*choices]} or name a function, got {choice!r}')
         fields["tool_choice"] = choices[choice]()
     wanted = rest.pop("response_format", None) or {}
+    if not isinstance(wanted, Mapping):
+        raise ValueError('"body.response_format" must be an object')
     if wanted.get("type") == "json_schema":
         given = wanted["json_schema"]
         fields["response_format"] = JsonSchema(given["name"], given["schema"], bool(given.get("strict", False)))
@@ -136,7 +138,10 @@ def _of_body(body: Mapping[str, Any]) -> ChatRequest:
     return ChatRequest(**fields, additional_params=rest or None)
 
 
-def _tool(function: Mapping[str, Any]) -> ToolDefinition:
+def _tool(tool: Any) -> ToolDefinition:
+    if not isinstance(tool, Mapping) or not isinstance(tool.get("function"), Mapping):
+        raise ValueError('"body.tools" must be functions; another kind of tool is not supported')
+    function = tool["function"]
     schema = function.get("parameters") or {"type": "object", "properties": {}}
     return ToolDefinition(function["name"], function.get("description") or "", schema, strict=function.get("strict"))
 
@@ -174,7 +179,9 @@ def _parts(message: Mapping[str, Any]) -> list[Block]:
     return [_part(part) for part in content]
 
 
-def _part(part: Mapping[str, Any]) -> Block:
+def _part(part: Any) -> Block:
+    if not isinstance(part, Mapping):
+        raise ValueError(f"a part of a message must be an object, got {type(part).__name__}")
     if part.get("type") == "text":
         return TextBlock(part["text"])
     if part.get("type") == "image_url":

@@ -12,9 +12,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final
 
 from completion.cli.batch_lines import Key
+
+_BEGIN: Final = b'{"id":'
 
 
 class Refused(Exception):
@@ -120,10 +122,17 @@ def _documents(path: Path) -> Iterator[tuple[int, bytes, dict[str, Any] | None]]
             except ValueError:
                 document = None
             if not isinstance(document, dict) or "id" not in document:
-                if raw.endswith(b"\n") or (isinstance(document, dict)):
+                is_torn = document is None and not raw.endswith(b"\n") and (number > 1 or _is_ours(raw))
+                if not is_torn:
                     raise Refused(f"{path}: line {number} was not written by completion batch; give another -o")
                 document = None
             yield number, raw, document
+
+
+def _is_ours(raw: bytes) -> bool:
+    """Whether this may be the beginning of a line of ours. A power failure may leave NULs in its place."""
+    text = raw.rstrip(b"\0").replace(b" ", b"")
+    return text.startswith(_BEGIN) or _BEGIN.startswith(text)
 
 
 @contextmanager

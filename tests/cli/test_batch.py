@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from completion import Base64Source, ImageBlock, UrlSource
+from completion.cli import batch_extras
 from completion.cli.batch_lines import Line, read_lines
 from completion.testing import Pause, ProviderServer, Reply
 from tests.cli.test_cli import COMMAND, delta, end, environment, run
@@ -109,6 +111,17 @@ def test_a_torn_last_line_is_removed_and_a_whole_one_kept(server: ProviderServer
     assert {*read(out)} == {"a", "b"}
 
 
+def test_a_file_that_is_not_ours_is_not_changed(server: ProviderServer, tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", {"id": "a", "prompt": "One"})
+    for text in ("a diary", '{"answer": 42', "a diary\n"):
+        (tmp_path / "diary").write_text(text)
+        done = run(server, "batch", source, "-o", str(tmp_path / "diary"))
+        assert done.returncode == 2, text
+        assert "was not written by completion batch" in done.stderr
+        assert (tmp_path / "diary").read_text() == text
+    assert server.requests == []
+
+
 def test_failed_lines_are_replaced_on_demand(server: ProviderServer, tmp_path: Path) -> None:
     server.reply(Reply.json({"error": {"message": "no"}}, status=400))
     source = write(tmp_path / "in.jsonl", {"id": "a", "prompt": "One"}, {"id": "b", "prompt": "Two"})
@@ -146,6 +159,11 @@ def test_invalid_lines_are_named_and_nothing_is_asked(server: ProviderServer, tm
             {"custom_id": "a", "body": {"messages": [{"role": "user", "content": "x"}], "tool_choice": "some"}},
             '"body.tool_choice" must be one of',
         ),
+        (
+            {"custom_id": "a", "body": {"messages": [{"role": "user", "content": "x"}], "tools": [{"type": "web"}]}},
+            '"body.tools" must be functions',
+        ),
+        ({"custom_id": "a", "body": {"messages": [{"role": "user", "content": [5]}]}}, "must be an object, got int"),
     ],
 )
 def test_what_a_line_says_is_never_ignored(line: dict[str, object], words: str, tmp_path: Path) -> None:
@@ -211,6 +229,20 @@ def test_a_key_refused_midway_keeps_the_answers_before_it(server: ProviderServer
     out = tmp_path / "out.jsonl"
     assert run(server, "batch", source, "-o", str(out), "--concurrency", "1").returncode == 3
     assert {*read(out)} == {0}
+
+
+def test_without_tqdm_the_progress_is_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    monkeypatch.setattr(batch_extras, "_INTERVAL_S", 0.0)
+    progress = batch_extras.Progress(2)
+    progress.add(5, failed=False)
+    progress.add(0, failed=True)
+    first, second = capsys.readouterr().err.splitlines()
+    assert "1 of 2 done, 0 failed" in first
+    assert "2 of 2 done, 1 failed" in second
+    assert "0 s left" in second
 
 
 def test_out_of_another_in_is_refused(server: ProviderServer, tmp_path: Path) -> None:
