@@ -86,6 +86,20 @@ def aws_events(pieces: Iterable[bytes], max_event_bytes: int = MAX_EVENT_BYTES) 
         raise TruncatedStreamError("the body ended within a frame: the answer is not complete")
 
 
+def with_checksums(body: bytes, changed: bytes) -> bytes:
+    """``changed`` with right checksums: it is ``body`` with some bytes replaced. A frame that was wrong stays wrong."""
+    result = bytearray(changed)
+    start = 0
+    while len(body) - start >= _MIN_FRAME_BYTES:
+        end = start + _PRELUDE.unpack_from(body, start)[0] - _CRC_BYTES
+        if not start + _PRELUDE.size <= end <= len(body) - _CRC_BYTES:
+            break
+        if crc32(body[start:end]) == _CRC.unpack_from(body, end)[0]:
+            _CRC.pack_into(result, end, crc32(result[start:end]))
+        start = end + _CRC_BYTES
+    return bytes(result)
+
+
 def aws_chunk_events(pieces: Iterable[bytes], max_event_bytes: int = MAX_EVENT_BYTES) -> Events:
     """The events of another format that Amazon passes on: ``{"bytes": "<base64 of the event's JSON>"}`` in each frame.
 

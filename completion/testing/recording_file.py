@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from completion.contract.errors import CompletionError, ConfigurationError
+from completion.events.aws_eventstream import with_checksums
 from completion.testing.scrubbing import Scrubber
 from completion.transport.encoding import Decoder
 from completion.transport.recorder import Traffic
@@ -36,6 +37,8 @@ from completion.transport.replayer import Script
 
 _FORMAT: Final = 1
 _ENDS: Final = ("complete", "closed", "reset", "timeout", "error", "failed", "left")
+
+_AWS_STREAM: Final = "application/vnd.amazon.eventstream"
 
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _STATUS_LINE = re.compile(rb"HTTP/(\S+) (\d{3})(?: ([^\r\n]*))?\r?\n")
@@ -117,7 +120,8 @@ def recorded_from(traffic: Traffic, scrubber: Scrubber) -> Recorded:
                 end, ended_at = "complete", max(ended_at if end == "closed" else 0.0, _last(rest, head_at))
     if not is_raw:
         head, body = _without_compressed_secrets(head, body, scrubber)
-    scrubbed = scrubber.scrub_pieces([piece.data for piece in body])
+    is_aws_stream = any(value.lower() == _AWS_STREAM for _, value in _headers(head))
+    scrubbed = scrubber.scrub_pieces([piece.data for piece in body], with_checksums if is_aws_stream else None)
     return Recorded(
         traffic.method,
         scrubber.scrub_url(traffic.url),

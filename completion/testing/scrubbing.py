@@ -6,7 +6,7 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from typing import Final
 from urllib.parse import quote, unquote
@@ -15,6 +15,10 @@ FILLER: Final = "REDACTED"
 
 # A shorter value is a placeholder for a server without keys ("test", "none"): it would be found in ordinary words.
 _MIN_SEARCHED: Final = 8
+
+# A key is searched for if it is shorter but not a word: "sk-test".
+_SHORT_KEY = re.compile(r"(?=.*[A-Za-z])(?=.*[^A-Za-z\s]).{6,}")
+_KEY_HEADER = re.compile(r"auth|key", re.IGNORECASE)
 
 # The names of headers whose values are replaced. Those of a request are also searched for in everything else.
 _SECRET_HEADER = re.compile(
@@ -61,7 +65,10 @@ class Scrubber:
         found: set[str] = set()
         for name, value in headers.items():
             if is_secret_header(name):
-                found |= _secrets_in(value.decode("latin-1") if isinstance(value, bytes) else str(value))
+                inside = _secrets_in(value.decode("latin-1") if isinstance(value, bytes) else str(value))
+                found |= inside
+                if _KEY_HEADER.search(name):
+                    self._secrets |= {secret for secret in inside if _SHORT_KEY.fullmatch(secret)}
         for match in _SECRET_PARAMETER.finditer(url):
             found |= {match[2], unquote(match[2])}
         for match in _USER.finditer(url):
@@ -109,9 +116,15 @@ class Scrubber:
     def scrub_text(self, text: str) -> str:
         return self.scrub(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
-    def scrub_pieces(self, pieces: Sequence[bytes]) -> list[bytes]:
-        """The pieces without secrets, also those that begin in one piece and end in another."""
-        scrubbed = self.scrub(b"".join(pieces))
+    def scrub_pieces(self, pieces: Sequence[bytes], mend: Callable[[bytes, bytes], bytes] | None = None) -> list[bytes]:
+        """The pieces without secrets, also those that begin in one piece and end in another.
+
+        ``mend`` gets the whole body as it was and as it is now, and returns what is written.
+        """
+        body = b"".join(pieces)
+        scrubbed = self.scrub(body)
+        if mend is not None and scrubbed != body:
+            scrubbed = mend(body, scrubbed)
         ends = list(accumulate(map(len, pieces)))
         return [scrubbed[end - len(piece) : end] for piece, end in zip(pieces, ends, strict=True)]
 

@@ -43,6 +43,7 @@ from completion.testing.replies import Piece
 from completion.testing.scrubbing import Scrubber
 from completion.transport.recorder import Traffic
 from tests.adapters.test_adapters import ADAPTERS, Adapter
+from tests.aws import frame
 from tests.loopback import END, FINISH, FRAMINGS, KEY, PATIENCE_S, Caught, Framing, first_text, model_at, text
 
 HELLO: Final = Reply(text("Hel"), text("lo"), END)
@@ -259,7 +260,11 @@ def test_timeouts_expire_in_a_replay(server: ProviderServer, path: Path, limit: 
     server.reply(Reply(text("Hel"), Pause(0.3), END))
     with recorded(path) as session:
         model_at(server.url, session=session).chat_stream("Hi").collect()
-    with recorded(path, speed=0.01) as session:
+    _, response, first, *later = lines(path)[1:]  # a busy machine must not delay the first piece beyond the timeout
+    moments = [(response, 0.0), (first, 0.0), *((line, 100.0) for line in later)]
+    changed = [*lines(path)[:2], *({**line, "at": at} for line, at in moments)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in changed), encoding="utf-8")
+    with recorded(path, speed=1.0) as session:
         model = model_at(server.url, session=session, timeout=Timeout(**{limit: 0.5}))
         chunks, _, message, *_ = outcome(model)
     assert [chunk.delta for chunk in chunks] == ["Hel"]
@@ -436,6 +441,27 @@ def test_a_key_that_the_server_repeats_is_not_written(server: ProviderServer, pa
     )
     assert KEY.encode() not in body
     assert [one for one in encodings(KEY) if one in body] == []
+
+
+def test_a_key_in_the_frames_of_bedrock_leaves_their_checksums_right(server: ProviderServer, path: Path) -> None:
+    adapter = ADAPTERS["bedrock"]
+    body = frame("messageStart", {"role": "assistant"})
+    body += frame("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": f"It is {KEY}."}})
+    body += frame("messageStop", {"stopReason": "end_turn"}) + frame("metadata", {"usage": {}})
+    reply = Reply(body, content_type="application/vnd.amazon.eventstream")
+    before, replayed = both(server, path, reply, lambda session: outcome(adapter.model(server.url, session=session)))
+    assert before[0] == TextDelta(f"It is {KEY}.")
+    assert isinstance(replayed[0], TextDelta)
+    assert replayed[0].delta.startswith("It is REDACTED")
+    assert replayed[1:] == before[1:]
+
+
+@pytest.mark.parametrize("key", ["sk-test", "k3y-42"])
+def test_a_short_key_is_found_too(key: str, server: ProviderServer, path: Path) -> None:
+    server.reply(Reply(text(f"your key is {key}"), END))
+    with recorded(path) as session:
+        outcome(model_at(f"{server.url}/{key}", session=session, api_key=key), f"my key is {key}")
+    assert key not in path.read_text(encoding="utf-8")
 
 
 def test_a_secret_keeps_its_length(server: ProviderServer, path: Path) -> None:
