@@ -159,7 +159,7 @@ class _Job:
                 turn = self._ask()
         except CompletionError as error:
             return _Outcome(None, error, error.__cause__, time.monotonic() - begin)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # some programs call sys.exit() in a library
             return _Outcome(None, _as_ours(error, self.model), error, time.monotonic() - begin)
         return _Outcome(turn, None, None, time.monotonic() - begin)
 

@@ -6,6 +6,7 @@ import itertools
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -34,6 +35,8 @@ class Echo:
         text = block.text if isinstance(block, TextBlock) else ""
         if text == "fail":
             raise ValueError("no")
+        if text == "exit":
+            sys.exit(3)
         if text == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         if text.startswith("sleep"):
@@ -51,10 +54,11 @@ def test_each_request_gets_one_result() -> None:
     ]
 
 
-def test_a_failure_does_not_end_the_batch() -> None:
-    first, second = completion.batch(Echo(), ["fail", "Two"], ordered=True)
+@pytest.mark.parametrize(("prompt", "cause"), [("fail", ValueError), ("exit", SystemExit)])
+def test_a_failure_does_not_end_the_batch(prompt: str, cause: type[BaseException]) -> None:
+    first, second = completion.batch(Echo(), [prompt, "Two"], ordered=True)
     assert isinstance(first.error, completion.CompletionError)
-    assert isinstance(first.error.__cause__, ValueError)
+    assert isinstance(first.error.__cause__, cause)
     assert str(second.turn) == "Two plain"
 
 

@@ -136,6 +136,33 @@ def test_failed_lines_are_replaced_on_demand(server: ProviderServer, tmp_path: P
     assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl", "out.jsonl"}
 
 
+def test_killed_while_failed_lines_are_asked_again_the_next_run_merges_them(
+    server: ProviderServer, tmp_path: Path
+) -> None:
+    source = write(tmp_path / "in.jsonl", {"id": "a", "prompt": "One"}, {"id": "b", "prompt": "Two"})
+    out, retried = tmp_path / "out.jsonl", tmp_path / "out.jsonl.retry"
+    arguments = ("batch", source, "-o", str(out), "--concurrency", "1")
+    server.reply(*[Reply.json({"error": {"message": "no"}}, status=400)] * 2)
+    assert run(server, *arguments).returncode == 1
+    failed = out.read_bytes()
+    server.reply(Reply(delta(content="Hello"), end()), Reply(Pause(20), end()))
+    process = subprocess.Popen(
+        [*COMMAND, *arguments, "--retry-failed"], env=environment(server), stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 20
+    while not (retried.exists() and retried.read_bytes().endswith(b"\n")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert out.read_bytes() == failed
+    asked = len(server.requests)
+    assert run(server, *arguments).returncode == 1
+    assert len(server.requests) == asked
+    assert read(out)["a"]["text"] == "Hello"
+    assert "error" in read(out)["b"]
+    assert not retried.exists()
+
+
 def test_invalid_lines_are_named_and_nothing_is_asked(server: ProviderServer, tmp_path: Path) -> None:
     source = tmp_path / "in.jsonl"
     source.write_text('{"id": "a", "prompt": "One"}\nnonsense\n{"id": "a", "prompt": "Two"}\n{"prompt": "Three"}\n')
