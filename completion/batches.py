@@ -1,10 +1,10 @@
-"""Many requests at a time: lazy, bounded, in threads or on any executor.
+"""Answers many requests, some at a time, in threads or on any executor. Reads them lazily.
 
     for result in completion.batch(model, ["One", "Two", "Three"]):
         print(result.index, result.turn or result.error)
 
-The thread that iterates reads the requests and submits the jobs. A finished job puts its number into a queue, and the
-iterating thread waits for that queue only.
+The iterating thread reads the requests and submits the jobs. A finished job puts its index into a queue, and the
+iterating thread waits for this queue only.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from completion.offload.threads import start_thread
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """The end of one request: either ``turn`` or ``error`` is set.
+    """The result of one request: either ``turn`` or ``error`` is set.
 
     Attributes:
         index: the position of the request in the iterable, from 0.
-        key: the key that was given with the request; None without one.
+        key: the key that was passed with the request, or None.
         turn: the answer.
-        error: why there is none. What a third party's model raised is its ``__cause__``.
+        error: why there is no answer. If a third-party model raised another exception, it is the ``__cause__``.
         seconds: how long the request ran.
     """
 
@@ -58,16 +58,16 @@ def batch(
 ) -> Generator[BatchResult, None, None]:
     """Answer many requests, ``concurrency`` at a time, and yield each result as it is ready.
 
-    The iterable may be endless: it is read in the thread that iterates, never more than ``2 * concurrency`` requests
-    ahead of the results. A failed request is a result with an ``error``. Leaving the loop cancels the requests that
-    run; an executor in other processes can only cancel those that wait.
+    The iterable may be endless. It is read by the iterating thread, at most ``2 * concurrency`` requests ahead of the
+    results. A failed request is a result with an ``error``. Leaving the loop cancels the running requests; in other
+    processes, only requests that have not started are cancelled.
 
     Args:
         model: any model. Wrap it in a ``RetryingModel`` to retry.
-        requests: requests or plain strings, or pairs of a key and one of these.
-        concurrency: how many requests run at the same time, also on a larger executor.
-        executor: where they run; None makes threads. It stays open. The model and the requests must pickle for an
-            executor of processes.
+        requests: requests or strings, or pairs ``(key, request)``.
+        concurrency: how many requests run at the same time, even if the executor is larger.
+        executor: where the requests run; None starts threads. It is not shut down. If it runs other processes, the
+            model and the requests must be picklable.
         ordered: yield the results in the order of the requests.
 
     Raises:
@@ -76,6 +76,8 @@ def batch(
         StreamCancelledError: the CancelToken around the call was cancelled. The answers that had ended by then are
             yielded first.
         Exception: whatever the iterable raises.
+        StreamCancelledError: the CancelToken around the call was cancelled. Raised by the iterator.
+        Exception: whatever the iterable raises. Raised by the iterator.
     """
     require_model(model, "batch")
     require_whole_number(concurrency, "concurrency")
@@ -88,7 +90,7 @@ def batch(
 
 
 class _Threads(Executor):
-    """Daemon threads that live as long as the batch: a thread for each request would cost more than its stream."""
+    """Daemon threads that live as long as the batch. A thread for each request would cost more than its stream."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -104,7 +106,7 @@ class _Threads(Executor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Let each thread end after its job; does not wait for them."""
+        """Each thread ends after its current job. Does not wait for them."""
         for _ in range(self._count):
             self._jobs.put(None)
         self._count = 0
@@ -118,12 +120,12 @@ def _work(jobs: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]) -> No
                 future.set_result(run())
             except BaseException as error:
                 future.set_exception(error)
-        del job, future, run  # the answer must not live until the next job comes
+        del job, future, run  # do not keep the answer in memory until the next job arrives
 
 
 @dataclass(slots=True)
 class _Outcome:
-    """What a job returns. It pickles even if the cause of its error does not."""
+    """What a job returns. It can be pickled even if the cause of its error cannot."""
 
     turn: Turn | None
     error: CompletionError | None
@@ -131,7 +133,7 @@ class _Outcome:
     seconds: float
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # An exception pickles without its __cause__, so that travels beside it.
+        # pickle drops the __cause__ of an exception, so it is a field of its own.
         cause = self.cause
         try:
             pickle.loads(pickle.dumps(cause))
@@ -141,7 +143,7 @@ class _Outcome:
 
 
 class _Job:
-    """One request. In this process it runs in the caller's context and under the token; a pickle has neither."""
+    """One request. In this process it runs in the caller's context and with the token. Neither is pickled."""
 
     def __init__(self, model: CompletionModel, request: ChatRequest, context: Context | None, token: CancelToken):
         self.model, self.request, self.context, self.token = model, request, context, token
@@ -178,7 +180,7 @@ class _Job:
                 close()
 
     def _until_cancelled(self, stream: Iterator[Any]) -> Iterator[Any]:
-        """The chunks. A third party's stream may ignore the token, so it is checked after each of them."""
+        """The chunks. A third-party stream may ignore the token, so check it after each chunk."""
         for chunk in stream:
             if self.token.cancelled:
                 raise StreamCancelledError("the batch was cancelled")
@@ -190,7 +192,7 @@ def _restored_job(model: CompletionModel, request: ChatRequest) -> _Job:
 
 
 def _as_ours(error: BaseException, model: CompletionModel) -> CompletionError:
-    """The exception as a CompletionError, with that cause."""
+    """A CompletionError with this exception as its cause."""
     words = str(error)
     message = f"{type(error).__name__}: {words}" if words else type(error).__name__
     ours = CompletionError(message, provider=model.name, model=model.model)
@@ -200,18 +202,18 @@ def _as_ours(error: BaseException, model: CompletionModel) -> CompletionError:
 
 @dataclass(slots=True)
 class _Batch:
-    """The state of one batch; only the thread that iterates uses it, except ``finished``."""
+    """The state of one batch. Only the iterating thread uses it, except for ``finished``."""
 
     model: CompletionModel
     requests: Iterator[Any]
     concurrency: int
     executor: Executor
     ordered: bool
-    # The context and the token of the call: next() may be called in another thread, where neither is set.
+    # Taken when batch() is called, because next() may be called in another thread, where neither is set.
     context: Context = field(default_factory=copy_context)
     outer: CancelToken | None = field(default_factory=CancelToken.current)
     token: CancelToken = field(default_factory=CancelToken)
-    # The numbers of jobs that ended. None: the token was cancelled.
+    # The indexes of the jobs that ended. None: the token was cancelled.
     finished: SimpleQueue[int | None] = field(default_factory=SimpleQueue)
     running: dict[int, tuple[Any, Future[_Outcome], float]] = field(default_factory=dict)
     ready: dict[int, BatchResult] = field(default_factory=dict)
@@ -246,7 +248,7 @@ class _Batch:
             self.ready[index] = BatchResult(index, key, None, _as_ours(error, self.model), 0.0)
             return
         self.running[index] = (key, future, time.monotonic())
-        # Not a method of self: the future would keep the whole batch alive.
+        # Do not refer to self: the future would keep the whole batch alive.
         finished = self.finished
         future.add_done_callback(lambda _: finished.put(index))
 
@@ -264,7 +266,7 @@ class _Batch:
                 del self.ready[index]
 
     def take(self, index: int | None) -> None:
-        """Move an ended job to ``ready``. A number that comes twice is ignored."""
+        """Move an ended job to ``ready``. Ignore an index that was taken before."""
         if index is None:
             self.cancel()
             return
@@ -282,7 +284,7 @@ class _Batch:
         self.ready[index] = BatchResult(index, key, outcome.turn, outcome.error, outcome.seconds)
 
     def next_ready(self) -> int | None:
-        """The number of the result to yield next, if it is ready."""
+        """The index of the result to yield next; None if it is not ready."""
         if self.ordered:
             if self.is_cancelled:
                 return min(self.ready, default=None)
@@ -290,7 +292,7 @@ class _Batch:
         return next(iter(self.ready), None)
 
     def wait(self) -> None:
-        """Take the jobs that ended; wait for one if no result is ready."""
+        """Take the jobs that ended. Wait for one if no result is ready and no request can be started."""
         while not self.finished.empty():
             self.take(self.finished.get())
         while self.running and self.next_ready() is None and not self.has_room:
@@ -306,7 +308,7 @@ def _results(state: _Batch) -> Generator[BatchResult, None, None]:
     try:
         while state.has_more or state.running or state.ready:
             state.wait()
-            # With a result at hand only one request is read: a slow iterable must not hold results back.
+            # If a result is ready, read only one request: a slow iterable must not delay the result.
             while state.has_room:
                 state.submit_next()
                 if state.ready or not state.finished.empty():

@@ -1,4 +1,4 @@
-"""The question before the call of a tool: ``y``, ``n``, or ``always`` for this tool."""
+"""The question before a tool call. The answers are ``y``, ``n``, or ``always`` for this tool."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from completion.contract.messages import ToolCallBlock
 from completion.engine import Approval, Middleware, Tool
 from completion.terminal import harmless_json, one_line, showable
 
-_NOBODY_TO_ASK = "The user must allow this call, and cannot be asked now. Do not try it again."
+_CANNOT_ASK = "The user must allow this call, and cannot be asked now. Do not try it again."
 
 
 def with_approval(tools: Sequence[Tool], options: argparse.Namespace) -> tuple[list[Tool], list[Middleware]]:
     """The tools, and the middleware that asks before the calls that need it.
 
-    Asked are the tools with ``approval=True``, with ``--approve`` all, with ``--yes`` none. The command asks and waits,
-    so the tools are copies that do not make the run wait.
+    It asks before calls of tools with ``approval=True``. With ``--approve`` it asks before every call, with ``--yes``
+    before none. The returned tools are copies without ``approval``: the run must not end, because the user answers now.
     """
     asked = [tool.name for tool in tools if options.approve or getattr(tool, "approval", False)]
     copies = [_without_approval(tool) for tool in tools]
@@ -33,9 +33,9 @@ def with_approval(tools: Sequence[Tool], options: argparse.Namespace) -> tuple[l
 def _without_approval(tool: Tool) -> Tool:
     if not getattr(tool, "approval", False):
         return tool
-    twin: Any = copy.copy(tool)
-    twin.approval = False
-    return twin  # type: ignore[no-any-return]
+    copied: Any = copy.copy(tool)
+    copied.approval = False
+    return copied  # type: ignore[no-any-return]
 
 
 class _Question:
@@ -48,8 +48,8 @@ class _Question:
         if call.name in self._always:
             return True
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
-            tell(f"not called, nobody can be asked: {_shown(call)}; --yes allows it")
-            return _NOBODY_TO_ASK
+            tell(f"tool call refused, no terminal to ask on: {_shown(call)}; --yes allows it")
+            return _CANNOT_ASK
         with _ctrl_c_raises():
             answer = self._ask(call)
         if answer == "always":
@@ -59,7 +59,7 @@ class _Question:
     def _ask(self, call: ToolCallBlock) -> str:
         # The whole call, however long: what the user allows must be visible.
         question = f"{showable(_shown(call), sys.stderr)}\nCall it? [y/n/always] "
-        _drop_typed_ahead()
+        _discard_typeahead()
         while True:
             sys.stderr.write(question)
             sys.stderr.flush()
@@ -76,7 +76,7 @@ class _Question:
 
 @contextmanager
 def _ctrl_c_raises() -> Iterator[None]:
-    """In the block, Ctrl-C raises KeyboardInterrupt: the handler of ``chat`` would let the question wait."""
+    """In the block, Ctrl-C raises KeyboardInterrupt. The handler of ``chat`` would only cancel the run."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
@@ -85,15 +85,15 @@ def _ctrl_c_raises() -> Iterator[None]:
 
 
 def _shown(call: ToolCallBlock) -> str:
-    """The call as one line. Control characters in the arguments are escapes: they must not hide a part of it."""
+    """The call as one line. Control characters in the arguments are escaped, so that they cannot hide a part of it."""
     args = ", ".join(
         f"{key}={harmless_json(json.dumps(value, ensure_ascii=False))}" for key, value in call.args.items()
     )
     return one_line(f"{call.name}({args})")
 
 
-def _drop_typed_ahead() -> None:
-    """Forget what was typed before the question: it cannot be the answer."""
+def _discard_typeahead() -> None:
+    """Discard the keys that were pressed before the question: they cannot be an answer to it."""
     with suppress(ImportError, OSError):  # Windows has no termios
         import termios
 

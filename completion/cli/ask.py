@@ -35,7 +35,7 @@ other commands:
   completion trace   show a trace
 To send one of these words as a prompt: completion ask chat
 
-With both a pipe and a prompt, the pipe is the material:  git diff | completion 'Explain this'
+With both a pipe and a prompt, the text of the pipe comes first:  git diff | completion 'Explain this'
 In a loop that reads stdin, redirect it:  completion 'Hi' </dev/null
 """
 
@@ -51,19 +51,21 @@ def new_parser() -> argparse.ArgumentParser:
     parser = shared_parser(
         "completion", "completion [ask] [options] [PROMPT ...]", about, f"{MORE_HELP}\n{exit_code_table()}"
     )
-    parser.add_argument("prompt", nargs="*", metavar="PROMPT", help="the question; '-' or nothing reads it from stdin")
+    parser.add_argument(
+        "prompt", nargs="*", metavar="PROMPT", help="the prompt; without it, or with '-', it is read from stdin"
+    )
     parser.add_argument("--json", action="store_true", help="print each chunk as a line of JSON")
     parser.add_argument(
         "--schema",
         metavar="FILE|MODULE:TYPE",
-        help="print JSON that is valid for this JSON Schema, or for this type of Python",
+        help="print JSON that is valid for this JSON Schema, or for this Python type",
     )
     parser.add_argument("--version", action="version", version=f"completion {__version__}")
     parser.add_argument(
         "--shell-completion",
         action=_PrintShellScript,
         choices=["bash", "zsh", "fish"],
-        help="print a script with which the shell completes this command",
+        help="print a script for the tab completion of this shell",
     )
     return parser
 
@@ -80,29 +82,29 @@ def ask(arguments: Sequence[str]) -> int:
     session = open_session(parser, options)
     model = make_model(options, session.model)
     with exit_on_bad_option(parser):
-        said = Message.user(readable_by(model, blocks))
+        message = Message.user(readable_by(model, blocks))
     tools, asking = with_approval(find_tools(parser, options), options)
     with tracing(parser, options) as tracers:
         middleware = [*tracers, *asking]
         if kind is None and session.path is None:
             with exit_on_bad_option(parser):
-                request = _request(said, options)
+                request = _request(message, options)
             is_run = tools or middleware
             _print(run_chat(model, request, tools, middleware) if is_run else model.chat_stream(request), options)
             return OK
         with exit_on_bad_option(parser):
             conversation = session.conversation(model, tools, middleware, **given_settings(options))
         if kind is None:
-            _print(conversation.stream(said), options)
+            _print(conversation.stream(message), options)
             code = OK
         else:
-            code = print_value(conversation, model, said, kind, tools, middleware, options)
+            code = print_value(conversation, model, message, kind, tools, middleware, options)
         return code or session.save(conversation, model_name(options, session.model))
 
 
-def _request(said: Message, options: argparse.Namespace) -> ChatRequest:
+def _request(message: Message, options: argparse.Namespace) -> ChatRequest:
     max_tokens = MAX_TOKENS if options.max_tokens is None else options.max_tokens
-    return ChatRequest([said], max_tokens, system_prompt=options.system, temperature=options.temperature)
+    return ChatRequest([message], max_tokens, system_prompt=options.system, temperature=options.temperature)
 
 
 def _blocks(parser: argparse.ArgumentParser, options: argparse.Namespace) -> list[Block]:
@@ -115,15 +117,15 @@ def _blocks(parser: argparse.ArgumentParser, options: argparse.Namespace) -> lis
 
 
 def _prompt(parser: argparse.ArgumentParser, words: Sequence[str], *, reads_stdin: bool) -> str:
-    """The prompt. Text from a pipe comes first: it is the material that the question is about."""
+    """The prompt. Text from a pipe comes before the words, which ask something about it."""
     question = " ".join(word for word in words if word != "-")
     if not reads_stdin or (sys.stdin.isatty() and "-" not in words):
         return question
-    material = sys.stdin.buffer.read().decode("utf-8", "replace")
-    refuse_binary(parser, material)
+    piped = sys.stdin.buffer.read().decode("utf-8", "replace")
+    refuse_binary(parser, piped)
     if not question:
-        return material
-    return f"{material.rstrip()}\n\n{question}" if material.strip() else question
+        return piped
+    return f"{piped.rstrip()}\n\n{question}" if piped.strip() else question
 
 
 def _print(stream: ChatStream | RunStream, options: argparse.Namespace) -> None:

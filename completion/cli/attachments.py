@@ -31,7 +31,7 @@ from completion.contract.request import ChatRequest
 from completion.transport.download import download
 
 MAX_BYTES = 100 * 1024 * 1024
-"""No provider accepts a larger request. /dev/zero has no end."""
+"""No provider accepts a larger request, and a device such as /dev/zero has no end."""
 
 
 def attachments(names: Sequence[str] | None) -> list[Block]:
@@ -71,7 +71,7 @@ def attachment(name: str) -> Block:
 
 
 def readable_by(model: Any, blocks: Iterable[Block]) -> list[Block]:
-    """The blocks. If this model's provider does not fetch URLs of such a kind, the URL is downloaded here."""
+    """The blocks that this model accepts: a URL that its provider cannot fetch is downloaded here."""
     return [_downloaded(block) if _has_url(block) and not _is_accepted(model, block) else block for block in blocks]
 
 
@@ -80,7 +80,7 @@ def _has_url(block: Block) -> bool:
 
 
 def _is_accepted(model: Any, block: Block) -> bool:
-    lowered = getattr(model, "lowered", None)  # a model of another package decides when it is asked
+    lowered = getattr(model, "lowered", None)  # a model of another package has none: it accepts or raises when called
     try:
         if lowered is not None:
             lowered(ChatRequest([Message.user([block])]))
@@ -114,7 +114,7 @@ def _of_bytes(name: str, data: bytes) -> Block:
         if text is not None:
             return TextBlock(f"{name}:\n\n{text}")
         by_name = media_type_of_name(name)
-        # The bytes of a real PNG say that it is one: this is something else.
+        # A file of such a type is recognized by its first bytes. This one was not, so its name is wrong.
         media_type = None if by_name in KNOWN_BY_BYTES else by_name
     block = _block(media_type, Base64Source(media_type, data), name) if media_type else None
     if block is None:

@@ -1,4 +1,7 @@
-"""The command ``batch``: a file of requests, a file of answers, and no request asked twice."""
+"""The command ``batch``: reads a file of requests, writes a file of answers, and sends no answered request again.
+
+IN and OUT are the two files.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ from completion.contract.model import ChatModel
 from completion.contract.request import JsonSchema
 
 MAX_FAULTS = 20
-"""So many invalid lines are printed."""
+"""At most this many invalid lines are printed."""
 
 EPILOG = """A line of IN is one of:
   {"id": "a", "prompt": "Why is the sky blue?"}
@@ -33,12 +36,12 @@ EPILOG = """A line of IN is one of:
   a ChatRequest as JSON, with an "id"
   {"custom_id": "a", "body": {...}}     a line of OpenAI's batch files
 
-Run the same command again after it was stopped: it asks only what OUT does not have.
+If the command is stopped, run it again: it sends only the requests that have no line in OUT.
 
 exit codes:
   0    all requests were answered
   1    some failed, or OUT cannot be written
-  2    refused: wrong usage, invalid lines, OUT of another IN, a second run on the same OUT
+  2    wrong usage, invalid lines, an OUT that belongs to another IN, or another run uses OUT
   3    not set up: no key, unknown family, missing extra
   130  interrupted by Ctrl-C"""
 
@@ -69,7 +72,9 @@ def batch(arguments: Sequence[str]) -> int:
         tell(str(error))
         return WRONG_USAGE
     except OSError as error:
-        tell(f"{error.filename or out}: {error.strerror or error}; what OUT has is whole: run the same again")
+        tell(
+            f"{error.filename or out}: {error.strerror or error}; no answer in OUT is lost: run the same command again"
+        )
         return FAILED
 
 
@@ -80,12 +85,16 @@ def new_parser() -> Parser:
     parser = Parser(prog="completion batch", description=about, epilog=EPILOG, formatter_class=kind)
     parser.add_argument("source", metavar="IN.jsonl", help="the requests, one a line")
     parser.add_argument("-o", "--out", required=True, metavar="OUT.jsonl", help="the answers, one a line")
-    parser.add_argument("-m", "--model", metavar="FAMILY:MODEL", help="default: $COMPLETION_MODEL, else local")
-    parser.add_argument("--base-url", metavar="URL", help="the server; default: that of the family")
-    parser.add_argument("--concurrency", type=_positive, default=16, metavar="N", help="at a time (default: 16)")
-    parser.add_argument("--schema", metavar="FILE", help="a JSON Schema that each answer must fit")
-    parser.add_argument("--retry-failed", action="store_true", help="ask the failed lines of OUT again")
-    parser.add_argument("--dask", metavar="ADDRESS", help="run on the Dask cluster of this scheduler")
+    parser.add_argument(
+        "-m", "--model", metavar="FAMILY:MODEL", help="the model; default: $COMPLETION_MODEL, else local"
+    )
+    parser.add_argument("--base-url", metavar="URL", help="the server; default: the family's own")
+    parser.add_argument(
+        "--concurrency", type=_positive, default=16, metavar="N", help="how many requests run at a time (default: 16)"
+    )
+    parser.add_argument("--schema", metavar="FILE", help="a file with the JSON Schema of each answer")
+    parser.add_argument("--retry-failed", action="store_true", help="send the requests again that failed in OUT")
+    parser.add_argument("--dask", metavar="ADDRESS", help="the scheduler of a Dask cluster on which to run")
     return parser
 
 
@@ -106,7 +115,7 @@ def _schema(name: str | None) -> JsonSchema | None:
 
 
 def _check(source: Path, schema: JsonSchema | None, model: str | None) -> tuple[dict[Key, str], list[str | None]]:
-    """The digest of each id, and the names of the models. Raises Refused for the invalid lines, all at once."""
+    """The digest of each id, and the names of the models. Raises Refused after all invalid lines are printed."""
     digests: dict[Key, str] = {}
     models: dict[str | None, None] = {}
     faults = []
@@ -115,7 +124,7 @@ def _check(source: Path, schema: JsonSchema | None, model: str | None) -> tuple[
             if isinstance(line, str):
                 faults.append(line)
             elif line.key in digests:
-                faults.append(f"line {line.number}: the id {line.key!r} stands in a line above as well")
+                faults.append(f"line {line.number}: an earlier line has the same id, {line.key!r}")
             else:
                 digests[line.key] = line.digest
                 models[None if model else line.model] = None
@@ -124,12 +133,12 @@ def _check(source: Path, schema: JsonSchema | None, model: str | None) -> tuple[
     for fault in faults[:MAX_FAULTS]:
         tell(f"{source}: {fault}")
     if faults:
-        raise Refused(f"{source}: {len(faults)} invalid lines; nothing was asked")
+        raise Refused(f"{source}: {len(faults)} invalid lines; no request was sent")
     return digests, [*models]
 
 
 def _model(name: str | None, options: argparse.Namespace) -> ChatModel:
-    """The model of -m, or that of a batch file: OpenAI's unless it names a family."""
+    """The model of -m, or the one that a batch file names: a model of OpenAI, unless the name has a family."""
     if name is not None and name.partition(":")[0] not in registry.families():
         name = f"openai:{name}"
     return make_model(argparse.Namespace(model=name or options.model, base_url=options.base_url))
@@ -145,7 +154,7 @@ def _run(
     options: argparse.Namespace,
 ) -> int:
     retried = out.with_name(out.name + ".retry")
-    # Checked before the merge: both must belong to this IN.
+    # Before the merge, check that both files belong to this IN.
     Output(out, digests), Output(retried, digests)
     merge(out, retried)
     output, again = Output(out, digests), Output(retried, digests)
@@ -173,6 +182,7 @@ def _run(
                     progress.add(usage.output_tokens if usage else 0, failed="error" in document)
         if not_set_up is None:
             output.prepare()  # also when nothing was left to ask
+        output.prepare()  # OUT must also exist if there was no request to send
     except StreamCancelledError:
         code = INTERRUPTED
     finally:
@@ -185,21 +195,21 @@ def _run(
     if code == OK:
         tell(f"{len(digests) - failed} answered, {failed} failed" + ("; try --retry-failed" if failed else ""))
         return FAILED if failed else OK
-    tell("interrupted; run the same again to go on")
+    tell("interrupted; run the same command again to continue")
     return code
 
 
 def _requests(
     source: Path, schema: JsonSchema | None, model: str | None, todo: set[Key], has_one_model: bool
 ) -> Iterator[tuple[Key, Any]]:
-    """The requests for one model that OUT does not have."""
+    """The requests for one model that have no line in OUT, or are to be sent again."""
     for line in read_lines(source, schema):
         if isinstance(line, Line) and line.key in todo and (has_one_model or line.model == model):
             yield line.key, line.request
 
 
 def _document(result: BatchResult, digest: str, schema: JsonSchema | None) -> dict[str, Any] | None:
-    """The line of OUT. None for a cancelled request."""
+    """The line for OUT; None if the request was cancelled."""
     error, turn = result.error, result.turn
     if isinstance(error, StreamCancelledError):
         return None
@@ -219,6 +229,8 @@ def _document(result: BatchResult, digest: str, schema: JsonSchema | None) -> di
 @contextmanager
 def _ctrl_c_cancels() -> Iterator[CancelToken]:
     """Ctrl-C cancels what runs, and never comes between an answer and its line."""
+def _ctrl_c_cancels() -> Iterator[None]:
+    """In the block, Ctrl-C cancels the running requests. It does not raise, so that no arrived answer is lost."""
     with CancelToken() as token:
         before = signal.signal(signal.SIGINT, lambda *_: token.cancel())
         try:

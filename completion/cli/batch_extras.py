@@ -1,4 +1,4 @@
-"""The packages of the extras ``batch`` (a progress bar) and ``dask`` (a cluster)."""
+"""The extras of the command ``batch``: a progress bar (extra ``batch``) and a cluster (extra ``dask``)."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ _INTERVAL_S: Final = 10.0
 
 class Progress:
     """A bar on stderr: done, failed, tokens a second, time left. Without tqdm, a line every ten seconds."""
+    """A progress bar on stderr: done, failed, tokens per second, time left. Without tqdm it shows nothing."""
 
     def __init__(self, total: int) -> None:
         self.failed = self.tokens = self.done = 0
@@ -33,7 +34,7 @@ class Progress:
         self._bar = tqdm(total=total, unit="req", file=sys.stderr, mininterval=interval, dynamic_ncols=True)
 
     def add(self, tokens: int, *, failed: bool) -> None:
-        """One request ended."""
+        """Count one finished request."""
         self.failed += failed
         self.tokens += tokens
         self.done += 1
@@ -57,7 +58,7 @@ class Progress:
         )
 
     def close(self) -> None:
-        """Leave the bar as it is."""
+        """End the bar. It stays visible."""
         if self._bar is not None:
             self._bar.close()
 

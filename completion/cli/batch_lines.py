@@ -1,4 +1,4 @@
-"""A line of a batch's IN: four forms, one ChatRequest."""
+"""Reads a line of IN, the input file of a batch, in any of its four forms -> ChatRequest."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OPENAI: Final = frozenset({"custom_id", "method", "url", "body"})
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One request of IN. ``model`` is set by OpenAI's batch files only."""
+    """One request of IN. Only OpenAI's batch files set ``model``."""
 
     number: int
     key: Key
@@ -31,13 +31,13 @@ class Line:
 
     @property
     def digest(self) -> str:
-        """Changes with the request, so that an OUT of another IN is noticed."""
+        """A hash of the request. It shows whether OUT belongs to this IN."""
         text = json.dumps(self.request.to_dict(), sort_keys=True)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def read_lines(path: Path, schema: JsonSchema | None) -> Iterator[Line | str]:
-    """Each line, or what is wrong with it. Blank lines are skipped."""
+    """Yields each line as a Line, or as an error message. Blank lines are skipped."""
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
             if number == 1:
@@ -57,7 +57,7 @@ def _line(number: int, document: Any, schema: JsonSchema | None) -> Line:
     is_openai = "custom_id" in document
     name = "custom_id" if is_openai else "id"
     if name not in document:
-        raise ValueError('has no "id"; give each line one of its own')
+        raise ValueError('has no "id"; give each line its own')
     key = document[name]
     if isinstance(key, bool) or not isinstance(key, str | int):
         raise ValueError(f'"{name}" must be a string or a whole number, got {key!r}')
@@ -104,12 +104,12 @@ def _of_ours(document: Mapping[str, Any]) -> ChatRequest:
 
 
 def _of_body(body: Mapping[str, Any]) -> ChatRequest:
-    """The body of a request to Chat Completions. What ChatRequest does not have is sent as it is."""
+    """The request in a Chat Completions body. Fields that ChatRequest does not have become ``additional_params``."""
     rest = {name: value for name, value in body.items() if name not in ("model", "stream", "stream_options", "n")}
     if body.get("n", 1) != 1:
         raise ValueError('"body.n" must be 1: give one line for each answer')
     if not isinstance(body.get("messages"), list):
-        raise ValueError('"body.messages" must be a list: only bodies of Chat Completions are read')
+        raise ValueError('"body.messages" must be a list: only bodies for Chat Completions are supported')
     system, history = _history(rest.pop("messages"))
     fields: dict[str, Any] = {"messages": history, "system_prompt": system}
     caps = [cap for cap in (rest.pop("max_completion_tokens", None), rest.pop("max_tokens", None)) if cap is not None]
@@ -149,7 +149,7 @@ def _tool(tool: Any) -> ToolDefinition:
 
 
 def _history(messages: list[Any]) -> tuple[str | None, list[Message]]:
-    """The system prompt and the messages: each has ``blocks`` as ours do, or ``content`` as OpenAI's do."""
+    """The system prompt and the messages. A message has ``blocks`` (our JSON) or ``content`` (OpenAI's JSON)."""
     system, history = [], []
     for message in messages:
         if not isinstance(message, dict):

@@ -1,7 +1,8 @@
-"""The OUT of a batch: what it has, one whole line at a time, and a lock against a second run.
+"""Reads and writes OUT, the output file of a batch, and locks it against a second run.
 
-A process may be killed at any moment. Then OUT ends with a torn line at worst, and the next run removes it. Answers to
-failed lines go into OUT.retry first, which is merged into OUT by a rename: OUT has one line for each id at any moment.
+The process may be killed at any moment. At worst, OUT then ends with an incomplete line, which the next run removes.
+With ``--retry-failed``, new answers first go to OUT.retry. It is merged into OUT by a rename, so OUT never has two
+lines for one id.
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ _BEGIN: Final = b'{"id":'
 
 
 class Refused(Exception):
-    """The files do not belong together, or another run uses them. Nothing was asked and nothing changed."""
+    """The files do not belong together, or another run uses them. No request was sent and no file changed."""
 
 
 class Output:
-    """A file of lines, read once and then appended to."""
+    """A file of answers. It is read once, and then lines are appended."""
 
     def __init__(self, path: Path, digests: dict[Key, str]) -> None:
         self.path = path
         self.failed: set[Key] = set()
         self.done: set[Key] = set()
         self.end = 0
-        """Bytes of whole lines. What comes after is torn."""
+        """The size of the complete lines. The bytes after them are an incomplete line."""
         self.lacks_line_end = False
         for number, raw, document in _documents(path):
             if document is None:
@@ -40,7 +41,7 @@ class Output:
             if isinstance(key, list | dict) or digests.get(key) != digest or digest is None:  # type: ignore[arg-type]
                 raise Refused(f"{path}: line {number} belongs to another IN; give another -o, or the same IN")
             if key in self.done:
-                raise Refused(f"{path}: line {number} has the id {key!r} a second time; remove one of the two")
+                raise Refused(f"{path}: line {number} repeats the id {key!r}; remove one of the two lines")
             self.done.add(key)  # type: ignore[arg-type]
             if "error" in document:
                 self.failed.add(key)  # type: ignore[arg-type]
@@ -49,10 +50,10 @@ class Output:
         self._file: IO[bytes] | None = None
 
     def append(self, document: dict[str, Any]) -> None:
-        """Write one whole line.
+        """Write one line.
 
         Raises:
-            OSError: it cannot be written (disk full). The file then ends after the line before.
+            OSError: it cannot be written, for example because the disk is full. The file then ends after the last line.
         """
         if self._file is None:
             self._open()
@@ -69,7 +70,7 @@ class Output:
         self.end += len(line)
 
     def _open(self) -> None:
-        """Open it for appending, without a torn line at its end."""
+        """Open the file for appending, and remove an incomplete line at its end."""
         self._file = self.path.open("ab", buffering=0)
         self._file.truncate(self.end)
         if self.lacks_line_end:
@@ -77,7 +78,7 @@ class Output:
             self.end += 1
 
     def prepare(self) -> None:
-        """Create the file, or mend its end."""
+        """Create the file, or remove an incomplete line at its end."""
         if self._file is None:
             self._open()
 
@@ -88,7 +89,7 @@ class Output:
 
 
 def merge(out: Path, retried: Path) -> None:
-    """Put the lines of ``retried`` in place of those of the same id, by one rename."""
+    """Replace the lines of OUT with those of ``retried`` that have the same id, by one rename."""
     if not retried.exists():
         return
     new = {document["id"]: raw for _, raw, document in _documents(retried) if document is not None}
@@ -108,10 +109,10 @@ def merge(out: Path, retried: Path) -> None:
 
 
 def _documents(path: Path) -> Iterator[tuple[int, bytes, dict[str, Any] | None]]:
-    """Number, bytes and value of each line. The value is None for a torn last line.
+    """Number, bytes and value of each line. The value is None for an incomplete last line.
 
     Raises:
-        Refused: another line is not JSON.
+        Refused: a line other than the last is not JSON.
     """
     if not path.exists():
         return
@@ -147,12 +148,12 @@ def lock(out: Path) -> Iterator[None]:
         file = path.open("ab")
         try:
             _take(file)
-            # The holder before us may have removed this file, and another process may have made a new one.
+            # The process that had the lock may have removed this file, and another process may have made a new one.
             if _is_same(file, path):
                 break
         except OSError as error:
             file.close()
-            raise Refused(f"{out}: another run writes to it; wait for its end") from error
+            raise Refused(f"{out}: another run is writing to it; wait until it ends") from error
         file.close()
     try:
         yield

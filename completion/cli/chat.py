@@ -1,4 +1,4 @@
-"""The command ``chat``: a conversation in the terminal. A line, a paste or a text in triple quotes is a message."""
+"""The command ``chat``: a conversation in the terminal. A message is a line, a paste, or a text in triple quotes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from completion.cli.talk import Talk, commands_table
 from completion.terminal import one_line
 
 ABOUT = f"""\
-Talk with a model. Ctrl-C stops the answer, Ctrl-D ends the chat. A line is a message, a paste of several lines is one
-message, and {QUOTES} begins a message of several lines, which ends with {QUOTES}.
+Chat with a model. Ctrl-C stops the answer, Ctrl-D ends the chat. A line is a message. Several lines that are pasted are
+one message. To type several lines, begin and end them with {QUOTES}.
 
 """
 
@@ -32,7 +32,7 @@ def chat(arguments: Sequence[str]) -> int:
     parser = new_parser()
     options = parser.parse_args(arguments)
     if "-" in (options.attach or ()):
-        parser.error("--attach -: stdin has the questions of the chat; attach a file")
+        parser.error("--attach -: the chat reads its messages from stdin; attach a file")
     with exit_on_bad_option(parser):
         attached = attachments(options.attach)
     session = open_session(parser, options)
@@ -50,7 +50,7 @@ def chat(arguments: Sequence[str]) -> int:
 
 
 def _loop(talk: Talk, parser: argparse.ArgumentParser) -> int:
-    """Answer message after message. Returns the last failure's exit code; on a terminal, which showed it, always 0."""
+    """Answer the messages. Returns the exit code of the last failure; 0 on a terminal, where it was shown."""
     is_terminal = sys.stdin.isatty()
     if is_terminal:
         prepare_terminal()
@@ -64,7 +64,7 @@ def _loop(talk: Talk, parser: argparse.ArgumentParser) -> int:
         try:
             message = read_message("> " if is_terminal else "")
         except UnclosedQuotesError:
-            tell(f"the message that {QUOTES} began has no end; it was not sent")
+            tell(f"the message has no closing {QUOTES}; it was not sent")
             code = WRONG_USAGE
             break
         except EOFError:
@@ -75,7 +75,7 @@ def _loop(talk: Talk, parser: argparse.ArgumentParser) -> int:
         if not is_terminal:
             refuse_binary(parser, message.text)
         try:
-            code = talk.hear(message) or code
+            code = talk.receive(message) or code
         except KeyboardInterrupt:  # while a file is downloaded
             if not is_terminal:
                 raise

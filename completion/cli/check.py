@@ -1,4 +1,4 @@
-"""The command ``check``: the conformance kit against a live server, for whoever runs it or a gateway before it."""
+"""The command ``check``: runs the conformance kit against a live server or gateway."""
 
 from __future__ import annotations
 
@@ -46,17 +46,18 @@ exit codes:
 REQUEST = ChatRequest("Count from one to twenty in words.", max_tokens=64)
 
 CHECK_S = 60.0
-"""The longest time of one check. It may need six answers of a server that works on one at a time."""
+"""The time limit of one check. It may need six answers, and the server may work on one at a time."""
 
 MAX_FAULT_CHARS = 300
 
 LATE_S = 0.5
 AT_ONCE = 0.05
-"""An answer whose chunks arrive within this part of the wait for the first one was not streamed."""
+"""An answer was not streamed if the first chunk takes longer than ``LATE_S``, and all others follow within this
+fraction of that time."""
 
 FAILED_ANSWER = "speed unknown: the answer failed"
 
-# At the first call. Later, each of them is a fault.
+# These errors of the first call mean that the check cannot start. Later, each of them is a fault.
 _NOT_SET_UP = (
     ConfigurationError,
     UnsupportedContentError,
@@ -95,9 +96,9 @@ def check(arguments: Sequence[str]) -> int:
     else:
         with stream, suppress(CompletionError):
             deque(stream, maxlen=0)
-        # The second answer is measured: the first one also opened the connection, and imported what reads it.
+        # Measure the second answer: the first one also opens the connection and imports modules.
         speed = _speed(model)
-    print(one_line(f"{model_name(options)} at {_place(model)}"))
+    print(one_line(f"{model_name(options)} at {_url_of(model)}"))
     print(f"{speed}\n", flush=True)
     subject = Subject(lambda: make_model(options), None, REQUEST)
     promises = promises_of(subject)
@@ -117,7 +118,7 @@ def check(arguments: Sequence[str]) -> int:
 
 
 def _speed(model: ChatModel) -> str:
-    """The time to the first chunk of an answer, and how fast the others came."""
+    """The time to the first chunk of an answer, and the rate of the others, as a text."""
     moments = []
     usage = None
     began = time.perf_counter()
@@ -139,9 +140,9 @@ def _speed(model: ChatModel) -> str:
     parts.append(f"{len(moments)} chunk{'s' if len(moments) > 1 else ''} in {moments[-1] - began:.3f} s")
     parts.append("no usage reported" if usage is None else f"{usage.output_tokens} tokens")
     if len(moments) > 1 and moments[0] - began > LATE_S and seconds < (moments[0] - began) * AT_ONCE:
-        parts.append("all chunks came at once: perhaps a proxy buffers the answer")
+        parts.append("all chunks arrived at once: perhaps a proxy buffers the answer")
     return ", ".join(parts)
 
 
-def _place(model: ChatModel) -> str:
+def _url_of(model: ChatModel) -> str:
     return base_url_of(model) or "an unknown URL"

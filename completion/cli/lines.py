@@ -1,4 +1,4 @@
-"""Reading a message from the terminal: a line, lines that were pasted together, or a text in triple quotes."""
+"""Reads a message from the terminal: a line, the lines of one paste, or a text in triple quotes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 PASTE_GAP_S = 0.05
-"""Lines that arrive faster than this after each other are one paste: nobody types so fast."""
+"""If a line follows within this time, it belongs to the same paste: nobody types so fast."""
 
 QUOTES = '"""'
 """Begins and ends a message of several lines."""
@@ -17,20 +17,20 @@ QUOTES = '"""'
 
 @dataclass(frozen=True, slots=True)
 class Typed:
-    """A message. ``is_line``: it is one line without quotes, so it may be a command."""
+    """A message. ``is_line``: it is one line without triple quotes, so it may be a command."""
 
     text: str
     is_line: bool
 
 
 class UnclosedQuotesError(EOFError):
-    """The input ended inside of triple quotes."""
+    """The input ended before the closing triple quotes."""
 
 
 def prepare_terminal() -> None:
     """Switch on line editing, history and, where the terminal supports it, bracketed paste.
 
-    With bracketed paste the terminal marks what was pasted, and readline keeps its line ends in one message.
+    With bracketed paste the terminal marks a paste, and readline returns all its lines as one message.
     https://invisible-island.net/xterm/ctlseqs/ctlseqs.html#h2-Bracketed-Paste-Mode
     """
     with suppress(ImportError):  # Windows has no readline
@@ -44,7 +44,7 @@ def read_message(prompt: str) -> Typed:
 
     Raises:
         EOFError: the input ended.
-        UnclosedQuotesError: it ended inside of triple quotes.
+        UnclosedQuotesError: it ended before the closing triple quotes.
         KeyboardInterrupt: Ctrl-C.
     """
     text = _read(prompt)

@@ -1,4 +1,4 @@
-"""The command line: picks the command, runs it, and turns what it raises into an exit code.
+"""The command line: chooses the command, runs it, and turns its exceptions into exit codes.
 
 completion "Why is the sky blue?"
 git diff | completion -m openai:gpt-5.6 "Write a commit message"
@@ -23,15 +23,15 @@ from completion.contract.errors import CompletionError
 from completion.version import __version__
 
 MAX_WORDS: dict[str, int | None] = {"ask": None, "batch": 1, "chat": 0, "check": 0, "models": 1, "trace": 1}
-"""Each command, and how many words it takes beside its options; None is any number.
+"""Each command, and the most words that it accepts besides its options; None is any number.
 
-More words than that are a prompt: ``completion chat with me`` asks the model.
+With more words than that, all of them are a prompt: ``completion chat with me`` sends "chat with me" to the model.
 """
 
 Command = Callable[[Sequence[str]], int]
 """Takes the arguments without the command's name; returns the exit code."""
 
-# From 0 to 1. "model" for "models" has 0.91, "chta" for "chat" 0.75, "hat" for "ask" less.
+# From 0 to 1. "model" is to "models" 0.91 similar, "chta" to "chat" 0.75, "hat" to "ask" less.
 MIN_SIMILARITY = 0.75
 
 
@@ -70,8 +70,8 @@ def _open_streams() -> None:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    """Run the command that the first word names, without a name ``ask``; returns its exit code."""
-    if arguments == ["--version"]:  # before a command is imported: that takes longer than all the rest
+    """Run the command that the first word names, or else ``ask``; returns its exit code."""
+    if arguments == ["--version"]:  # before a command is imported, because the import takes most of the time
         print(f"completion {__version__}")
         return OK
     if len(arguments) == 1:
@@ -89,7 +89,10 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _word_positions(arguments: Sequence[str]) -> Iterator[int]:
-    """Where the arguments are neither options nor values of options. ``-`` is a word, and all after ``--`` are."""
+    """The positions of the arguments that are words: neither options nor their values.
+
+    ``-`` is a word, and so is everything after ``--``.
+    """
     is_value = only_words = False
     for position, argument in enumerate(arguments):
         if is_value:
@@ -103,7 +106,7 @@ def _word_positions(arguments: Sequence[str]) -> Iterator[int]:
 
 
 def _refuse_misspelled(word: str) -> None:
-    """Exit with an error if the word is almost the name of a command: "model" is hardly meant as a prompt."""
+    """Exit with an error if the word is almost the name of a command: "model" is probably not meant as a prompt."""
     nearest = get_close_matches(word, MAX_WORDS, n=1, cutoff=MIN_SIMILARITY)
     if nearest and nearest != [word]:
         Parser(prog="completion", usage=f"completion [{'|'.join(MAX_WORDS)}] ...").error(

@@ -16,8 +16,8 @@ from completion.terminal import one_line
 
 ABOUT = """\
 List the families of models, or the models of one.
-Without FAMILY: each family, the environment variable of its key, and whether that is set.
-With FAMILY: the ids of its models, asked of the provider:  completion models groq
+Without FAMILY: each family, the environment variable of its key, and whether it is set.
+With FAMILY: the model ids that the provider lists:  completion models groq
 """
 
 
@@ -52,10 +52,10 @@ def _model_ids(family: str, base_url: str | None) -> list[str]:
 
     Raises:
         ConfigurationError: the family is unknown or not set up.
-        CompletionError: the provider has no list, refused, or was not reached.
+        CompletionError: the provider has no list, refused the request, or could not be reached.
     """
     family = family.removesuffix(":")
-    # The client of a model knows the account; the id of the model is not used.
+    # We need a model only for its client, which has the key: any model id will do.
     model: Any = named_model(f"{family}:" if family == "local" else f"{family}:-", f"models {family}", base_url)
     if family == "local":
         return [model.model]
@@ -82,7 +82,7 @@ def _print_families() -> None:
 
 
 def _key(family: registry.Family) -> tuple[str, str]:
-    """The environment variable of the family's key, and whether it is set. Of several, the one that is set."""
+    """The environment variable of the family's key, and whether it is set. Of several, the first that is set."""
     variables = getattr(family, "key_variables", None) or [getattr(family, "key_variable", None)]
     if variables[0] is None:
         return "-", "needs no key"

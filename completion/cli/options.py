@@ -15,27 +15,27 @@ MAX_TOKENS = 4096
 # fmt: off
 OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("-m", "--model"), {"metavar": "FAMILY:MODEL", "help": "the model; default: $COMPLETION_MODEL, else local"}),
-    (("--base-url",), {"metavar": "URL", "help": "the server; default: the family's environment variable, or its own"}),
+    (("--base-url",), {"metavar": "URL", "help": "the server; default: the family's variable, else its own"}),
     (("-s", "--system"), {"metavar": "TEXT", "help": "system prompt"}),
-    (("--max-tokens",), {"type": int, "metavar": "N", "help": f"limit of the answer (default: {MAX_TOKENS})"}),
+    (("--max-tokens",), {"type": int, "metavar": "N", "help": f"most tokens of the answer (default: {MAX_TOKENS})"}),
     (("--temperature",), {"type": float, "metavar": "T", "help": "sampling temperature"}),
     (("-a", "--attach"), {"action": "append", "metavar": "FILE|URL", "help": "add an image, a PDF, audio or text"}),
     (("-c", "--continue"), {"action": "store_true", "dest": "resume", "help": "continue the last conversation"}),
-    (("--session",), {"metavar": "FILE", "help": "continue the conversation in FILE, and keep it there"}),
+    (("--session",), {"metavar": "FILE", "help": "continue the conversation in FILE, and save it there"}),
     (("--tools",), {"action": "append", "metavar": "MODULE[:FUNCTION,...]", "help": "functions the model may call"}),
-    (("--approve",), {"action": "store_true", "help": "ask before every call of a tool"}),
-    (("--yes",), {"action": "store_true", "help": "never ask before the call of a tool"}),
-    (("--trace",), {"metavar": "FILE", "help": "append what happens to FILE as lines of JSON; see completion trace"}),
+    (("--approve",), {"action": "store_true", "help": "ask before every tool call"}),
+    (("--yes",), {"action": "store_true", "help": "never ask before a tool call"}),
+    (("--trace",), {"metavar": "FILE", "help": "append a trace to FILE as lines of JSON; see completion trace"}),
     (("--usage",), {"action": "store_true", "help": "print the number of tokens to stderr"}),
 )
 # fmt: on
 
 # Options of single commands whose next argument is their value.
-_MORE_WITH_VALUE = ("--schema", "--shell-completion", "-o", "--output", "--concurrency", "--dask")
+_MORE_WITH_VALUE = ("--schema", "--shell-completion", "-o", "--out", "--concurrency", "--dask")
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors contain no control codes: they quote the arguments."""
+    """An ArgumentParser that removes control codes from its errors, because they quote the arguments."""
 
     def error(self, message: str) -> NoReturn:
         super().error(one_line(message))
@@ -57,7 +57,7 @@ def shared_parser(name: str, usage: str, about: str, epilog: str) -> Parser:
 
 
 def given_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """The settings of a Conversation that the options give; None keeps what a session has."""
+    """The settings of a Conversation that the options give. None means that the session's own setting is used."""
     return {
         "system_prompt": options.system,
         "max_tokens": options.max_tokens,

@@ -1,4 +1,4 @@
-"""What the commands say on stderr, and their exit codes. stdout has nothing but the answer."""
+"""The messages on stderr, and the exit codes. stdout contains only the answer."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ OUTPUT_DOES_NOT_FIT = 6
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 BROKEN_PIPE = 141  # 128 + SIGPIPE
 
-# The first class that matches counts. A row without a meaning is not listed in the help.
+# The first class that matches is used. A row without a meaning is not listed in the help.
 EXIT_CODES: tuple[tuple[type[CompletionError], int, str], ...] = (
     (ConfigurationError, NOT_SET_UP, "not set up: no key, unknown family, missing extra"),
     (UnsupportedContentError, NOT_SET_UP, ""),
-    (ProviderError, 4, "the provider refused"),
+    (ProviderError, 4, "the provider refused the request"),
     (TransportError, 5, "the network failed, or a timeout expired"),
-    (StreamError, 6, "the answer was cut off, could not be read, or does not fit --schema"),
+    (StreamError, 6, "the answer was truncated or malformed, or does not fit --schema"),
     (OutputError, OUTPUT_DOES_NOT_FIT, ""),
     (StreamCancelledError, INTERRUPTED, ""),
 )
@@ -43,7 +43,7 @@ EXIT_CODES: tuple[tuple[type[CompletionError], int, str], ...] = (
 _BASE_URL = re.compile(r"\bbase_url\b")
 _BASE_URL_OPTION = "the base URL (--base-url, or from the environment)"
 
-# The library's errors name arguments of Python constructors. A user of the command has options and variables.
+# The library's errors name Python arguments. A user of the command knows its options and environment variables.
 _OPTION_NAMES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), words)
     for pattern, words in (
@@ -72,7 +72,7 @@ def exit_code_table() -> str:
         (WRONG_USAGE, "wrong usage"),
     ]
     rows += [(code, meaning) for _, code, meaning in EXIT_CODES if meaning]
-    rows += [(INTERRUPTED, "interrupted by Ctrl-C"), (BROKEN_PIPE, "the reader of the output closed it")]
+    rows += [(INTERRUPTED, "interrupted by Ctrl-C"), (BROKEN_PIPE, "the reader of the output closed the pipe")]
     return "exit codes:\n" + "\n".join(f"  {code:<4} {meaning}" for code, meaning in rows)
 
 
@@ -83,7 +83,7 @@ def tell(text: str) -> None:
 
 def report(error: CompletionError) -> int:
     """Print the error as one line; returns its exit code."""
-    # The other errors quote the provider, whose words must stay. It does not know base_url: that is in our hints.
+    # Other errors quote the provider, whose words we do not change. Only our own hints in them contain base_url.
     is_ours = isinstance(error, ConfigurationError | UnsupportedContentError)
     tell(with_option_names(str(error)) if is_ours else _BASE_URL.sub(_BASE_URL_OPTION, str(error)))
     return next((code for kind, code, _ in EXIT_CODES if isinstance(error, kind)), FAILED)
@@ -111,12 +111,12 @@ def report_end(end: End | None, options: argparse.Namespace, *, tells_reason: bo
 
 
 def _limit(max_tokens: int | None) -> str:
-    return "the limit of tokens; --max-tokens raises it" if max_tokens is None else f"--max-tokens {max_tokens}"
+    return "it reached the token limit; use --max-tokens" if max_tokens is None else f"--max-tokens {max_tokens}"
 
 
 def _usage_line(usage: Usage | None) -> str:
     if usage is None or usage == Usage():
-        return "tokens: the provider did not say"
+        return "tokens: not reported by the provider"
     cached = f" ({usage.cached_input_tokens} from the cache)" if usage.cached_input_tokens else ""
     reasoning = f" ({usage.reasoning_tokens} of them reasoning)" if usage.reasoning_tokens else ""
     return f"tokens: {usage.input_tokens} in{cached}, {usage.output_tokens} out{reasoning}"

@@ -1,4 +1,4 @@
-"""``--schema``: what the answer must look like, as the file of a JSON Schema or as a type of Python."""
+"""The value of ``--schema``: a file with a JSON Schema, or a Python type."""
 
 from __future__ import annotations
 

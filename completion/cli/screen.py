@@ -1,4 +1,4 @@
-"""An answer on stdout, as it arrives. A terminal also shows, dimmed, the reasoning and the tool calls."""
+"""Prints an answer to stdout as it arrives. On a terminal also the reasoning and the tool calls, dimmed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
 
 
 class Screen:
-    """Prints the chunks of one answer. Nothing a model or a tool writes can send control codes to a terminal."""
+    """Prints the chunks of one answer. Text of a model or a tool cannot send control codes to a terminal."""
 
     def __init__(self) -> None:
         self._is_terminal = sys.stdout.isatty()

@@ -1,8 +1,8 @@
-"""Conversations that are kept: in the file of ``--session``, or as the last one in the user's state folder.
+"""Saved conversations (sessions): in the file of ``--session``, or in the user's state folder.
 
-A session is the JSON of ``Conversation.to_json``, with the name of its model added. The state folder has two files:
-``conversation.json``, the last conversation without a file of its own, and ``last``, the path of the last session. The
-folder is made when ``-c`` or ``--session`` is used for the first time; until then nothing is kept.
+A session file contains the JSON of ``Conversation.to_json`` and the name of the model. The state folder has two files:
+``conversation.json``, the last conversation that was not given a file, and ``last``, the path of the last session. The
+folder is made when ``-c`` or ``--session`` is used for the first time; until then nothing is saved.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from completion.contract.request import ChatRequest
 from completion.engine import Conversation, Middleware, Tool
 
 NO_HISTORY = "COMPLETION_NO_HISTORY"
-"""Set to anything but an empty text or 0, it switches the state folder off."""
+"""This environment variable turns the state folder off, unless it is empty or 0."""
 
 _MODEL_KEY = "model"
 
 
 class Session:
-    """Where a conversation is kept, and what is there already.
+    """The file of a conversation, and what it contains.
 
-    ``path``: None if it is not kept. ``model``: the name of its last model, None if there is none.
+    ``path``: None if the conversation is not saved. ``model``: the name of its last model, None if unknown.
 
     Args:
-        was_asked_for: the call has ``-c`` or ``--session``. If not, it does not fail when nothing can be kept.
+        was_asked_for: ``-c`` or ``--session`` was given. Otherwise, a session that cannot be saved is not a failure.
     """
 
     def __init__(
@@ -45,8 +45,8 @@ class Session:
         self.path = path
         self._was_asked_for = was_asked_for
         self._stored = stored
-        # Of the two calls that use one file at a time, the later one must not lose the messages of the other. The file
-        # in the state folder is different: it has the last conversation, whichever that is.
+        # If two programs use one file at the same time, the second must not overwrite the messages of the first. The
+        # file in the state folder is not guarded: it contains the last conversation, whichever program wrote it.
         self._is_guarded = path is not None and path.parent != state_folder()
         self._seen = _version_of(path)
         name = (stored or {}).get(_MODEL_KEY)
@@ -66,11 +66,11 @@ class Session:
         return with_settings(self._stored, model, tools, middleware, **given)
 
     def save(self, conversation: Conversation, model_name: str) -> int:
-        """Write the session, if it is kept; returns the exit code. The file is replaced in one step, or not at all."""
+        """Write the session file, if there is one; returns the exit code. It is replaced in one step, or unchanged."""
         if self.path is None:
             return OK
         if self._is_guarded and _version_of(self.path) != self._seen:
-            tell(f"the session {self.path} was changed by another program meanwhile: this answer is not added to it")
+            tell(f"the session {self.path} was changed by another program: this answer is not saved in it")
             return FAILED
         try:
             write_session(self.path, conversation, model_name)
@@ -87,7 +87,7 @@ class Session:
 def open_session(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Session:
     """The session that the options name. Exits with an error if it cannot be read."""
     if options.session and options.resume:
-        parser.error("--continue is the last session: give either --continue or --session")
+        parser.error("--continue means the last session: give either --continue or --session")
     if options.session:
         path = Path(os.path.realpath(os.path.expanduser(options.session)))
         if path.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
@@ -99,31 +99,31 @@ def open_session(parser: argparse.ArgumentParser, options: argparse.Namespace) -
     if is_switched_off():
         if options.resume:
             why = f"{NO_HISTORY} is set" if os.environ.get(NO_HISTORY) else "there is no home folder"
-            parser.error(f"--continue: no conversation is kept, because {why}; use --session FILE")
+            parser.error(f"--continue: no conversation is saved, because {why}; use --session FILE")
         return Session()
     if options.resume:
         return _last_session(parser)
     folder = state_folder()
-    # --json is for programs: what they read must not depend on whether the user has used -c.
+    # --json is for programs: their output must not depend on whether the user has ever used -c.
     if getattr(options, "json", False) or not folder.is_dir():
         return Session()
     return Session(folder / "conversation.json", was_asked_for=False)
 
 
 def is_switched_off() -> bool:
-    """True if nothing is kept in the state folder: the user does not want it, or has no home folder."""
+    """Nothing is saved in the state folder: the user turned it off, or has no home folder."""
     return os.environ.get(NO_HISTORY, "") not in ("", "0") or not state_folder().is_absolute()
 
 
 def state_folder() -> Path:
-    """The folder for what a program remembers, as the system wants it. It may not exist."""
+    """The folder for saved conversations, in the place where this system keeps such files. It may not exist."""
     home = Path(os.path.expanduser("~"))
     if sys.platform == "darwin":
         base = home / "Library" / "Application Support"
     elif sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
     else:
-        # https://specifications.freedesktop.org/basedir-spec/latest/: a relative path is to be ignored
+        # https://specifications.freedesktop.org/basedir-spec/latest/: a relative path must be ignored
         given = Path(os.environ.get("XDG_STATE_HOME", ""))
         base = given if given.is_absolute() else home / ".local" / "state"
     return base / "completion"
@@ -192,13 +192,13 @@ def _begin_history() -> None:
     folder = state_folder()
     if folder.is_dir():
         return
-    with suppress(OSError):  # then -c has nothing to continue, and the answer is printed all the same
+    with suppress(OSError):  # then nothing is saved, but the answer is still printed
         folder.mkdir(mode=0o700, parents=True)
-        tell(f"from now on, the last conversation is kept in {folder}; {NO_HISTORY}=1 switches that off")
+        tell(f"from now on, the last conversation is saved in {folder}; {NO_HISTORY}=1 turns this off")
 
 
 def _version_of(path: Path | None) -> tuple[int, int, int] | None:
-    """Different after each change of the file; None if there is none."""
+    """A value that changes with each change of the file; None if there is no file."""
     try:
         state = None if path is None else os.stat(path)
     except OSError:
@@ -209,7 +209,7 @@ def _version_of(path: Path | None) -> tuple[int, int, int] | None:
 def _stored(parser: argparse.ArgumentParser, path: Path, option: str) -> dict[str, Any]:
     try:
         document = read_session(path)
-        Conversation.from_json(json.dumps(document), _Reader())
+        Conversation.from_json(json.dumps(document), _NoModel())
     except OSError as error:
         parser.error(f"{option}: {path} cannot be read: {error.strerror or error}")
     except (ValueError, TypeError, KeyError, RecursionError) as error:
@@ -217,8 +217,8 @@ def _stored(parser: argparse.ArgumentParser, path: Path, option: str) -> dict[st
     return document
 
 
-class _Reader:
-    """A model that is never asked: a Conversation needs one, and the session decides which model it is."""
+class _NoModel:
+    """A placeholder: a Conversation needs a model, but here it is only parsed, and the model is never called."""
 
     name = model = "session"
 

@@ -1,4 +1,4 @@
-"""From the options of ``ask`` and ``chat`` to a model, tools and a tracer."""
+"""Makes the model, the tools and the tracer from the options of ``ask`` and ``chat``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from completion.tracing import JsonTracer
 
 
 def model_name(options: argparse.Namespace, of_session: str | None = None) -> str:
-    """The name of the model: of ``-m``, else that of the session, else of ``COMPLETION_MODEL``, else ``local``."""
+    """The name of the model, from ``-m``, else the session, else ``COMPLETION_MODEL``, else ``local``."""
     return options.model or of_session or os.environ.get("COMPLETION_MODEL") or "local"
 
 
@@ -39,7 +39,7 @@ def named_model(name: str, origin: str, base_url: str | None) -> ChatModel:
     """The model with this name.
 
     Args:
-        origin: where the name is from, for errors.
+        origin: where the name comes from, for error messages: ``-m NAME``, for example.
 
     Raises:
         ConfigurationError: see ``make_model``.
@@ -52,7 +52,7 @@ def named_model(name: str, origin: str, base_url: str | None) -> ChatModel:
         raise ConfigurationError(f"{origin}: unknown family {family!r}; families: {known}{form}")
     make = registry.family(family)
     if not model_id and not getattr(make, "has_default_model", False):
-        raise ConfigurationError(f"{origin}: give the model id as well: {family}:MODEL")
+        raise ConfigurationError(f"{origin}: the model id is missing: write {family}:MODEL")
     if base_url is None:
         return registry.model(name)
     try:
@@ -70,7 +70,7 @@ def find_tools(parser: argparse.ArgumentParser, options: argparse.Namespace) -> 
     for value in options.tools or ():
         module, colon, names = value.partition(":")
         if not module or (colon and not names):
-            parser.error(f"--tools takes module:function, module:function,function or module, got {value!r}")
+            parser.error(f"--tools must be module:function, module:function,function or module, got {value!r}")
         for name in names.split(",") if names else _marked(parser, module):
             try:
                 function = attrgetter(name)(import_from_here(module))
@@ -85,7 +85,7 @@ def find_tools(parser: argparse.ArgumentParser, options: argparse.Namespace) -> 
 
 
 def _marked(parser: argparse.ArgumentParser, module: str) -> list[str]:
-    """The names of the tools in a module; a tool with two names is one."""
+    """The names of the tools in a module. A tool with two names is listed once."""
     try:
         found = {id(one): name for name, one in vars(import_from_here(module)).items() if isinstance(one, Tool)}
     except CompletionError:
@@ -98,7 +98,7 @@ def _marked(parser: argparse.ArgumentParser, module: str) -> list[str]:
 
 
 def import_from_here(module: str) -> ModuleType:
-    """The module. The current folder is searched too, after the installed modules: a file there must not replace one.
+    """The module. The current folder is searched last: a file there must not replace an installed module.
 
     Raises:
         Exception: whatever the module raises while it is imported.
@@ -114,7 +114,7 @@ def _why(module: str, error: Exception) -> str:
 
 
 def _hidden_by_installed(module: str) -> str | None:
-    """A sentence for the user if Python imported an installed module in place of a file of the current folder."""
+    """An explanation, if Python imported an installed module instead of the user's file in the current folder."""
     package = module.partition(".")[0]
     own = next((path for path in (f"{package}.py", package) if os.path.exists(path)), None)
     imported = sys.modules.get(package)
@@ -123,12 +123,12 @@ def _hidden_by_installed(module: str) -> str | None:
     folders = [getattr(imported, "__file__", None) or "", *getattr(imported, "__path__", ())]
     if any(os.path.abspath(own) in (folder, os.path.dirname(folder)) for folder in folders):
         return None
-    return f"{package!r} is the name of an installed module, which comes before ./{own}; rename that file"
+    return f"{package!r} is the name of an installed module, which is imported instead of ./{own}; rename that file"
 
 
 @contextmanager
 def tracing(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Iterator[list[Middleware]]:
-    """The middleware that ``--trace`` asks for; its file is closed when the block ends."""
+    """The middleware for ``--trace``, if the option is given. Its file is closed when the block ends."""
     if options.trace is None:
         yield []
         return

@@ -1,7 +1,7 @@
-"""``--shell-completion``: a script with which a shell completes commands, options, families and files.
+"""``--shell-completion``: a script for the tab completion of commands, options, families and files.
 
-The script is made from the parsers of the commands. It is static: to press the tab key starts no Python. shtab and
-argcomplete need sub-commands that argparse knows; here the default command takes any words.
+The script is made from the parsers of the commands. It is static: pressing the tab key starts no Python. shtab and
+argcomplete cannot make it, because they need subcommands that argparse knows, and our default command takes any words.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from completion.cli.main import MAX_WORDS
 FILES = "files"
 TEXT = "text"
 
-# What the values of an option are; others are TEXT.
-_FILES = ("--attach", "--session", "--schema", "--trace", "--output")
+# The options whose values are files. Other values are TEXT.
+_FILES = ("--attach", "--session", "--schema", "--trace", "--out")
 
-# What the words of a command are; others are a prompt.
+# The commands whose words are files. The words of the others are a prompt.
 _FILE_COMMANDS = ("batch", "trace")
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """``values``: FILES, TEXT, or the words to choose from; None if the option takes no value."""
+    """An option. ``values``: FILES, TEXT, or the words to choose from; None if the option takes no value."""
 
     names: tuple[str, ...]
     help: str
@@ -36,7 +36,7 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """``words``: FILES or the words to choose from; None if they are a prompt."""
+    """A command. ``words``: FILES or the words to choose from; None if they are a prompt."""
 
     name: str
     help: str
@@ -80,7 +80,7 @@ def _values(action: argparse.Action) -> str | tuple[str, ...] | None:
 
 
 def _first_sentence(text: str) -> str:
-    """Plain words without characters that mean something in a shell."""
+    """The first sentence, without characters that have a meaning in a shell."""
     sentence = re.split(r"[.;:(\n]", text.strip())[0].strip()
     return re.sub(r"[^\w ,/-]", "", sentence)
 
@@ -102,7 +102,7 @@ def _bash(commands: list[Command]) -> Iterator[str]:
     yield '# In ~/.bashrc:  eval "$(completion --shell-completion bash)"'
     yield "_completion_command() {"
     yield "    local IFS=$'\\n' cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} command= word words="
-    # bash splits openai:gpt at the colon: the word before the last part is the colon.
+    # bash splits openai:gpt at the colon, so the previous word is then the colon.
     yield "    [[ $prev == : || $cur == : ]] && return"
     yield '    for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do'
     yield f"        case $word in {names.replace(' ', '|')}) command=$word; break;; -*) ;; *) command=ask; break;; esac"

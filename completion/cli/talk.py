@@ -27,7 +27,7 @@ from completion.contract.request import system_text
 from completion.engine import Conversation
 from completion.terminal import harmless, one_line
 
-# Command -> what it takes, and what it does.
+# Command -> its argument, and what it does.
 COMMANDS: dict[str, tuple[str, str]] = {
     "help": ("", "list the commands"),
     "model": ("[FAMILY:MODEL]", "show the model, or continue with another one"),
@@ -70,7 +70,7 @@ class Talk:
         self._options = options
         self._unanswered: Message | None = None
 
-    def hear(self, typed: Typed) -> int:
+    def receive(self, typed: Typed) -> int:
         """Carry out a command, or answer a message; returns the exit code. An empty message does nothing."""
         if typed.is_line and typed.text.startswith("/"):
             return self._carry_out(typed.text)
@@ -106,12 +106,12 @@ class Talk:
     def _carry_out(self, line: str) -> int:
         word, _, rest = line[1:].partition(" ")
         if word not in COMMANDS:
-            tell(f'unknown command /{word}; /help lists the commands; to send such a text, write """{line}"""')
+            tell(f'unknown command /{word}; /help lists the commands; to send it as a message, write """{line}"""')
             return WRONG_USAGE
         takes, _ = COMMANDS[word]
         rest = rest.strip()
         if (rest and not takes) or (takes and not rest and not takes.startswith("[")):
-            tell(f"/{word} takes {takes or 'nothing after it'}")
+            tell(f"/{word} takes {takes or 'no argument'}")
             return WRONG_USAGE
         command: Callable[[str], int] = getattr(self, f"_{word}")
         return command(rest)
@@ -147,7 +147,7 @@ class Talk:
     def _attach(self, name: str) -> int:
         try:
             if name == "-":
-                raise ValueError("stdin has the questions of the chat; attach a file")
+                raise ValueError("the chat reads its messages from stdin; attach a file")
             block = attachment(_path_typed(name))
         except ValueError as error:
             tell(f"/attach: {error}")
@@ -167,7 +167,7 @@ class Talk:
         path = Path(os.path.expanduser(_path_typed(name)))
         try:
             if path.exists():
-                read_session(path)  # another file must not be lost
+                read_session(path)  # overwrite a session only, no other file
             write_session(path, self.conversation, self._model_name)
         except OSError as error:
             tell(f"/save: {path} cannot be written: {error.strerror or error}")
@@ -217,7 +217,7 @@ def _last_question(messages: Sequence[Message]) -> int | None:
 
 
 def _path_typed(name: str) -> str:
-    """A path as it was typed, or as a terminal writes one that is dropped on it: quoted, or with escaped spaces."""
+    """The path. A terminal quotes a file that is dropped on it, or escapes the spaces: this is undone."""
     if name.startswith(("http://", "https://")) or os.path.exists(os.path.expanduser(name)):
         return name
     try:

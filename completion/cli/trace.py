@@ -18,7 +18,9 @@ def new_parser() -> argparse.ArgumentParser:
         epilog="One run of many:  grep run_5f0c trace.jsonl | completion trace -",
     )
     parser.add_argument("file", metavar="FILE", help="the trace; '-' reads it from stdin")
-    parser.add_argument("-f", "--follow", action="store_true", help="wait for more, and show each run when it ends")
+    parser.add_argument(
+        "-f", "--follow", action="store_true", help="wait for more lines, and show each run when it ends"
+    )
     return parser
 
 

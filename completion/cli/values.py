@@ -1,4 +1,4 @@
-"""``--schema``: ask for a value, and print it as JSON once it is validated."""
+"""Answers with ``--schema``: gets a value from the model, validates it, and prints it as JSON."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from completion.terminal import harmless_json
 def print_value(
     conversation: Conversation,
     model: ChatModel,
-    said: Message,
+    message: Message,
     kind: Any,
     tools: Sequence[Tool],
     middleware: Sequence[Middleware],
     options: argparse.Namespace,
 ) -> int:
-    """Ask, print the value, and add the exchange to the conversation; returns the exit code.
+    """Get the value, print it, and add the exchange to the conversation; returns the exit code.
 
     Raises:
         OutputError: the answer does not fit.
     """
-    history = (*conversation.messages, said)
+    history = (*conversation.messages, message)
     request = request_after(conversation, history)
     if tools or middleware:
         result = run_chat(model, request, tools, middleware, output=kind).collect()
@@ -44,7 +44,7 @@ def print_value(
         stream = structured(model, request, kind)
         value, turn = stream.collect(), stream.turn
         end, is_known = TurnFinished(reason=turn.reason or FinishReason.OTHER, usage=turn.usage), True
-        # A forced call of a tool is only a way to get the value: the history has the value.
+        # A forced tool call is only a means to get the value, so the history contains the value in place of the call.
         new = (Message.assistant(_as_json(value, kind)) if turn.tool_calls else turn.message,)
     if is_known:
         is_terminal = sys.stdout.isatty()
@@ -57,7 +57,9 @@ def print_value(
 
 def _as_json(value: Any, kind: Any, indent: int | None = None) -> str:
     if not isinstance(kind, JsonSchema):
-        from completion.contract.typed import to_json_data  # imports pydantic, which has made the value
+        from completion.contract.typed import (
+            to_json_data,  # imports pydantic; it is loaded already, because it made the value
+        )
 
         value = to_json_data(value)
     return json.dumps(value, ensure_ascii=False, indent=indent)

@@ -13,8 +13,8 @@ class Citation(Record):
     """A source that an answer cites, and the part of the answer that cites it. A field is None if it is unknown.
 
     ``url``: the page or the file. ``title``: the title of the page, or the name of the document. ``cited_text``: the
-    words of the source. ``start``, ``end``: the words of the answer are ``turn.text[start:end]``, on every provider.
-    They count characters of the turn's whole text. Where they are equal, the source is cited at that point.
+    words of the source. ``start``, ``end``: the place in the answer. On every provider, ``turn.text[start:end]`` are
+    the words that cite the source. If both are equal, the source is cited at that point.
     """
 
     url: str | None = None
@@ -25,7 +25,7 @@ class Citation(Record):
 
 
 def distinct_sources(citations: Iterable[Citation]) -> list[tuple[str, str]]:
-    """Title and URL of each source, in the order of its first citation; the one that is unknown is empty."""
+    """Title and URL of each source, in the order of the first citations. An unknown title or URL is empty."""
     titles: dict[str, tuple[str, str]] = {}
     for citation in citations:
         title, url = citation.title or "", citation.url or ""

@@ -1,4 +1,4 @@
-"""Pictures that a model made, as each wire sends them in a provider block."""
+"""Finds an image that a model made in the provider block of each wire."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 from completion.contract.media_types import ENOUGH_BYTES, media_type_of_bytes
 
 ENOUGH_CHARACTERS = ENOUGH_BYTES // 3 * 4
-"""How much of a base64 text contains the first ENOUGH_BYTES bytes."""
+"""How many characters of base64 contain the first ENOUGH_BYTES bytes."""
 
 
 class Picture(NamedTuple):
-    """A picture in the data of a provider block. It has a ``url``, or ``data`` in base64."""
+    """An image in the data of a provider block. It has a ``url``, or ``data`` in base64."""
 
     media_type: str
     data: str = ""
@@ -20,9 +20,9 @@ class Picture(NamedTuple):
 
 
 def picture_in(block: dict[str, Any]) -> Picture | None:
-    """The picture in the data of a provider block; None if there is none.
+    """The image in the data of a provider block; None if there is none.
 
-    A picture of Gemini's thoughts is a draft, and not a part of the answer.
+    An image in Gemini's thoughts is a draft and not part of the answer, so it is None too.
     """
     match block:
         # Gemini: {"inlineData": {"mimeType": "image/png", "data": "…"}, "thoughtSignature": "…"}
@@ -53,7 +53,7 @@ def _inline(media_type: str, data: str) -> Picture | None:
         beginning = base64.b64decode(data[:ENOUGH_CHARACTERS])
     except ValueError:
         return None
-    # The first bytes count: some servers name another type.
+    # Trust the first bytes, because some servers send a wrong type.
     media_type = media_type_of_bytes(beginning) or media_type
     return Picture(media_type, data) if beginning and media_type.startswith("image/") else None
 

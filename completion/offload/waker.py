@@ -1,10 +1,10 @@
 """Wakes the tasks of an event loop that wait for a worker thread.
 
-    worker threads: pump -> Waiter.wake_from_any_thread -> SharedWaker  =>  the loop: look -> the waiting tasks
+    worker threads: pump -> Waiter.wake_from_any_thread -> SharedWaker  =>  the loop: poll -> the waiting tasks
 
 Waking a loop from a thread costs more than reading a chunk. So all streams of a loop share one SharedWaker. While
-chunks are rare, it wakes the loop for each. While they are frequent, over all streams together, the loop looks every
-two milliseconds by itself, and the threads only leave a note.
+chunks are rare, it wakes the loop for each. While they are frequent, over all streams together, the loop polls every
+two milliseconds, and the threads only add their waiter to a queue.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import ClassVar
 from completion.contract.chunks import StreamChunk
 from completion.offload.pump import Pump
 
-_LOOK_S = 0.002
+_POLL_S = 0.002
 _FREQUENT = 2
-"""How many chunks a look must find, so that another look follows it. Fewer are cheaper to be woken for."""
+"""If a poll finds this many chunks, the loop polls again. For fewer, it is cheaper to wake the loop for each."""
 
-_RECENT_LOOKS = 4
-"""So many looks within ``_LOOK_S`` mean that chunks are frequent."""
+_RECENT_POLLS = 4
+"""This many polls within ``_POLL_S`` mean that chunks are frequent."""
 
 
 class SharedWaker:
@@ -44,47 +44,47 @@ class SharedWaker:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._notes: deque[Waiter] = deque()
-        self._will_look = False
+        self._queue: deque[Waiter] = deque()
+        self._will_poll = False
         self._timer: asyncio.TimerHandle | None = None
-        self._looked_at: deque[float] = deque([-1.0] * _RECENT_LOOKS, maxlen=_RECENT_LOOKS)
+        self._polled_at: deque[float] = deque([-1.0] * _RECENT_POLLS, maxlen=_RECENT_POLLS)
 
-    def note(self, waiter: Waiter) -> None:
-        """The loop shall look at this waiter. May be called in any thread.
+    def wake_soon(self, waiter: Waiter) -> None:
+        """Make the loop wake the tasks of this waiter. May be called in any thread.
 
-        The note is left before ``_will_look`` is read, and ``_look`` resets ``_will_look`` before it looks for notes
-        once more. So no note is missed.
+        The waiter is queued before ``_will_poll`` is read. ``_poll`` resets ``_will_poll`` before it checks the queue
+        once more. So no waiter is missed.
         """
-        self._notes.append(waiter)
-        if not self._will_look:
-            self._will_look = True
-            self.look_now()
+        self._queue.append(waiter)
+        if not self._will_poll:
+            self._will_poll = True
+            self.poll_soon()
 
-    def look_now(self) -> None:
+    def poll_soon(self) -> None:
         """Wake the loop. May be called in any thread."""
         with suppress(RuntimeError):  # raised by a closed loop, whose streams are cancelled anyway
-            self.loop.call_soon_threadsafe(self._look)
+            self.loop.call_soon_threadsafe(self._poll)
 
     def _on_timer(self) -> None:
         self._timer = None
-        self._look()
+        self._poll()
 
-    def _look(self) -> None:
-        """Wake the tasks of all waiters that were noted."""
-        notes, found = self._notes, 0
-        for _ in range(len(notes)):
-            found += notes.popleft().wake()
+    def _poll(self) -> None:
+        """Wake the tasks of all queued waiters."""
+        queue, found = self._queue, 0
+        for _ in range(len(queue)):
+            found += queue.popleft().wake()
         now = self.loop.time()
-        self._looked_at.append(now)
-        if self._timer is not None:  # a look follows anyway
+        self._polled_at.append(now)
+        if self._timer is not None:  # the timer polls again anyway
             return
-        if found >= _FREQUENT or (found and now - self._looked_at[0] < _LOOK_S):
-            self._timer = self.loop.call_later(_LOOK_S, self._on_timer)
+        if found >= _FREQUENT or (found and now - self._polled_at[0] < _POLL_S):
+            self._timer = self.loop.call_later(_POLL_S, self._on_timer)
             return
-        self._will_look = False
-        if notes:
-            self._will_look = True
-            self.loop.call_soon(self._look)
+        self._will_poll = False
+        if queue:
+            self._will_poll = True
+            self.loop.call_soon(self._poll)
 
 
 class Waiter:
@@ -97,14 +97,14 @@ class Waiter:
         self.loop = loop
         self._shared = SharedWaker.of(loop)
         self._waiting: set[asyncio.Future[None]] = set()
-        self._chunks: deque[StreamChunk] = deque()  # of the pump; the pump itself would be a circle of references
+        self._chunks: deque[StreamChunk] = deque()  # those of the pump; a reference to the pump would be a cycle
 
     def wake_from_any_thread(self) -> None:
-        self._shared.note(self)
+        self._shared.wake_soon(self)
 
     def hurry_from_any_thread(self) -> None:
-        """Wake the loop at once, also while it looks by itself."""
-        self._shared.look_now()
+        """Wake the loop at once, also while it polls by timer."""
+        self._shared.poll_soon()
 
     @property
     def is_in_this_loop(self) -> bool:
@@ -114,7 +114,7 @@ class Waiter:
         return False
 
     async def wait_until(self, condition: Callable[[], bool], pump: Pump, seconds: float | None = None) -> bool:
-        """Wait until the condition is true; False when the time is up first. The pump must wake us when it changes."""
+        """Wait until the condition is true; False if the time is up first. The pump must wake us when it changes."""
         ends_at = None if seconds is None else self.loop.time() + seconds
         self._chunks = pump.chunks
         while not condition():
@@ -125,7 +125,7 @@ class Waiter:
             timer = None if ends_at is None else self.loop.call_at(ends_at, self.wake)
             pump.is_awaited = True
             try:
-                # Look once more: the pump does not wake us for a change that it made before `is_awaited` was set.
+                # Check once more: the pump does not wake us for a change that it made before `is_awaited` was set.
                 if not condition():
                     await waiting
             finally:

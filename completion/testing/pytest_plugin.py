@@ -1,4 +1,4 @@
-"""The fixture ``completion_recorded`` of pytest: a Session whose recording is named after the test."""
+"""The pytest fixture ``completion_recorded``: a Session whose recording is named after the test."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--completion-recorded",
         choices=_MODES,
         default="auto",
-        help="what the fixture completion_recorded does: record, replay, or (auto) replay the recordings that exist",
+        help="mode of the fixture completion_recorded: record, replay, or auto (replay if recorded, else record)",
     )
 
 
@@ -36,14 +36,14 @@ def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Generator[None, A
 
 
 class _TestFailedError(Exception):
-    """Leaves the block of a recording, so that none is written."""
+    """Raised inside the block of a recording, so that no file is written."""
 
 
 @pytest.fixture
 def completion_recorded(request: pytest.FixtureRequest) -> Iterator[Session]:
-    """A Session for ``session=`` of an adapter. It records the first passed run of the test, and replays it later.
+    """A Session for ``session=`` of a model. It records the first run in which the test passes, and replays it later.
 
-    The recording is ``recordings/<file of the test>/<name of the test>.jsonl`` beside the file of the test.
+    The recording is ``recordings/<test file>/<test name>.jsonl`` in the folder of the test file.
     """
     item = request.node
     mode = request.config.getoption("--completion-recorded")
@@ -54,8 +54,10 @@ def completion_recorded(request: pytest.FixtureRequest) -> Iterator[Session]:
 
 
 def _path(item: pytest.Item) -> Path:
-    name = item.nodeid.partition("::")[2].replace("::", ".")  # the class too: two classes may have tests of one name
+    name = item.nodeid.partition("::")[2].replace(
+        "::", "."
+    )  # with the class: two classes may have tests with the same name
     plain = re.sub(r"[^\w.=+-]+", "_", name).strip("_")[:_MAX_NAME]
-    if plain != name:  # two parameters may differ in the other characters only
+    if plain != name:  # two parameters may differ only in the removed characters
         plain += f"-{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:6]}"
     return item.path.parent / "recordings" / item.path.stem / f"{plain}.jsonl"

@@ -6,9 +6,9 @@
     {"piece": 1, "at": 0.32, "text": "data: {…}\\n\\n"}
     {"end": 1, "at": 0.9, "how": "complete", "bytes": 1234}
 
-``at`` is in seconds since the request. A body has no HTTP framing here; it gets its framing back when it is served. A
-response without whole headers has the ``status`` null, and one whose framing is broken has ``"framing": "raw"``: their
-pieces are as they came from the socket.
+``at`` is in seconds since the request. Bodies are stored without HTTP framing, and get it back in a replay. A response
+without complete headers has the ``status`` null. A response with broken framing has ``"framing": "raw"``. In both cases
+the pieces contain the bytes as they came from the socket.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _TRAILERS = re.compile(rb"(?:[^\r\n][^\n]*\n)*\r?\n")
 
 
 class Piece(NamedTuple):
-    """What one read brought. ``chunks`` are the sizes of the HTTP chunks that begin in it."""
+    """The bytes of one read. ``chunks`` are the sizes of the HTTP chunks that begin in it."""
 
     at: float
     data: bytes
@@ -60,10 +60,10 @@ class Piece(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
-    """One request, and what came back for it, without secrets.
+class RecordedRequest:
+    """One request and its response, without secrets.
 
-    Without whole headers ``head`` is empty, and the pieces are what came instead.
+    ``head``: the status line and the headers. If they are not complete, it is empty, and the pieces contain all bytes.
     """
 
     method: str
@@ -78,7 +78,7 @@ class Recorded:
     error: str
 
     def script(self, path: str) -> Script:
-        """What a connection serves: the head, and the pieces in their framing."""
+        """The bytes that a replayed connection delivers: the head, and the pieces with their framing."""
         is_chunked = not self.is_raw and _is_chunked(self.head)
         pieces = [(self.head_at, self.head)] if self.head else []
         pieces += _chunked(self.pieces) if is_chunked else [(at, data) for at, data, _ in self.pieces]
@@ -91,14 +91,14 @@ class Recorded:
         if self.end == "left":
             size = sum(len(piece.data) for piece in self.pieces)
             error = (
-                f"{path}: the recording of this answer ends here, because its reader left after {size} bytes of the"
-                " body; record it again and read it further"
+                f"{path}: the recording of this answer ends here, because reading stopped after {size} bytes of the"
+                " body; record it again and read further"
             )
         return Script(pieces, end, self.ended_at, error)
 
 
-def recorded_from(traffic: Traffic, scrubber: Scrubber) -> Recorded:
-    """What came back for one request, with head and body apart, without framing and secrets."""
+def recorded_from(traffic: Traffic, scrubber: Scrubber) -> RecordedRequest:
+    """One request and its response, split into head and body, without framing and secrets."""
     pieces = [Piece(at, data) for at, data in traffic.pieces]
     end: str = traffic.end
     head, head_at, rest = _split_head(pieces)
@@ -123,6 +123,8 @@ def recorded_from(traffic: Traffic, scrubber: Scrubber) -> Recorded:
     is_aws_stream = any(value.lower() == _AWS_STREAM for _, value in _headers(head))
     scrubbed = scrubber.scrub_pieces([piece.data for piece in body], with_checksums if is_aws_stream else None)
     return Recorded(
+    scrubbed = scrubber.scrub_pieces([piece.data for piece in body])
+    return RecordedRequest(
         traffic.method,
         scrubber.scrub_url(traffic.url),
         scrubber.scrub(traffic.body),
@@ -141,7 +143,7 @@ def _last(pieces: Sequence[Piece], otherwise: float) -> float:
 
 
 def _split_head(pieces: list[Piece]) -> tuple[bytes, float, list[Piece]]:
-    """The head, its moment, and the pieces after it; interim responses (1xx) are left out."""
+    """The head, its arrival time, and the pieces after it. Interim responses (1xx) are left out."""
     data = b"".join(piece.data for piece in pieces)
     start = 0
     for _ in range(_MAX_INTERIM_RESPONSES):
@@ -157,7 +159,7 @@ def _split_head(pieces: list[Piece]) -> tuple[bytes, float, list[Piece]]:
 
 
 def _after(pieces: list[Piece], size: int) -> tuple[float, list[Piece]]:
-    """The moment of the last of the first ``size`` bytes, and the pieces after them."""
+    """The arrival time of byte number ``size``, and the pieces after it."""
     for number, (at, data, _) in enumerate(pieces):
         if size <= len(data):
             rest = pieces[number + 1 :]
@@ -197,7 +199,7 @@ def _unchunked(pieces: list[Piece]) -> tuple[list[Piece], bool] | None:
 
 
 def _without_compressed_secrets(head: bytes, body: list[Piece], scrubber: Scrubber) -> tuple[bytes, list[Piece]]:
-    """A compressed body that contains a secret, without its compression, in which no secret could be replaced."""
+    """The response decompressed, if its body contains a secret: in compressed bytes it cannot be replaced."""
     encoding = next((value.lower() for name, value in _headers(head) if name.lower() == "content-encoding"), "")
     if encoding.removeprefix("x-") not in ("gzip", "deflate"):
         return head, body
@@ -241,7 +243,7 @@ def _declared_length(head: bytes, method: str) -> int | None:
 
 
 def _chunked(pieces: Sequence[Piece]) -> Iterator[tuple[float, bytes]]:
-    """The pieces in their HTTP chunks, which may end in a later piece."""
+    """The pieces with HTTP chunk framing. A chunk may end in a later piece."""
     missing = 0
     for at, data, chunks in pieces:
         framed, start = bytearray(), 0
@@ -260,7 +262,7 @@ def _chunked(pieces: Sequence[Piece]) -> Iterator[tuple[float, bytes]]:
 
 
 def check_writable(path: Path) -> None:
-    """Refuse a path now that cannot be written later, when the requests have been paid for.
+    """Check at the beginning that the file can be written at the end, when the requests have been paid for.
 
     Raises:
         ConfigurationError: it is a folder, or its folder cannot be written.
@@ -272,9 +274,9 @@ def check_writable(path: Path) -> None:
         raise ConfigurationError(f"{path}: the recording cannot be written into {folder}; check its permissions")
 
 
-def write(path: Path, recorded: Sequence[Recorded]) -> None:
-    """Write the file under another name, and rename it: at no moment is there half a file."""
-    path = path.resolve()  # of a link, write the file that it leads to
+def write(path: Path, recorded: Sequence[RecordedRequest]) -> None:
+    """Write the file in one step: under another name first, and then rename it."""
+    path = path.resolve()  # if it is a link, write to its target
     lines = [{"completion_recording": _FORMAT, "requests": len(recorded)}]
     for number, one in enumerate(recorded, 1):
         lines += _lines(number, one)
@@ -292,24 +294,24 @@ def write(path: Path, recorded: Sequence[Recorded]) -> None:
             unfinished.unlink()
 
 
-def _lines(number: int, one: Recorded) -> Iterator[dict[str, Any]]:
+def _lines(number: int, one: RecordedRequest) -> Iterator[dict[str, Any]]:
     yield {"request": number, "method": one.method, "url": one.url, **_request_body(one.body)}
     if one.head:
         raw = {"framing": "raw"} if one.is_raw else {}
-        yield {"response": number, "at": _moment(one.head_at), **_written_head(one.head), **raw}
+        yield {"response": number, "at": _rounded(one.head_at), **_written_head(one.head), **raw}
     else:
         yield {"response": number, "at": 0.0, "status": None}
     is_chunked = bool(one.head) and not one.is_raw and _is_chunked(one.head)
     for at, data, chunks in one.pieces:
-        # Most servers send one HTTP chunk at a time. Empty: the piece continues a chunk that began before it.
+        # Left out if the piece is one HTTP chunk, as usual. An empty list: it continues the chunk of an earlier piece.
         framing: dict[str, Any] = {"chunks": list(chunks)} if is_chunked and chunks != (len(data),) else {}
-        yield {"piece": number, "at": _moment(at), **_as_text(data), **framing}
+        yield {"piece": number, "at": _rounded(at), **_as_text(data), **framing}
     size = sum(len(piece.data) for piece in one.pieces)
     error = {"error": one.error} if one.error else {}
-    yield {"end": number, "at": _moment(one.ended_at), "how": one.end, "bytes": size, **error}
+    yield {"end": number, "at": _rounded(one.ended_at), "how": one.end, "bytes": size, **error}
 
 
-def _moment(seconds: float) -> float:
+def _rounded(seconds: float) -> float:
     return round(seconds, 4)
 
 
@@ -356,14 +358,14 @@ def _written_head(head: bytes) -> dict[str, Any]:
     if reason != http.client.responses.get(code, ""):
         line["reason"] = reason
     line["headers"] = [list(item) for item in _headers(head)]
-    # Headers in another notation are kept as they are.
+    # If reading the line back does not give the same bytes (unusual white space, for example), keep them as they are.
     return line if _read_head(line) == head else {"status": code, "head": head.decode("latin-1")}
 
 
 # Reading
 
 
-def read(path: Path) -> list[Recorded]:
+def read(path: Path) -> list[RecordedRequest]:
     """The requests of the file and their answers.
 
     Raises:
@@ -386,12 +388,12 @@ class _DamageError(Exception):
     pass
 
 
-def _read(data: bytes) -> list[Recorded]:
+def _read(data: bytes) -> list[RecordedRequest]:
     lines = [_parsed_line(number, line) for number, line in enumerate(data.split(b"\n"), 1) if line.strip()]
     if not lines or "completion_recording" not in lines[0]:
-        raise _DamageError("it does not begin with a line that has completion_recording")
+        raise _DamageError("its first line has no completion_recording")
     if lines[0]["completion_recording"] != _FORMAT:
-        raise _DamageError(f"its format is {lines[0]['completion_recording']!r}, this version reads {_FORMAT}")
+        raise _DamageError(f"its format is {lines[0]['completion_recording']!r}, but this version reads {_FORMAT}")
     groups: list[list[dict[str, Any]]] = []
     for line in lines[1:]:
         if "request" in line:
@@ -400,7 +402,7 @@ def _read(data: bytes) -> list[Recorded]:
             raise _DamageError("its second line is not a request")
         groups[-1].append(line)
     if len(groups) != lines[0]["requests"]:
-        raise _DamageError(f"it should have {lines[0]['requests']} requests, it has {len(groups)}")
+        raise _DamageError(f"it should have {lines[0]['requests']} requests, but has {len(groups)}")
     return [_recorded(number, group) for number, group in enumerate(groups, 1)]
 
 
@@ -412,7 +414,7 @@ def _parsed_line(number: int, line: bytes) -> dict[str, Any]:
     raise _DamageError(f"line {number} is not a JSON object")
 
 
-def _recorded(number: int, lines: list[dict[str, Any]]) -> Recorded:
+def _recorded(number: int, lines: list[dict[str, Any]]) -> RecordedRequest:
     request, end = lines[0], lines[-1]
     kinds = ["request", "response", *["piece"] * (len(lines) - 3), "end"]
     if len(lines) < 3 or [line.get(kind) for line, kind in zip(lines, kinds, strict=True)] != [number] * len(lines):
@@ -421,13 +423,13 @@ def _recorded(number: int, lines: list[dict[str, Any]]) -> Recorded:
     pieces = [_piece(line) for line in lines[2:-1]]
     size = sum(len(piece.data) for piece in pieces)
     if size != end["bytes"]:
-        raise _DamageError(f"the answer to request {number} should have {end['bytes']} bytes, it has {size}")
+        raise _DamageError(f"the answer to request {number} should have {end['bytes']} bytes, but has {size}")
     if end["how"] not in _ENDS:
-        raise _DamageError(f"request {number} ends with {end['how']!r}")
+        raise _DamageError(f"the end of request {number} is unknown: {end['how']!r}")
     head = b"" if response["status"] is None else _read_head(response)
     if head and not (_STATUS_LINE.match(head) and _HEAD_END.search(head)):
         raise _DamageError(f"the status line and headers of response {number} are not HTTP")
-    return Recorded(
+    return RecordedRequest(
         str(request["method"]),
         str(request["url"]),
         _bytes(request) if "json" not in request else json.dumps(request["json"]).encode(),

@@ -1,4 +1,4 @@
-"""Finds the keys, cookies and account headers of requests, and replaces them in bytes at equal length."""
+"""Finds the keys, cookies and account headers of requests, and replaces them with text of the same length."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote
 
 FILLER: Final = "REDACTED"
 
-# A shorter value is a placeholder for a server without keys ("test", "none"): it would be found in ordinary words.
+# A shorter value is a placeholder for a server without keys ("test", "none"), and may be part of an ordinary word.
 _MIN_SEARCHED: Final = 8
 
 # A key is searched for if it is shorter but not a word: "sk-test".
@@ -21,6 +21,7 @@ _SHORT_KEY = re.compile(r"(?=.*[A-Za-z])(?=.*[^A-Za-z\s]).{6,}")
 _KEY_HEADER = re.compile(r"auth|key", re.IGNORECASE)
 
 # The names of headers whose values are replaced. Those of a request are also searched for in everything else.
+# The names of headers whose values are replaced. If a request has such a value, it is replaced everywhere else too.
 _SECRET_HEADER = re.compile(
     r"auth(?!enticate)|cookie|secret|password|credential|signature|key|token(?!s)|session"
     r"|organi[sz]ation|\borg\b|account|project|tenant|subscription|workspace|user-id",
@@ -44,7 +45,7 @@ def filler(length: int) -> str:
 
 
 def collapsed(text: str) -> str:
-    """The text with one mark for each replaced value, however long it was: another key has another length."""
+    """The text with ``[secret]`` for each replaced value, whatever its length: another key may have another length."""
     text = _SECRET_PARAMETER.sub(r"\1[secret]", text)
     return _FILLED.sub("[secret]", text)
 
@@ -52,7 +53,7 @@ def collapsed(text: str) -> str:
 class Scrubber:
     """Replaces the secrets that it has learned from requests.
 
-    A secret is found as it is, escaped as in JSON or a URL, and in base64 at each of the three positions.
+    A secret is found as plain text, escaped as in JSON or a URL, and in base64 at each of the three alignments.
     """
 
     def __init__(self) -> None:
@@ -61,7 +62,7 @@ class Scrubber:
         self._encoded: list[tuple[re.Pattern[bytes], int, int, bool]] = []
 
     def learn(self, headers: Mapping[str, str], url: str) -> None:
-        """Remember the values of a request's headers and URL that must not be written."""
+        """Remember the secrets in the headers and the URL of a request."""
         found: set[str] = set()
         for name, value in headers.items():
             if is_secret_header(name):
@@ -89,7 +90,7 @@ class Scrubber:
         ]
 
     def scrub(self, data: bytes) -> bytes:
-        """The data with each secret replaced, of the same length."""
+        """The data with each secret replaced. Its length stays the same."""
         if self._plain is None:
             return data
         data = self._plain.sub(lambda match: filler(len(match[0])).encode(), data)
@@ -125,6 +126,9 @@ class Scrubber:
         scrubbed = self.scrub(body)
         if mend is not None and scrubbed != body:
             scrubbed = mend(body, scrubbed)
+    def scrub_pieces(self, pieces: Sequence[bytes]) -> list[bytes]:
+        """The pieces without secrets. A secret may begin in one piece and end in another."""
+        scrubbed = self.scrub(b"".join(pieces))
         ends = list(accumulate(map(len, pieces)))
         return [scrubbed[end - len(piece) : end] for piece, end in zip(pieces, ends, strict=True)]
 
@@ -134,7 +138,7 @@ def is_secret_header(name: str) -> bool:
 
 
 def _secrets_in(value: str) -> set[str]:
-    """What to search for: the value, without its scheme, and the parts of a cookie, a password or a signature."""
+    """The texts to search for: the value, the value without its scheme, and parts of a cookie, login or signature."""
     found = {value, value.partition(" ")[2].strip(), *_AWS_KEY_ID.findall(value)}
     if value[:6].lower() == "basic ":
         try:
@@ -157,14 +161,17 @@ def _forms(secret: str) -> set[str]:
 
 
 def _base64_core(secret: bytes, before: int, is_url_safe: bool) -> re.Pattern[bytes]:
-    """The characters of base64 that depend on the secret alone, with so many bytes before it in its group of three."""
+    """A pattern of the base64 characters that depend only on the secret.
+
+    ``before``: how many bytes (0 to 2) precede the secret in its group of three bytes.
+    """
     encode = base64.urlsafe_b64encode if is_url_safe else base64.b64encode
     first, last = (before * 8 + 5) // 6, (before + len(secret)) * 8 // 6
     return re.compile(re.escape(encode(b"\0" * before + secret)[first:last]))
 
 
 def _without_base64(data: bytes, core: re.Pattern[bytes], before: int, length: int, is_url_safe: bool) -> bytes:
-    """Replace the secret in what the base64 decodes to, so that the characters at its edges do not show it either."""
+    """Decode the base64, replace the secret, encode again: its first and last characters contain a part of it too."""
     lead = (before * 8 + 5) // 6
     size = -(-(before + length) * 8 // 6)  # rounded up
     result = bytearray(data)
@@ -175,7 +182,7 @@ def _without_base64(data: bytes, core: re.Pattern[bytes], before: int, length: i
             if start < 0:
                 raise ValueError
             result[start : start + len(window)] = _refilled(window, before, length, is_url_safe)
-        except ValueError:  # what stands around it is not base64
+        except ValueError:  # the characters around it are not base64
             result[match.start() : match.end()] = filler(len(match[0])).encode()
     return bytes(result)
 

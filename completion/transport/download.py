@@ -1,4 +1,4 @@
-"""The bytes of a public URL. No key, cookie or password is sent."""
+"""Downloads a public URL. No key, cookie or password is sent."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from completion.transport.session import new_session
 from completion.version import __version__
 
 MAX_REDIRECTS: Final = 5
-_TIMEOUT_S: Final = (10.0, 30.0)  # to connect, and between two pieces
+_TIMEOUT_S: Final = (10.0, 30.0)  # for the connect, and for each read
 
 
 def download(url: str, max_bytes: int) -> bytes:
     """The bytes at this URL. Redirects are followed, but not from https to http.
 
     Raises:
-        TransportError: the server was not reached or has no such file, or the file is larger.
+        TransportError: the server could not be reached, did not answer 200, or the file is larger than ``max_bytes``.
     """
     with new_session() as session:
         for _ in range(MAX_REDIRECTS + 1):
@@ -33,11 +33,11 @@ def download(url: str, max_bytes: int) -> bytes:
             if urlsplit(url).scheme == "https" and urlsplit(found).scheme != "https":
                 raise TransportError(f"{url} cannot be downloaded: it redirects to {found}, which is not encrypted")
             url = found
-    raise TransportError(f"{url} cannot be downloaded: there are more than {MAX_REDIRECTS} redirects")
+    raise TransportError(f"{url} cannot be downloaded: more than {MAX_REDIRECTS} redirects")
 
 
 def _once(session: requests.Session, url: str, max_bytes: int) -> bytes | str:
-    """The bytes, or the URL of a redirect."""
+    """The bytes, or the URL to which the server redirects."""
     with session.get(
         url,
         headers={"User-Agent": f"completion/{__version__}"},

@@ -1,4 +1,4 @@
-"""A Session that keeps the bytes of each response, below HTTP: as they came from the socket, with their moments."""
+"""A Session that records the bytes of each response as they come from the socket, with their arrival times."""
 
 from __future__ import annotations
 
@@ -16,13 +16,20 @@ from completion.transport.faults import innermost_message, is_connection_lost, i
 from completion.transport.session import Response, TCPAdapter, TCPConnection, TLSConnection, new_session, pools_of
 
 End = Literal["left", "closed", "reset", "timeout", "error", "failed"]
-"""Why no more bytes came: the caller left, the server closed the connection or reset it, the wait was too long, the
-socket failed in another way; or there was never a connection."""
+"""Why no more bytes came.
+
+left        the caller stopped reading
+closed      the server closed the connection
+reset       the server reset the connection
+timeout     a timeout expired
+error       the socket failed in another way
+failed      there was no connection
+"""
 
 
 @dataclass(eq=False, slots=True)
 class Traffic:
-    """One request, and what came back for it. ``pieces`` are seconds since the request, and bytes."""
+    """One request, and the bytes that came back. ``pieces``: seconds since the request, and the bytes of one read."""
 
     method: str
     url: str
@@ -36,28 +43,32 @@ class Traffic:
     is_connection_reused: bool = False
     exchange: Exchange | None = None
 
-    def arrived(self, piece: bytes) -> None:
+    def add_piece(self, piece: bytes) -> None:
         self.pieces.append((time.monotonic() - self.started_at, piece))
         self.end = "left"  # a read that timed out may be followed by another read
 
-    def ended(self, end: End, error: str = "") -> None:
+    def set_end(self, end: End, error: str = "") -> None:
         self.end, self.error, self.ended_at = end, error, time.monotonic() - self.started_at
 
-    def settled(self) -> Traffic:
-        """A copy that no longer changes, while another thread may still read the response."""
-        end, error, ended_at = self.end, self.error, self.ended_at  # first: pieces may come after them, not before
+    def snapshot(self) -> Traffic:
+        """A copy that no longer changes, even if another thread still reads the response."""
+        end, error, ended_at = (
+            self.end,
+            self.error,
+            self.ended_at,
+        )  # read before the pieces, so that no piece before the end is missing
         timed_out_at = self.exchange.timed_out_at if self.exchange is not None else None
-        if end == "left" and timed_out_at is not None:  # a timeout that expired between two reads
+        if end == "left" and timed_out_at is not None:  # a timeout of ours expired between two reads
             end, ended_at = "timeout", timed_out_at - self.started_at
         return replace(self, pieces=list(self.pieces), end=end, error=error, ended_at=ended_at)
 
 
 SLOW_SERVER: Final = "TimeoutError"
-"""The kind of a failure: the server did not read the request in time."""
+"""How ``error`` begins if the server did not read the request in time."""
 
 
 def traffic_of(request: requests.PreparedRequest) -> Traffic:
-    """The request, with the body in memory: an iterator can be read only once."""
+    """The Traffic of a request. Its body is read into memory, because an iterator can be read only once."""
     body: Any = request.body
     if body is None:
         body = b""
@@ -73,7 +84,7 @@ _traffic: Final[ContextVar[Traffic | None]] = ContextVar("completion_traffic", d
 
 
 class _Tap:
-    """A socket whose ``recv_into`` tells a Traffic what arrived. Only http.client's reader has it."""
+    """Wraps a socket: ``recv_into`` adds each piece to a Traffic. Only the reader of http.client uses it."""
 
     def __init__(self, sock: Any, traffic: Traffic) -> None:
         self._sock = sock
@@ -90,25 +101,25 @@ class _Tap:
             raise
         except OSError as exc:
             if not _is_interrupted(traffic):
-                # With an errno it is TCP keep-alive that gave up, not the timeout of the socket.
+                # A TimeoutError with an errno comes from TCP keep-alive, not from the timeout of the socket.
                 is_timeout = isinstance(exc, TimeoutError) and exc.errno is None
                 is_reset = isinstance(exc, ConnectionResetError)
-                traffic.ended("timeout" if is_timeout else "reset" if is_reset else "error", str(exc))
+                traffic.set_end("timeout" if is_timeout else "reset" if is_reset else "error", str(exc))
             raise
         if count:
-            traffic.arrived(bytes(memoryview(buffer)[:count]))
+            traffic.add_piece(bytes(memoryview(buffer)[:count]))
         elif not _is_interrupted(traffic):
-            traffic.ended("closed")
+            traffic.set_end("closed")
         return count
 
 
 def _is_interrupted(traffic: Traffic) -> bool:
-    """True if our side shut the socket down: to a reader that looks as if the server had closed it."""
+    """True if our side shut the socket down. A reader cannot tell this from a close by the server."""
     exchange = traffic.exchange
     if exchange is None or not exchange.has_shut_down:
         return False
     if exchange.is_out_of_time_for_headers and not exchange.token.cancelled:
-        traffic.ended("timeout")
+        traffic.set_end("timeout")
     return True
 
 
@@ -117,13 +128,13 @@ class _TappedResponse(Response):
         super().__init__(sock, *args, **kwargs)
         traffic = _traffic.get()
         if traffic is not None:
-            # The reader stays a plain SocketIO: the exchange replaces its class to time each recv.
+            # Replace only the socket of the reader, not the reader: the exchange changes its class to time each recv.
             reader: Any = self.fp.raw
             reader._sock = _Tap(reader._sock, traffic)
 
 
 class _Tapped:
-    """Base class of connections whose responses are kept."""
+    """Mixin for connections whose responses are recorded."""
 
     response_class: Any = _TappedResponse
     sock: Any
@@ -147,10 +158,10 @@ class _TappedTLSConnection(_Tapped, TLSConnection):
 class _RecordingAdapter(TCPAdapter):
     pools = pools_of(_TappedTCPConnection, _TappedTLSConnection)
 
-    def __init__(self, begun: Callable[[Traffic], None], dropped: Callable[[Traffic], None]) -> None:
+    def __init__(self, on_request: Callable[[Traffic], None], on_discard: Callable[[Traffic], None]) -> None:
         super().__init__()
-        self._begun = begun
-        self._dropped = dropped
+        self._on_request = on_request
+        self._on_discard = on_discard
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
         if proxy.lower().startswith("socks"):
@@ -160,7 +171,7 @@ class _RecordingAdapter(TCPAdapter):
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
         traffic = traffic_of(request)
         traffic.exchange = exchange_in_progress.get()
-        self._begun(traffic)
+        self._on_request(traffic)
         context = _traffic.set(traffic)
         try:
             return super().send(request, *args, **kwargs)
@@ -172,16 +183,16 @@ class _RecordingAdapter(TCPAdapter):
             _traffic.reset(context)
 
     def _failed(self, traffic: Traffic, exc: requests.exceptions.RequestException) -> None:
-        """Note why there is no response."""
+        """Record why there is no response."""
         if is_connection_lost(exc) and traffic.is_connection_reused:
-            # The server closed an idle connection. The transport sends the request again, on another one.
-            self._dropped(traffic)
+            # The server closed an idle connection. The transport sends the request again on another connection.
+            self._on_discard(traffic)
         elif traffic.end != "left" or _is_interrupted(traffic):
-            pass  # the tap saw it, or the caller left
+            pass  # recorded by _Tap already, or the caller left
         elif is_connection_lost(exc):
-            traffic.ended("reset", innermost_message(exc))  # while the request was sent
+            traffic.set_end("reset", innermost_message(exc))  # the connection was lost while the request was sent
         else:
-            traffic.ended("failed", f"{_kind(exc)}: {innermost_message(exc)}")
+            traffic.set_end("failed", f"{_kind(exc)}: {innermost_message(exc)}")
 
 
 def _kind(exc: requests.exceptions.RequestException) -> str:
@@ -192,9 +203,10 @@ def _kind(exc: requests.exceptions.RequestException) -> str:
     return SLOW_SERVER if is_timeout(exc) else "ConnectionError"
 
 
-def recording_session(begun: Callable[[Traffic], None], dropped: Callable[[Traffic], None]) -> requests.Session:
-    """A Session that calls ``begun`` with the Traffic of each request, before it is sent.
+def recording_session(on_request: Callable[[Traffic], None], on_discard: Callable[[Traffic], None]) -> requests.Session:
+    """A Session that calls ``on_request`` with the Traffic of each request, before it is sent.
 
-    The Traffic then grows with each piece. ``dropped`` gets one back that does not count: it is sent again.
+    Each piece is then added to this Traffic. ``on_discard`` is called with a Traffic that does not count, because its
+    request is sent again.
     """
-    return new_session(_RecordingAdapter(begun, dropped))
+    return new_session(_RecordingAdapter(on_request, on_discard))

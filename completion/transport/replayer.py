@@ -1,4 +1,4 @@
-"""A Session that serves bytes from memory as if they came from a socket, at their moments, without a network."""
+"""A Session that replays bytes from memory as if they came from a socket, at the recorded times, without a network."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from completion.transport.session import TCPAdapter, TCPConnection, TLSConnectio
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """The bytes of one response with head and framing, and their moments: seconds since the request.
+    """The bytes of one response, with head and framing. ``pieces``: the seconds since the request, and the bytes.
 
-    ``end`` is what the read after the last piece does: nothing more comes on a connection that stays open (``open``),
-    or the rest is not known (``left``), or that of a Traffic. ``error`` is the message for the caller.
+    ``end`` says what happens at the next read after the last piece. ``open``: it waits, because the connection stays
+    open. ``left``: it raises ConfigurationError, because the rest was not recorded. The others are those of a Traffic.
+    ``error`` is the message for the caller.
     """
 
     pieces: Sequence[tuple[float, bytes]]
@@ -33,11 +34,11 @@ class Script:
 
 
 class _Playing:
-    """A Script that is being served."""
+    """A Script that is being replayed, with the times at which its pieces are due."""
 
     def __init__(self, script: Script, speed: float) -> None:
         started_at = time.monotonic()
-        # With speed 0 all is due at once.
+        # With speed 0, everything is due at once.
         self._pieces = [(started_at + (at / speed if speed else 0.0), piece) for at, piece in script.pieces]
         self._pieces.reverse()
         self._script = script
@@ -45,7 +46,7 @@ class _Playing:
 
     @property
     def due(self) -> float | None:
-        """When the next read has something. None: never."""
+        """The time at which the next read returns. None: never."""
         if self._pieces:
             return self._pieces[-1][0]
         return None if self._script.end == "open" else self._end_due
@@ -54,7 +55,7 @@ class _Playing:
         """Put the next piece into the buffer, or as much of it as fits.
 
         Raises:
-            OSError, ConfigurationError: as the script ends.
+            OSError, ConfigurationError: the script ends with an error.
         """
         if not self._pieces:
             self._finish()
@@ -79,7 +80,7 @@ class _Playing:
 
 
 class _ReplaySocket(socket.socket):
-    """One end of a pair on which no byte ever arrives: a shutdown by another thread still wakes a read that waits."""
+    """One end of a socket pair. No byte arrives on it, but a shutdown by another thread wakes a waiting read."""
 
     def __init__(self) -> None:
         own, self._peer = socket.socketpair()
@@ -94,10 +95,10 @@ class _ReplaySocket(socket.socket):
         return playing.take(view[:nbytes] if nbytes else view)
 
     def _wait_until(self, due: float | None) -> bool:
-        """Wait; False if the socket was shut down meanwhile.
+        """Wait until this time. False if the socket was shut down before.
 
         Raises:
-            TimeoutError: the timeout of the socket is shorter.
+            TimeoutError: the timeout of the socket expired before.
         """
         timeout = self.gettimeout()
         seconds = None if due is None else max(0.0, due - time.monotonic())
@@ -123,13 +124,13 @@ _playing: Final[ContextVar[_Playing | None]] = ContextVar("completion_playing", 
 
 
 class _Replays:
-    """Base class of connections without a network."""
+    """Mixin for connections without a network."""
 
     sock: Any
 
     def connect(self) -> None:
         self.sock = _ReplaySocket()
-        self.is_verified = True  # or urllib3 warns about TLS without a certificate
+        self.is_verified = True  # otherwise urllib3 warns about TLS without a certificate
         report_socket(self.sock)
 
     def request(self, *args: Any, **kwargs: Any) -> None:
@@ -174,12 +175,12 @@ class _ReplayingAdapter(TCPAdapter):
             raise getattr(requests.exceptions, kind, requests.exceptions.ConnectionError)(reason)
         context = _playing.set(_Playing(script, self._speed))
         try:
-            # There is no TLS and no proxy: a missing file of certificates must not matter.
+            # There is no TLS and no proxy, so a missing certificate file must not be an error.
             return super().send(request, stream, timeout, verify=False, cert=None, proxies=None)
         finally:
             _playing.reset(context)
 
 
 def replaying_session(find: Callable[[Traffic], Script], speed: float) -> requests.Session:
-    """A Session that serves the Script that ``find`` returns for a request. What ``find`` raises, the call raises."""
+    """A Session that replays the Script that ``find`` returns for a request. The call raises what ``find`` raises."""
     return new_session(_ReplayingAdapter(find, speed))

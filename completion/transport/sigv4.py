@@ -1,7 +1,7 @@
-"""Signatures of AWS requests, and where the credentials come from: the only module that imports botocore.
+"""Finds AWS credentials and signs requests. The only module that imports botocore.
 
-botocore (extra ``bedrock``) finds credentials in profiles and roles. It is imported when it is needed, which takes
-180 ms. It does not sign, because it logs the session token: the signature is our own.
+botocore (extra ``bedrock``) finds credentials in profiles and roles. Its import takes 180 ms, so it is imported only
+when it is needed. We sign requests ourselves, because botocore logs the session token when it signs.
 
 Signature: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html (November 2026)
 """
@@ -24,14 +24,14 @@ from completion.transport.credentials import ApiKey, Authorization, Key
 
 BEARER_TOKEN = "AWS_BEARER_TOKEN_BEDROCK"
 
-_HIDDEN_SINCE = 8  # characters: a shorter secret is a placeholder
+_MIN_CONCEALED_LENGTH = 8  # a shorter secret is a placeholder
 
 _ALGORITHM = "AWS4-HMAC-SHA256"
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class AwsKeys(NamedTuple):
-    """An access key that the caller passed. It has the names of botocore's credentials."""
+    """An access key that the caller passed. Its fields have the same names as those of botocore's credentials."""
 
     access_key: str
     secret_key: str
@@ -42,7 +42,7 @@ class AwsKeys(NamedTuple):
 
 
 class SignedAuthorization(Authorization):
-    """Signs a request when requests prepares it, and again if it has to be sent again."""
+    """Signs a request when requests prepares it, and again for each resend."""
 
     __slots__ = ("_credentials", "_region", "_service")
 
@@ -53,7 +53,7 @@ class SignedAuthorization(Authorization):
         self._region = region
 
     def __call__(self, prepared: Any) -> Any:
-        # Proxies change other headers, so those are not signed.
+        # No other header is signed, because proxies may change them.
         headers = {"content-type": prepared.headers["Content-Type"]}
         now = datetime.now(timezone.utc)
         signed = signature_headers(
@@ -71,7 +71,7 @@ class SignedAuthorization(Authorization):
 
     def conceal(self, text: str) -> str:
         for secret in (self._credentials.secret_key, self._credentials.token, self._credentials.access_key):
-            if secret and len(secret) >= _HIDDEN_SINCE:
+            if secret and len(secret) >= _MIN_CONCEALED_LENGTH:
                 text = text.replace(secret, "[key]")
         return text
 
@@ -98,7 +98,7 @@ def signature_headers(
     canonical = "\n".join(
         [
             method,
-            quote(parts.path or "/", safe="/~"),  # encoded twice: every service except S3 wants that
+            quote(parts.path or "/", safe="/~"),  # encoded a second time: every service except S3 requires that
             "&".join(sorted(parts.query.split("&"))),
             *(f"{name}:{' '.join(signed[name].split())}" for name in sorted(signed)),
             "",
@@ -118,16 +118,16 @@ def signature_headers(
 
 
 class AwsKey(ApiKey):
-    """A bearer token, or else credentials of AWS that sign each request.
+    """A bearer token, or AWS credentials that sign each request.
 
-    A bearer token is passed, or in the environment. Credentials are passed too, or botocore finds them: in the
-    environment, in a profile, in the roles of containers and machines.
+    A bearer token is passed, or comes from the environment. AWS credentials are passed, or botocore finds them in the
+    environment, in a profile, or in the role of a container or machine.
 
     Args:
         bearer: the bearer token, or a function that returns it.
         keys: an access key. It is used even if the environment has a bearer token.
         profile: a profile of ``~/.aws``. It is used even if the environment has a bearer token.
-        region: where the requests go; None is an error when a request is signed.
+        region: the AWS region. None reads the region of the profile; without one, signing raises ConfigurationError.
     """
 
     __slots__ = ("_bearer", "_keys", "_profile", "_region", "_session_by_process")
@@ -139,7 +139,7 @@ class AwsKey(ApiKey):
         profile: str | None = None,
         region: str | None = None,
     ) -> None:
-        ways = "give api_key=, or credentials of AWS: aws_access_key_id= and aws_secret_access_key=, profile=, or"
+        ways = "give api_key=, or AWS credentials: aws_access_key_id= and aws_secret_access_key=, profile=, or"
         super().__init__(
             bearer,
             BEARER_TOKEN,
@@ -156,14 +156,14 @@ class AwsKey(ApiKey):
 
         Raises:
             ConfigurationError: there are no credentials, no region, or botocore is missing.
-            TransportError: the server that gives credentials was not reached.
+            TransportError: the server that issues the credentials could not be reached.
         """
         has_bearer = self._bearer is not None or bool(self._found)
         if has_bearer and self._keys is None and self._profile is None:
             return super().authorization(provider)
         credentials = self._credentials(provider)
         if credentials is None:
-            return super().authorization(provider)  # raises the error that names all ways
+            return super().authorization(provider)  # raises: the message lists all ways to give credentials
         region = self._region or region_of_profile(self._profile)
         if not region:
             raise ConfigurationError("no region: give region= or set AWS_REGION", provider=provider)
@@ -194,19 +194,19 @@ class AwsKey(ApiKey):
             if is_from_signal_handler(exc):
                 raise
             kind, why = ConfigurationError, type(exc).__name__
-        # Raised outside of the except block: the frames of botocore refer to the credentials.
-        raise kind(f"botocore found no credentials of AWS: {why}", provider=provider)
+        # Raised outside of the except block, because the frames of botocore contain the credentials.
+        raise kind(f"botocore found no AWS credentials: {why}", provider=provider)
 
     def _without_botocore(self, provider: str) -> AwsKeys | None:
         """The access key in the environment; None if there is none."""
         if self._profile is not None or os.environ.get("AWS_PROFILE"):
             command = install_command("completion-stream[bedrock]")
-            raise ConfigurationError(f"profiles of AWS are read with botocore: {command}", provider=provider)
+            raise ConfigurationError(f"AWS profiles need botocore; run: {command}", provider=provider)
         key_id, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
         return AwsKeys(key_id, secret, os.environ.get("AWS_SESSION_TOKEN")) if key_id and secret else None
 
     def _session(self) -> Any:
-        # A session that a forked child inherits may have a lock that no thread releases.
+        # One session for each process: in a forked child, a lock of the inherited session may be held forever.
         session = self._session_by_process.get(os.getpid())
         if session is None:
             from botocore.session import Session
@@ -226,7 +226,7 @@ class AwsKey(ApiKey):
 
 
 def region_of_profile(profile: str | None) -> str | None:
-    """The region in the configuration of AWS, if botocore is installed."""
+    """The region in the AWS configuration; None if there is none, or if botocore is not installed."""
     with suppress(ImportError):
         from botocore.exceptions import BotoCoreError
         from botocore.session import Session

@@ -1,4 +1,4 @@
-"""Citations out of the JSON of an answer: shared by all wires."""
+"""Makes Citations from the JSON of an answer. Used by all wires."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from completion.wires.json_values import str_or_empty, without_surrogates
 def citation(
     *, url: Any = None, title: Any = None, cited_text: Any = None, start: Any = None, end: Any = None
 ) -> tuple[Citation, ...]:
-    """A tuple with one Citation; empty if there is neither url, title nor text, because then no source is named.
+    """A tuple with one Citation. Empty if url, title and text are all missing, because then there is no source.
 
     Values of a wrong JSON type count as missing. ``start`` and ``end`` must count characters of the turn's whole text.
-    Both are dropped if one is missing, or the end is before the start.
+    Both become None if one is missing, or if the end is before the start.
     """
     url, title, cited_text = (without_surrogates(str_or_empty(value)) or None for value in (url, title, cited_text))
     if not (url or title or cited_text):
@@ -26,28 +26,28 @@ def citation(
 
 
 def shifted(index: Any, by: int) -> int | None:
-    """An index into a part of the turn's text, as an index into the whole; None if it is not one."""
+    """Convert an index into a part of the turn's text to an index into the whole text; None if it is not an index."""
     return index + by if type(index) is int and index >= 0 else None
 
 
 class ByteOffsets:
-    """Turns offsets in bytes of UTF-8, which Google counts, into offsets in characters.
+    """Converts offsets in UTF-8 bytes, as Google sends them, to offsets in characters.
 
-    A wire appends each piece of text that is not ASCII to ``pieces``. For the rest of the text both offsets grow alike,
-    so an answer in ASCII costs nothing.
+    A wire appends only the texts that are not ASCII to ``pieces``: in ASCII, a character is one byte. So an answer in
+    ASCII costs nothing.
     """
 
     __slots__ = ("_first_bytes", "pieces")
 
     def __init__(self) -> None:
         self.pieces: list[tuple[int, str]] = []
-        """The characters of text in the turn before the piece, and the piece."""
-        self._first_bytes: list[int] = []  # the bytes of the turn before each piece; filled on first use
+        """For each piece: how many characters of text precede it in the turn, and the piece."""
+        self._first_bytes: list[int] = []  # how many bytes precede each piece; filled on first use
 
     def characters(self, byte_offset: Any, *, start_at: int = 0) -> int | None:
-        """The offset in characters of the whole text; None if it is not an offset.
+        """The offset in characters of the turn's whole text; None if ``byte_offset`` is not an offset.
 
-        ``start_at``: the characters before the text that the offset counts in.
+        ``start_at``: where the text begins, in characters, if the offset counts from the beginning of a part.
         """
         if type(byte_offset) is not int or byte_offset < 0:
             return None
@@ -66,7 +66,7 @@ class ByteOffsets:
         return first_character + len(data[:inside].decode("utf-8", "ignore"))
 
     def _bytes(self, characters: int) -> int:
-        """The bytes of so many characters at the beginning of the text."""
+        """How many bytes the first ``characters`` characters of the text have."""
         extra = 0
         for first_character, text in self.pieces:
             if first_character >= characters:
@@ -76,7 +76,7 @@ class ByteOffsets:
         return characters + extra
 
     def _offsets(self) -> list[int]:
-        """The bytes of the turn before each piece."""
+        """How many bytes of the turn precede each piece."""
         offsets = self._first_bytes
         while len(offsets) < len(self.pieces):
             n = len(offsets)

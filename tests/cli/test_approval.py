@@ -173,7 +173,9 @@ def test_in_a_pipe_such_a_call_is_refused_and_told(server: ProviderServer, folde
     server.reply(deleting(), saying("So."))
     done = run(server, folder, *arguments, "--tools", "home", stdin="Go\n" if arguments == ["chat"] else "")
     assert (done.returncode, done.stdout) == (0, "So.\n")
-    assert done.stderr == 'completion: not called, nobody can be asked: delete(path="a.txt"); --yes allows it\n'
+    assert (
+        done.stderr == 'completion: tool call refused, no terminal to ask on: delete(path="a.txt"); --yes allows it\n'
+    )
     assert "cannot be asked now" in results(server)[0]
 
 

@@ -97,7 +97,7 @@ def _whole_lines(path: Path) -> list[bytes]:
     return path.read_bytes().splitlines() if path.exists() and path.read_bytes().endswith(b"\n") else []
 
 
-def test_a_torn_last_line_is_removed_and_a_whole_one_kept(server: ProviderServer, tmp_path: Path) -> None:
+def test_an_incomplete_last_line_is_removed_and_a_complete_one_kept(server: ProviderServer, tmp_path: Path) -> None:
     source = write(tmp_path / "in.jsonl", {"id": "a", "prompt": "One"}, {"id": "b", "prompt": "Two"})
     out = tmp_path / "out.jsonl"
     assert run(server, "batch", source, "-o", str(out)).returncode == 0

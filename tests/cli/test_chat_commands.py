@@ -38,7 +38,7 @@ def test_an_unknown_command_is_an_error_and_not_a_question(server: ProviderServe
 
 
 @pytest.mark.parametrize(
-    ("line", "message"), [("/quit now", "takes nothing after it"), ("/attach", "/attach takes FILE|URL")]
+    ("line", "message"), [("/quit now", "/quit takes no argument"), ("/attach", "/attach takes FILE|URL")]
 )
 def test_a_command_with_too_much_or_too_little_is_an_error(server: ProviderServer, line: str, message: str) -> None:
     done = run(server, "chat", stdin=f"{line}\n")
@@ -102,7 +102,7 @@ def test_an_attachment_that_the_model_cannot_read_does_not_block_the_chat(
     done = run(server, "chat", stdin=f"/attach {tmp_path / 'a.flac'}\nWhat?\nAnd?\n/attach -\n")
     assert (done.returncode, done.stdout, asked(server)) == (2, "Yes.\n", ["And?"])
     assert "audio/flac" in done.stderr
-    assert "/attach: stdin has the questions" in done.stderr
+    assert "/attach: the chat reads its messages from stdin" in done.stderr
 
 
 def test_save_writes_a_session(server: ProviderServer, tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_triple_quotes_make_one_message_of_several_lines(server: ProviderServer)
 def test_triple_quotes_without_an_end_are_an_error(server: ProviderServer) -> None:
     done = run(server, "chat", stdin='"""\nOne\nTwo\n')
     assert (done.returncode, len(server.requests)) == (2, 0)
-    assert "has no end; it was not sent" in done.stderr
+    assert 'the message has no closing """; it was not sent' in done.stderr
 
 
 def test_a_session_is_written_after_each_answer(server: ProviderServer, tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def test_an_error_is_one_line_and_an_exit_code(server: ProviderServer, reply: Re
     [
         ({"OPENAI_API_KEY": ""}, "set OPENAI_API_KEY"),
         ({"COMPLETION_MODEL": "nobody:m"}, "COMPLETION_MODEL=nobody:m: unknown family 'nobody'"),
-        ({"COMPLETION_MODEL": "openai"}, "COMPLETION_MODEL=openai: give the model id as well: openai:MODEL"),
+        ({"COMPLETION_MODEL": "openai"}, "COMPLETION_MODEL=openai: the model id is missing: write openai:MODEL"),
         ({"OPENAI_BASE_URL": "nowhere"}, "the base URL (--base-url, or from the environment) must be like"),
     ],
     ids=["no key", "unknown family", "no model id", "bad URL"],
@@ -336,7 +336,7 @@ def test_models_takes_no_options(server: ProviderServer) -> None:
             "-m nope:x: unknown family 'nope'; families: alibaba, anthropic,",
         ),
         (["-m", "nope"], "write it as FAMILY:MODEL\n"),
-        (["-m", "openai"], "-m openai: give the model id as well: openai:MODEL\n"),
+        (["-m", "openai"], "-m openai: the model id is missing: write openai:MODEL\n"),
         (["-m", "azure-openai:m"], "set AZURE_OPENAI_ENDPOINT or give --base-url\n"),
         (["-m", "local:other"], "give another model as -m local:FILE.gguf\n"),
         (["-m", "local", "--base-url", "http://127.0.0.1"], "--base-url is not supported by the family 'local'\n"),

@@ -108,7 +108,7 @@ def test_a_session_that_another_program_changed_keeps_those_messages(server: Pro
         go.set()
         done = slow.result()
     assert (done.returncode, done.stdout) == (1, "Slow\n")
-    assert "was changed by another program meanwhile" in done.stderr
+    assert "was changed by another program: this answer is not saved in it" in done.stderr
     run("--session", "s.json", "Two")
     assert asked(server) == ["One", "Yes.", "Fast", "Yes.", "Two"]
 
@@ -155,7 +155,7 @@ def test_the_first_use_tells_where_conversations_are_kept_from_now_on(run: Run, 
     assert (done.returncode, done.stdout) == (0, "Yes.\n")
     folder = home / ".local" / "state" / "completion"
     first, second = done.stderr.splitlines()
-    assert first.startswith(f"completion: from now on, the last conversation is kept in {folder};")
+    assert first.startswith(f"completion: from now on, the last conversation is saved in {folder};")
     assert "COMPLETION_NO_HISTORY=1" in first
     assert second == "completion: there is no earlier conversation: this is a new one"
     assert run("-c", "Two").stderr == ""

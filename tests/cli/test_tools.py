@@ -174,8 +174,8 @@ def test_a_model_that_calls_tools_forever_is_stopped_and_stderr_says_so(server: 
     [
         ("unmarked", "no function is marked with @tool; name the functions: unmarked:function"),
         ("broken", "RuntimeError: no such device"),
-        ("mine:", "takes module:function"),
-        (":weather", "takes module:function"),
+        ("mine:", "must be module:function"),
+        (":weather", "must be module:function"),
         ("nowhere:weather", "No module named 'nowhere'"),
         ("mine:nothing", "has no attribute 'nothing'"),
         ("mine:untyped", "<lambda>"),
@@ -223,7 +223,7 @@ def test_a_tool_file_named_like_an_installed_module_is_a_clear_error(
     (folder / f"{name}.py").write_text(TOOLS)
     done = run(server, folder, "--tools", f"{name}:weather", "Hi")
     assert done.returncode == 2
-    message = f"'{name}' is the name of an installed module, which comes before ./{name}.py; rename that file"
+    message = f"'{name}' is the name of an installed module, which is imported instead of ./{name}.py; rename that file"
     assert message in done.stderr
 
 

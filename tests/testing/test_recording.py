@@ -375,7 +375,7 @@ def test_identical_requests_are_served_in_their_order_and_no_more(server: Provid
     with recorded(path) as session:
         model = model_at(server.url, session=session)
         assert [model.chat_stream("Hi").collect().text for _ in range(2)] == ["one", "two"]
-        with pytest.raises(ConfigurationError, match="was recorded 2 times and is now asked once more"):
+        with pytest.raises(ConfigurationError, match="was recorded 2 times and is now sent once more"):
             model.chat_stream("Hi")
 
 

@@ -128,7 +128,7 @@ def test_without_botocore_an_access_key_and_a_bearer_token_work(
     assert sent_with(server, api_key=KEY) == f"Bearer {KEY}"
     assert "Signature=" in sent_with(server, aws_access_key_id="AKIA", aws_secret_access_key="s")
     assert "no API key" in str(failure_of(lambda: sent_with(server)))
-    with pytest.raises(ConfigurationError, match=r"profiles of AWS are read with botocore: .*bedrock"):
+    with pytest.raises(ConfigurationError, match=r"AWS profiles need botocore; run: .*bedrock"):
         sent_with(server, profile="work")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAENV")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class ConverseTurn(TurnReader):
-    """A turn of Bedrock Converse. It ends with ``messageStop``; ``metadata`` with the usage is before or after it."""
+    """A turn of Bedrock Converse. It ends with ``messageStop``; ``metadata`` with the usage comes before or after it."""
 
     truncated = "the body ended without messageStop: the answer is not complete"
 
@@ -41,7 +41,7 @@ class ConverseTurn(TurnReader):
                     type(text) is str
                     and text
                     and not self.is_over
-                    and self._content.text_begins(data.get("contentBlockIndex"))
+                    and self._content.is_open_text(data.get("contentBlockIndex"))
                     and (text.isascii() or not has_surrogates(text))
                 ):
                     order.text_length += len(text)
@@ -58,7 +58,7 @@ class ConverseTurn(TurnReader):
 
     def unfinished(self) -> CompletionError:
         if self._has_unknown_events and not self._has_known_events:
-            return MalformedStreamError("no event is an event of Bedrock Converse: does base_url point at Bedrock?")
+            return MalformedStreamError("no event is one of Bedrock Converse: does base_url point at Bedrock?")
         return super().unfinished()
 
     def finish(self) -> Iterator[StreamChunk]:
@@ -101,7 +101,7 @@ class ConverseTurn(TurnReader):
 
     def _check_not_stopped(self) -> None:
         if self.is_over:
-            raise MalformedStreamError("the answer goes on after messageStop")
+            raise MalformedStreamError("the answer continues after messageStop")
 
 
 _EVENTS: dict[str, Callable[[ConverseTurn, dict[str, Any]], Iterable[StreamChunk]]] = {

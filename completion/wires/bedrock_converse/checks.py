@@ -1,4 +1,4 @@
-"""What Claude is known to refuse while it thinks, checked before anything is sent."""
+"""Checks a body, before it is sent, for what Claude is known to refuse while it thinks."""
 
 from __future__ import annotations
 

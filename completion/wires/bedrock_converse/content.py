@@ -1,4 +1,4 @@
-"""The content blocks of a message as they arrive -> chunks."""
+"""Content blocks of a message, as they arrive -> chunks."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class ContentBlocks:
     def __init__(self, order: TurnOrder) -> None:
         self._order = order
         self._open: dict[Any, _OpenBlock] = {}  # by contentBlockIndex
-        self._stopped: set[Any] = set()  # calls and other blocks
+        self._stopped: set[Any] = set()  # by contentBlockIndex; only calls and blocks of other kinds
 
     def start(self, index: Any, start: dict[str, Any]) -> Iterator[StreamChunk]:
-        """A block starts. Texts and reasoning have no start: their first delta opens them."""
+        """A block starts. Text and reasoning have no start event: their first delta opens the block."""
         call = start.get("toolUse")
         if isinstance(call, dict):
             # {"toolUse": {"toolUseId": "tooluse_1", "name": "f"}}, with "type": "server_tool_use" for Amazon's tools
@@ -89,7 +89,7 @@ class ContentBlocks:
                 yield from self._order.block(provider_block(WIRE, block.complete()))
 
     def end(self) -> Iterator[StreamChunk]:
-        """The end of the message: the ends of all open blocks."""
+        """The message ends: end all open blocks."""
         for index in list(self._open):
             yield from self.stop(index)
         yield from self._order.end()
@@ -97,6 +97,9 @@ class ContentBlocks:
     def text_begins(self, index: Any) -> bool:
         """Plain text may be yielded directly for this block: it is open already."""
         block = self._open.get(index) if type(index) is int else None
+    def is_open_text(self, index: Any) -> bool:
+        """This text block is already open, so its text may be yielded directly."""
+        block = self._open.get(index)
         return block is not None and block.kind == _TEXT
 
     def _opened(self, index: Any, kind: str) -> Iterator[StreamChunk]:
@@ -113,7 +116,7 @@ class ContentBlocks:
             yield from self.stop(index)
 
     def _reasoning(self, index: Any, fields: dict[str, Any]) -> Iterator[StreamChunk]:
-        # {"text": "Hm."}, then {"signature": "EqkE…"}; or {"redactedContent": "<base64>"}, which Vercel's calls "data"
+        # {"text": "Hm."}, then {"signature": "EqkE…"}; or {"redactedContent": "<base64>"}; Vercel's SDK writes "data"
         redacted = str_or_empty(fields.get("redactedContent")) or str_or_empty(fields.get("data"))
         if redacted:
             yield from self._end_texts()
@@ -137,8 +140,8 @@ class ContentBlocks:
             return
         if block is None:
             if index in self._stopped:
-                raise MalformedStreamError("the arguments of a tool call go on after its end")
-            block = self._open[index] = _OpenBlock(_CALL, "toolUse", {})  # there was no start: the tool is unknown
+                raise MalformedStreamError("the arguments of a tool call continue after its end")
+            block = self._open[index] = _OpenBlock(_CALL, "toolUse", {})  # without a start event the tool is unknown
             yield from self._order.call(block.call)
         block.call.add(text)
         yield from self._order.release()
@@ -153,29 +156,29 @@ class _OpenBlock:
 
     def __init__(self, kind: str, name: str, fields: dict[str, Any], text_length_before: int = 0) -> None:
         self.kind = kind
-        self.name = name  # of its field in a content block
+        self.name = name  # the field of a content block that contains it
         self.fields = dict(fields)
         self.text_length_before = text_length_before  # characters of text in the turn before the block
         self.call = ToolCall(str_or_empty(fields.get("toolUseId")), str_or_empty(fields.get("name")))
         self.inputs: list[str] = []
         self.citations: list[dict[str, Any]] = []
         self.signature = ""
-        self.is_empty = True  # no reasoning was read
+        self.is_empty = True  # True until reasoning text was read
 
     def add(self, delta: Any) -> None:
-        """A piece of a block that the contract does not model."""
+        """Add a delta to a block of another kind: a tool result or an image."""
         if isinstance(delta, dict):  # {"source": {"bytes": "…"}}
             self.fields.update(delta)
         else:  # [{"text": "…"}, {"json": {…}}]
             self.fields["content"] = [*self.fields.get("content", ()), *objects_in(delta)]
 
     def complete(self) -> dict[str, Any]:
-        """The whole content block, as the API wants it back. Unfinished input stays a text."""
+        """The whole content block, as the API expects it back. Incomplete input stays a text."""
         if self.name != "toolUse":
             return {self.name: self.fields}
         text = "".join(self.inputs)
         own = {"toolUse": {**self.fields, "input": text if text.strip() else {}}}
-        with suppress(ValueError):  # not JSON: cut off by max_tokens
+        with suppress(ValueError):  # not JSON: truncated by max_tokens
             found = {"toolUse": {**self.fields, "input": parse_args(text) if text.strip() else {}}}
             if not is_too_deep(found):
                 return found

@@ -1,4 +1,4 @@
-"""What a body is made for, besides the model id of the request."""
+"""What ``lower`` must know besides the model id."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ConverseDialect:
-    """``base_model``: the model behind an id that does not tell it, such as that of an inference profile."""
+    """``base_model``: the model, if the id does not contain its name, as the id of an inference profile."""
 
     base_model: str | None = None
 

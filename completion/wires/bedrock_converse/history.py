@@ -64,12 +64,12 @@ def _fills_message(block: Block) -> bool:
 
 
 def _is_sent(own: dict[str, Any]) -> bool:
-    """The data of a provider block is a content block of the API, and not one of those that we make ourselves."""
+    """The data of a provider block is a content block of the API, not one that we made ourselves."""
     return own.get("type") not in (CITATIONS, MESSAGE)
 
 
 def cache_point(control: CacheControl) -> dict[str, Any]:
-    """The block after which the API caches the prompt."""
+    """A cache point: the API caches the prompt up to here."""
     return {"cachePoint": {"type": "default", **({} if control.ttl == "5m" else {"ttl": control.ttl})}}
 
 
@@ -81,7 +81,7 @@ def messages(request: ChatRequest, *, caches: bool = True) -> list[dict[str, Any
         content = content_of.user(message) if message.role == "user" else content_of.assistant(message)
         if not content:
             continue
-        if lowered and lowered[-1]["role"] == message.role:  # the message between them had nothing to send
+        if lowered and lowered[-1]["role"] == message.role:  # the message between these two had nothing to send
             lowered[-1]["content"] += content
         else:
             lowered.append({"role": message.role, "content": content})
@@ -90,7 +90,7 @@ def messages(request: ChatRequest, *, caches: bool = True) -> list[dict[str, Any
     for lowered_message in lowered:
         _complete(lowered_message["content"])
     last = lowered[-1]["content"][-1]
-    # The model continues a last message of its own. Claude refuses white space at its end.
+    # If the last message is the model's, the model continues it. Claude refuses white space at its end.
     if lowered[-1]["role"] == "assistant" and "text" in last:
         lowered[-1]["content"][-1] = {"text": str_or_empty(last["text"]).rstrip()}
     return lowered
@@ -104,14 +104,14 @@ def _complete(content: list[dict[str, Any]]) -> None:
 
 
 class _Content:
-    """Makes the content blocks of all messages: the names of their documents must differ."""
+    """Makes the content blocks of all messages. One object for all, because the names of documents must differ."""
 
     def __init__(self, caches: bool) -> None:
         self._caches = caches
         self._document_names: set[str] = set()
 
     def assistant(self, message: Message) -> list[dict[str, Any]]:
-        """The content blocks as the API sent them, with reasoning and signatures, in the same order."""
+        """The content blocks in the order in which the API sent them, with reasoning and signatures."""
         content: list[dict[str, Any]] = []
         for block in message.blocks:
             match block:
@@ -193,7 +193,7 @@ class _Content:
 
 
 def _legal_document_name(name: str | None, kind: str) -> str:
-    """The name with legal characters, and without the ending that says the same as the format."""
+    """The name with legal characters only, and without a suffix that repeats the format."""
     name = re.sub(rf"\.{kind}$", "", name or "", flags=re.IGNORECASE)
     name = _ILLEGAL_IN_DOCUMENT_NAMES.sub("-", name)
     return " ".join(name.split())[:MAX_DOCUMENT_NAME_LENGTH].strip() or "document"
@@ -206,13 +206,13 @@ _TYPE_BY_ENDING = {
 
 
 def _type_of_url(source: Any) -> str:
-    """The media type by the ending of a URL in S3, which Bedrock can read itself."""
+    """The media type of an S3 URL, by its suffix; "" if unknown. Bedrock reads such URLs itself."""
     url = source.url if isinstance(source, UrlSource) else ""
     return _TYPE_BY_ENDING.get(url.rpartition(".")[2].lower(), "")
 
 
 def _media(block: ImageBlock | AudioBlock | DocumentBlock, kind: str | None, media_type: str) -> dict[str, Any]:
-    """The format and the source of an image, a document or a sound."""
+    """The format and the source of an image, a document or audio."""
     what, source = type(block).__name__, block.source
     if isinstance(source, UrlSource) and source.url.startswith("s3://"):
         lowered: dict[str, Any] = {"s3Location": {"uri": source.url}}
@@ -226,7 +226,7 @@ def _media(block: ImageBlock | AudioBlock | DocumentBlock, kind: str | None, med
 
 
 def _cited(text: str, own: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The text as the API sent it: what is before the citations, and a block with the cited text."""
+    """The text as the API sent it: the text before the citations, then a block with the cited text."""
     length, citations = positive_int(own, "length"), objects_in(own.get("citations"))
     before, cited = (text[:-length], text[-length:]) if length else (text, "")
     if before.strip():

@@ -26,7 +26,7 @@ from completion.wires.lowering import count_cache_controls, dropped_fields, json
 from completion.wires.wire import Lowered
 
 STOP_SEQUENCE_PATH = "/delta/stop_sequence"
-"""Where Claude's own answer says which stop sequence it met. Converse sends it if it is asked to."""
+"""The field of Claude's own answer that names the stop sequence. Converse sends it only on request."""
 
 
 def lower(request: ChatRequest, model: str, dialect: ConverseDialect = DEFAULT) -> Lowered:
@@ -68,7 +68,7 @@ def lower(request: ChatRequest, model: str, dialect: ConverseDialect = DEFAULT) 
 
 def _supported(request: ChatRequest, model: str) -> set[str]:
     supported = {"system_prompt", "tools", "tool_choice", "temperature", "top_p", "stop_sequences", "response_format"}
-    supported |= {"reasoning_effort", "cache_control"}  # these are dropped by rules of their own
+    supported |= {"reasoning_effort", "cache_control"}  # ``lower`` itself decides whether these are dropped
     if maker_of(model) in TOP_K_FIELDS:
         supported.add("top_k")
     if maker_of(model) == "anthropic" or _forces_one_tool(request):
@@ -79,7 +79,7 @@ def _supported(request: ChatRequest, model: str) -> set[str]:
 
 
 def _forces_one_tool(request: ChatRequest) -> bool:
-    """A model that must call this one tool calls it once, so ``parallel_tool_use=False`` is only a preference."""
+    """The request forces one tool. Then the model calls it once, so ``parallel_tool_use=False`` changes nothing."""
     return request.tool_choice is not None and request.tool_choice.kind == "tool"
 
 
@@ -102,7 +102,7 @@ def _inference_config(request: ChatRequest, reasoning: Reasoning, model: str, dr
 
 
 def _continues_without_reasoning(sent: list[dict[str, Any]]) -> bool:
-    """The request continues an answer that does not begin with reasoning. Claude refuses that with a budget."""
+    """The request continues an answer that does not begin with reasoning. Claude then refuses a thinking budget."""
     last = sent[-1]
     if last["role"] == "user":
         if "toolResult" not in last["content"][0]:
@@ -122,7 +122,7 @@ def _top_k(request: ChatRequest, model: str) -> dict[str, Any]:
 
 
 def _parallel(request: ChatRequest) -> dict[str, Any]:
-    """Claude's own ``tool_choice``: Converse's has no field for calls at the same time."""
+    """Claude's own ``tool_choice``, because Converse has no field for parallel calls."""
     choice = request.tool_choice
     if request.parallel_tool_use is not False or not request.tools or (choice and choice.kind == "none"):
         return {}
@@ -175,7 +175,7 @@ def _tool_config(request: ChatRequest, model: str, dropped: list[str]) -> dict[s
     if choice is not None and choice.kind in ("any", "tool") and request.tools and not forces_calls(model):
         raise unsupported(f"tool_choice={choice.kind!r}", f"{model} does not support it on Bedrock")
     tools: list[dict[str, Any]] = []
-    for tool in request.tools or _stand_ins(called):
+    for tool in request.tools or _placeholder_tools(called):
         tools.append({"toolSpec": _tool(tool, model, dropped)})
         tools += _cache_points(tool.cache_control, model, "tools")
     if not tools:
@@ -192,8 +192,8 @@ def _called_tools(request: ChatRequest) -> list[str]:
     return list(dict.fromkeys(block.name for block in calls))
 
 
-def _stand_ins(names: Iterable[str]) -> list[ToolDefinition]:
-    """Tools for the calls of a history if the request has none: the API refuses calls without a ``toolConfig``."""
+def _placeholder_tools(names: Iterable[str]) -> list[ToolDefinition]:
+    """Tools for the calls in the history, if the request has none: the API refuses calls without a ``toolConfig``."""
     return [ToolDefinition(name, "Not available any more.", {"type": "object", "properties": {}}) for name in names]
 
 

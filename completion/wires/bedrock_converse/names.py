@@ -1,4 +1,4 @@
-"""The words and limits of Bedrock Converse, and what each maker's models support."""
+"""The names and limits of Bedrock Converse, and what the models of each maker support."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ FINISH_REASONS = {
     "guardrail_intervened": FinishReason.CONTENT_FILTER,
     "content_filtered": FinishReason.CONTENT_FILTER,
     "model_context_window_exceeded": FinishReason.CONTEXT_OVERFLOW,
-    # The model wrote what Bedrock cannot read. Named here so that a tool call before it does not change the reason.
+    # Bedrock could not parse the model's output. Listed, so that an earlier tool call does not make it TOOL_USE.
     "malformed_model_output": FinishReason.OTHER,
     "malformed_tool_use": FinishReason.OTHER,
-    # Claude's own words.
+    # Claude's own finish reasons.
     "refusal": FinishReason.REFUSAL,
     "pause_turn": FinishReason.PAUSE,
 }
@@ -37,7 +37,7 @@ DOCUMENT_FORMATS = {
     "text/html": "html",
     "text/markdown": "md",
 }
-"""Any other text is ``txt``."""
+"""Other types of text are ``txt``."""
 
 AUDIO_FORMATS = {
     "audio/mpeg": "mp3", "audio/mp3": "mp3", "audio/wav": "wav", "audio/x-wav": "wav", "audio/wave": "wav",
@@ -66,8 +66,8 @@ _MAKER = re.compile(
 
 
 def maker_of(model: str) -> str | None:
-    """Who made the model: ``anthropic`` in ``us.anthropic.claude-sonnet-4-5-20250929-v1:0``. None if its id does not
-    tell: the id of an inference profile, or another name."""
+    """The maker of the model: ``anthropic`` in ``us.anthropic.claude-sonnet-4-5-20250929-v1:0``. None if the id does
+    not contain it, as the id of an inference profile."""
     found = _MAKER.search(model)
     if found:
         return found[1].lower()
@@ -110,7 +110,7 @@ def caches(model: str, place: str) -> bool:
     return maker in (None, "anthropic") or (maker == "amazon" and place != "tools")
 
 
-# The field of each maker's own request that top_k is sent in.
+# The path of top_k in the request format of each maker.
 TOP_K_FIELDS = {
     "anthropic": ("top_k",),
     "amazon": ("inferenceConfig", "topK"),

@@ -20,14 +20,14 @@ _EFFORTS = ("low", "medium", "high")
 
 
 class Reasoning(NamedTuple):
-    """What to send. ``is_exact``: the model supports the effort that was asked for."""
+    """The fields to send. ``is_exact``: the model supports exactly the effort of the request."""
 
     fields: Mapping[str, Any] = MappingProxyType({})
     """In ``additionalModelRequestFields``."""
     effort: str | None = None
     """In ``outputConfig``."""
     budget: int = 0
-    """Tokens that are added to the maximum of the answer."""
+    """Tokens to add to ``maxTokens``."""
     is_exact: bool = True
 
 

@@ -1,4 +1,4 @@
-"""What the events say about the message as a whole: stop reason, usage, tier, trace."""
+"""The parts of the events that are about the whole message: stop reason, usage, service tier, trace."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from completion.wires.turn_summary import TurnSummary
 
 
 class ConverseSummary(TurnSummary):
-    """Collects what the events say about the message as a whole."""
+    """Collects stop reason, usage, service tier and trace."""
 
     def __init__(self) -> None:
         super().__init__(FINISH_REASONS)
@@ -51,7 +51,7 @@ class ConverseSummary(TurnSummary):
 
 
 def parse_usage(fields: dict[str, Any]) -> Usage:
-    """The usage of a message. Here inputTokens are without the cached tokens; in Usage they are the total."""
+    """The usage of a message. Bedrock's inputTokens exclude cached tokens; ``Usage.input_tokens`` includes them."""
     # {"inputTokens": 9, "outputTokens": 12, "totalTokens": 26, "cacheReadInputTokens": 0, "cacheWriteInputTokens": 5,
     #  "cacheDetails": [{"ttl": "5m", "inputTokens": 5}]}
     cached = positive_int(fields, "cacheReadInputTokens")

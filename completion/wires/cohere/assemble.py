@@ -71,17 +71,17 @@ class CohereTurn(TurnReader):
         yield from super().finish()
 
     def _checked(self, chunks: Iterable[StreamChunk]) -> Iterator[StreamChunk]:
-        """The chunks. After the end of the turn they are an error."""
+        """The chunks. A chunk after the end of the turn is an error."""
         for chunk in chunks:
             if self.is_over:
-                raise MalformedStreamError("the answer goes on after message-end")
+                raise MalformedStreamError("the answer continues after message-end")
             yield chunk
 
     def _message_start(self, data: dict[str, Any]) -> Iterator[StreamChunk]:
         # {"type": "message-start", "id": "…", "delta": {"message": {"role": "assistant", "content": [], …}}}
         message_id = str_or_empty(data.get("id"))
         if message_id and self.summary.response_id not in (None, message_id):
-            raise MalformedStreamError("a second message begins in the body of the first")
+            raise MalformedStreamError("a second message begins in the same body")
         self.summary.response_id = message_id or self.summary.response_id
         return self._checked(self._content.add(_message(data).get("content")))
 
@@ -150,7 +150,7 @@ assemble = CohereTurn.assemble
 
 
 def parse_usage(usage: Any) -> Usage | None:
-    """The usage of an answer: the tokens that were read and written, not those that are billed."""
+    """The usage of an answer: the tokens that the model read and wrote, not the billed units."""
     # {"billed_units": {"input_tokens": 8, "output_tokens": 50}, "tokens": {"input_tokens": 1394, "output_tokens": 54},
     #  "cached_tokens": 1360}
     if not isinstance(usage, dict):

@@ -1,4 +1,4 @@
-"""What the API is known to refuse, checked before anything is sent."""
+"""Checks a body, before it is sent, for what the API is known to refuse."""
 
 from __future__ import annotations
 

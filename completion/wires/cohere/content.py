@@ -1,4 +1,4 @@
-"""The content, the tool calls and the citations of a message as they arrive -> chunks."""
+"""Content, tool calls and citations of a message, as they arrive -> chunks."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ log = logging.getLogger(__name__)
 
 
 class MessageContent:
-    """What one message contains. Methods return the chunks that may be yielded now.
+    """The content of one message. Methods return the chunks that may be yielded now.
 
-    The plan and the citations are kept until something else begins, so that each is one block.
+    The plan and the citations are collected until something else begins, so that each becomes one block.
     """
 
     def __init__(self, order: TurnOrder) -> None:
@@ -34,13 +34,15 @@ class MessageContent:
 
     @property
     def has_plan(self) -> bool:
-        """A plan is kept: it goes before whatever comes next."""
+        """A plan is collected and not yielded yet. It must be yielded before the next chunk."""
         return bool(self._plan)
 
     def add(self, content: Any) -> Iterator[StreamChunk]:
         """A piece of content: {"text": "Hi"} or {"thinking": "Hm"}; at its start with {"type": …}."""
         for piece in _objects(content):
-            if "type" in piece:  # the start of a block; citations of the one before may have come after its end
+            if (
+                "type" in piece
+            ):  # a block starts; citations may arrive after the end of their block, so only a start moves this
                 self._text_begins_at = self._order.text_length
             thinking, text = str_or_empty(piece.get("thinking")), str_or_empty(piece.get("text"))
             if thinking:
@@ -51,7 +53,7 @@ class MessageContent:
                 yield from self._order.text(text)
 
     def end_content(self) -> Iterator[StreamChunk]:
-        """A block of content ends: the text with its citations, or the thinking."""
+        """A block of content ends: text and its citations, or thinking."""
         yield from self._order.end_text()
         yield from self._end_thinking()
         yield from self._release_citations()
@@ -68,7 +70,7 @@ class MessageContent:
         """{"id": "f_1", "type": "function", "function": {"name": "f", "arguments": ""}}"""
         for fields in _objects(calls):
             key = _usable(index)
-            yield from self.end_call(key)  # a server may omit the end of the call before
+            yield from self.end_call(key)  # a server may omit the end of the previous call
             yield from self._begin()
             yield from self._release_citations()
             function = _function(fields)
@@ -98,7 +100,7 @@ class MessageContent:
             yield from self._order.release()
 
     def end(self) -> Iterator[StreamChunk]:
-        """The end of the message: what is still kept."""
+        """The message ends: yield the collected plan and citations."""
         yield from self._begin()
         yield from self._release_citations()
 
@@ -108,7 +110,7 @@ class MessageContent:
         return next(reversed(self._calls.values()), None)
 
     def _begin(self, *, is_thinking: bool = False) -> Iterator[StreamChunk]:
-        """Something begins: what came before it ends."""
+        """A text, a call or thinking begins: end what was before it."""
         if self._plan:
             plan, self._plan = without_surrogates("".join(self._plan)), []
             yield from self._order.block(provider_block(WIRE, {"type": TOOL_PLAN, TOOL_PLAN: plan}))

@@ -1,4 +1,4 @@
-"""Messages -> messages and documents of Cohere's chat, and what the wire accepts in a history."""
+"""Messages -> messages and documents of Cohere's chat, and the rules for a history."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def _assistant(message: Message) -> dict[str, Any]:
 
 
 def _add_content(content: list[dict[str, Any]], kind: str, text: str) -> None:
-    """Add text or thinking. Texts in a row are one: the offsets of citations count from its beginning."""
+    """Add text or thinking. Join texts in a row, because citations count from the beginning of the text."""
     if content and content[-1]["type"] == kind:
         content[-1][kind] += text
     else:

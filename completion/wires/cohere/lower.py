@@ -52,7 +52,7 @@ def lower(request: ChatRequest, model: str, dialect: Any = None) -> Lowered:
 
 
 def _tools(request: ChatRequest) -> tuple[ToolDefinition, ...]:
-    """The tools to send. Cohere can force a call, but not name its tool: then the model gets that tool alone."""
+    """The tools to send. Cohere can force a call but not of a named tool, so then only that tool is sent."""
     choice = request.tool_choice
     if choice is None or choice.kind != "tool":
         return request.tools
@@ -68,7 +68,7 @@ def _tool(tool: ToolDefinition) -> dict[str, Any]:
 
 
 def _strict_tools(tools: tuple[ToolDefinition, ...], dropped: list[str]) -> bool | None:
-    """Cohere is strict with all tools or with none."""
+    """Cohere has one ``strict`` for all tools. None if not all tools are strict."""
     if tools and all(tool.strict for tool in tools):
         return True
     if any(tool.strict for tool in tools):

@@ -1,4 +1,4 @@
-"""The words of Cohere's chat."""
+"""The names of Cohere's chat."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from completion.contract.chunks import FinishReason
 
 WIRE = "cohere"
 
-# Cohere writes them in upper case. The last three are from version 1 of the API, and some clouds still send them.
+# Cohere sends them in upper case. The last three are from version 1 of the API, and some clouds still send them.
 FINISH_REASONS = {
     "complete": FinishReason.END_TURN,
     "stop_sequence": FinishReason.STOP_SEQUENCE,
@@ -28,10 +28,10 @@ THINKING = {"type": "thinking"}
 BUDGETS = {"minimal": 512, "low": 1024, "medium": 4096, "high": 16384, "xhigh": 24576, "max": 31000}
 """The budget in tokens for each effort. Cohere advises to leave 1,000 of the 32,000 output tokens for the answer."""
 
-# The types of provider blocks, which we make ourselves:
-#   {"type": "tool_plan", "tool_plan": "I will …"}       what the model says before its calls
+# The types of provider blocks that we make ourselves:
+#   {"type": "tool_plan", "tool_plan": "I will …"}       the plan for the calls that follow
 #   {"type": "citations", "citations": [{…}]}            citations of the text before it
 TOOL_PLAN, CITATIONS = "tool_plan", "citations"
 
 SEE_DOCUMENTS = "(See the documents.)"
-"""The text of a user message that has nothing but documents, which are sent beside the messages."""
+"""The text of a user message that contains only documents: those are sent outside of the messages."""

@@ -47,7 +47,7 @@ class OllamaTurn(TurnReader):
         if data.get("error"):
             raise refusals.in_band(data)
         if type(message) is not dict and "done" not in data:
-            log.debug("skipped a line that is not a part of a chat")
+            log.debug("skipped a line that is not part of a chat")
             self._has_unknown_events = True
             return ()
         self._has_known_events = True
@@ -62,7 +62,7 @@ class OllamaTurn(TurnReader):
     def _line(self, message: dict[str, Any], data: dict[str, Any]) -> Iterator[StreamChunk]:
         for chunk in self._content(message):
             if self.is_over:
-                raise MalformedStreamError('the answer goes on after "done": true')
+                raise MalformedStreamError('the answer continues after "done": true')
             yield chunk
         if data.get("done") is True:
             self._read_end(data)
@@ -77,7 +77,7 @@ class OllamaTurn(TurnReader):
         if text:
             yield from order.text(text)
         for call in objects_in(message.get("tool_calls")):
-            # {"id": "call_1", "function": {"index": 0, "name": "f", "arguments": {"a": 1}}}; the id is new in 2025
+            # {"id": "call_1", "function": {"index": 0, "name": "f", "arguments": {"a": 1}}}; older servers send no id
             function = call.get("function")
             fields = function if isinstance(function, dict) else {}
             whole = ToolCall(str_or_empty(call.get("id")), str_or_empty(fields.get("name")))

@@ -1,4 +1,4 @@
-"""Messages -> messages of Ollama's native chat, and what the wire accepts in a history."""
+"""Messages -> messages of Ollama's native chat, and the rules for a history."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _fills_message(block: Block) -> bool:
 def messages(request: ChatRequest) -> list[dict[str, Any]]:
     system = system_text(request)
     lowered = [{"role": "system", "content": system}] if system else []
-    names: dict[str, str] = {}  # of the tools, by the id of their call
+    names: dict[str, str] = {}  # call id -> name of the tool
     for message in request.messages:
         if message.role == "assistant":
             lowered.append(_assistant(message, names))

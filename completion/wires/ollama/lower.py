@@ -68,12 +68,12 @@ def _tool(tool: ToolDefinition) -> dict[str, Any]:
 
 
 def _think(effort: str | int | None, model: str, dropped: list[str]) -> bool | str | None:
-    """What to send as ``think``. gpt-oss has levels and cannot be told not to think; others have on and off."""
+    """The value of ``think``. gpt-oss has levels and always thinks; for other models it is on or off."""
     if effort is None:
         return None
     is_off = effort in ("none", 0)
     if "gpt-oss" not in model.lower():
-        dropped += [] if is_off else ["reasoning_effort"]  # the model thinks, but not as much as was asked for
+        dropped += [] if is_off else ["reasoning_effort"]  # the model thinks, but has no levels
         return not is_off
     word = effort_word(effort) if isinstance(effort, int) else effort
     level = nearest_effort("low" if is_off else word, LEVELS)
