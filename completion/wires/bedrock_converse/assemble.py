@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class ConverseTurn(TurnReader):
-    """A turn of Bedrock Converse. It ends with ``messageStop``; ``metadata`` with the usage comes before or after it."""
+    """A turn of Bedrock Converse. It ends with ``messageStop``; ``metadata`` (usage) comes before or after it."""
 
     truncated = "the body ended without messageStop: the answer is not complete"
 

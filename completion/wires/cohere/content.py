@@ -40,9 +40,7 @@ class MessageContent:
     def add(self, content: Any) -> Iterator[StreamChunk]:
         """A piece of content: {"text": "Hi"} or {"thinking": "Hm"}; at its start with {"type": …}."""
         for piece in _objects(content):
-            if (
-                "type" in piece
-            ):  # a block starts; citations may arrive after the end of their block, so only a start moves this
+            if "type" in piece:  # a block starts. Not reset at its end: its citations may arrive after that
                 self._text_begins_at = self._order.text_length
             thinking, text = str_or_empty(piece.get("thinking")), str_or_empty(piece.get("text"))
             if thinking:
