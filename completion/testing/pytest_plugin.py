@@ -54,9 +54,8 @@ def completion_recorded(request: pytest.FixtureRequest) -> Iterator[Session]:
 
 
 def _path(item: pytest.Item) -> Path:
-    name = item.nodeid.partition("::")[2].replace(
-        "::", "."
-    )  # with the class: two classes may have tests with the same name
+    # With the class, because two classes may have tests with the same name.
+    name = item.nodeid.partition("::")[2].replace("::", ".")
     plain = re.sub(r"[^\w.=+-]+", "_", name).strip("_")[:_MAX_NAME]
     if plain != name:  # two parameters may differ only in the removed characters
         plain += f"-{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:6]}"

@@ -52,11 +52,8 @@ class Traffic:
 
     def snapshot(self) -> Traffic:
         """A copy that no longer changes, even if another thread still reads the response."""
-        end, error, ended_at = (
-            self.end,
-            self.error,
-            self.ended_at,
-        )  # read before the pieces, so that no piece before the end is missing
+        # The end is read before the pieces are copied, so that no piece before the end is missing.
+        end, error, ended_at = self.end, self.error, self.ended_at
         timed_out_at = self.exchange.timed_out_at if self.exchange is not None else None
         if end == "left" and timed_out_at is not None:  # a timeout of ours expired between two reads
             end, ended_at = "timeout", timed_out_at - self.started_at
