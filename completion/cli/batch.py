@@ -181,8 +181,7 @@ def _run(
                     usage = result.turn.usage if result.turn else None
                     progress.add(usage.output_tokens if usage else 0, failed="error" in document)
         if not_set_up is None:
-            output.prepare()  # also when nothing was left to ask
-        output.prepare()  # OUT must also exist if there was no request to send
+            output.prepare()  # OUT must also exist if there was no request to send
     except StreamCancelledError:
         code = INTERRUPTED
     finally:
@@ -228,8 +227,6 @@ def _document(result: BatchResult, digest: str, schema: JsonSchema | None) -> di
 
 @contextmanager
 def _ctrl_c_cancels() -> Iterator[CancelToken]:
-    """Ctrl-C cancels what runs, and never comes between an answer and its line."""
-def _ctrl_c_cancels() -> Iterator[None]:
     """In the block, Ctrl-C cancels the running requests. It does not raise, so that no arrived answer is lost."""
     with CancelToken() as token:
         before = signal.signal(signal.SIGINT, lambda *_: token.cancel())

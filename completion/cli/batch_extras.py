@@ -17,8 +17,7 @@ _INTERVAL_S: Final = 10.0
 
 
 class Progress:
-    """A bar on stderr: done, failed, tokens a second, time left. Without tqdm, a line every ten seconds."""
-    """A progress bar on stderr: done, failed, tokens per second, time left. Without tqdm it shows nothing."""
+    """A progress bar on stderr: done, failed, tokens per second, time left. Without tqdm, a line every ten seconds."""
 
     def __init__(self, total: int) -> None:
         self.failed = self.tokens = self.done = 0

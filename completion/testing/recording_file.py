@@ -122,8 +122,6 @@ def recorded_from(traffic: Traffic, scrubber: Scrubber) -> RecordedRequest:
         head, body = _without_compressed_secrets(head, body, scrubber)
     is_aws_stream = any(value.lower() == _AWS_STREAM for _, value in _headers(head))
     scrubbed = scrubber.scrub_pieces([piece.data for piece in body], with_checksums if is_aws_stream else None)
-    return Recorded(
-    scrubbed = scrubber.scrub_pieces([piece.data for piece in body])
     return RecordedRequest(
         traffic.method,
         scrubber.scrub_url(traffic.url),

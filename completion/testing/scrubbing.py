@@ -118,7 +118,7 @@ class Scrubber:
         return self.scrub(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
     def scrub_pieces(self, pieces: Sequence[bytes], mend: Callable[[bytes, bytes], bytes] | None = None) -> list[bytes]:
-        """The pieces without secrets, also those that begin in one piece and end in another.
+        """The pieces without secrets. A secret may begin in one piece and end in another.
 
         ``mend`` gets the whole body as it was and as it is now, and returns what is written.
         """
@@ -126,9 +126,6 @@ class Scrubber:
         scrubbed = self.scrub(body)
         if mend is not None and scrubbed != body:
             scrubbed = mend(body, scrubbed)
-    def scrub_pieces(self, pieces: Sequence[bytes]) -> list[bytes]:
-        """The pieces without secrets. A secret may begin in one piece and end in another."""
-        scrubbed = self.scrub(b"".join(pieces))
         ends = list(accumulate(map(len, pieces)))
         return [scrubbed[end - len(piece) : end] for piece, end in zip(pieces, ends, strict=True)]
 

@@ -94,12 +94,9 @@ class ContentBlocks:
             yield from self.stop(index)
         yield from self._order.end()
 
-    def text_begins(self, index: Any) -> bool:
-        """Plain text may be yielded directly for this block: it is open already."""
-        block = self._open.get(index) if type(index) is int else None
     def is_open_text(self, index: Any) -> bool:
         """This text block is already open, so its text may be yielded directly."""
-        block = self._open.get(index)
+        block = self._open.get(index) if type(index) is int else None
         return block is not None and block.kind == _TEXT
 
     def _opened(self, index: Any, kind: str) -> Iterator[StreamChunk]:
