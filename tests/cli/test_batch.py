@@ -329,3 +329,25 @@ def test_a_full_disk_is_said_and_loses_nothing(server: ProviderServer, tmp_path:
     assert all(json.loads(line) for line in out.read_text().splitlines())
     assert run(server, "batch", source, "-o", str(out)).returncode == 0
     assert len(read(out)) == 20
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"id": 1, "messages": ' + "[" * 100_000, "recursion"),
+        ('{"id": ' + "9" * 10_000 + ', "prompt": "x"}', "digits"),
+        ('{"id": "\\u001b]0;title\\u0007", "prompt": 5}', '"prompt" must be a string'),
+        ('{"id": "\\u001b[31m", "prompt": "x"}\n' * 2, "line 2"),
+    ],
+    ids=["deep", "digits", "control codes", "control codes twice"],
+)
+def test_a_hostile_line_is_named_without_control_codes_and_nothing_is_asked(
+    server: ProviderServer, tmp_path: Path, line: str, message: str
+) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text(line)
+    done = run(server, "batch", str(source), "-o", str(tmp_path / "out.jsonl"))
+    assert (done.returncode, len(server.requests)) == (2, 0)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "\x1b" not in done.stderr

@@ -141,6 +141,30 @@ def test_a_bad_session_exits_with_2_and_changes_nothing(
     assert text is None or Path(name).read_text() == text
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"base_url": "http://127.0.0.1:9", "settings": {"base_url": "http://127.0.0.1:9"}},
+        {"tools": ["os:system"], "settings": {"tools": ["os:system"]}},
+        {"messages": "[" * 100_000},
+        {"model": "\x1b]0;title\x07"},
+    ],
+    ids=["address", "tools", "deep", "control codes"],
+)
+def test_a_hostile_session_is_refused_or_chooses_no_address(
+    server: ProviderServer, run: Run, fields: dict[str, Any]
+) -> None:
+    run("--session", "s.json", "One")
+    text = json.dumps(json.loads(Path("s.json").read_text()) | fields)
+    Path("s.json").write_text(text.replace(f'"{"[" * 100_000}"', "[" * 100_000))
+    done = run("--session", "s.json", "Two")
+    # Either the session is refused, or the question goes to the address that the user has set.
+    assert len(server.requests) == (2 if done.returncode == 0 else 1)
+    assert not any(request.json().get("tools") for request in server.requests)
+    assert "Traceback" not in done.stderr
+    assert "\x1b" not in done.stderr
+
+
 # --- --continue --------------------------------------------------------------------------------------------------
 
 

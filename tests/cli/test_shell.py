@@ -92,3 +92,18 @@ def test_the_script_is_valid_and_has_every_family(server: ProviderServer, folder
 def test_another_shell_is_an_error(server: ProviderServer) -> None:
     done = run(server, "--shell-completion", "tcsh")
     assert (done.returncode, "invalid choice: 'tcsh'" in done.stderr) == (2, True)
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="bash is not installed")
+@pytest.mark.parametrize("typed", ["completion -a ", "completion trace ", "completion -a $(touch", "completion `touch"])
+def test_neither_a_file_name_nor_a_word_runs_as_a_command(server: ProviderServer, folder: Path, typed: str) -> None:
+    names = {"$(touch made)", "`touch made`", "a;touch made"}
+    for name in names:
+        (folder / name).touch()
+    before = {path.name for path in folder.iterdir()} | {"script.bash"}
+    code = BASH.format(script=script(server, "bash", folder))
+    done = subprocess.run(
+        ["bash", "--norc", "-c", code, "bash", typed], cwd=folder, capture_output=True, text=True, timeout=30
+    )
+    assert {path.name for path in folder.iterdir()} == before
+    assert done.stderr == ""
