@@ -19,7 +19,6 @@ from completion.version import __version__
 MAX_REDIRECTS: Final = 5
 _TIMEOUT_S: Final = (10.0, 30.0)  # for the connect, and for each read
 _PIECE_BYTES: Final = 64 * 1024
-_TIMEOUT_S: Final = (10.0, 30.0)  # to connect, and between two pieces
 
 
 def download(url: str, max_bytes: int) -> bytes:
