@@ -9,11 +9,8 @@ import pytest
 
 from completion import (
     ConfigurationError,
-    FinishReason,
-    ProviderBlockFinished,
     StreamChunk,
     TextDelta,
-    TurnFinished,
 )
 from completion.notebook import show
 
@@ -59,10 +56,3 @@ def test_without_ipython_the_stream_is_closed(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(ConfigurationError):
         show(stream)
     assert closed == [True]
-
-
-def test_a_terminal_prints_a_label_for_a_picture(capsys: pytest.CaptureFixture[str]) -> None:
-    block = {"inlineData": {"mimeType": "image/png", "data": "iVBORw0KGgo="}}
-    turn = show([TextDelta("Here:"), ProviderBlockFinished("gemini", block), TurnFinished(FinishReason.END_TURN)])
-    assert capsys.readouterr().out == "Here:\n\n[image/png]\n"
-    assert len(turn.images) == 1

@@ -77,8 +77,9 @@ def _print_families() -> None:
             continue
         variable, state = _key(family)
         rows.append((name, variable, state))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for name, variable, state in rows:
-        print(one_line(f"{name:<20} {variable:<24} {state}"))
+        print(one_line(f"{name:<{widths[0]}}  {variable:<{widths[1]}}  {state}"))
 
 
 def _key(family: registry.Family) -> tuple[str, str]:

@@ -17,6 +17,7 @@ import pytest
 from completion import (
     ChatRequest,
     FinishReason,
+    ProviderBlockFinished,
     ReasoningDelta,
     ReasoningFinished,
     StreamChunk,
@@ -338,3 +339,10 @@ def test_chunks_without_an_end_of_turn_raise_an_error(capsys: pytest.CaptureFixt
     assert caught.value.partial is not None
     assert caught.value.partial.text == "Hi"
     assert capsys.readouterr().out == f"Hi\n\n{BROKE_OFF}\n"
+
+
+def test_a_terminal_prints_a_label_for_a_picture(capsys: pytest.CaptureFixture[str]) -> None:
+    block = {"inlineData": {"mimeType": "image/png", "data": "iVBORw0KGgo="}}
+    turn = show([TextDelta("Here:"), ProviderBlockFinished("gemini", block), TurnFinished(FinishReason.END_TURN)])
+    assert capsys.readouterr().out == "Here:\n\n[image/png]\n"
+    assert len(turn.images) == 1
