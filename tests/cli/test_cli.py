@@ -460,11 +460,11 @@ class Terminal:
                     break
         assert text in self.screen
 
-    def wait_for_prompt_behind(self, text: str) -> None:
+    def wait_for_prompt_behind(self, text: str, timeout: float = 20) -> None:
         """Wait until the command shows the text and then asks for the next line."""
         self.wait_for(text)
         before, _, self.screen = self.screen.partition(text)
-        self.wait_for("> ")
+        self.wait_for("> ", timeout)
         self.screen = before + text + self.screen
 
     def ended(self) -> int:
