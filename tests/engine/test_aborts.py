@@ -42,7 +42,7 @@ from completion.testing.scripted import Step
 from tests.loopback import END, HI, PATIENCE_S, Caught, model_at, model_of, silent_listener, text
 from tests.runs import Seen, called, check_history, end_of, malformed, named, results_in, texts, turn
 
-SOON_S = 0.5
+SOON_S = 3.0  # what blocks in these tests would take much longer
 """We promise 0.1 s; the rest is for a busy machine."""
 
 

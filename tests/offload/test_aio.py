@@ -361,7 +361,7 @@ def test_wrong_arguments_raise_an_error(arguments: dict[str, Any], error: type[E
 
 
 def hung_up_soon(server: ProviderServer, began: float, count: int = 1) -> bool:
-    return server.wait_hung_up(count=count) and time.monotonic() - began < SOON_S + 0.2  # the server looks every 10 ms
+    return server.wait_hung_up(count=count) and time.monotonic() - began < SOON_S + 1  # for a busy machine
 
 
 @pytest.mark.parametrize("when", ["headers", "first chunk", "between"])

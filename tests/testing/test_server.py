@@ -443,7 +443,7 @@ def test_a_client_that_leaves_during_a_wait_is_noticed(
             pass
     left = time.monotonic()
     assert server.wait_hung_up()
-    assert time.monotonic() - left < 0.5
+    assert time.monotonic() - left < 3
     (hangup,) = server.hangups
     assert server.hung_up
     assert hangup.request_index == 0
@@ -518,7 +518,7 @@ def test_stop_interrupts_every_wait_and_counts_no_hangup() -> None:
             client.sendall(GET)
         assert server.wait_for_requests(len(waits))
         began = time.monotonic()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 3
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ProviderServer")]
     assert not server.hung_up
     for client in clients:
@@ -586,7 +586,7 @@ def test_stop_interrupts_a_wait_and_a_handshake_over_tls(tls_server: ProviderSer
         assert tls_server.wait_for_requests(1)
         began = time.monotonic()
         tls_server.stop()
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 3
     assert not tls_server.hung_up
 
 

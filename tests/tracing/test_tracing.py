@@ -584,7 +584,7 @@ def test_only_one_run_waits_for_a_pipe_that_is_not_read() -> None:
         began = time.monotonic()
         for _ in range(20):
             run_chat(ScriptedModel("Yes."), ChatRequest("Hi"), middleware=[tracer]).collect()
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5  # 20 runs that each wait would take 20 s
     tracer.close()
 
 

@@ -396,7 +396,7 @@ def test_nothing_is_sent_to_a_client_that_was_seen_to_leave(
     theirs.close()
     has_left.set()
     assert server.wait_hung_up()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 3
     if render is web.text:
         assert isinstance(reading.within(PATIENCE_S).error, StreamCancelledError)
     else:
@@ -413,7 +413,7 @@ def test_a_client_that_leaves_before_the_headers_is_noticed(
     began = time.monotonic()
     theirs.close()
     assert server.wait_hung_up()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 3
     assert isinstance(opening.within(PATIENCE_S).error, StreamCancelledError)
 
 
