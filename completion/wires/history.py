@@ -196,38 +196,46 @@ def _portable_block(block: Block, role: Role, origin: Origin) -> Block | None:
         case TextBlock(text=text):
             if not text:
                 return None
-            return _clean_text(block) if role == "assistant" else block
+            return _clean(block) if role == "assistant" else block
         case ReasoningBlock(provider=provider, wire_data=wire_data):
             if not (origin.includes(provider) and origin.includes((wire_data or {}).get("origin"))):
                 block = replace(block, signature=None, provider=None, wire_data=None)
-            return _clean_text(block) if block.text or block.signature is not None else None
+            return _clean(block) if block.text or block.signature is not None else None
         case RedactedReasoningBlock(provider=provider) | ProviderBlock(provider=provider):
-            return block if origin.includes(provider) else None
+            return _clean(block) if origin.includes(provider) else None
         case ToolCallBlock(provider=provider):
             if not origin.includes(provider):
                 block = replace(block, signature=None, provider=None, wire_data=None)
-            return _clean_args(block)
+            return _clean(block)
         case ToolResultBlock(blocks=inner):
-            cleaned = [_clean_text(part) if isinstance(part, TextBlock) else part for part in inner]
+            cleaned = [_clean(part) if isinstance(part, TextBlock) else part for part in inner]
             is_clean = all(new is old for new, old in zip(cleaned, inner, strict=True))
             return block if is_clean else replace(block, blocks=tuple(cleaned))
     return block
 
 
-def _clean_text(block: Any) -> Any:
-    """Half of a surrogate pair becomes U+FFFD: it cannot be encoded as UTF-8."""
-    return replace(block, text=without_surrogates(block.text)) if has_surrogates(block.text) else block
+_SENT_FIELDS = ("text", "signature", "data", "call_id", "name", "args", "wire_data")
 
 
-def _clean_args(call: ToolCallBlock) -> ToolCallBlock:
-    if has_surrogates(call.name) or has_surrogates(call.call_id):
-        name, call_id = without_surrogates(call.name), without_surrogates(call.call_id)
-        call = replace(call, name=name, call_id=call_id)
+def _clean(block: Any) -> Block:
+    """The block with U+FFFD for each half of a surrogate pair: it cannot be encoded as UTF-8."""
+    fields = {name: getattr(block, name, None) for name in _SENT_FIELDS}
+    cleaned = {name: _clean_value(value) for name, value in fields.items()}
+    changed = {name: value for name, value in cleaned.items() if value is not fields[name]}
+    cleaned_block: Block = replace(block, **changed) if changed else block
+    return cleaned_block
+
+
+def _clean_value(value: Any) -> Any:
+    if isinstance(value, str):
+        return without_surrogates(value) if has_surrogates(value) else value
+    if not value:
+        return value
     try:
-        text = json.dumps(call.args, ensure_ascii=False)
+        text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError):  # lower() raises a better error: it knows the field
-        return call
-    return replace(call, args=json.loads(without_surrogates(text))) if has_surrogates(text) else call
+        return value
+    return json.loads(without_surrogates(text)) if has_surrogates(text) else value
 
 
 def _merged(messages: Iterable[Message]) -> list[Message]:

@@ -308,6 +308,20 @@ def test_half_surrogate_pairs_of_models_and_tools_are_replaced() -> None:
     assert sent[2]["content"] == "\U0001f600 and \ufffd"
 
 
+def test_half_surrogate_pairs_in_signatures_and_provider_blocks_are_replaced() -> None:
+    blocks = [
+        ReasoningBlock("Hm", "sig \ud83d", "anthropic"),
+        RedactedReasoningBlock("data \ud83d", "anthropic"),
+        ProviderBlock("anthropic", {"type": "server_tool_use", "name": "half \ud83d"}),
+    ]
+    sent = claude([Message.user("q"), Message.assistant(blocks), Message.user("b")])[1]["content"]
+    assert [(part.get("signature"), part.get("data"), part.get("name")) for part in sent] == [
+        ("sig \ufffd", None, None),
+        (None, "data \ufffd", None),
+        (None, None, "half \ufffd"),
+    ]
+
+
 # Images in tool results
 
 
