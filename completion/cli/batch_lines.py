@@ -46,7 +46,9 @@ def read_lines(path: Path, schema: JsonSchema | None) -> Iterator[Line | str]:
                 continue
             try:
                 yield _line(number, json.loads(raw), schema)
-            except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            except RecursionError:
+                yield f"line {number}: it is nested too deeply"
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
                 what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
                 yield f"line {number}: {what}"
 

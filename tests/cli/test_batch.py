@@ -334,7 +334,7 @@ def test_a_full_disk_is_said_and_loses_nothing(server: ProviderServer, tmp_path:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"id": 1, "messages": ' + "[" * 100_000, "recursion"),
+        ('{"id": 1, "messages": ' + "[" * 100_000, "nested too deeply"),
         ('{"id": ' + "9" * 10_000 + ', "prompt": "x"}', "digits"),
         ('{"id": "\\u001b]0;title\\u0007", "prompt": 5}', '"prompt" must be a string'),
         ('{"id": "\\u001b[31m", "prompt": "x"}\n' * 2, "line 2"),

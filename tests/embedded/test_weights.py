@@ -210,7 +210,7 @@ def test_without_pip_the_error_says_how_to_get_it(index: Path, cache: Path, tmp_
     packages = tmp_path / "packages"
     packages.mkdir()
     (packages / "completion").symlink_to(ROOT / "completion")
-    for folder in site.getsitepackages():
+    for folder in filter(os.path.isdir, site.getsitepackages()):
         for entry in Path(folder).iterdir():
             if not entry.name.startswith(("pip", "__pycache__", "completion")) and entry.suffix != ".pth":
                 (packages / entry.name).symlink_to(entry)

@@ -797,18 +797,17 @@ async def parent():
     async with model.chat_stream(ChatRequest("Hi")) as stream:
         await stream.__anext__()
         child = os.fork()
-        if not child:
-            return
+        if not child:  # a fork has no running loop
+            asyncio.new_event_loop().run_until_complete(in_child())
+            os._exit(0)
         os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-async def child():
+async def in_child():
     assert (await model.chat_stream(ChatRequest("Hi")).collect()).text == "b"
 try:
     asyncio.new_event_loop().run_until_complete(parent())
-    asyncio.new_event_loop().run_until_complete(child())
 except BaseException as error:
     print(repr(error), file=sys.stderr, flush=True)
-    os._exit(1)
-os._exit(0)
+os._exit(1)
 """
     run = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=20)
     assert (run.returncode, run.stderr) == (0, "")
