@@ -106,7 +106,7 @@ class Program:
         """In a process of its own, with warnings as errors, and with the recordings of the docs."""
         shutil.copytree(DOCS / "recordings", folder / "recordings", dirs_exist_ok=True)
         command = [sys.executable, "-W", "error", str(self.write(folder))]
-        return subprocess.run(command, cwd=folder, capture_output=True, timeout=120, text=True)
+        return subprocess.run(command, cwd=folder, capture_output=True, timeout=300, text=True)
 
 
 def programs_of_readme() -> list[Program]:

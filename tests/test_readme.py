@@ -10,14 +10,14 @@ from tests.documents import README, Program, programs_of_readme
 
 PROGRAMS = programs_of_readme()
 
-# The embedded model's words differ from run to run; the rest of the output does not.
+# The embedded model may answer with anything, also with nothing but emojis. The rest of the output does not differ.
 END = r"(end_turn|max_tokens) Usage\(input_tokens=\d+, output_tokens=\d+.*\)\n"
 OUTPUTS = {
-    "In Python": r"\s*\S.*",
-    "The loop": rf".*\w.*\n {END}",
-    "Text and turn": rf".*\w.*\nthen: .*\w.* {END}",
-    "Tools": r"the model calls weather {'city': .+}\nit gets TextBlock\(text=.+: sun, for \d+ days.\)\n",
-    "asyncio and the web": r".*\w.*\n{'Content-Type': 'text/event-stream.+} b'data: {\"type\".+\[DONE\].+\n",
+    "In Python": r".*",
+    "The loop": rf".*\n {END}",
+    "Text and turn": rf".*\nthen: .* {END}",
+    "Tools": r"the model calls weather {'city': .+}\nit gets TextBlock\(text=.+: sun, for -?\d+ days.\)\n",
+    "asyncio and the web": r".*\n{'Content-Type': 'text/event-stream.+} b'data: {\"type\".+\[DONE\].+\n",
 }
 
 
