@@ -183,7 +183,7 @@ def test_a_signal_handler_may_cancel(server: ProviderServer) -> None:
     assert first_text(stream) == "a"
     before = signal.signal(signal.SIGINT, lambda *_: stream.cancel())
     try:
-        soon = _interrupt_soon()
+        soon = _interrupt_soon(server)
         with pytest.raises(StreamCancelledError):
             next(stream)
     finally:
@@ -198,7 +198,7 @@ def test_ctrl_c_hangs_up(any_server: ProviderServer, framing: Framing) -> None:
     model = model_of(any_server)
     stream = model.chat_stream(HI)
     assert first_text(stream) == "a"
-    soon = _interrupt_soon()
+    soon = _interrupt_soon(any_server)
     with pytest.raises(KeyboardInterrupt):
         next(stream)
     soon.join()
@@ -209,7 +209,7 @@ def test_ctrl_c_hangs_up(any_server: ProviderServer, framing: Framing) -> None:
 def test_ctrl_c_ends_the_wait_for_headers(any_server: ProviderServer) -> None:
     any_server.reply(Reply(before_headers=[Stall()]), Reply(text("b"), END))
     model = model_of(any_server, timeout=Timeout(total=60))
-    soon = _interrupt_soon()
+    soon = _interrupt_soon(any_server)
     with pytest.raises(KeyboardInterrupt):
         model.chat_stream(HI)
     soon.join()
@@ -230,7 +230,7 @@ def test_an_exception_of_a_signal_handler_is_raised_unchanged(any_server: Provid
     any_server.reply(Reply(before_headers=[Stall()]) if when == "headers" else Reply(Stall()), Reply(text("b"), END))
     model = RetryingModel(model_of(any_server))
     before = signal.signal(signal.SIGUSR1, strike)
-    soon = _interrupt_soon(signal.SIGUSR1)
+    soon = _interrupt_soon(any_server, signal.SIGUSR1)
     try:
         with pytest.raises(TooLongError):
             model.chat_stream(HI).collect()
@@ -242,10 +242,16 @@ def test_an_exception_of_a_signal_handler_is_raised_unchanged(any_server: Provid
     assert model.chat_stream(HI).collect().text == "b"
 
 
-def _interrupt_soon(number: int = signal.SIGINT) -> threading.Timer:
-    """Interrupt the blocked call of the main thread, as Ctrl-C does."""
+def _interrupt_soon(server: ProviderServer, number: int = signal.SIGINT) -> threading.Thread:
+    """Interrupt the blocked call of the main thread, as Ctrl-C does, once the server has its request."""
     main = threading.main_thread().ident
     assert main is not None
-    timer = threading.Timer(0.2, signal.pthread_kill, (main, number))
-    timer.start()
-    return timer
+
+    def interrupt() -> None:
+        assert server.wait_for_requests(1)
+        time.sleep(0.1)  # the main thread goes on to wait for the reply
+        signal.pthread_kill(main, number)
+
+    thread = threading.Thread(target=interrupt, daemon=True)
+    thread.start()
+    return thread
