@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 _INTERVAL_SECONDS = 0.1
 _CHARACTERS_PER_SECOND = 400_000
 
-# A picture of the model, as its message shows it in Markdown. A terminal would print the bytes.
-_PICTURE = re.compile(r"^!\[image\]\(data:(image/[a-z]+);base64,[A-Za-z0-9+/=]+\)$", re.MULTILINE)
+# An image of the model, as its message shows it in Markdown. A terminal would print the bytes.
+_IMAGE = re.compile(r"^!\[image\]\(data:(image/[a-z]+);base64,[A-Za-z0-9+/=]+\)$", re.MULTILINE)
 
 
 @overload
@@ -89,8 +89,8 @@ def _nothing() -> None:
 
 
 def _plain(text: str) -> str:
-    """The text for a terminal, without control codes and with a label for each picture."""
-    return harmless(_PICTURE.sub(r"[\1]", text))
+    """The text for a terminal, without control codes and with a label for each image."""
+    return harmless(_IMAGE.sub(r"[\1]", text))
 
 
 class _Answer:

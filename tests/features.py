@@ -241,7 +241,7 @@ DRAWING: dict[str, list[Any]] = {
     "gemini": [_candidate({"inlineData": {"mimeType": "image/png", "data": _DATA}})],
     "gemini-interactions": _step({"type": "image", "mime_type": "image/png", "data": _DATA}),
 }
-"""By wire: the events of an answer that contains a picture."""
+"""By wire: the events of an answer that contains an image."""
 
 WIRES: dict[str, Wire] = {
     "OpenAI Responses": RESPONSES,

@@ -22,7 +22,7 @@ from completion.contract.citations import Citation
 from completion.contract.codec import Record, Tagged, check_fields, nested, nested_or_absent, nested_tuple_or_absent
 from completion.contract.markdown import code, document, fenced, quoted
 from completion.contract.media_types import ENOUGH_BYTES, media_type_of_bytes, media_type_of_name, suffix_of
-from completion.contract.pictures import picture_in
+from completion.contract.images import image_in
 
 FileBlockT = TypeVar("FileBlockT", bound="_FileBlock")
 
@@ -32,7 +32,7 @@ Role = Literal["user", "assistant"]
 # scripts.
 _SHOWN_MEDIA_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 _SHOWN_BYTES = 256 * 1024
-# A picture of the model is the answer itself, so a larger one is shown. Image models return one to five megabytes.
+# An image of the model is the answer itself, so a larger one is shown. Image models return one to five megabytes.
 _SHOWN_BYTES_OF_ANSWERS = 8 * 1024 * 1024
 
 
@@ -306,8 +306,8 @@ class ProviderBlock(Block):
 
     @property
     def image(self) -> ImageBlock | None:
-        """The picture that the model made, if the block is one."""
-        found = picture_in(self.data)
+        """The image that the model made, if the block is one."""
+        found = image_in(self.data)
         if found is None:
             return None
         try:
@@ -316,7 +316,7 @@ class ProviderBlock(Block):
             return None
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        """For a notebook: the picture, if the block is one."""
+        """For a notebook: the image, if the block is one."""
         image = self.image
         return {"text/plain": repr(self)} if image is None else image._repr_mimebundle_()
 

@@ -59,7 +59,7 @@ class Turn(Record):
 
     @property
     def images(self) -> tuple[ImageBlock, ...]:
-        """The pictures that the model made, in its order: ``turn.images[0].save("cat")``."""
+        """The images that the model made, in its order: ``turn.images[0].save("cat")``."""
         return self.message.images
 
     @property

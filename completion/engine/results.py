@@ -52,7 +52,7 @@ def as_blocks(value: Any) -> tuple[Block, ...]:
         return (TextBlock(value or "(empty)"),)  # providers refuse empty text
     if isinstance(value, Block):
         if isinstance(value, _NOT_CONTENT):
-            raise TypeError(f"the tool returned a {type(value).__name__}; return its content: text, data or pictures")
+            raise TypeError(f"the tool returned a {type(value).__name__}; return its content: text, data or images")
         if is_too_deep([getattr(value, "args", None), getattr(value, "data", None)]):
             raise ValueError(f"the tool returned a block that is nested too deeply; the limit is {MAX_DEPTH} levels")
         return (value,)

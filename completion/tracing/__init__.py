@@ -4,7 +4,7 @@
     run_chat(model, request, tools, middleware=[tracer])
 
 tracer (hooks -> lines) -> encoding (JSON of limited size) -> writer (a thread, a file)
--> timeline (lines -> a picture)
+-> timeline (lines -> a drawing)
 
 ``docs/reference/tracing.rst`` documents the lines, for programs that read them.
 """

@@ -1,4 +1,4 @@
-"""A trace as a picture in the terminal: what each run did, and how long it took.
+"""A trace as a drawing in the terminal: what each run did, and how long it took.
 
     run_5f0c  openai gpt-5.6  2026-11-26 12:00:00.250 UTC
       end_turn, 1.90 s, 310 in, 52 out

@@ -257,7 +257,7 @@ def test_a_dropped_field_is_listed(server: ProviderServer, model_of: MakeModel) 
     assert dropped == ("top_p", "top_k", "seed", "reasoning_effort", "cache_control")
 
 
-PICTURE: Final = ImageBlock(UrlSource("http://127.0.0.1/a.png"))
+IMAGE: Final = ImageBlock(UrlSource("http://127.0.0.1/a.png"))
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ PICTURE: Final = ImageBlock(UrlSource("http://127.0.0.1/a.png"))
         (ChatRequest("Hi", response_format="json"), "response_format cannot be sent"),
         (ChatRequest("Hi", tools=[TOOL], tool_choice=ToolChoice.any()), "tool_choice='any' cannot be sent"),
         (ChatRequest("Hi", tools=[TOOL], parallel_tool_use=False), "parallel_tool_use=False cannot be sent"),
-        (ChatRequest([Message.user([PICTURE])]), "ImageBlock cannot be sent: Acme reads only text"),
+        (ChatRequest([Message.user([IMAGE])]), "ImageBlock cannot be sent: Acme reads only text"),
     ],
     ids=lambda given: "" if isinstance(given, ChatRequest) else given.partition(" ")[0],
 )
@@ -280,10 +280,10 @@ def test_an_unsupported_field_that_would_change_the_answer_is_refused(
     assert server.connections == 0
 
 
-def test_a_picture_that_a_tool_returned_becomes_a_sentence(server: ProviderServer, model_of: MakeModel) -> None:
+def test_an_image_that_a_tool_returned_becomes_a_sentence(server: ProviderServer, model_of: MakeModel) -> None:
     server.reply(answer(*TURN))
     called = Message.assistant([ToolCallBlock("c1", "f", {})])
-    results = Message("user", [ToolResultBlock("c1", [TextBlock("a"), PICTURE])])
+    results = Message("user", [ToolResultBlock("c1", [TextBlock("a"), IMAGE])])
     model_of(server).chat_stream(ChatRequest([Message.user("Hi"), called, results])).collect()
     (entry,) = [entry for entry in server.requests[0].json()["entries"] if "result" in entry]
     assert entry["text"] == "a[image: it cannot be shown to this model]"

@@ -341,7 +341,7 @@ def test_chunks_without_an_end_of_turn_raise_an_error(capsys: pytest.CaptureFixt
     assert capsys.readouterr().out == f"Hi\n\n{BROKE_OFF}\n"
 
 
-def test_a_terminal_prints_a_label_for_a_picture(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_terminal_prints_a_label_for_an_image(capsys: pytest.CaptureFixture[str]) -> None:
     block = {"inlineData": {"mimeType": "image/png", "data": "iVBORw0KGgo="}}
     turn = show([TextDelta("Here:"), ProviderBlockFinished("gemini", block), TurnFinished(FinishReason.END_TURN)])
     assert capsys.readouterr().out == "Here:\n\n[image/png]\n"

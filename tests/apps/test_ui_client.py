@@ -369,8 +369,8 @@ def test_the_chat_continues_after_the_client_has_stopped_an_answer(chat: Chat) -
 def test_a_file_of_the_user_reaches_the_model(chat: Chat) -> None:
     file = {"type": "file", "mediaType": "image/png", "url": "data:image/png;base64,aGk=", "filename": "a.png"}
     done = chat("A cat.", say=[[{"type": "text", "text": "What is this?"}, file]])
-    picture = ImageBlock(Base64Source("image/png", "aGk="))
-    assert done.histories == [(Message.user([TextBlock("What is this?"), picture]),)]
+    image = ImageBlock(Base64Source("image/png", "aGk="))
+    assert done.histories == [(Message.user([TextBlock("What is this?"), image]),)]
 
 
 REFUND: Script = [

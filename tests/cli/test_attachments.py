@@ -39,7 +39,7 @@ def file(folder: Path, name: str, data: bytes) -> str:
 
 
 def test_the_first_bytes_of_a_file_say_what_it_is(answering: ProviderServer, tmp_path: Path) -> None:
-    image = file(tmp_path, "picture.txt", PNG)
+    image = file(tmp_path, "image.txt", PNG)
     sound = file(tmp_path, "sound", WAV)
     document = file(tmp_path, "paper.dat", PDF)
     done = run(answering, "-a", image, "--attach", sound, "-a", document, "What are these?")

@@ -201,18 +201,18 @@ def test_what_a_line_says_is_never_ignored(line: dict[str, object], words: str, 
     assert words in fault
 
 
-def test_a_picture_in_the_body_becomes_the_picture_of_any_provider(tmp_path: Path) -> None:
+def test_an_image_in_the_body_becomes_the_image_of_any_provider(tmp_path: Path) -> None:
     parts = [
         {"type": "text", "text": "What is it?"},
         {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
-        {"type": "image_url", "image_url": {"url": "https://pictures.example/a.png"}},
+        {"type": "image_url", "image_url": {"url": "https://images.example/a.png"}},
     ]
     write(tmp_path / "in.jsonl", {"custom_id": "a", "body": {"messages": [{"role": "user", "content": parts}]}})
     (line,) = read_lines(tmp_path / "in.jsonl", None)
     assert isinstance(line, Line)
     _, inline, linked = line.request.messages[0].blocks
     assert inline == ImageBlock(Base64Source("image/png", "AAAA"))
-    assert linked == ImageBlock(UrlSource("https://pictures.example/a.png"))
+    assert linked == ImageBlock(UrlSource("https://images.example/a.png"))
 
 
 def test_ctrl_c_keeps_the_answers_that_ended(server: ProviderServer, tmp_path: Path) -> None:

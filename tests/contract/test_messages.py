@@ -201,8 +201,8 @@ def test_a_repr_can_be_evaluated() -> None:
 
 def test_the_first_bytes_of_a_file_override_its_suffix(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"\xff\xd8\xff\xe0\x00\x10JFIF")
-    (tmp_path / "picture").write_bytes(b"RIFF\x00\x00\x00\x00WEBPVP8 ")
+    (tmp_path / "image").write_bytes(b"RIFF\x00\x00\x00\x00WEBPVP8 ")
     assert ImageBlock.from_path(tmp_path / "a.png").source == Base64Source("image/jpeg", "/9j/4AAQSkZJRg==")
-    assert ImageBlock.from_path(tmp_path / "picture").source == Base64Source("image/webp", "UklGRgAAAABXRUJQVlA4IA==")
+    assert ImageBlock.from_path(tmp_path / "image").source == Base64Source("image/webp", "UklGRgAAAABXRUJQVlA4IA==")
     with pytest.raises(ValueError, match=r"AudioBlock.from_path: a.png has the media type image/jpeg"):
         AudioBlock.from_path(tmp_path / "a.png")

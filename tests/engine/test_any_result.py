@@ -40,7 +40,7 @@ from tests.runs import called, end_of, named, results_in, texts, turn
 PNG = Base64Source(
     "image/png", "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
-PICTURES = [ImageBlock(PNG), TextBlock("two"), ImageBlock(PNG)]
+IMAGES = [ImageBlock(PNG), TextBlock("two"), ImageBlock(PNG)]
 
 
 @dataclass
@@ -188,11 +188,11 @@ CALL = event(
     }
 )
 MEDIA: dict[str, Any] = {
-    "a picture": ImageBlock(PNG),
-    "pictures and text": PICTURES,
-    "the URL of a picture": ImageBlock(UrlSource("https://example.com/a.png")),
-    "an uploaded picture": ImageBlock(FileSource("file_1")),
-    "a picture of a rare type": ImageBlock(Base64Source("image/tiff", "AAAA")),
+    "an image": ImageBlock(PNG),
+    "images and text": IMAGES,
+    "the URL of an image": ImageBlock(UrlSource("https://example.com/a.png")),
+    "an uploaded image": ImageBlock(FileSource("file_1")),
+    "an image of a rare type": ImageBlock(Base64Source("image/tiff", "AAAA")),
     "a document": DocumentBlock(Base64Source("application/pdf", "AAAA")),
     "a sound": AudioBlock(Base64Source("audio/wav", "AAAA")),
     "a block of a provider": ProviderBlock("anthropic", {"type": "search_result"}),
@@ -220,10 +220,10 @@ def test_anthropic_gets_a_valid_request_for_any_media(server: ProviderServer, re
     assert (result["type"], result["tool_use_id"]) == ("tool_result", "c1")
 
 
-def test_openai_gets_the_pictures_behind_the_results(server: ProviderServer) -> None:
+def test_openai_gets_the_images_behind_the_results(server: ProviderServer) -> None:
     server.reply(Reply(CALL, event("[DONE]")))
     server.reply(Reply(text("ok"), END))
-    run_chat(OpenAIModel("m", api_key="k", base_url=server.url), "Hi", [named("go", lambda: PICTURES)]).collect()
+    run_chat(OpenAIModel("m", api_key="k", base_url=server.url), "Hi", [named("go", lambda: IMAGES)]).collect()
     behind = server.requests[1].json()["messages"][3]
     assert behind["role"] == "user"
     assert [part["type"] for part in behind["content"]] == ["text", "image_url", "text", "image_url"]

@@ -112,18 +112,18 @@ def test_the_chunk_follows_the_start_of_its_step() -> None:
     assert StreamChunk.from_json(chunks[position].to_json()) == chunks[position]
 
 
-def test_a_picture_in_an_old_result_is_removed_and_a_new_one_stays() -> None:
-    picture = ImageBlock(Base64Source("image/png", "aaaa"))
+def test_an_image_in_an_old_result_is_removed_and_a_new_one_stays() -> None:
+    image = ImageBlock(Base64Source("image/png", "aaaa"))
     model = ScriptedModel(calls("c1"), calls("c2"), "Well.")
-    Conversation(model, tools=[looking([picture, TextBlock("a picture")])], budget=2000).run("Look!")
+    Conversation(model, tools=[looking([image, TextBlock("an image")])], budget=2000).run("Look!")
     old, new = [
         block
         for message in model.requests[2].messages
         for block in message.blocks
         if isinstance(block, ToolResultBlock)
     ]
-    assert old.blocks == (TextBlock("[image: removed]"), TextBlock("a picture"))
-    assert new.blocks == (picture, TextBlock("a picture"))
+    assert old.blocks == (TextBlock("[image: removed]"), TextBlock("an image"))
+    assert new.blocks == (image, TextBlock("an image"))
 
 
 def test_when_short_results_are_not_enough_old_steps_are_removed() -> None:

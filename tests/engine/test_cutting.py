@@ -27,7 +27,7 @@ from completion.testing import ScriptedModel
 from tests.loopback import HI
 from tests.runs import called, end_of, named, results_in, turn
 
-PICTURE = ImageBlock(Base64Source("image/png", "aaaa"))
+IMAGE = ImageBlock(Base64Source("image/png", "aaaa"))
 
 
 def result_of(function: Any, middleware: Any = (), **config: Any) -> ToolResultBlock:
@@ -75,10 +75,10 @@ def test_the_message_of_an_error_is_cut_too() -> None:
     assert len(text_of(result)) == 400
 
 
-def test_pictures_stay_and_do_not_count() -> None:
-    blocks: list[Block] = [TextBlock("a" * 300), PICTURE, TextBlock("b" * 300), TextBlock("c" * 300)]
+def test_images_stay_and_do_not_count() -> None:
+    blocks: list[Block] = [TextBlock("a" * 300), IMAGE, TextBlock("b" * 300), TextBlock("c" * 300)]
     result = result_of(lambda: blocks, max_result_chars=300)
-    assert PICTURE in result.blocks
+    assert IMAGE in result.blocks
     assert text_of(result).startswith("aaa")
     assert text_of(result).endswith("ccc")
     assert "b" not in text_of(result).replace("characters", "")

@@ -987,7 +987,7 @@ IMAGE = ImageBlock(Base64Source("image/png", PNG))
     [
         (IMAGE, (IMAGE,)),
         ([TextBlock("a"), IMAGE], (TextBlock("a"), IMAGE)),
-        (("A picture:", IMAGE, {"size": 8}), (TextBlock("A picture:"), IMAGE, TextBlock('{"size": 8}'))),
+        (("An image:", IMAGE, {"size": 8}), (TextBlock("An image:"), IMAGE, TextBlock('{"size": 8}'))),
     ],
 )
 def test_blocks_are_returned_unchanged(value: Any, blocks: tuple[Block, ...]) -> None:

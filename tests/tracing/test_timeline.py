@@ -1,4 +1,4 @@
-"""The timeline: traces and their pictures, both literal."""
+"""The timeline: traces and their drawings, both literal."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def run_with_tools() -> list[bytes]:
 
 
 def test_a_run_with_tools() -> None:
-    picture = """\
+    drawing = """\
 run_a  openai gpt-4o  2026-11-26 23:51:45.166 UTC
   end_turn, 2.00 s, 300 in, 30 out
   step 1              |░░░███                 |   500 ms  tool_use, first 250 ms, 100 in, 10 out
@@ -87,14 +87,14 @@ run_a  openai gpt-4o  2026-11-26 23:51:45.166 UTC
     train             |      ███              |   250 ms  error, 1 char
   step 2              |              ░░░░░░███|   750 ms  end_turn, first 500 ms, 200 in, 20 out
 """
-    assert shown(run_with_tools()) == picture
+    assert shown(run_with_tools()) == drawing
 
 
 def test_output_that_cannot_encode_blocks_gets_ascii() -> None:
     raw = io.BytesIO()
     out = io.TextIOWrapper(raw, encoding="ascii", newline="\n")
     show(io.BytesIO(b"".join(run_with_tools())), out, width=60)
-    picture = """\
+    drawing = """\
 run_a  openai gpt-4o  2026-11-26 23:51:45.166 UTC
   end_turn, 2.00 s, 300 in, 30 out
   step 1              |.#        |   500 ms  tool_use, fi...
@@ -102,7 +102,7 @@ run_a  openai gpt-4o  2026-11-26 23:51:45.166 UTC
     train             |  ##      |   250 ms  error, 1 char
   step 2              |      ...#|   750 ms  end_turn, fi...
 """
-    assert raw.getvalue().decode() == picture
+    assert raw.getvalue().decode() == drawing
 
 
 def test_runs_with_mixed_lines_are_printed_separately() -> None:
@@ -112,7 +112,7 @@ def test_runs_with_mixed_lines_are_printed_separately() -> None:
         *two.turn(0, 1, first=500, length=1000, reason="end_turn"),
     ]
     mixed = [line for pair in zip(lines[:4], lines[4:], strict=True) for line in pair]
-    picture = """\
+    drawing = """\
 run_a  openai gpt-4o  2026-11-26 23:51:45.166 UTC
   end_turn, 200 ms, 300 in, 30 out
   step 1              |░░░░░░░░░░░░███████████|   200 ms  end_turn, first 100 ms, 100 in, 10 out
@@ -121,7 +121,7 @@ run_b  openai gpt-4o  2026-11-26 23:51:45.266 UTC
   end_turn, 1.00 s, 300 in, 30 out
   step 1              |░░░░░░░░░░░░███████████|   1.00 s  end_turn, first 500 ms, 100 in, 10 out
 """
-    assert shown([*mixed, two.end(1000), one.end(200)]) == picture
+    assert shown([*mixed, two.end(1000), one.end(200)]) == drawing
 
 
 def test_retries_and_an_error() -> None:
@@ -133,13 +133,13 @@ def test_retries_and_an_error() -> None:
         run.line(500, "retry", 1, **retry, **ERROR),
         run.end(2000, "run_failed", **ERROR, content={"message": "slow\x1b[31m\ndown"}),
     ]
-    picture = """\
+    drawing = """\
 run_a  openai gpt-4o  2026-11-26 23:51:45.166 UTC
   failed: RateLimitError 429 limit, 2.00 s, slow[31m down, 300 in, 30 out
   step 1              |███████████████████████|   2.00 s
     retry 1/3         |      !                |           RateLimitError 429 limit, again in 1.50 s
 """
-    assert shown(lines) == picture
+    assert shown(lines) == drawing
 
 
 def test_an_abort_with_calls_that_were_not_run() -> None:
@@ -150,14 +150,14 @@ def test_an_abort_with_calls_that_were_not_run() -> None:
         *run.call(100, "weather", None, is_error=True, chars=30),
         run.end(100, reason="aborted", abort="middleware", content={"abort": {"message": "that is enough"}}),
     ]
-    picture = """\
+    drawing = """\
 run_a  openai gpt-4o  2026-11-26 23:51:45.166 UTC
   aborted: middleware, 100 ms, that is enough, 300 in, 30 out
   step 1              |░░░░░░░░░░░░███████████|   100 ms  tool_use, first 50 ms, 100 in, 10 out
     broken            |                      !|           malformed arguments
     weather           |                      !|           not run, error, 30 chars
 """
-    assert shown(lines) == picture
+    assert shown(lines) == drawing
 
 
 def test_a_dropped_run_and_a_run_without_an_end() -> None:
@@ -168,7 +168,7 @@ def test_a_dropped_run_and_a_run_without_an_end() -> None:
         dropped.end(100, "run_dropped"),
         killed.line(5.5, "first_chunk", 1, latency_ms=5.5),  # type: ignore[arg-type]
     ]
-    picture = """\
+    drawing = """\
 run_a  openai gpt-4o  2026-11-26 23:51:45.166 UTC
   dropped by its reader, 100 ms, 300 in, 30 out
   step 1              |███████████████████████|   100 ms
@@ -177,7 +177,7 @@ run_b  openai gpt-4o  2026-11-26 23:51:45.166 UTC
   no end in this trace, 5.5 ms
   step 1              |?                      |           first 5.5 ms
 """
-    assert shown(lines) == picture
+    assert shown(lines) == drawing
 
 
 @pytest.mark.parametrize(

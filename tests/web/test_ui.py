@@ -192,21 +192,21 @@ def test_a_source_that_is_cited_twice_is_sent_once() -> None:
     assert [event["type"] for event in events_of(block, block)] == ["source-url", *["data-provider-block"] * 2]
 
 
-def test_a_picture_is_a_file_part_and_goes_back_in_its_own_block() -> None:
+def test_an_image_is_a_file_part_and_goes_back_in_its_own_block() -> None:
     block = {"inlineData": {"mimeType": "image/png", "data": "iVBORw0KGgo="}}
     shown, kept = events_of(ProviderBlockFinished("gemini", block))
     assert shown == {"type": "file", "mediaType": "image/png", "url": "data:image/png;base64,iVBORw0KGgo="}
     assert kept == {"type": "data-provider-block", "data": {"provider": "gemini", "data": block}}
 
 
-def test_a_picture_that_comes_back_is_one_block() -> None:
+def test_an_image_that_comes_back_is_one_block() -> None:
     block = {"inlineData": {"mimeType": "image/png", "data": "iVBORw0KGgo="}}
     parts = events_of(ProviderBlockFinished("gemini", block))
     (message,) = read_ui_messages([assistant(*parts)], provider_blocks=True)
     assert message == Message.assistant([ProviderBlock("gemini", block)])
 
 
-def test_a_picture_outside_of_the_web_is_not_a_file_part() -> None:
+def test_an_image_outside_of_the_web_is_not_a_file_part() -> None:
     block = {"fileData": {"mimeType": "image/png", "fileUri": "gs://bucket/cat.png"}}
     assert [event["type"] for event in events_of(ProviderBlockFinished("gemini", block))] == ["data-provider-block"]
 

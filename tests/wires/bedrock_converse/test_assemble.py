@@ -114,7 +114,7 @@ ANSWERS: dict[str, tuple[list[bytes], Sequence[StreamChunk]]] = {
         [own(toolUse={**SEARCH, "input": {"q": 1}}),
          own(toolResult={**FOUND, "content": [{"text": "a"}, {"json": {}}]})],
     ),
-    "a picture": (
+    "an image": (
         [start(0, image={"format": "png"}), delta(0, image={"source": {"bytes": "iVBO"}}), stop(0)],
         [own(image={"format": "png", "source": {"bytes": "iVBO"}})],
     ),

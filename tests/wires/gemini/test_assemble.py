@@ -88,7 +88,7 @@ HI, HM = TextDelta("hi"), ReasoningDelta("hm")
 SIGNED, UNSIGNED = ReasoningFinished("S", "gemini"), ReasoningFinished()
 CODE = {"executableCode": {"language": "PYTHON", "code": "1"}, "thoughtSignature": "S"}
 RESULT = {"codeExecutionResult": {"outcome": "OUTCOME_OK", "output": "1"}}
-PICTURE = {"inlineData": {"mimeType": "image/png", "data": "iVBORw=="}}
+IMAGE = {"inlineData": {"mimeType": "image/png", "data": "iVBORw=="}}
 TOOL_CALL = {"toolCall": {"toolType": "GOOGLE_SEARCH_WEB", "args": {}, "id": "x"}, "thoughtSignature": "S"}
 GROUNDING = {"groundingChunks": [{"web": {"uri": "https://a"}}]}
 
@@ -115,8 +115,8 @@ ANSWERS: dict[str, tuple[list[dict[str, Any]], Sequence[StreamChunk]]] = {
     "empty signed text": ([chunk(text("hi")), chunk(text("", "S"))], [HI, signed("S", 0)]),
     "a signature alone": ([chunk(text("hi")), chunk({"thoughtSignature": "S"})], [HI, signed("S", 0)]),
     "code": ([chunk(CODE, text("")), chunk(RESULT), chunk(text("hi"))], [own(**CODE), own(**RESULT), HI]),
-    "a picture": ([chunk(PICTURE)], [own(**PICTURE)]),
-    "a thought that is a picture": ([chunk({**PICTURE, "thought": True})], [own(**PICTURE, thought=True)]),
+    "an image": ([chunk(IMAGE)], [own(**IMAGE)]),
+    "a thought that is an image": ([chunk({**IMAGE, "thought": True})], [own(**IMAGE, thought=True)]),
     "a call on the server": ([chunk(TOOL_CALL)], [own(**TOOL_CALL)]),
     "sources": ([chunk(text("hi"), groundingMetadata=GROUNDING)],
                 [HI, own(type="candidate", groundingMetadata=GROUNDING)]),
@@ -429,7 +429,7 @@ def test_a_piece_of_text_costs_few_lines() -> None:
 TEXTS = st.sampled_from(["", "a", "\ud83d", "\ude42", "ü"])
 PARTS = st.sampled_from(
     [text("a"), text("", "S"), text("b", "S"), thought("t"), thought("t", "S"), call(args={"a": 1}), call(None),
-     call(willContinue=True), call("g", "S", id="i", args={}), piece("$.a.b", stringValue="x"), CODE, PICTURE]
+     call(willContinue=True), call("g", "S", id="i", args={}), piece("$.a.b", stringValue="x"), CODE, IMAGE]
 )  # fmt: skip
 
 

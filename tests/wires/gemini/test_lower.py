@@ -324,7 +324,7 @@ def test_a_file_that_a_result_cannot_contain_goes_behind_it(block: Block) -> Non
     assert "parts" not in found[0]["functionResponse"]
 
 
-def test_a_picture_in_a_result_goes_behind_it_before_gemini_3() -> None:
+def test_an_image_in_a_result_goes_behind_it_before_gemini_3() -> None:
     found = parts(Message.tool_result("c", ["Look:", ImageBlock(PNG)]), OLD)
     assert [next(iter(part)) for part in found] == ["functionResponse", "text", "inlineData"]
     assert found[0]["functionResponse"]["response"]["result"].startswith("Look:[image 1")

@@ -126,7 +126,7 @@ ANSWERS: dict[str, tuple[list[dict[str, Any]], Sequence[StreamChunk]]] = {
                   start(1, "google_search_result", call_id="s", signature=""),
                   delta(1, "google_search_result", result=FOUND["result"]), stop(1), *text_step(2, "hi")],
                  [own(**SEARCH), own(**FOUND), HI]),
-    "a picture": ([start(0, "model_output"), {"event_type": "step.delta", "index": 0, "delta": IMAGE}, stop(0)],
+    "an image": ([start(0, "model_output"), {"event_type": "step.delta", "index": 0, "delta": IMAGE}, stop(0)],
                   [own(**IMAGE)]),
     "unknown kinds": ([start(0, "model_output"), delta(0, "new"), delta(0, "text", text="hi"), {"event_type": "new"}],
                       [HI]),

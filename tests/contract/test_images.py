@@ -1,4 +1,4 @@
-"""Pictures that a model made."""
+"""Images that a model made."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BLOCKS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("wire", BLOCKS)
-def test_a_picture_of_each_wire_is_an_image_of_the_turn(wire: str) -> None:
+def test_an_image_of_each_wire_is_an_image_of_the_turn(wire: str) -> None:
     turn = Turn(Message.assistant(["Here it is.", ProviderBlock(wire, BLOCKS[wire])]))
     assert turn.images == (ImageBlock(Base64Source("image/png", PNG)),)
     assert Turn.from_json(turn.to_json()).images == turn.images
@@ -60,7 +60,7 @@ def test_the_first_bytes_are_trusted_more_than_the_media_type() -> None:
     assert image is not None and image.source == Base64Source("image/png", DATA)
 
 
-def test_a_picture_at_a_url_keeps_the_url() -> None:
+def test_an_image_at_a_url_keeps_the_url() -> None:
     data = {"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}}
     image = ProviderBlock("openai-chat", data).image
     assert image is not None and image.source == UrlSource("https://example.com/cat.png")
@@ -94,7 +94,7 @@ def test_an_image_without_bytes_is_not_saved(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_notebook_shows_the_picture_alone_and_in_its_turn() -> None:
+def test_a_notebook_shows_the_image_alone_and_in_its_turn() -> None:
     block = ProviderBlock("gemini", BLOCKS["gemini"])
     assert block.image is not None
     assert block._repr_mimebundle_() == block.image._repr_mimebundle_()
@@ -110,7 +110,7 @@ def test_a_notebook_shows_no_svg_and_fetches_nothing() -> None:
     assert "](https://" not in Message.user([remote])._repr_markdown_()
 
 
-def test_a_picture_goes_back_unchanged_to_its_wire_and_not_to_another() -> None:
+def test_an_image_goes_back_unchanged_to_its_wire_and_not_to_another() -> None:
     answer = Message.assistant(["Here.", ProviderBlock("gemini", BLOCKS["gemini"])])
     request = ChatRequest([Message.user("Draw a cat."), answer, Message.user("Make it blue.")])
     body, _ = GENERATE_CONTENT.body(request, "gemini-3-pro-image-preview")
@@ -119,7 +119,7 @@ def test_a_picture_goes_back_unchanged_to_its_wire_and_not_to_another() -> None:
     assert DATA not in json.dumps(other)
 
 
-def test_a_picture_reaches_another_wire_as_an_image_of_the_user() -> None:
+def test_an_image_reaches_another_wire_as_an_image_of_the_user() -> None:
     turn = Turn(Message.assistant([ProviderBlock("gemini", BLOCKS["gemini"])]))
     request = ChatRequest([Message.user("Draw a cat."), turn.message, Message.user([*turn.images, "What is this?"])])
     body, _ = CHAT_COMPLETIONS.body(request, "gpt-5", ChatDialect())

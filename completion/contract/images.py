@@ -11,7 +11,7 @@ ENOUGH_CHARACTERS = ENOUGH_BYTES // 3 * 4
 """How many characters of base64 contain the first ENOUGH_BYTES bytes."""
 
 
-class Picture(NamedTuple):
+class ModelImage(NamedTuple):
     """An image in the data of a provider block. It has a ``url``, or ``data`` in base64."""
 
     media_type: str
@@ -19,7 +19,7 @@ class Picture(NamedTuple):
     url: str = ""
 
 
-def picture_in(block: dict[str, Any]) -> Picture | None:
+def image_in(block: dict[str, Any]) -> ModelImage | None:
     """The image in the data of a provider block; None if there is none.
 
     An image in Gemini's thoughts is a draft and not part of the answer, so it is None too.
@@ -48,16 +48,16 @@ def picture_in(block: dict[str, Any]) -> Picture | None:
     return None
 
 
-def _inline(media_type: str, data: str) -> Picture | None:
+def _inline(media_type: str, data: str) -> ModelImage | None:
     try:
         beginning = base64.b64decode(data[:ENOUGH_CHARACTERS])
     except ValueError:
         return None
     # Trust the first bytes, because some servers send a wrong type.
     media_type = media_type_of_bytes(beginning) or media_type
-    return Picture(media_type, data) if beginning and media_type.startswith("image/") else None
+    return ModelImage(media_type, data) if beginning and media_type.startswith("image/") else None
 
 
-def _at_url(media_type: str, url: str) -> Picture | None:
+def _at_url(media_type: str, url: str) -> ModelImage | None:
     is_web = url.startswith(("https://", "http://", "gs://"))
-    return Picture(media_type, url=url) if is_web and media_type.startswith("image/") else None
+    return ModelImage(media_type, url=url) if is_web and media_type.startswith("image/") else None
