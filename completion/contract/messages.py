@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from completion.contract.citations import Citation
 from completion.contract.codec import Record, Tagged, check_fields, nested, nested_or_absent, nested_tuple_or_absent
+from completion.contract.images import image_in
 from completion.contract.markdown import code, document, fenced, quoted
 from completion.contract.media_types import ENOUGH_BYTES, media_type_of_bytes, media_type_of_name, suffix_of
-from completion.contract.images import image_in
 
 FileBlockT = TypeVar("FileBlockT", bound="_FileBlock")
 
