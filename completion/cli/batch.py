@@ -22,10 +22,10 @@ from completion.cli.options import Parser
 from completion.cli.report import FAILED, INTERRUPTED, OK, WRONG_USAGE, tell
 from completion.cli.schemas import schema_of
 from completion.cli.setup import make_model
+from completion.contract.answer import Answer, answer_in
 from completion.contract.cancel import CancelToken
 from completion.contract.errors import CompletionError, ConfigurationError, StreamCancelledError
 from completion.contract.model import ChatModel
-from completion.contract.request import JsonSchema
 
 MAX_FAULTS = 20
 """At most this many invalid lines are printed."""
@@ -59,15 +59,15 @@ def batch(arguments: Sequence[str]) -> int:
             raise Refused(f"{source} is not a file; IN is read more than once")
         if out.exists() and not out.is_file():
             raise Refused(f"-o {out} is not a file")
-        schema = _schema(options.schema)
-        digests, models = _check(source, schema, options.model)
+        answer = _answer(options.schema)
+        digests, models = _check(source, answer, options.model)
         made = {name: _model(name, options) for name in models}
         if not out.parent.is_dir():
             raise Refused(f"-o {out}: the folder does not exist")
         with ExitStack() as stack:
             executor = stack.enter_context(cluster(options.dask))
             stack.enter_context(lock(out))
-            return _run(source, out, schema, digests, made, executor, options)
+            return _run(source, out, answer, digests, made, executor, options)
     except Refused as error:
         tell(str(error))
         return WRONG_USAGE
@@ -92,7 +92,11 @@ def new_parser() -> Parser:
     parser.add_argument(
         "--concurrency", type=_positive, default=16, metavar="N", help="how many requests run at a time (default: 16)"
     )
-    parser.add_argument("--schema", metavar="FILE", help="a file with the JSON Schema of each answer")
+    parser.add_argument(
+        "--schema",
+        metavar="FILE|MODULE:TYPE",
+        help="each answer must be JSON that is valid for this JSON Schema, or for this Python type",
+    )
     parser.add_argument("--retry-failed", action="store_true", help="send the requests again that failed in OUT")
     parser.add_argument("--dask", metavar="ADDRESS", help="the scheduler of a Dask cluster on which to run")
     return parser
@@ -104,23 +108,23 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _schema(name: str | None) -> JsonSchema | None:
+def _answer(name: str | None) -> Answer | None:
+    """What ``--schema`` asks for; None without it."""
     if name is None:
         return None
     try:
-        kind = schema_of(name)
+        return Answer(schema_of(name))
     except ValueError as error:
         raise Refused(f"--schema {error}") from error
-    return kind if isinstance(kind, JsonSchema) else JsonSchema.of(kind)
 
 
-def _check(source: Path, schema: JsonSchema | None, model: str | None) -> tuple[dict[Key, str], list[str | None]]:
+def _check(source: Path, answer: Answer | None, model: str | None) -> tuple[dict[Key, str], list[str | None]]:
     """The digest of each id, and the names of the models. Raises Refused after all invalid lines are printed."""
     digests: dict[Key, str] = {}
     models: dict[str | None, None] = {}
     faults = []
     try:
-        for line in read_lines(source, schema):
+        for line in read_lines(source, answer):
             if isinstance(line, str):
                 faults.append(line)
             elif line.key in digests:
@@ -147,7 +151,7 @@ def _model(name: str | None, options: argparse.Namespace) -> ChatModel:
 def _run(
     source: Path,
     out: Path,
-    schema: JsonSchema | None,
+    answer: Answer | None,
     digests: dict[Key, str],
     models: dict[str | None, ChatModel],
     executor: Any,
@@ -167,13 +171,13 @@ def _run(
     try:
         with _ctrl_c_cancels() as token:
             for name, model in models.items():
-                lines = _requests(source, schema, name, todo, bool(options.model))
+                lines = _requests(source, answer, name, todo, bool(options.model))
                 for result in run_batch(model, lines, options.concurrency, executor):
                     if isinstance(result.error, ConfigurationError):  # no request can be answered
                         not_set_up = not_set_up or result.error
                         token.cancel()  # the answers that ended are still written
                         continue
-                    document = _document(result, digests[result.key], schema)
+                    document = _document(result, digests[result.key], answer)
                     if document is None:
                         continue
                     failed += "error" in document
@@ -199,22 +203,22 @@ def _run(
 
 
 def _requests(
-    source: Path, schema: JsonSchema | None, model: str | None, todo: set[Key], has_one_model: bool
+    source: Path, answer: Answer | None, model: str | None, todo: set[Key], has_one_model: bool
 ) -> Iterator[tuple[Key, Any]]:
     """The requests for one model that have no line in OUT, or are to be sent again."""
-    for line in read_lines(source, schema):
+    for line in read_lines(source, answer):
         if isinstance(line, Line) and line.key in todo and (has_one_model or line.model == model):
             yield line.key, line.request
 
 
-def _document(result: BatchResult, digest: str, schema: JsonSchema | None) -> dict[str, Any] | None:
+def _document(result: BatchResult, digest: str, answer: Answer | None) -> dict[str, Any] | None:
     """The line for OUT; None if the request was cancelled."""
     error, turn = result.error, result.turn
     if isinstance(error, StreamCancelledError):
         return None
-    if turn is not None and schema is not None:
+    if turn is not None and answer is not None:
         try:
-            turn.parse(schema)
+            answer_in(turn, answer)
         except CompletionError as wrong:
             error = wrong
     head = {"id": result.key, "request": digest}

@@ -6,12 +6,14 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
+from completion.contract.answer import Answer
 from completion.contract.messages import Base64Source, Block, ImageBlock, Message, TextBlock, ToolCallBlock, UrlSource
 from completion.contract.request import ChatRequest, JsonSchema, ToolChoice, ToolDefinition
+from completion.engine.formats import asking_for
 
 Key = str | int
 
@@ -36,8 +38,12 @@ class Line:
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def read_lines(path: Path, schema: JsonSchema | None) -> Iterator[Line | str]:
-    """Yields each line as a Line, or as an error message. Blank lines are skipped."""
+def read_lines(path: Path, answer: Answer | None) -> Iterator[Line | str]:
+    """Yields each line as a Line, or as an error message. Blank lines are skipped.
+
+    Args:
+        answer: what each request asks for, in place of its own ``response_format``.
+    """
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
             if number == 1:
@@ -49,11 +55,13 @@ def read_lines(path: Path, schema: JsonSchema | None) -> Iterator[Line | str]:
             except RecursionError:
                 yield f"line {number}: it is nested too deeply"
             except (ValueError, TypeError, KeyError, AttributeError) as error:
+                yield _line(number, json.loads(raw), answer)
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
                 what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
                 yield f"line {number}: {what}"
 
 
-def _line(number: int, document: Any, schema: JsonSchema | None) -> Line:
+def _line(number: int, document: Any, answer: Answer | None) -> Line:
     if not isinstance(document, dict):
         raise ValueError("must be a JSON object")
     is_openai = "custom_id" in document
@@ -75,8 +83,9 @@ def _line(number: int, document: Any, schema: JsonSchema | None) -> Line:
             raise ValueError(f'"body.model" must be a string, got {model!r}')
     else:
         request = _of_ours(document)
-    if schema is not None:
-        request = replace(request, response_format=schema)
+    if answer is not None:
+        # No provider can enforce a schema with open keys: it is told in the system prompt, as ``structured`` does.
+        request = asking_for(answer, "schema" if answer.open_reason is None else "prompt", request)
     request.check_tool_choice()
     return Line(number, key, request, model)
 

@@ -35,6 +35,7 @@ class City:
     country: str = "Norway"
 
 Cities = list[City]
+Counts = dict[str, int]
 number = 7
 
 @tool
@@ -145,3 +146,29 @@ def test_a_terminal_gets_indented_json_with_escaped_control_codes(
     assert terminal.screen.splitlines()[1] == '  "name": "O\\u001b[31mslo",'
     assert "\x1b" not in terminal.screen
     assert terminal.ended() == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer", "error"),
+    [
+        ("City", OSLO, ""),
+        ("City", '{"name": "Oslo"}', "no valid City: people: is missing"),
+        ("Cities", f'{{"value": [{OSLO}]}}', ""),
+        ("Counts", '{"a": 1}', ""),
+        ("Counts", '{"a": "b"}', "no valid dict[str, int]: a: "),
+    ],
+)
+def test_the_answers_of_a_batch_fit_a_type_of_python(
+    server: ProviderServer, folder: Path, kind: str, answer: str, error: str
+) -> None:
+    server.reply(saying(answer))
+    (folder / "in.jsonl").write_text('{"id": 1, "prompt": "Describe Oslo"}')
+    done = run(server, folder, "batch", "in.jsonl", "-o", "out.jsonl", "--schema", f"mine:{kind}")
+    line = json.loads((folder / "out.jsonl").read_text())
+    assert done.returncode == (1 if error else 0)
+    assert line["error"]["message"].startswith(error) if error else line["text"] == answer
+    # An object around a list, because OpenAI takes objects only; no provider can enforce open keys.
+    sent = server.requests[0].json()
+    schema = sent.get("response_format", {}).get("json_schema", {}).get("schema", {})
+    assert (schema.get("type") == "object") == (kind != "Counts")
+    assert ("JSON Schema" in sent["messages"][0]["content"]) == (kind == "Counts")
