@@ -19,15 +19,17 @@ from completion.terminal import harmless_json, one_line, showable
 _CANNOT_ASK = "The user must allow this call, and cannot be asked now. Do not try it again."
 
 
-def with_approval(tools: Sequence[Tool], options: argparse.Namespace) -> tuple[list[Tool], list[Middleware]]:
-    """The tools, and the middleware that asks before the calls that need it.
+def with_approval(
+    tools: Sequence[Tool], options: argparse.Namespace, question: Question
+) -> tuple[list[Tool], list[Middleware]]:
+    """The tools, and the middleware that asks the question before the calls that need it.
 
     It asks before calls of tools with ``approval=True``. With ``--approve`` it asks before every call, with ``--yes``
     before none. The returned tools are copies without ``approval``: the run must not end, because the user answers now.
     """
     asked = [tool.name for tool in tools if options.approve or getattr(tool, "approval", False)]
     copies = [_without_approval(tool) for tool in tools]
-    return copies, [Approval(_Question(), names=asked)] if asked and not options.yes else []
+    return copies, [Approval(question, names=asked)] if asked and not options.yes else []
 
 
 def _without_approval(tool: Tool) -> Tool:
@@ -38,7 +40,7 @@ def _without_approval(tool: Tool) -> Tool:
     return copied  # type: ignore[no-any-return]
 
 
-class _Question:
+class Question:
     """Asks on the terminal. It remembers for which tools the answer was ``always``."""
 
     def __init__(self) -> None:
@@ -47,8 +49,8 @@ class _Question:
     def __call__(self, call: ToolCallBlock) -> bool | str:
         if call.name in self._always:
             return True
-        if not (sys.stdin.isatty() and sys.stderr.isatty()):
-            tell(f"tool call refused, no terminal to ask on: {_shown(call)}; --yes allows it")
+        if not can_ask():
+            tell(f"tool call refused, no terminal to ask on: {shown_call(call)}; --yes allows it")
             return _CANNOT_ASK
         with _ctrl_c_raises():
             answer = self._ask(call)
@@ -58,7 +60,7 @@ class _Question:
 
     def _ask(self, call: ToolCallBlock) -> str:
         # The whole call, however long: what the user allows must be visible.
-        question = f"{showable(_shown(call), sys.stderr)}\nCall it? [y/n/always] "
+        question = f"{showable(shown_call(call), sys.stderr)}\nCall it? [y/n/always] "
         _discard_typeahead()
         while True:
             sys.stderr.write(question)
@@ -74,6 +76,11 @@ class _Question:
             question = "Answer y, n or always: "
 
 
+def can_ask() -> bool:
+    """There is a terminal to ask on."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
 @contextmanager
 def _ctrl_c_raises() -> Iterator[None]:
     """In the block, Ctrl-C raises KeyboardInterrupt. The handler of ``chat`` would only cancel the run."""
@@ -84,7 +91,7 @@ def _ctrl_c_raises() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _shown(call: ToolCallBlock) -> str:
+def shown_call(call: ToolCallBlock) -> str:
     """The call as one line. Control characters in the arguments are escaped, so that they cannot hide a part of it."""
     args = ", ".join(
         f"{key}={harmless_json(json.dumps(value, ensure_ascii=False))}" for key, value in call.args.items()

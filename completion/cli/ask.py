@@ -9,7 +9,7 @@ from contextlib import closing
 from importlib import import_module
 from typing import Any
 
-from completion.cli.approval import with_approval
+from completion.cli.approval import Question, with_approval
 from completion.cli.attachments import attachments, readable_by
 from completion.cli.options import MAX_TOKENS, exit_on_bad_option, given_settings, refuse_binary, shared_parser
 from completion.cli.report import OK, End, exit_code_table, report_end
@@ -83,7 +83,7 @@ def ask(arguments: Sequence[str]) -> int:
     model = make_model(options, session.model)
     with exit_on_bad_option(parser):
         message = Message.user(readable_by(model, blocks))
-    tools, asking = with_approval(find_tools(parser, options), options)
+    tools, asking = with_approval(find_tools(parser, options), options, Question())
     with tracing(parser, options) as tracers:
         middleware = [*tracers, *asking]
         if kind is None and session.path is None:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from completion.cli.approval import with_approval
+from completion.cli.approval import Question, with_approval
 from completion.cli.attachments import attachments
 from completion.cli.lines import QUOTES, UnclosedQuotesError, prepare_terminal, read_message
 from completion.cli.options import exit_on_bad_option, given_settings, refuse_binary, shared_parser
@@ -37,7 +37,8 @@ def chat(arguments: Sequence[str]) -> int:
         attached = attachments(options.attach)
     session = open_session(parser, options)
     name = model_name(options, session.model)
-    tools, asking = with_approval(find_tools(parser, options), options)
+    question = Question()
+    tools, asking = with_approval(find_tools(parser, options), options, question)
     with tracing(parser, options) as tracers:
         with exit_on_bad_option(parser):  # before the first question
             conversation = session.conversation(
@@ -46,10 +47,10 @@ def chat(arguments: Sequence[str]) -> int:
                 [*tracers, *asking],
                 **given_settings(options),
             )
-        return _loop(Talk(conversation, name, session, attached, options), parser)
+        return _loop(Talk(conversation, name, session, attached, options), question, parser)
 
 
-def _loop(talk: Talk, parser: argparse.ArgumentParser) -> int:
+def _loop(talk: Talk, question: Question, parser: argparse.ArgumentParser) -> int:
     """Answer the messages. Returns the exit code of the last failure; 0 on a terminal, where it was shown."""
     is_terminal = sys.stdin.isatty()
     if is_terminal:
@@ -59,7 +60,7 @@ def _loop(talk: Talk, parser: argparse.ArgumentParser) -> int:
         print(f"{name} - Ctrl-C stops the answer, Ctrl-D ends the chat, /help lists commands", file=sys.stderr)
         if talk.conversation.messages:
             print(f"This continues a conversation of {len(talk.conversation.messages)} messages.", file=sys.stderr)
-    code = OK
+    code = talk.decide_waiting_calls(question)
     while not talk.is_over:
         try:
             message = read_message("> " if is_terminal else "")

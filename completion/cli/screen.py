@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from completion.cli.report import End
 from completion.contract.chunks import (
@@ -24,14 +24,18 @@ _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
 
 
 class Screen:
-    """Prints the chunks of one answer. Text of a model or a tool cannot send control codes to a terminal."""
+    """Prints the chunks of one answer. Text of a model or a tool cannot send control codes to a terminal.
 
-    def __init__(self) -> None:
+    Args:
+        tool_names: of earlier calls whose results are printed, by call id.
+    """
+
+    def __init__(self, tool_names: Mapping[str, str] | None = None) -> None:
         self._is_terminal = sys.stdout.isatty()
         self._dim, self._plain = ("", "") if os.environ.get("NO_COLOR") else (_DIM, _PLAIN)
         self._is_in_reasoning = False
         self._is_at_line_start = True
-        self._tool_names: dict[str, str] = {}
+        self._tool_names = dict(tool_names or {})
 
     def show(self, chunks: Iterable[StreamChunk]) -> End | None:
         """Print the chunks; returns the last end of turn or of the run. An error leaves the terminal undimmed."""

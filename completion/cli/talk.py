@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from completion.cli.approval import can_ask, shown_call
 from completion.cli.attachments import attachment, describe, readable_by
 from completion.cli.lines import Typed
 from completion.cli.report import FAILED, OK, WRONG_USAGE, report, report_end, tell
@@ -22,9 +23,10 @@ from completion.cli.sessions import Session, read_session, request_after, with_s
 from completion.cli.setup import named_model
 from completion.contract.cancel import CancelToken
 from completion.contract.errors import CompletionError
-from completion.contract.messages import Block, Message, ToolResultBlock
+from completion.contract.messages import Block, Message, ToolCallBlock, ToolResultBlock
 from completion.contract.request import system_text
-from completion.engine import Conversation
+from completion.engine import Conversation, RunStream
+from completion.engine.decisions import Decision
 from completion.terminal import harmless, one_line
 
 # Command -> its argument, and what it does.
@@ -86,22 +88,56 @@ class Talk:
             return WRONG_USAGE
         return self._answer(said)
 
+    def decide_waiting_calls(self, question: Callable[[ToolCallBlock], bool | str]) -> int:
+        """Ask about the tool calls of the session that wait for approval, and continue; returns the exit code.
+
+        A call without a decision keeps waiting. If the user sends a message instead, the model reads that it was not
+        made.
+        """
+        loaded = {tool.name for tool in self.conversation.tools}
+        decisions: dict[str, Decision] = {}
+        try:
+            for call in self.conversation.pending:
+                if call.name not in loaded:
+                    tell(f"a tool call waits, and its tool is not loaded: {shown_call(call)}; --tools loads it")
+                elif self._options.yes:
+                    decisions[call.call_id] = True
+                elif can_ask():
+                    decisions[call.call_id] = question(call)
+                else:
+                    tell(f"a tool call waits, no terminal to ask on: {shown_call(call)}; --yes allows it")
+        except KeyboardInterrupt:
+            print(file=sys.stderr)
+            return OK
+        if not decisions:
+            return OK
+        code = self._show(lambda: self.conversation.resume(decisions))
+        # Also after an error: with the results of the calls in the session, no call is made twice.
+        saved = self._session.save(self.conversation, self._model_name)
+        return code or saved
+
     def _answer(self, said: Message) -> int:
         """Print the answer; returns the exit code. A failed answer leaves the history as it was."""
         before = self.conversation.messages
         self._unanswered = said
+        code = self._show(lambda: self.conversation.stream(said))
+        if self.conversation.messages != before:
+            self._unanswered = None
+        return code or self._session.save(self.conversation, self._model_name)
+
+    def _show(self, begin: Callable[[], RunStream]) -> int:
+        """Print a run of the conversation; returns the exit code."""
+        screen = Screen({call.call_id: call.name for call in self.conversation.pending})
         try:
-            with _ctrl_c_cancels(), closing(self.conversation.stream(said)) as run:
-                end = Screen().show(run)
+            with _ctrl_c_cancels(), closing(begin()) as run:
+                end = screen.show(run)
         except CompletionError as error:
             return report(error)
         except KeyboardInterrupt:
             print("\n(stopped)", file=sys.stderr)
             return OK
         report_end(end, self._options, tells_reason=True)
-        if self.conversation.messages != before:
-            self._unanswered = None
-        return self._session.save(self.conversation, self._model_name)
+        return OK
 
     def _carry_out(self, line: str) -> int:
         word, _, rest = line[1:].partition(" ")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from pathlib import Path
 
 import pytest
 
-from completion.testing import ProviderServer, Reply
+from completion import Conversation, FinishReason, TurnFinished
+from completion.testing import ProviderServer, Reply, ScriptedModel
+from completion.testing.scripted import Script
 from tests.cli.test_cli import Terminal
 from tests.cli.test_tools import call, calling, results, run, saying
+from tests.runs import called
 
 pytest.importorskip("pydantic")
 pytestmark = pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWarning")
@@ -184,3 +189,83 @@ def test_a_module_without_names_gives_its_marked_functions(server: ProviderServe
     run(server, folder, "--tools", "home", "Go")
     names = [tool["function"]["name"] for tool in server.requests[0].json()["tools"]]
     assert names == ["weather", "delete"]
+
+
+@pytest.fixture
+def waiting(server: ProviderServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A session in which a call waits for approval, as a program has saved it."""
+    monkeypatch.syspath_prepend(str(folder))
+    home = importlib.import_module("home")
+    script: Script = [*called("delete", call_id="c1", path="a.txt"), TurnFinished(FinishReason.TOOL_USE)]
+    conversation = Conversation(ScriptedModel(script), tools=[home.delete])
+    assert conversation.run("Go").pending
+    (folder / "s.json").write_text(conversation.to_json())
+    monkeypatch.delitem(sys.modules, "home")
+    return "s.json"
+
+
+def session_chat(server: ProviderServer, *options: str) -> Terminal:
+    return Terminal(server, "chat", "--session", "s.json", *options, TERM="dumb", NO_COLOR="1", COLUMNS="80")
+
+
+@pytest.mark.parametrize(("typed", "result"), [("y", "Deleted a.txt."), ("n", "did not allow")])
+def test_a_chat_asks_about_the_calls_that_wait_in_its_session(
+    server: ProviderServer, waiting: str, typed: str, result: str
+) -> None:
+    server.reply(saying("So."))
+    terminal = session_chat(server, "--tools", "home")
+    terminal.wait_for('delete(path="a.txt")\r\nCall it? [y/n/always] ')
+    assert not server.requests
+    terminal.type(f"{typed}\n")
+    terminal.wait_for_prompt_behind("So.")
+    assert [result in one for one in results(server, 0)] == [True]
+    leave(terminal)
+    assert terminal.screen.count("Call it?") == 1
+    assert "So." in Path(waiting).read_text()
+    again = session_chat(server, "--tools", "home")
+    again.wait_for("> ")
+    leave(again)
+    assert "Call it?" not in again.screen
+
+
+def test_a_call_of_a_session_is_not_made_twice_if_the_answer_fails(server: ProviderServer, waiting: str) -> None:
+    server.reply(Reply.json({"error": {"message": "no"}}, 400))
+    terminal = session_chat(server, "--tools", "home")
+    terminal.wait_for("Call it?")
+    terminal.type("y\n")
+    terminal.wait_for_prompt_behind("completion: openai: no (400)")
+    leave(terminal)
+    assert "-> delete: Deleted a.txt." in terminal.screen
+    assert "Deleted a.txt." in Path(waiting).read_text()
+
+
+def test_ctrl_c_at_the_question_leaves_the_call_waiting(server: ProviderServer, waiting: str) -> None:
+    before = Path(waiting).read_text()
+    terminal = session_chat(server, "--tools", "home")
+    terminal.wait_for("Call it?")
+    terminal.type("\x03")
+    terminal.wait_for_prompt_behind("always]")
+    leave(terminal)
+    assert Path(waiting).read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((), 'a tool call waits, and its tool is not loaded: delete(path="a.txt"); --tools loads it'),
+        (("--tools", "home"), 'a tool call waits, no terminal to ask on: delete(path="a.txt"); --yes allows it'),
+    ],
+)
+def test_a_call_that_nobody_can_decide_keeps_waiting(
+    server: ProviderServer, folder: Path, waiting: str, options: tuple[str, ...], words: str
+) -> None:
+    before = Path(waiting).read_text()
+    done = run(server, folder, "chat", "--session", waiting, *options, stdin="/quit\n")
+    assert (done.returncode, words in done.stderr, server.requests) == (0, True, [])
+    assert Path(waiting).read_text() == before
+
+
+def test_yes_allows_the_calls_that_wait_in_a_session(server: ProviderServer, folder: Path, waiting: str) -> None:
+    server.reply(saying("So."))
+    done = run(server, folder, "chat", "--session", waiting, "--tools", "home", "--yes", stdin="")
+    assert (done.returncode, done.stdout, results(server, 0)) == (0, "So.\n", ["Deleted a.txt."])
