@@ -75,7 +75,7 @@ def ask(arguments: Sequence[str]) -> int:
     parser = new_parser()
     options = parser.parse_args(arguments)
     with exit_on_bad_option(parser):
-        kind = None if options.schema is None else schema_of(options.schema)
+        kind = None if options.schema is None else _schema(options.schema)
         if kind is not None and options.json:
             raise ValueError("--json prints chunks, and --schema prints one JSON value: give one of them")
         blocks = _blocks(parser, options)
@@ -102,6 +102,13 @@ def ask(arguments: Sequence[str]) -> int:
         return code or session.save(conversation, model_name(options, session.model))
 
 
+def _schema(value: str) -> Any:
+    try:
+        return schema_of(value)
+    except ValueError as error:
+        raise ValueError(f"--schema {error}") from error
+
+
 def _request(message: Message, options: argparse.Namespace) -> ChatRequest:
     max_tokens = MAX_TOKENS if options.max_tokens is None else options.max_tokens
     return ChatRequest([message], max_tokens, system_prompt=options.system, temperature=options.temperature)
@@ -121,7 +128,7 @@ def _prompt(parser: argparse.ArgumentParser, words: Sequence[str], *, reads_stdi
     question = " ".join(word for word in words if word != "-")
     if not reads_stdin or (sys.stdin.isatty() and "-" not in words):
         return question
-    piped = sys.stdin.buffer.read().decode("utf-8", "replace")
+    piped = sys.stdin.buffer.read().decode("utf-8-sig", "replace")
     refuse_binary(parser, piped)
     if not question:
         return piped

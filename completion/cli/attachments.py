@@ -41,7 +41,10 @@ def attachments(names: Sequence[str] | None) -> list[Block]:
         ValueError: one cannot be read, or is of a kind that cannot be attached.
         TransportError: a URL cannot be downloaded.
     """
-    return [attachment(name) for name in names or ()]
+    try:
+        return [attachment(name) for name in names or ()]
+    except ValueError as error:
+        raise ValueError(f"--attach: {error}") from error
 
 
 def attachment(name: str) -> Block:
@@ -55,6 +58,7 @@ def attachment(name: str) -> Block:
     """
     if name.startswith(("http://", "https://")):
         return _of_url(name)
+    shown = "stdin" if name == "-" else name
     try:
         if name == "-":
             data = sys.stdin.buffer.read(MAX_BYTES + 1)
@@ -62,11 +66,11 @@ def attachment(name: str) -> Block:
             with open(os.path.expanduser(name), "rb") as file:
                 data = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise ValueError(f"{name} cannot be read: {error.strerror or error}") from error
+        raise ValueError(f"{shown} cannot be read: {error.strerror or error}") from error
     if len(data) > MAX_BYTES:
-        raise ValueError(f"{name} is too large: the limit is {MAX_BYTES // 1024 // 1024} MiB")
+        raise ValueError(f"{shown} is too large: the limit is {MAX_BYTES // 1024 // 1024} MiB")
     if not data:
-        raise ValueError(f"{name} is empty")
+        raise ValueError(f"{shown} is empty")
     return _of_bytes("stdin" if name == "-" else Path(name).name, data)
 
 

@@ -74,7 +74,7 @@ def _loop(talk: Talk, question: Question, parser: argparse.ArgumentParser) -> in
             print(file=sys.stderr)
             continue
         if not is_terminal:
-            refuse_binary(parser, message.text)
+            refuse_binary(parser, message.text, "--attach FILE")
         try:
             code = talk.receive(message) or code
         except KeyboardInterrupt:  # while a file is downloaded

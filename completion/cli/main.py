@@ -107,7 +107,9 @@ def _word_positions(arguments: Sequence[str]) -> Iterator[int]:
 
 def _refuse_misspelled(word: str) -> None:
     """Exit with an error if the word is almost the name of a command: "model" is probably not meant as a prompt."""
-    nearest = get_close_matches(word, MAX_WORDS, n=1, cutoff=MIN_SIMILARITY)
+    folded = word.strip().lower()
+    nearest = [f"--{folded}"] if folded in ("help", "version") else []
+    nearest = nearest or get_close_matches(folded, MAX_WORDS, n=1, cutoff=MIN_SIMILARITY)
     if nearest and nearest != [word]:
         Parser(prog="completion", usage=f"completion [{'|'.join(MAX_WORDS)}] ...").error(
             f"unknown command {word!r}; did you mean: completion {nearest[0]}? "

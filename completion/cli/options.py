@@ -72,11 +72,11 @@ def takes_value(option: str) -> bool:
     return option in with_value or (option.startswith("--") and any(name.startswith(option) for name in with_value))
 
 
-def refuse_binary(parser: argparse.ArgumentParser, text: str) -> None:
+def refuse_binary(parser: argparse.ArgumentParser, text: str, attach: str = "--attach -") -> None:
     """Exit with an error if the text from stdin contains a NUL: an image, an archive, or UTF-16."""
     if "\0" in text:
         parser.error(
-            "stdin is binary (it contains a NUL byte): use --attach - for an image, a PDF or audio; text must be UTF-8"
+            f"stdin is binary (it contains a NUL byte): use {attach} for an image, a PDF or audio; text must be UTF-8"
         )
 
 

@@ -115,7 +115,7 @@ def test_a_url_that_cannot_be_downloaded_is_an_error_of_the_network(
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("missing", None, "missing cannot be read: No such file or directory"),
+        ("missing", None, "completion: error: --attach: {name} cannot be read: No such file or directory"),
         ("empty.txt", b"", "empty.txt is empty"),
         ("a.zip", b"PK\x03\x04\0\0", "(its type is application/zip)"),
         ("utf16.txt", "text".encode("utf-16"), "not an image, a PDF, audio, or text in UTF-8"),
@@ -128,6 +128,7 @@ def test_what_cannot_be_attached_exits_with_2(
     if data is not None:
         (tmp_path / name).write_bytes(data)
     done = run(answering, "-a", str(tmp_path / name), "What is it?")
+    message = message.format(name=tmp_path / name)
     assert (done.returncode, done.stdout, len(answering.requests)) == (2, "", 0)
     assert message in done.stderr
 
@@ -142,3 +143,9 @@ def test_what_a_model_cannot_read_exits_with_3(answering: ProviderServer, tmp_pa
     done = run(answering, "-m", "local", "-a", file(tmp_path, "a.png", PNG), "What is it?")
     assert done.returncode == 3
     assert "the embedded model reads text only" in done.stderr
+
+
+def test_an_empty_stdin_cannot_be_attached(answering: ProviderServer) -> None:
+    done = run(answering, "-a", "-", "What is it?", stdin="")
+    assert (done.returncode, len(answering.requests)) == (2, 0)
+    assert "--attach: stdin is empty" in done.stderr

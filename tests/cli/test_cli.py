@@ -307,7 +307,10 @@ def test_the_name_of_a_command_as_the_value_of_an_option_is_not_the_command(serv
     assert [message["content"] for message in sent_messages(server)] == ["chat", "Hi"]
 
 
-@pytest.mark.parametrize(("word", "nearest"), [("model", "models"), ("chta", "chat"), ("traces", "trace")])
+@pytest.mark.parametrize(
+    ("word", "nearest"),
+    [("model", "models"), ("chta", "chat"), ("traces", "trace"), ("CHAT", "chat"), ("help", "--help")],
+)
 def test_a_misspelled_command_is_an_error_that_names_the_nearest(
     server: ProviderServer, word: str, nearest: str
 ) -> None:
@@ -379,7 +382,14 @@ def test_base_url_picks_the_server(server: ProviderServer) -> None:
 def test_binary_stdin_is_refused(server: ProviderServer, arguments: list[str]) -> None:
     done = run(server, *arguments, stdin="\x89PNG\0\0")
     assert (done.returncode, done.stdout, len(server.requests)) == (2, "", 0)
-    assert "stdin is binary (it contains a NUL byte)" in done.stderr
+    option = "--attach FILE" if arguments == ["chat"] else "--attach -"  # the chat reads its messages from stdin
+    assert f"stdin is binary (it contains a NUL byte): use {option} for" in done.stderr
+
+
+def test_a_byte_order_mark_is_not_a_part_of_the_prompt(server: ProviderServer) -> None:
+    server.reply(Reply(end()))
+    run(server, stdin="\ufeffHello")
+    assert sent_messages(server)[0]["content"] == "Hello"
 
 
 def test_a_dash_among_words_means_stdin(server: ProviderServer) -> None:

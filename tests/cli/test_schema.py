@@ -114,7 +114,7 @@ def test_a_session_keeps_the_value(server: ProviderServer, folder: Path) -> None
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("missing.json", "missing.json cannot be read: No such file or directory; give FILE or module:Type"),
+        ("missing.json", "--schema missing.json cannot be read: No such file or directory; give FILE or module:Type"),
         ("broken.json", "broken.json is not JSON"),
         ("wrong.json", "is not a valid schema"),
         ("list.json", "list.json must be a JSON Schema, an object; got [1]"),
