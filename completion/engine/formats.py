@@ -44,6 +44,16 @@ def modes_for(answer: Answer, mode: Mode) -> tuple[Mode, ...]:
     return _ALL_MODES if answer.open_reason is None else ("prompt",)
 
 
+def variants_for(answer: Answer, mode: Mode, request: ChatRequest) -> list[ChatRequest]:
+    """The requests to try in this mode, in this order.
+
+    One call is enough in tool mode. Gemini and Cohere cannot be told that, and only the first call counts there.
+    """
+    asked = asking_for(answer, mode, request)
+    more = [replace(asked, parallel_tool_use=request.parallel_tool_use)] if mode == "tool" else []
+    return [asked, *(other for other in more if other != asked)]
+
+
 def asking_for(answer: Answer, mode: Mode, request: ChatRequest) -> ChatRequest:
     """The request, with the schema in the place of this mode."""
     if mode == "schema":

@@ -37,7 +37,7 @@ from completion.contract.stream import (
 )
 from completion.contract.turn import Turn
 from completion.contract.values import ValueStream
-from completion.engine.formats import Mode, asking_again, asking_for, modes_for, opened, tool_name
+from completion.engine.formats import Mode, asking_again, modes_for, opened, tool_name, variants_for
 
 T = TypeVar("T")
 
@@ -222,17 +222,16 @@ class _Asking:
     @without_our_frames
     def chat_stream(self, req: ChatRequest) -> None:
         """Open an answer. Errors get the treatment of every model's ``chat_stream``."""
-        while True:
+        variants = [(mode, asked) for mode in self._modes for asked in variants_for(self.answer, mode, req)]
+        for index, (mode, asked) in enumerate(variants):
+            self._modes = (mode,)
             try:
                 with self._token:
-                    asked = asking_for(self.answer, self.mode, req)
                     self._inner = opened(self._model.chat_stream(asked))
                 break
             except UnsupportedContentError:
-                if len(self._modes) == 1:
+                if index == len(variants) - 1:
                     raise
-            self._modes = self._modes[1:]
-        self._modes = self._modes[:1]
         self._asked = req
         self.response = response_of(self._inner)
 

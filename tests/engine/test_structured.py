@@ -25,6 +25,7 @@ from completion import (
     CancelToken,
     ChatRequest,
     FinishReason,
+    GeminiModel,
     JsonSchema,
     LocalModel,
     Message,
@@ -54,7 +55,7 @@ from completion import (
 )
 from completion.engine.outputs import Output
 from completion.notebook import show
-from completion.testing import Pause, ProviderServer, Reply, ScriptedModel, Stall
+from completion.testing import Pause, ProviderServer, Reply, ScriptedModel, Stall, event
 from completion.testing.scripted import Step
 from tests.loopback import failure_of, model_of, text
 from tests.runs import called, malformed, turn
@@ -567,6 +568,22 @@ def test_anthropic_answers_in_each_mode(server: ProviderServer, mode: Any) -> No
     sent = server.requests[0].json()
     place = {"auto": "output_config", "tool": "tool_choice", "prompt": "system"}[mode]
     assert sent[place]
+
+
+def test_a_wire_that_cannot_limit_the_calls_to_one_has_tool_mode_too(server: ProviderServer) -> None:
+    call = {"functionCall": {"name": "City", "args": json.loads(OSLO_JSON)}}
+    server.reply(Reply(event({"candidates": [{"content": {"parts": [call, call]}, "finishReason": "STOP"}]})))
+    model = GeminiModel("gemini-3.5-flash", api_key="k", base_url=server.url)
+    assert structured(model, HI, City, mode="tool").collect() == OSLO
+    config = server.requests[0].json()["toolConfig"]["functionCallingConfig"]
+    assert config == {"mode": "ANY", "allowedFunctionNames": ["City"]}
+
+
+def test_the_user_may_still_ask_for_one_call_at_most(server: ProviderServer) -> None:
+    model = GeminiModel("gemini-3.5-flash", api_key="k", base_url=server.url)
+    with pytest.raises(UnsupportedContentError, match="parallel_tool_use"):
+        structured(model, ChatRequest(HI, parallel_tool_use=False), City, mode="tool")
+    assert not server.requests
 
 
 def test_an_open_schema_falls_back_at_anthropic(server: ProviderServer) -> None:
