@@ -106,7 +106,10 @@ def import_from_here(module: str) -> ModuleType:
     folder = os.path.abspath(os.curdir)
     if folder not in sys.path:
         sys.path.append(folder)
-    return import_module(module)
+    try:
+        return import_module(module)
+    except SystemExit as error:  # a script without ``if __name__ == "__main__"``
+        raise ImportError(f"{module} ended the program while it was imported: sys.exit({error.code})") from error
 
 
 def _why(module: str, error: Exception) -> str:

@@ -64,6 +64,7 @@ number = 7
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "mine.py").write_text(TOOLS)
     (tmp_path / "unmarked.py").write_text("def plain(text: str) -> str:\n    return text\n")
+    (tmp_path / "script.py").write_text("import sys\nsys.exit(7)\n")
     (tmp_path / "broken.py").write_text("raise RuntimeError('no such device')\n")
     return tmp_path
 
@@ -181,6 +182,7 @@ def test_a_model_that_calls_tools_forever_is_stopped_and_stderr_says_so(server: 
         ("mine:untyped", "<lambda>"),
         ("mine:number", "got int"),
         ("broken:weather", "RuntimeError: no such device"),
+        ("script:main", "script ended the program while it was imported: sys.exit(7)"),
     ],
 )
 def test_a_bad_value_of_tools_exits_with_2(server: ProviderServer, folder: Path, value: str, message: str) -> None:
