@@ -76,8 +76,6 @@ def batch(
         StreamCancelledError: the CancelToken around the call was cancelled. The answers that had ended by then are
             yielded first.
         Exception: whatever the iterable raises.
-        StreamCancelledError: the CancelToken around the call was cancelled. Raised by the iterator.
-        Exception: whatever the iterable raises. Raised by the iterator.
     """
     require_model(model, "batch")
     require_whole_number(concurrency, "concurrency")
@@ -161,7 +159,9 @@ class _Job:
                 turn = self._ask()
         except CompletionError as error:
             return _Outcome(None, error, error.__cause__, time.monotonic() - begin)
-        except (Exception, SystemExit) as error:  # some programs call sys.exit() in a library
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a library may call sys.exit(), or raise the CancelledError of asyncio
             return _Outcome(None, _as_ours(error, self.model), error, time.monotonic() - begin)
         return _Outcome(turn, None, None, time.monotonic() - begin)
 

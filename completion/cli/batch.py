@@ -52,6 +52,8 @@ def batch(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     source, out = Path(options.source), Path(options.out)
     try:
+        if out.exists() and not out.is_file():  # before resolve(): the target of /dev/stdout may be a pipe without a path
+            raise Refused(f"-o {out} is not a file")
         out = out.resolve()  # of a link, write the file that it leads to
         if source.resolve() == out:
             raise Refused("IN and OUT are the same file")
@@ -61,6 +63,8 @@ def batch(arguments: Sequence[str]) -> int:
             raise Refused(f"-o {out} is not a file")
         answer = _answer(options.schema)
         digests, models = _check(source, answer, options.model)
+        schema = _schema(options.schema)
+        digests, models = _check(source, schema, options.model)
         made = {name: _model(name, options) for name in models}
         if not out.parent.is_dir():
             raise Refused(f"-o {out}: the folder does not exist")

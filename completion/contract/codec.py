@@ -229,6 +229,8 @@ def _fault(hint: Any, value: Any, path: str, *, is_document: bool = True) -> str
     if hint is Any:
         return None
     if origin in (Union, types.UnionType):
+        if value is None and type(None) in get_args(hint):  # most fields are left at None: build no words for it
+            return None
         faults = [_fault(option, value, path, is_document=is_document) for option in get_args(hint)]
         # A fault inside the value helps more than "expected A or B": the value has the right type, a part is wrong.
         inside = (fault for fault in faults if fault and fault.startswith((f"{path}.", f"{path}[")))

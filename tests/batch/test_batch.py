@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import multiprocessing
 import os
@@ -37,6 +38,8 @@ class Echo:
             raise ValueError("no")
         if text == "exit":
             sys.exit(3)
+        if text == "cancelled":
+            raise asyncio.CancelledError
         if text == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         if text.startswith("sleep"):
@@ -54,7 +57,9 @@ def test_each_request_gets_one_result() -> None:
     ]
 
 
-@pytest.mark.parametrize(("prompt", "cause"), [("fail", ValueError), ("exit", SystemExit)])
+@pytest.mark.parametrize(
+    ("prompt", "cause"), [("fail", ValueError), ("exit", SystemExit), ("cancelled", asyncio.CancelledError)]
+)
 def test_a_failure_does_not_end_the_batch(prompt: str, cause: type[BaseException]) -> None:
     first, second = completion.batch(Echo(), [prompt, "Two"], ordered=True)
     assert isinstance(first.error, completion.CompletionError)

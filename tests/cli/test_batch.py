@@ -238,6 +238,14 @@ def test_a_pipe_is_refused_because_in_is_read_twice(server: ProviderServer, tmp_
     assert "is not a file" in done.stderr
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no /dev/stdout")
+def test_standard_output_is_refused_as_out(server: ProviderServer, tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", {"id": "a", "prompt": "One"})
+    done = run(server, "batch", source, "-o", "/dev/stdout")
+    assert done.returncode == 2
+    assert "-o /dev/stdout is not a file" in done.stderr
+
+
 def test_a_link_stays_a_link(server: ProviderServer, tmp_path: Path) -> None:
     server.reply(Reply.json({"error": {"message": "no"}}, status=400))
     source = write(tmp_path / "in.jsonl", {"id": "a", "prompt": "One"})
