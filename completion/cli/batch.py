@@ -52,7 +52,8 @@ def batch(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     source, out = Path(options.source), Path(options.out)
     try:
-        if out.exists() and not out.is_file():  # before resolve(): the target of /dev/stdout may be a pipe without a path
+        # Before resolve(): the target of /dev/stdout may be a pipe, which has no path.
+        if out.exists() and not out.is_file():
             raise Refused(f"-o {out} is not a file")
         out = out.resolve()  # of a link, write the file that it leads to
         if source.resolve() == out:
