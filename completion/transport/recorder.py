@@ -152,7 +152,14 @@ class _TappedTLSConnection(_Tapped, TLSConnection):
     pass
 
 
-class _RecordingAdapter(TCPAdapter):
+class OneProcessAdapter(TCPAdapter):
+    """What is recorded and replayed belongs to this process: a copy in another one would record or replay nothing."""
+
+    def __getstate__(self) -> Any:
+        raise TypeError("recorded: a model with this session cannot be pickled; run it in threads of this process")
+
+
+class _RecordingAdapter(OneProcessAdapter):
     pools = pools_of(_TappedTCPConnection, _TappedTLSConnection)
 
     def __init__(self, on_request: Callable[[Traffic], None], on_discard: Callable[[Traffic], None]) -> None:

@@ -14,8 +14,8 @@ import requests
 
 from completion.contract.errors import ConfigurationError
 from completion.transport.exchange import exchange_in_progress
-from completion.transport.recorder import SLOW_SERVER, Traffic, traffic_of
-from completion.transport.session import TCPAdapter, TCPConnection, TLSConnection, new_session, pools_of, report_socket
+from completion.transport.recorder import SLOW_SERVER, OneProcessAdapter, Traffic, traffic_of
+from completion.transport.session import TCPConnection, TLSConnection, new_session, pools_of, report_socket
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ class _ReplayedTLSConnection(_Replays, TLSConnection):
     pass
 
 
-class _ReplayingAdapter(TCPAdapter):
+class _ReplayingAdapter(OneProcessAdapter):
     pools = pools_of(_ReplayedTCPConnection, _ReplayedTLSConnection)
 
     def __init__(self, find: Callable[[Traffic], Script], speed: float) -> None:

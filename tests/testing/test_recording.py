@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -690,6 +691,14 @@ with recorded({str(path)!r}) as session:
 def test_a_wrong_argument_is_an_error(options: dict[str, Any], path: Path) -> None:
     with pytest.raises(ValueError, match="recorded: "), recorded(path, **options):
         pass
+
+
+@pytest.mark.parametrize("mode", ["record", "replay"])
+def test_a_model_with_the_session_cannot_be_pickled(mode: Mode, server: ProviderServer, path: Path) -> None:
+    with recorded(path):
+        pass
+    with recorded(path, mode) as session, pytest.raises(TypeError, match=r"recorded: .* cannot be pickled"):
+        pickle.dumps(model_at(server.url, session=session))
 
 
 @pytest.mark.parametrize("mode", ["record", "replay"])
