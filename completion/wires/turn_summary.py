@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from completion.contract.chunks import FinishReason, TurnFinished, Usage
+from completion.wires.finish_words import REASONS, raise_if_failed
 from completion.wires.json_values import str_or_empty
 
 
@@ -31,6 +32,9 @@ class TurnSummary:
         """Why the model stopped.
 
         After a finished tool call it is never ``end_turn``: many servers say "stop" there, and a run has to go on.
+
+        Raises:
+            CompletionError: the word is one of another wire, and means that the answer broke off.
         """
         word = self.provider_reason
         reason = FinishReason.OTHER if word is None else self._known(word)
@@ -39,9 +43,14 @@ class TurnSummary:
         return reason
 
     def _known(self, word: str) -> FinishReason:
-        """The finish reason for a word. Gateways change the case: STOP, MAX_TOKENS."""
+        """The finish reason for a word. Gateways change the case: STOP, MAX_TOKENS; or send a word of another wire."""
         known = self._finish_reasons
-        return known.get(word) or known.get(word.lower(), FinishReason.OTHER)
+        lower = word.lower()
+        reason = known.get(word) or known.get(lower)
+        if reason is None:
+            raise_if_failed(word)
+            reason = REASONS.get(lower, FinishReason.OTHER)
+        return reason
 
     def usage(self) -> Usage | None:
         """The tokens of the turn; None if the provider did not say."""

@@ -47,7 +47,7 @@ class ChatTurn(TurnReader):
             summary.has_delta = True
         elif not summary.has_delta:
             # The whole answer in one chunk. After deltas it is not read: MiniMax repeats the answer there.
-            delta = choice.get("message")
+            delta = choice.get("message") or _completion(choice)
         if type(delta) is not dict:
             delta = {}
         # The fast path: most chunks are a piece of text and nothing else.
@@ -88,16 +88,16 @@ class ChatTurn(TurnReader):
         order = self.order
         yield from self._reasoning.take(delta)
         content = delta.get("content")
-        for part in content if isinstance(content, list) else [content]:
-            yield from self._part_chunks(part)
-        refusal = delta.get("refusal")
-        if refusal and isinstance(refusal, str):
-            self._summary.is_refusal = True
-            yield from order.text(refusal)
+        if self._reasoning.is_thought(delta) and isinstance(content, str):
+            yield from self._reasoning.add_thought(content)
+        else:
+            for part in content if isinstance(content, list) else [content]:
+                yield from self._part_chunks(part)
+        yield from self._refusal_chunks(delta.get("refusal"))
         for piece in objects_in(delta.get("tool_calls")):
             yield from self._calls.take(piece)
         function = delta.get("function_call")  # the older form, for one call only
-        if isinstance(function, dict):
+        if isinstance(function, dict) and not delta.get("tool_calls"):  # some gateways send both forms
             yield from self._calls.take({"index": "function_call", "function": function})
         for kind in PROVIDER_BLOCK_FIELDS:
             items = delta.get(kind)
@@ -110,14 +110,23 @@ class ChatTurn(TurnReader):
         # Mistral and others: [{"type": "thinking", "thinking": […]}, {"type": "text", "text": "…"}]
         kind = part.get("type") if isinstance(part, dict) else None
         if kind in REASONING_PARTS:
+            # The form of Databricks ("summary") is not sent back: the history has that of Mistral.
+            field = "" if kind == "reasoning" and "summary" in part else CONTENT
             for name in REASONING_PARTS[kind]:
                 for text in _texts(part.get(name)):
-                    yield from self._reasoning.add(text, CONTENT)
+                    yield from self._reasoning.add(text, field)
+        elif kind == "refusal":
+            yield from self._refusal_chunks(part.get("refusal"))
         elif kind is not None and not isinstance(part.get("text"), str):
             yield from self.order.block(provider_block(WIRE, part))  # {"type": "reference", "reference_ids": […]}
         else:
             for text in _texts([part]):
-                yield from self.order.text(text)
+                yield from self.order.text(self._reasoning.without_end_of_thought(text))
+
+    def _refusal_chunks(self, refusal: Any) -> Iterator[StreamChunk]:
+        if refusal and isinstance(refusal, str):
+            self._summary.is_refusal = True
+            yield from self.order.text(refusal)
 
 
 def assemble(
@@ -125,6 +134,12 @@ def assemble(
 ) -> Iterator[StreamChunk]:
     """The chunks of one turn. ``origin``: the ``provider`` of its signatures."""
     return assembled(events, ChatTurn(origin), on_end_of_turn)
+
+
+def _completion(choice: dict[str, Any]) -> dict[str, Any] | None:
+    """The delta of an older server, whose choices are those of the Completions API: {"text": "Hi"}."""
+    text = choice.get("text")
+    return {"content": text} if text and isinstance(text, str) else None
 
 
 def _is_plain(delta: dict[str, Any]) -> bool:

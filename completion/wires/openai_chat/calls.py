@@ -34,6 +34,8 @@ class Calls:
             self._take_custom(piece)
             return
         function = piece.get("function")
+        if function is None and isinstance(piece.get("name"), str):
+            function = piece  # some gateways: {"id": "call_1", "name": "f", "arguments": "{}"}
         if not isinstance(function, dict):
             if piece.get("type") not in (None, "", "function"):  # z.ai: a tool that the server runs itself
                 yield from self._order.block(provider_block(WIRE, piece))

@@ -2,54 +2,16 @@
 
 from __future__ import annotations
 
-from completion.contract.chunks import FinishReason
-from completion.contract.errors import CompletionError, OverloadedError, ProviderError, TruncatedStreamError
+from completion.contract.errors import CompletionError, ProviderError
+from completion.wires import finish_words
 
 WIRE = "openai-chat"
 
 
-FINISH_REASONS = {
-    "stop": FinishReason.END_TURN,
-    "length": FinishReason.MAX_TOKENS,
-    "model_length": FinishReason.MAX_TOKENS,  # Mistral
-    "tool_calls": FinishReason.TOOL_USE,
-    "function_call": FinishReason.TOOL_USE,
-    "content_filter": FinishReason.CONTENT_FILTER,
-    # Words of other servers, and of other wires that gateways pass on.
-    "eos": FinishReason.END_TURN,
-    "eos_token": FinishReason.END_TURN,
-    "end_turn": FinishReason.END_TURN,
-    "complete": FinishReason.END_TURN,
-    "completed": FinishReason.END_TURN,
-    "stop_sequence": FinishReason.STOP_SEQUENCE,
-    "max_tokens": FinishReason.MAX_TOKENS,
-    "max_output_tokens": FinishReason.MAX_TOKENS,
-    "model_context_window_exceeded": FinishReason.CONTEXT_OVERFLOW,  # Z.ai, Anthropic
-    "context_length_exceeded": FinishReason.CONTEXT_OVERFLOW,
-    "context_window_exceeded": FinishReason.CONTEXT_OVERFLOW,
-    "tool_use": FinishReason.TOOL_USE,
-    "tool_call": FinishReason.TOOL_USE,
-    "sensitive": FinishReason.CONTENT_FILTER,  # Z.ai
-    "safety": FinishReason.CONTENT_FILTER,  # Gemini
-    "recitation": FinishReason.CONTENT_FILTER,
-    "blocklist": FinishReason.CONTENT_FILTER,
-    "prohibited_content": FinishReason.CONTENT_FILTER,
-    "content_filtered": FinishReason.CONTENT_FILTER,  # Bedrock
-    "guardrail_intervened": FinishReason.CONTENT_FILTER,
-    "blocked": FinishReason.CONTENT_FILTER,
-    "refusal": FinishReason.REFUSAL,  # Anthropic
-    "pause_turn": FinishReason.PAUSE,
-    "abort": FinishReason.ABORTED,  # vLLM, SGLang
-    "aborted": FinishReason.ABORTED,
-    "cancelled": FinishReason.ABORTED,
-}
-
-# The words of an answer that broke off, and the error for each.
+# The words of an answer that broke off, and the error for each. The last two are Gemini's.
 FAILURES: dict[str, type[CompletionError]] = {
-    "error": ProviderError,
-    "network_error": TruncatedStreamError,  # Z.ai
-    "insufficient_system_resource": OverloadedError,  # DeepSeek
-    "malformed_function_call": ProviderError,  # Gemini
+    **finish_words.FAILURES,
+    "malformed_function_call": ProviderError,
     "unexpected_tool_call": ProviderError,
 }
 
@@ -74,9 +36,9 @@ PROVIDER_BLOCK_FIELDS = ("annotations", "images", "executed_tools", "context")
 # Parts of the content that are reasoning, and the fields of their text.
 REASONING_PARTS = {
     "thinking": ("thinking", "text"),  # Mistral
-    "reasoning": ("reasoning", "text"),
+    "reasoning": ("reasoning", "text", "content", "summary"),  # "summary": Databricks
     "reasoning_text": ("text",),
-    "reasoning_content": ("text",),
+    "reasoning_content": ("text", "reasoning_content"),
 }
 
 

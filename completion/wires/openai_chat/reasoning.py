@@ -23,6 +23,9 @@ from completion.wires.turn_order import TurnOrder
 PLAIN_FIELDS = ("reasoning_content", "reasoning", "reasoning_text")
 """DeepSeek and most servers; Groq, OpenRouter, Cerebras, Ollama; GitHub Copilot."""
 
+_FIELDS = (*PLAIN_FIELDS, "thinking", "thought", "reasoning_summary")
+"""All fields of a delta that are read. Few servers send the last three."""
+
 SIGNED_FIELDS = ("thinking_blocks", "reasoning_opaque", "extra_content")
 """LiteLLM in front of Claude, GitHub Copilot, Gemini's compatible endpoint: fields that carry a signature."""
 
@@ -41,6 +44,9 @@ class ReasoningReader:
         self._plain_length = 0
         # True if a delta had plain reasoning and reasoning_details together: the same text in two fields.
         self._has_both = False
+        # True if thinking_blocks came without plain reasoning.
+        self._has_blocks = False
+        self._is_in_thought = False
         self._details: list[dict[str, Any]] = []
 
     def take(self, delta: dict[str, Any]) -> Iterator[StreamChunk]:
@@ -60,13 +66,33 @@ class ReasoningReader:
             self._order.reasoning_data = {"field": field}
         yield from self._order.reasoning(text)
 
+    def is_thought(self, delta: dict[str, Any]) -> bool:
+        """True if the content of the delta is a thought. Gemini's compatible endpoint marks it."""
+        google = _google(delta)
+        return google is not None and google.get("thought") is True
+
+    def add_thought(self, text: str) -> Iterator[StreamChunk]:
+        """The chunks of a thought in the content. Gemini's compatible endpoint puts all of them into <thought> tags."""
+        if not self._is_in_thought:
+            text = text.removeprefix("<thought>")
+        self._is_in_thought = True
+        if text:
+            yield from self.add(text, "")
+
+    def without_end_of_thought(self, text: str) -> str:
+        """The text without the tag that ends the thoughts before it."""
+        if self._is_in_thought:
+            self._is_in_thought = False
+            return text.removeprefix("</thought>")
+        return text
+
     def _take_detail(self, detail: dict[str, Any], *, has_plain: bool) -> Iterator[StreamChunk]:
         text = next(filter(None, (str_or_empty(detail.get(name)) for name in _TEXT_FIELDS)), "")
         signature = str_or_empty(detail.get("signature"))
         encrypted = str_or_empty(detail.get("data"))
         if encrypted:
-            rest = {key: value for key, value in detail.items() if key != "data"}
-            yield from self._order.block(RedactedReasoning(encrypted, self._order.origin, {"details": [rest]}))
+            rest = {"details": [_without(detail, "data")]}
+            yield from self._order.block(RedactedReasoning(encrypted, self._order.origin, rest))
             return
         self._keep_detail(detail, len(text))
         if text and has_plain:
@@ -107,15 +133,23 @@ class ReasoningReader:
         """Signatures that gateways send in fields of their own."""
         # LiteLLM in front of Claude: {"thinking_blocks": [{"type": "thinking", "thinking": "…", "signature": "…"}]}
         for block in objects_in(delta.get("thinking_blocks")):
+            text = str_or_empty(block.get("thinking"))
+            if text and not self._plain_length:  # usually reasoning_content has the same text
+                self._has_blocks = True
+            if text and self._has_blocks:
+                yield from self.add(text, "")
+            redacted = str_or_empty(block.get("data"))
+            if redacted:
+                data = {"message": {"thinking_blocks": [_without(block, "data")]}}
+                yield from self._order.block(RedactedReasoning(redacted, self._order.origin, data))
             yield from self._end_signed(str_or_empty(block.get("signature")), "thinking_blocks", [block])
         # GitHub Copilot
         opaque = str_or_empty(delta.get("reasoning_opaque"))
         yield from self._end_signed(opaque, "reasoning_opaque", opaque)
         # Gemini's compatible endpoint, for text and thoughts
-        extra = delta.get("extra_content")
-        google = extra.get("google") if isinstance(extra, dict) else None
-        thought = str_or_empty(google.get("thought_signature")) if isinstance(google, dict) else ""
-        yield from self._end_signed(thought, "extra_content", extra)
+        google = _google(delta)
+        thought = str_or_empty(google.get("thought_signature")) if google is not None else ""
+        yield from self._end_signed(thought, "extra_content", delta.get("extra_content"))
 
     def _end_signed(self, signature: str, field: str, value: Any) -> Iterator[StreamChunk]:
         if signature and signature != self._signature:
@@ -123,11 +157,23 @@ class ReasoningReader:
             yield from self._order.end_reasoning(signature, {"message": {field: value}})
 
 
+def _google(delta: dict[str, Any]) -> dict[str, Any] | None:
+    extra = delta.get("extra_content")
+    google = extra.get("google") if isinstance(extra, dict) else None
+    return google if isinstance(google, dict) else None
+
+
+def _without(fields: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in fields.items() if key != name}
+
+
 def _plain(delta: dict[str, Any]) -> tuple[str, str]:
-    for field in PLAIN_FIELDS:
+    for field in _FIELDS:
         value = delta.get(field)
         if isinstance(value, dict):  # no server known for sure: {"reasoning": {"content": "…"}}
             value = value.get("content") or value.get("text")
+        elif isinstance(value, list):  # or a list of parts: [{"type": "text", "text": "…"}]
+            value = "".join(str_or_empty(part.get("text")) for part in objects_in(value))
         if value and isinstance(value, str):
             return value, field
     return "", ""
@@ -157,11 +203,17 @@ def reasoning_fields(blocks: Iterable[Block], mode: str, *, has_calls: bool) -> 
         data = block.wire_data or {}  # valid_history removed that of other servers
         if isinstance(block, RedactedReasoningBlock):
             details += [{**item, "data": block.data} for item in data.get("details", ())]
+            redacted = [{**item, "data": block.data} for item in data.get("message", {}).get("thinking_blocks", ())]
+            if redacted:
+                fields["thinking_blocks"] = [*fields.get("thinking_blocks", ()), *redacted]
             continue
         details += _with_texts(data.get("details", ()), block.text)
         for name, value in data.get("message", {}).items():
             if name not in SIGNED_FIELDS:
                 continue
+            if name == "thinking_blocks":
+                # The signature covers the whole text, and came with an empty one or with its last piece.
+                value = [{**item, "thinking": block.text} for item in value]
             fields[name] = [*fields.get(name, ()), *value] if isinstance(value, list) else value
         if data or mode in PLAIN_FIELDS:
             plain, field = plain + block.text, data.get("field", field)

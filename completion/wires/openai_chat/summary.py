@@ -8,8 +8,9 @@ from typing import Any
 from completion.contract.chunks import FinishReason, StreamChunk, Usage
 from completion.contract.errors import MalformedStreamError
 from completion.wires import refusals
+from completion.wires.finish_words import REASONS, raise_if_failed
 from completion.wires.json_values import positive_int, provider_block
-from completion.wires.openai_chat.names import FAILURES, FINISH_REASONS, USAGE_TOTALS, WIRE
+from completion.wires.openai_chat.names import FAILURES, USAGE_TOTALS, WIRE
 from completion.wires.openai_chat.sources import citations_of_sources
 from completion.wires.turn_summary import TurnSummary
 
@@ -18,7 +19,7 @@ class ChatSummary(TurnSummary):
     """Collects what the chunks say about the answer as a whole, and what later chunks are compared with."""
 
     def __init__(self) -> None:
-        super().__init__(FINISH_REASONS)
+        super().__init__(REASONS)
         self.is_refusal = False
         """A delta had a ``refusal``."""
         self.has_delta = False
@@ -82,10 +83,7 @@ class ChatSummary(TurnSummary):
         if not reason or reason == "null":  # a string "null" means none
             return
         word = str(reason)
-        failure = FAILURES.get(word.lower())
-        if failure is not None:
-            message = f"the provider ended the turn with finish_reason {word!r}: the answer is not complete"
-            raise failure(message, code=word)
+        raise_if_failed(word, FAILURES)
         self.provider_reason = word
         self._finished_id = data.get("id")
 
