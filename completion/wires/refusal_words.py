@@ -166,6 +166,10 @@ PHRASES: tuple[tuple[Kind, tuple[int | None, ...], tuple[str, ...]], ...] = (
             "number of input tokens exceeds",
             "maximum prompt length",  # xAI
             "exceeded model token limit",  # Moonshot
+            "tokens in request more than max tokens",
+            "current length is",  # Cerebras
+            "上下文长度",  # Chinese providers: length of the context
+            "prompt 超长",  # Zhipu: too long
             "`inputs` must have less than",  # Text Generation Inference
             "`inputs` tokens + `max_new_tokens` must be",
         ),
@@ -177,6 +181,11 @@ PHRASES: tuple[tuple[Kind, tuple[int | None, ...], tuple[str, ...]], ...] = (
             "credit balance is too low",  # Anthropic
             "insufficient balance",  # MiniMax, Zhipu
             "out of call volume quota",  # Azure's gateway
+            "requires more credits",  # OpenRouter
+            "余额不足",  # Zhipu: insufficient balance
+            "make sure your account is in good standing",  # Alibaba
+            "arrearage",
+            "overdue-payment",
         ),
     ),
     (ContentFilterError, (None, 400, 403), ("input was flagged",)),  # OpenRouter
@@ -210,14 +219,17 @@ _OVERFLOW = re.compile(
 )
 _ABOUT_LENGTH = re.compile(r"\b(?:tokens?|context|length|long|window|characters)\b", re.IGNORECASE)
 _MONEY = (
-    r"(?:credits?|balance|funds?|quota|billing|budget|spend(?:ing)?|monthly limit|usage limit|prepaid|subscription)"
+    r"(?:credits?|balance|funds?|quota|billing|budget|spend(?:ing)?|monthly limits?|usage limits?|prepaid|subscription)"
 )
 _USED_UP = re.compile(
     rf"\b{_MONEY}\b[^.\n]{{0,60}}\b(?:insufficient|exhausted|depleted|ra?un out|used up|too low|negative|reached|"
     r"exceeded|not enough|overdue|inactive|not active|expired|is (?:zero|0))\b"
     r"|\b(?:insufficient|exhausted|depleted|out of|used (?:up )?(?:all|your)|not enough|exceeded|reached|"
     rf"no (?:more|remaining|available)|purchase|buy|recharge|top up|add)\b[^.\n]{{0,60}}\b{_MONEY}\b"
-    r"|\bpayment (?:is )?required\b|\b(?:account|invoice)\b[^.\n]{0,40}\b(?:in arrears|overdue|unpaid)\b",
+    r"|\bpayment (?:is )?required\b|\b(?:account|invoice)\b[^.\n]{0,40}\b(?:in arrears|overdue|unpaid)\b"
+    # OpenAI; Alibaba; Cloudflare; LiteLLM
+    r"|\bcheck your (?:plan|billing)\b|\bfree tier\b[^.\n]{0,60}\bexhausted\b"
+    r"|\b(?:used up|run out of)\b[^.\n]{0,40}\b(?:free|allocation)\b|\bexceededbudget\b",
     re.IGNORECASE,
 )
 _RATE = re.compile(

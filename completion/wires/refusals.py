@@ -10,6 +10,7 @@ them, and no code has two meanings.
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import re
@@ -185,7 +186,11 @@ def _other_api(error: ProviderError) -> str | None:
 _MAX_MESSAGE = 4000  # characters
 _MAX_NAME = 200
 
-_MESSAGE_FIELDS = ("message", "detail", "details", "msg", "Message", "error_message")
+_MESSAGE_FIELDS = (
+    "message", "detail", "details", "msg", "Message", "error_message",
+    "error_msg", "errorMessage", "error_description", "faultstring", "description", "reason",
+)  # fmt: skip
+_WAIT_FIELDS = ("retry_after", "retryAfter", "retry_after_seconds", "retry_after_s")
 _CODE_FIELDS = ("code", "type", "status", "__type", "error_type", "error_code")
 _STATUS_FIELDS = ("status_code", "statusCode", "http_status_code")
 
@@ -222,6 +227,10 @@ def _parse_error(value: Any) -> _ParsedError:
             # Anthropic's outer {"type": "error"} is not a code.
             elif isinstance(code, str | int) and not isinstance(code, bool) and code not in ("", "error"):
                 parsed.codes += filter(None, [_code_name(str(code))])
+        metadata = level.get("metadata")
+        for holder in (level, metadata if isinstance(metadata, Mapping) else {}):
+            waits = (_number(str(holder[key])) for key in _WAIT_FIELDS if key in holder)
+            parsed.retry_after = _first_not_none(parsed.retry_after, *waits)
         # Google: [{"@type": "…ErrorInfo", "reason": "API_KEY_INVALID"}, {"@type": "…RetryInfo", "retryDelay": "7.5s"}]
         details = level.get("details")
         for detail in details if isinstance(details, list) else ():
@@ -253,7 +262,14 @@ def _levels(value: Any, depth: int = 0) -> Iterator[Mapping[str, Any]]:
         for key in ("innererror", "error", "message"):
             if isinstance(inner.get(key), Mapping):
                 yield inner[key]
+                if depth < _MAX_WRAPPED:
+                    yield from _levels(inner[key], depth + 1)
+        if isinstance(inner.get("error"), str):
+            yield {"message": inner["error"]}
     elif isinstance(inner, str):
+        found = _embedded(inner)
+        if found is not None and depth < _MAX_WRAPPED:
+            yield from _levels(found, depth + 1)
         # {"error": "out of memory"} is a message, {"error": "over_capacity"} is a code.
         yield {"message": inner} if " " in inner else {"code": inner}
     yield value
@@ -266,6 +282,7 @@ def _levels(value: Any, depth: int = 0) -> Iterator[Mapping[str, Any]]:
 _MAX_WRAPPED = 4  # gateways in front of each other
 
 _WRAPPING_FIELDS = (
+    "fault",  # Apigee
     "raw",
     "cause",
     "upstream_error",
@@ -292,6 +309,8 @@ def _wrapped(level: Mapping[str, Any]) -> Iterator[Any]:
                     yield value
             elif isinstance(value, Mapping):
                 yield value
+    if isinstance(metadata, Mapping) and isinstance(metadata.get("error"), Mapping):
+        yield metadata["error"]
     # Cloudflare: {"success": false, "errors": [{"code": 3040, "message": "…"}]}
     errors = level.get("errors")
     for item in errors[:1] if isinstance(errors, list) else ():
@@ -305,16 +324,27 @@ def _wrapped(level: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def _embedded(text: str) -> Mapping[str, Any] | None:
-    """The JSON object in a text, if it is an error; else None."""
+    """The JSON object in a text, or the repr of a Python dict, if it is an error; else None."""
     begin = text.find("{")
-    if begin < 0 or '"' not in text:
+    if begin < 0:
         return None
     try:
         found, _ = json.JSONDecoder().raw_decode(text[begin:])
     except (ValueError, RecursionError):
-        return None
+        found = _python_dict(text[begin : text.rfind("}") + 1])
     is_error = isinstance(found, Mapping) and found.keys() & {"error", "message", "errors", "detail", "Message"}
     return found if is_error else None
+
+
+def _python_dict(text: str) -> Any:
+    """The value of a Python literal; None if the text is not one. Gateways in Python quote errors as such."""
+    # Error code: 400 - {'error': {'message': 'prompt is too long', 'code': None}}
+    if not text.startswith(("{'", '{"')) or len(text) > _MAX_MESSAGE:
+        return None
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
 
 
 def _text(value: Any) -> str:
@@ -382,9 +412,11 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return left if left >= 0 else None
 
 
-# Please try again in 1m30.5s (OpenAI); Please retry in 36.5s (Google); Retry after 26 seconds (Azure)
+# Please try again in 1m30.5s (OpenAI); Please retry in 36.5s (Google); Retry after 26 seconds (Azure);
+# Please wait 30 seconds; retry_after: 3
 _WAIT = re.compile(
-    r"\b(?:try again|retry|wait|available again|resets?)\b[^.\n]{0,30}?\b(?:in|after|for)\b:?\s*"
+    r"(?:\b(?:try again|retry(?:ing)?|wait|available again|resets?)\b[^.\n]{0,30}?\b(?:in|after|for)\b:?\s*"
+    r"|\bwait (?:at least |another )?(?=\d)|\bretry[_-]after[\"']?\s*[:=]\s*)"
     r"((?:\d+(?:\.\d+)?\s*(?:[a-z]+\b|[a-z]+(?=\d))?\s*(?:and\s+)?){1,4})",
     re.IGNORECASE,
 )

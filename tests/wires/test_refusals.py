@@ -1016,8 +1016,32 @@ INNER = {"type": "error", "error": {"type": "invalid_request_error", "message": 
         ),
         ({"Message": "The security token is odd"}, "The security token is odd", InvalidRequestError),
         ({"error": {"message": "outer", "details": json.dumps(INNER)}}, "prompt is too long", ContextOverflowError),
+        ({"error": {"message": "outer", "metadata": {"error": INNER}}}, "prompt is too long", ContextOverflowError),
+        ({"error": json.dumps(INNER)}, "prompt is too long", ContextOverflowError),
+        ({"error": {"message": INNER}}, "prompt is too long", ContextOverflowError),
+        ({"error": {"message": f"Error code: 400 - {INNER!r}"}}, "prompt is too long", ContextOverflowError),
+        ({"fault": {"faultstring": "the quota policy failed"}}, "the quota policy failed", InvalidRequestError),
+        ({"error_code": 17, "error_msg": "the day is over"}, "the day is over", InvalidRequestError),
+        ({"error": {"error": "the day is over"}}, "the day is over", InvalidRequestError),
+        ({"error": "invalid_token", "error_description": "It is old"}, "It is old", InvalidRequestError),
     ],
-    ids=["OpenRouter", "OpenRouter text", "LiteLLM", "Cloudflare", "cause", "AWS", "details"],
+    ids=[
+        "OpenRouter",
+        "OpenRouter text",
+        "LiteLLM",
+        "Cloudflare",
+        "cause",
+        "AWS",
+        "details",
+        "metadata",
+        "text",
+        "message",
+        "Python",
+        "Apigee",
+        "Baidu",
+        "error",
+        "OAuth",
+    ],
 )
 def test_the_innermost_message_of_a_gateway_counts(body: object, message: str, kind: type[ProviderError]) -> None:
     error = refusal(400, {}, json.dumps(body))
@@ -1036,6 +1060,9 @@ def test_the_innermost_message_of_a_gateway_counts(body: object, message: str, k
         "Too many input tokens: 9000",
         "The request is larger than the model's token limit",
         "The conversation exceeded the window of this model (8k tokens)",
+        "tokens in request more than max tokens allowed",
+        "Current length is 9000 while limit is 8192",
+        "Prompt 超长",
     ],
 )
 def test_an_overflow_is_recognized_by_unknown_words(words: str) -> None:
@@ -1053,6 +1080,13 @@ def test_an_overflow_is_recognized_by_unknown_words(words: str) -> None:
         "Your account balance is too low",
         "You exceeded your current quota, please check your plan and billing details.",
         "Payment required",
+        "This request requires more credits, or fewer max_tokens. You can only afford 100.",
+        "Access denied, please make sure your account is in good standing.",
+        "You have used up your daily free allocation of 10,000 neurons.",
+        "The free tier of the model has been exhausted.",
+        "Your account is not active, please check your billing details on our website.",
+        "You have reached your specified API usage limits.",
+        "余额不足或无可用资源包,请充值。",
     ],
 )
 def test_an_account_without_money_is_recognized_by_its_words(words: str, status: int) -> None:
@@ -1092,6 +1126,9 @@ def test_a_403_stays_a_denied_permission_whatever_its_type(code: str) -> None:
         ("Try again in 2 minutes", 120),
         ("Wait for 1 hour and retry", 3600),
         ("Retry after 7", 7),
+        ("Please wait 30 seconds before retrying.", 30),
+        ("Rate limit exceeded, retry_after: 3", 3),
+        ("Retrying after 60 seconds", 60),
         ("Try again in 999999999 days", None),
         ("Try again later", None),
         ("Retry in a while, 3 requests failed", None),
@@ -1101,3 +1138,15 @@ def test_the_wait_is_read_from_the_message(words: str, seconds: float | None) ->
     body = json.dumps({"error": {"message": words, "code": "rate_limit_exceeded"}})
     assert refusal(429, {}, body).retry_after == seconds
     assert refusal(429, {"retry-after": "3"}, body).retry_after == 3
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": "slow down", "retry_after": 3}},
+        {"error": {"message": "slow down", "metadata": {"retry_after_seconds": 3}}},
+        {"message": "slow down", "retryAfter": "3"},
+    ],
+)
+def test_the_wait_is_read_from_a_field_of_the_body(body: object) -> None:
+    assert refusal(429, {}, json.dumps(body)).retry_after == 3
