@@ -44,7 +44,7 @@ _ILLEGAL_IN_DOCUMENT_NAMES = re.compile(r"[^a-zA-Z0-9\s()\[\]-]")
 
 def history_rules(dialect: Any) -> HistoryRules:
     return HistoryRules(
-        call_ids=CallIds(illegal=re.compile(r"[^a-zA-Z0-9_.:-]")),
+        call_ids=CallIds(illegal=re.compile(r"[^a-zA-Z0-9_-]")),  # Claude refuses the "." and ":" that others accept
         result_blocks=(TextBlock, ImageBlock, DocumentBlock),
         error_blocks=(TextBlock,),  # Claude refuses an image in a failed result
         fills_message=_fills_message,

@@ -69,7 +69,9 @@ class OllamaTurn(TurnReader):
 
     def _content(self, message: dict[str, Any]) -> Iterator[StreamChunk]:
         order = self.order
-        thinking = str_or_empty(message.get("thinking"))
+        # Gateways in front of other servers keep the field of Chat Completions.
+        fields = ("thinking", "reasoning_content", "reasoning")
+        thinking = next(filter(None, (str_or_empty(message.get(field)) for field in fields)), "")
         if thinking:
             order.reasoning_data = {**THINKING}
             yield from order.reasoning(thinking)
@@ -79,9 +81,9 @@ class OllamaTurn(TurnReader):
         for call in objects_in(message.get("tool_calls")):
             # {"id": "call_1", "function": {"index": 0, "name": "f", "arguments": {"a": 1}}}; older servers send no id
             function = call.get("function")
-            fields = function if isinstance(function, dict) else {}
-            whole = ToolCall(str_or_empty(call.get("id")), str_or_empty(fields.get("name")))
-            whole.add(arguments_text(fields.get("arguments")))
+            named = function if isinstance(function, dict) else {}
+            whole = ToolCall(str_or_empty(call.get("id")), str_or_empty(named.get("name")))
+            whole.add(arguments_text(named.get("arguments")))
             whole.close()
             yield from order.call(whole)
 

@@ -10,6 +10,7 @@ from completion.contract.chunks import StreamChunk, TextDelta
 from completion.contract.errors import CompletionError, MalformedStreamError
 from completion.events import Events
 from completion.wires import refusals
+from completion.wires.arguments import arguments_text
 from completion.wires.assembly import TurnReader, assembled
 from completion.wires.json_values import has_surrogates, objects_in, str_or_empty
 from completion.wires.openai_responses.items import Items, Part
@@ -197,7 +198,7 @@ class ResponseTurn(TurnReader):
 
     def _arguments_done(self, data: dict[str, Any]) -> Iterable[StreamChunk]:
         item = self._items.known(data, "function_call")
-        return () if item is None else self._items.whole_arguments(item, str_or_empty(data.get("arguments")))
+        return () if item is None else self._items.whole_arguments(item, arguments_text(data.get("arguments")))
 
     def _input_delta(self, data: dict[str, Any]) -> tuple[()]:
         # {"type": "response.custom_tool_call_input.delta", "output_index": 0, "item_id": "ctc_1", "delta": "SELECT"}

@@ -9,6 +9,7 @@ from typing import Any
 
 from completion.contract.chunks import StreamChunk
 from completion.contract.citations import Citation
+from completion.wires.arguments import arguments_text
 from completion.wires.citations import citation, shifted
 from completion.wires.json_values import objects_in, provider_block, str_or_empty, without_surrogates
 from completion.wires.openai_responses.names import CALL_FIELDS, MESSAGE, MESSAGE_FIELDS, WIRE
@@ -214,7 +215,7 @@ class Items:
         if other.get("caller") == {"type": "direct"}:  # the default: the model itself made the call
             del other["caller"]
         call.wire_data = other or None
-        yield from self.whole_arguments(item, str_or_empty(fields.get("arguments")))
+        yield from self.whole_arguments(item, arguments_text(fields.get("arguments")))
         call.close()
         yield from self._order.release()
 

@@ -410,3 +410,16 @@ def test_what_the_model_said_goes_back_as_it_came() -> None:
         {"text": "So "},
         {"citationsContent": {"content": [{"text": "4."}], "citations": [citation]}},
     ]
+
+
+def test_the_id_of_a_call_has_only_characters_that_claude_accepts() -> None:
+    call_id = "functions.f:0"
+    history = [
+        Message.user("q"),
+        Message.assistant([ToolCallBlock(call_id, "f", {})]),
+        Message.tool_result(call_id, "1"),
+    ]
+    messages = lowered(ChatRequest(history, tools=[TOOL]))[0]["messages"]
+    sent = messages[1]["content"][0]["toolUse"]["toolUseId"]
+    assert sent.startswith("functions_f_0")
+    assert messages[2]["content"][0]["toolResult"]["toolUseId"] == sent

@@ -62,6 +62,7 @@ ANSWERS: dict[str, tuple[list[dict[str, Any]], Sequence[StreamChunk]]] = {
     "thinking": ([line(thinking="h"), line(thinking="m"), line("hi")],
                  [ReasoningDelta("h"), ReasoningDelta("m"), THOUGHT, HI]),
     "thinking and text in one line": ([line("hi", thinking="hm")], [HM, THOUGHT, HI]),
+    "the field of a gateway": ([line("hi", reasoning_content="hm")], [HM, THOUGHT, HI]),
     "thinking alone": ([line(thinking="hm")], [HM, THOUGHT]),
     "thinking null": ([line("hi", thinking=None), line("", thinking="")], [HI]),
     "fields of other versions": ([line("hi", images=None, tool_calls=None), {**line("!"), "logprobs": []}],

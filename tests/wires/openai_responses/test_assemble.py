@@ -523,3 +523,16 @@ def test_any_events_keep_the_order_and_make_a_history_that_can_be_sent(given: li
 def test_ids_and_indexes_of_any_kind_do_not_matter_for_text(given: list[Event]) -> None:
     texts = [{**event, "type": "response.output_text.delta", "delta": "x"} for event in given]
     assert turn(*texts, completed()).text == "x" * len(texts)
+
+
+@pytest.mark.parametrize("kind", ["response.function_call_arguments.done", "response.output_item.done"])
+def test_arguments_that_are_an_object_are_the_arguments(kind: str) -> None:
+    call = {"type": "function_call", "id": "fc", "call_id": "c", "name": "f"}
+    whole = {"arguments": {"x": 1}}
+    wire = [
+        {"type": "response.output_item.added", "output_index": 0, "item": {**call, "arguments": ""}},
+        {"type": kind, "output_index": 0, "item_id": "fc", **whole, "item": {**call, **whole}},
+        {"type": "response.completed", "response": {"id": "r", "status": "completed", "output": []}},
+    ]
+    turn = collect(RESPONSES.chunks(events(*wire), lambda seconds: None))
+    assert [block.args for block in turn.tool_calls] == [{"x": 1}]
