@@ -60,12 +60,8 @@ def batch(arguments: Sequence[str]) -> int:
             raise Refused("IN and OUT are the same file")
         if source.exists() and not source.is_file():
             raise Refused(f"{source} is not a file; IN is read more than once")
-        if out.exists() and not out.is_file():
-            raise Refused(f"-o {out} is not a file")
         answer = _answer(options.schema)
         digests, models = _check(source, answer, options.model)
-        schema = _schema(options.schema)
-        digests, models = _check(source, schema, options.model)
         made = {name: _model(name, options) for name in models}
         if not out.parent.is_dir():
             raise Refused(f"-o {out}: the folder does not exist")

@@ -51,12 +51,10 @@ def read_lines(path: Path, answer: Answer | None) -> Iterator[Line | str]:
             if not raw.strip():
                 continue
             try:
-                yield _line(number, json.loads(raw), schema)
+                yield _line(number, json.loads(raw), answer)
             except RecursionError:
                 yield f"line {number}: it is nested too deeply"
             except (ValueError, TypeError, KeyError, AttributeError) as error:
-                yield _line(number, json.loads(raw), answer)
-            except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
                 what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
                 yield f"line {number}: {what}"
 

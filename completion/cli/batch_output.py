@@ -141,11 +141,14 @@ def lock(out: Path) -> Iterator[None]:
     """Hold the lock of OUT while the block runs. The system releases it when the process dies.
 
     Raises:
-        Refused: another process holds it.
+        Refused: another process holds it, or the folder cannot be written.
     """
     path = out.with_name(out.name + ".lock")
     while True:
-        file = path.open("ab")
+        try:
+            file = path.open("ab")
+        except OSError as error:
+            raise Refused(f"-o {out}: nothing can be written to its folder: {error.strerror or error}") from error
         try:
             _take(file)
             # The process that had the lock may have removed this file, and another process may have made a new one.

@@ -90,9 +90,7 @@ def open_session(parser: argparse.ArgumentParser, options: argparse.Namespace) -
         parser.error("--continue means the last session: give either --continue or --session")
     if options.session:
         path = Path(os.path.realpath(os.path.expanduser(options.session)))
-        if path.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
-            why = "it is a folder" if path.is_dir() else f"the folder {path.parent} is missing or read-only"
-            parser.error(f"--session {options.session} cannot be written: {why}")
+        _check_writable(parser, path, f"--session {options.session}")
         if not is_switched_off():
             _begin_history()
         return Session(path, _stored(parser, path, "--session") if path.exists() else None)
@@ -102,12 +100,38 @@ def open_session(parser: argparse.ArgumentParser, options: argparse.Namespace) -
             parser.error(f"--continue: no conversation is saved, because {why}; use --session FILE")
         return Session()
     if options.resume:
-        return _last_session(parser)
+        session = _last_session(parser)
+        assert session.path is not None
+        _check_writable(parser, session.path, f"--continue: {session.path}")
+        return session
     folder = state_folder()
     # --json is for programs: their output must not depend on whether the user has ever used -c.
     if getattr(options, "json", False) or not folder.is_dir():
         return Session()
     return Session(folder / "conversation.json", was_asked_for=False)
+
+
+def _check_writable(parser: argparse.ArgumentParser, path: Path, name: str) -> None:
+    """Exit with an error if the session cannot be saved later: better now than after an answer that costs money."""
+    folder = path.parent
+    if path.is_dir():
+        why = "it is a folder"
+    elif not folder.is_dir():
+        why = f"there is no folder {folder}"
+    elif not _is_writable(folder):
+        why = f"the folder {folder} is read-only"
+    else:
+        return
+    parser.error(f"{name} cannot be written: {why}")
+
+
+def _is_writable(folder: Path) -> bool:
+    # os.access says yes to root, also where nobody can write.
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def is_switched_off() -> bool:

