@@ -178,6 +178,19 @@ def test_a_slow_iterable_does_not_hold_results_back() -> None:
     next(completion.batch(Echo(), requests()))
     assert read < 30
 
+    def requests() -> Iterator[str]:
+        nonlocal read
+        for read in range(1, 6):
+            yield "Hello"
+            # The pool has one thread: the answer to this request is ready before the next request is read.
+            pool.submit(int).result()
+
+    with ThreadPoolExecutor(1) as pool:
+        results = completion.batch(Echo(), requests(), executor=pool)
+        next(results)
+        assert read <= 2
+        results.close()
+
 
 def test_concurrency_bounds_a_larger_executor_which_stays_open() -> None:
     running, most, lock = 0, 0, threading.Lock()
