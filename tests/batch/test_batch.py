@@ -181,6 +181,8 @@ def test_a_slow_iterable_does_not_hold_results_back() -> None:
     def requests() -> Iterator[str]:
         nonlocal read
         for read in range(1, 6):
+        for _ in range(5):
+            read += 1
             yield "Hello"
             # The pool has one thread: the answer to this request is ready before the next request is read.
             pool.submit(int).result()
