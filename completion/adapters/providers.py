@@ -20,6 +20,7 @@ _MISTRAL = ChatDialect(
     supports_stream_options=False,
     seed_field="random_seed",
     needs_answer_after_results=True,  # error 3230
+    needs_prefix=True,  # error 3230 too
     call_id_style="nine",
 )
 _MOONSHOT = ChatDialect(

@@ -74,6 +74,7 @@ ROWS: Final[dict[str, tuple[str | None, tuple[str, ...], dict[str, Any]]]] = {
             "supports_stream_options": False,
             "seed_field": "random_seed",
             "needs_answer_after_results": True,
+            "needs_prefix": True,
             "call_id_style": "nine",
         },
     ),
@@ -529,3 +530,11 @@ def test_the_table_is_imported_when_it_is_needed() -> None:
     code = "import completion, sys; completion.model('openai:m'); print('completion.adapters.providers' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
+
+
+def test_mistral_continues_a_last_message_of_the_assistant(server: ProviderServer) -> None:
+    history = [Message.user("q"), Message.assistant("The answer is")]
+    messages = sent_to(server, loopback("mistral", server, api_key=KEY), ChatRequest(history)).json()["messages"]
+    assert messages[-1] == {"role": "assistant", "content": "The answer is", "prefix": True}
+    messages = sent_to(server, loopback("groq", server, api_key=KEY), ChatRequest(history)).json()["messages"]
+    assert "prefix" not in messages[-1]

@@ -28,6 +28,7 @@ class ChatDialect:
             as it is.
         seed_field: the field for ``seed``.
         needs_answer_after_results: it refuses a message of the user directly behind tool results.
+        needs_prefix: it refuses a last message of the assistant that is not marked as the beginning of the answer.
         call_id_style: which ids of tool calls it accepts. ``"nine"``: exactly nine letters and digits.
     """
 
@@ -38,6 +39,7 @@ class ChatDialect:
     supports_forced_choice: bool = True
     seed_field: str = "seed"
     needs_answer_after_results: bool = False
+    needs_prefix: bool = False
     call_id_style: Literal["default", "nine"] = "default"
     efforts: tuple[str, ...] | None = None
 

@@ -59,6 +59,8 @@ def messages(request: ChatRequest, dialect: ChatDialect) -> list[dict[str, Any]]
             lowered.extend(_user(message))
     if dialect.needs_answer_after_results:
         lowered = list(_with_answers(lowered))
+    if dialect.needs_prefix and lowered and lowered[-1]["role"] == "assistant":
+        lowered[-1]["prefix"] = True
     if not any(message["role"] != "system" for message in lowered):
         raise unsupported("messages", "they contain nothing to send")
     return lowered
