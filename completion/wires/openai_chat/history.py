@@ -51,7 +51,7 @@ def _fills_message(block: Block) -> bool:
 
 def messages(request: ChatRequest, dialect: ChatDialect) -> list[dict[str, Any]]:
     system = system_text(request)
-    lowered = [{"role": "system", "content": system}] if system else []
+    lowered: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
     for message in request.messages:
         if message.role == "assistant":
             lowered.extend(_assistant(message, dialect))
