@@ -5,6 +5,9 @@
 The server is a process of its own. It writes the moment of sending into each chunk, so a reader knows how late the
 chunk is: both processes read the same clock. Each contestant is a process too, and runs in turn with the others. The
 CPU per chunk and the delays count from the moment when all streams are open; opening them is a column of its own.
+
+A view is between the provider and a client: its CPU is that of the web server's process, and its delay goes from the
+provider to the client. It needs the extra ``examples`` too.
 """
 
 from __future__ import annotations
@@ -22,6 +25,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
+
+from load_views import COMMANDS, missing, read_answer, serving, spent_by
 
 BODY = {"id": "chatcmpl-B9MBs8CjcvOU2jLn4n570S5qMJKcT", "object": "chat.completion.chunk", "model": "gpt-5.6"}
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -49,9 +55,9 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gap
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
             length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-            await reader.readexactly(int(length.split(b":")[1]))
+            asked = head + await reader.readexactly(int(length.split(b":")[1]))
             writer.write(HEAD)
-            ends_at = time.monotonic() + seconds
+            ends_at = time.monotonic() + (gap if b"warm-up" in asked else seconds)
             due = time.monotonic() + random.random() * gap
             while due < ends_at:
                 await asyncio.sleep(due - time.monotonic())
@@ -81,28 +87,35 @@ class Watch:
     def __init__(self, streams: int) -> None:
         self._closed = streams
         self._began = time.monotonic()
-        self._cpu_at_begin = self._cpu_at_end = time.process_time()
-        self.opening_ms = self.opening_cpu = 0.0
+        self.cpu_before = self.cpu_at_begin = self.cpu_at_end = time.process_time()
+        self.opening_ms = 0.0
         self.late: list[float] = []
+        self.memory: float | None = None
+        """The peak of another process, in MiB."""
 
-    def note_opened(self) -> None:
+    def start(self) -> None:
+        """The streams are about to open."""
+        self._began = time.monotonic()
+
+    def note_opened(self) -> bool:
+        """Whether all streams are open now."""
         self._closed -= 1
         if not self._closed:
-            self._cpu_at_begin = time.process_time()
+            self.cpu_at_begin = time.process_time()
             self.opening_ms = (time.monotonic() - self._began) * 1000
-            self.opening_cpu = (self._cpu_at_begin - self._cpu_at_end) * 1000
             self._began = time.monotonic()
+        return not self._closed
 
     def note(self, text: str) -> None:
         sent = float(text)
         if not self._closed and sent > self._began:
             self.late.append((time.monotonic() - sent) * 1000)
-            self._cpu_at_end = time.process_time()
+            self.cpu_at_end = time.process_time()
 
     @property
     def cpu(self) -> float:
         """Microseconds per chunk."""
-        return (self._cpu_at_end - self._cpu_at_begin) / len(self.late) * 1e6
+        return (self.cpu_at_end - self.cpu_at_begin) / len(self.late) * 1e6
 
 
 def in_threads(streams: int, read: Callable[[], None]) -> None:
@@ -199,12 +212,35 @@ def run_openai(url: str, streams: int, watch: Watch) -> None:
     in_threads(streams, read)
 
 
+def run_view(name: str, url: str, streams: int, watch: Watch) -> None:
+    """The web server is the contestant, and this process its client."""
+
+    async def main(port: int) -> None:
+        await read_answer(port, lambda: None, lambda text: None, "warm-up")
+        before = await spent_by(port)
+        watch.start()
+        at_begin: list[asyncio.Task[dict[str, float]]] = []
+
+        def opened() -> None:
+            if watch.note_opened():
+                at_begin.append(asyncio.ensure_future(spent_by(port)))
+
+        await asyncio.gather(*(read_answer(port, opened, watch.note) for _ in range(streams)))
+        end = await spent_by(port)
+        watch.cpu_before, watch.cpu_at_begin, watch.cpu_at_end = before["cpu"], (await at_begin[0])["cpu"], end["cpu"]
+        watch.memory = end["memory"]
+
+    with serving(name, url, streams) as port:
+        asyncio.run(main(port))
+
+
 CONTESTANTS: dict[str, Callable[[str, int, Watch], None]] = {
     "requests": run_requests,
     "threads": run_threads,
     "AsyncModel": run_async_model,
     "AsyncOpenAI": run_async_openai,
     "openai in threads": run_openai,
+    **{name: partial(run_view, name) for name in COMMANDS},
 }
 
 
@@ -224,12 +260,14 @@ class Result:
 
 def contend(name: str, url: str, streams: int) -> Result:
     run = CONTESTANTS[name]
-    run(url, 1, Watch(1))  # imports
+    if name not in COMMANDS:
+        run(f"{url}/warm-up", 1, Watch(1))  # imports
     watch = Watch(streams)
     run(url, streams, watch)
     cuts = statistics.quantiles(watch.late, n=100)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return Result(watch.cpu, cuts[49], cuts[98], watch.opening_ms, watch.opening_cpu / streams, memory)
+    memory = watch.memory or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    opening_cpu = (watch.cpu_at_begin - watch.cpu_before) * 1000 / streams
+    return Result(watch.cpu, cuts[49], cuts[98], watch.opening_ms, opening_cpu, memory)
 
 
 # --- the run ---------------------------------------------------------------------------------------------------------
@@ -237,6 +275,9 @@ def contend(name: str, url: str, streams: int) -> Result:
 
 def measure(names: list[str], streams: int, rate: float, seconds: float, rounds: int) -> dict[str, Result]:
     """The best round of each contestant: the one with the least CPU."""
+    # A view has two sockets for each stream.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     command = [sys.executable, __file__, "--serve", "--rate", str(rate), "--seconds", str(seconds)]
     best: dict[str, Result] = {}
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
@@ -282,7 +323,13 @@ def main() -> None:
     elif given.contend:
         print(json.dumps(asdict(contend(given.contend, given.url, given.streams))))
     else:
-        results = measure(given.only, given.streams, given.rate, given.seconds, given.rounds)
+        names = []
+        for name in given.only:
+            if packages := missing(name):
+                print(f"{name}: skipped, because these packages are not installed: {packages}")
+            else:
+                names.append(name)
+        results = measure(names, given.streams, given.rate, given.seconds, given.rounds)
         show(results, given.streams, given.rate)
 
 
