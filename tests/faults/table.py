@@ -7,6 +7,7 @@ this module imports nothing that only the tests have.
 from __future__ import annotations
 
 import gzip
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -29,7 +30,7 @@ from completion import (
     TransportError,
     TruncatedStreamError,
 )
-from completion.testing import Cut, Pause, ProviderServer, Reply, Reset, Stall, Trickle
+from completion.testing import Cut, Pause, ProviderServer, Reply, Reset, Stall, Trickle, event
 from completion.testing.replies import Framing, Piece
 from tests import aws
 
@@ -132,6 +133,14 @@ def refused(status: int, **headers: str) -> Callable[[Wire], list[Reply]]:
     return fixed(*[Reply.text(text, "text/html", status, given) for text in bodies])
 
 
+def error_event(wire: Wire) -> bytes:
+    """An error that comes as an event, after status 200."""
+    error = {"type": "error", "error": {"type": "overloaded_error", "message": "Busy", "code": 529}}
+    if wire.events == "frames":
+        return aws.frame("serviceUnavailableException", {"message": "Busy"}, "exception")
+    return event(error, "error") if wire.events == "sse" else json.dumps(error).encode() + b"\n"
+
+
 def nth_byte(wire: Wire, number: int) -> bytes:
     """A byte of the first events, which are repeated for ever."""
     place = number % len(wire.begun)
@@ -196,6 +205,11 @@ def broken_bodies() -> Iterator[Fault]:
     yield Fault("200 with an error in JSON", fixed(Reply.json(error)), None, (OverloadedError,))
     yield Fault("200 with other JSON", fixed(Reply.json({"ok": True})), None, unreadable)
     yield Fault("200 with HTML", fixed(Reply.text(page, "text/html")), None, (MalformedStreamError,))
+    busy = (OverloadedError,)
+    yield Fault("error as the first event", body(error_event), None, busy, may_retry=True)
+    yield Fault(
+        "error after the first events", lambda wire: [Reply(wire.begun, error_event(wire))], None, busy, may_retry=True
+    )
     yield Fault(
         "event that is not JSON",
         lambda wire: [Reply(wire.begun, b"data: {no\n\n{no\n\n", wire.ended)],
@@ -279,6 +293,7 @@ def statuses() -> Iterator[Fault]:
         403: PermissionDeniedError,
         404: NotFoundError,
         408: ServerError,
+        407: InvalidRequestError,
         409: InvalidRequestError,
         413: RequestTooLargeError,
         422: InvalidRequestError,
@@ -289,7 +304,7 @@ def statuses() -> Iterator[Fault]:
         504: ServerError,
         529: OverloadedError,
     }
-    for status in (301, 302, 307, 308):
+    for status in (301, 302, 303, 307, 308):
         yield Fault(f"status {status}", refused(status, **elsewhere), None, (ConfigurationError,))
     for status, kind in kinds.items():
         may_retry = status in (408, 409, 429) or status >= 500
