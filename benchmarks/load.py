@@ -1,13 +1,13 @@
 """Many paced streams at once, as a web server has them: CPU per chunk, and how late the chunks reach the reader.
 
-    pip install ".[bench]" && python benchmarks/load.py [--streams 100] [--rate 50] [--seconds 8] [--rounds 3]
+    pip install ".[bench,examples]" && python benchmarks/load.py [--streams 100] [--rate 50] [--seconds 8] [--rounds 3]
 
 The server is a process of its own. It writes the moment of sending into each chunk, so a reader knows how late the
 chunk is: both processes read the same clock. Each contestant is a process too, and runs in turn with the others. The
 CPU per chunk and the delays count from the moment when all streams are open; opening them is a column of its own.
 
 A view is between the provider and a client: its CPU is that of the web server's process, and its delay goes from the
-provider to the client. It needs the extra ``examples`` too.
+provider to the client. Without the extra ``examples`` it is skipped.
 """
 
 from __future__ import annotations
