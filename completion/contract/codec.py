@@ -232,10 +232,17 @@ def _fault(hint: Any, value: Any, path: str, *, is_document: bool = True) -> str
         if value is None and type(None) in get_args(hint):  # most fields are left at None: build no words for it
             return None
         faults = [_fault(option, value, path, is_document=is_document) for option in get_args(hint)]
+        options = get_args(hint)
+        if value is None and type(None) in options:  # most fields of a request
+            return None
+        of_options: list[str] = []
+        for option in options:
+            if (fault := _fault(option, value, path, is_document=is_document)) is None:
+                return None
+            of_options.append(fault)
         # A fault inside the value helps more than "expected A or B": the value has the right type, a part is wrong.
-        inside = (fault for fault in faults if fault and fault.startswith((f"{path}.", f"{path}[")))
-        fits = None in faults
-        return None if fits else next(inside, None) or _expected(hint, value, path, is_document)
+        inside = (fault for fault in of_options if fault.startswith((f"{path}.", f"{path}[")))
+        return next(inside, None) or _expected(hint, value, path, is_document)
     if origin is Literal:
         fits = isinstance(value, str) and value in get_args(hint)
     elif origin is tuple:
