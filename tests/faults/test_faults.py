@@ -7,17 +7,18 @@ from typing import Any, Final
 
 import pytest
 
-from completion import CompletionError, Transient
+from completion import CompletionError, DeadlineExceededError, IdleTimeoutError, Timeout, Transient
 from completion.testing import ProviderServer
 from completion.transport import body as transport_body
 from completion.wires import assembly
 from tests.adapters.test_adapters import ADAPTERS, Adapter
 from tests.documents import ROOT
-from tests.faults.table import FAULTS, Fault, Wire, url_of
+from tests.faults.table import FAULTS, LIMIT_S, Fault, Wire, url_of
 from tests.loopback import HI, PATIENCE_S
 from tests.wire_pieces import IS_SAMPLED
 
 FAR_TOO_LONG_S: Final = 5.0
+SHORT_LIMITS: Final = (Timeout(read=LIMIT_S), Timeout(stall=LIMIT_S), Timeout(total=LIMIT_S))
 
 # The others send the same bytes to another URL.
 OF_EACH_WIRE: Final = {
@@ -54,6 +55,17 @@ def is_right(outcome: str | CompletionError, fault: Fault) -> bool:
     return outcome == fault.answer if isinstance(outcome, str) else type(outcome) in fault.errors
 
 
+def next_outcome(model: Any, server: ProviderServer, adapter: Adapter, fault: Fault) -> str | CompletionError:
+    """The outcome of the next request. On a busy machine a right answer may take longer than a short limit."""
+    attempts = 10 if fault.limit in SHORT_LIMITS else 1
+    for _ in range(attempts):
+        server.reply(adapter.turn)
+        outcome = outcome_of(model)
+        if not isinstance(outcome, IdleTimeoutError | DeadlineExceededError):
+            break
+    return outcome
+
+
 def wait_until_closed(server: ProviderServer) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while server.open_connections and time.monotonic() < deadline:
@@ -85,8 +97,7 @@ def test_each_fault_has_its_right_outcome(
             if fault.may_retry is not None:
                 assert isinstance(outcome.retry_classification(), Transient) is fault.may_retry
     if fault.place == "server":  # a broken connection must not spoil the next request
-        server.reply(adapter.turn)
-        assert outcome_of(model) == "a"
+        assert next_outcome(model, server, adapter, fault) == "a"
     model.close()
     wait_until_closed(server)
 
