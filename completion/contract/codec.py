@@ -229,9 +229,6 @@ def _fault(hint: Any, value: Any, path: str, *, is_document: bool = True) -> str
     if hint is Any:
         return None
     if origin in (Union, types.UnionType):
-        if value is None and type(None) in get_args(hint):  # most fields are left at None: build no words for it
-            return None
-        faults = [_fault(option, value, path, is_document=is_document) for option in get_args(hint)]
         options = get_args(hint)
         if value is None and type(None) in options:  # most fields of a request
             return None

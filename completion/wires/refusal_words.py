@@ -55,6 +55,8 @@ WORDS: dict[Kind, tuple[str, ...]] = {
         "quota_exceeded",
         "insufficient_credits",
         "exceeded_current_quota_error",  # Moonshot
+        "budget_exceeded",  # LiteLLM
+        "Arrearage",  # Alibaba
     ),
     AuthenticationError: (
         "invalid_api_key",  # OpenAI
@@ -172,6 +174,7 @@ PHRASES: tuple[tuple[Kind, tuple[int | None, ...], tuple[str, ...]], ...] = (
             "prompt 超长",  # Zhipu: too long
             "`inputs` must have less than",  # Text Generation Inference
             "`inputs` tokens + `max_new_tokens` must be",
+            "expected maxlength:",  # Bedrock: Malformed input request: expected maxLength: 50000, actual: 52611
         ),
     ),
     (
@@ -180,15 +183,25 @@ PHRASES: tuple[tuple[Kind, tuple[int | None, ...], tuple[str, ...]], ...] = (
         (
             "credit balance is too low",  # Anthropic
             "insufficient balance",  # MiniMax, Zhipu
+            "余额不足",  # Zhipu, Alibaba: the balance is not enough
+            "欠费",  # Zhipu, Alibaba: the account is in arrears
             "out of call volume quota",  # Azure's gateway
             "requires more credits",  # OpenRouter
-            "余额不足",  # Zhipu: insufficient balance
             "make sure your account is in good standing",  # Alibaba
             "arrearage",
             "overdue-payment",
         ),
     ),
-    (ContentFilterError, (None, 400, 403), ("input was flagged",)),  # OpenRouter
+    (
+        ContentFilterError,
+        (None, 400, 403),
+        (
+            "input was flagged",  # OpenRouter
+            "content management policy",  # Azure, without its code behind LiteLLM
+            "contentpolicyviolation",  # LiteLLM
+        ),
+    ),
+    (AuthenticationError, (None, 400), ("incorrect api key", "api key not valid")),  # xAI; Gemini
     (
         NotFoundError,
         (None, 400),
@@ -214,27 +227,32 @@ _OVERFLOW = re.compile(
     r"|\b(?:exceed(?:s|ed|ing)?|over|beyond|longer than|larger than|overflow(?:s|ed)?)\b[^.\n]{0,60}"
     r"\b(?:context|input|prompt|sequence|model'?s?)\b[^.\n]{0,20}\b(?:length|limit|window|size|tokens?|maximum)\b"
     r"|\btoo many (?:input |prompt )?tokens\b|\brange of input length\b|\bcontext overflow\b"
-    r"|\breduce the (?:length|size) of (?:the |your )?(?:messages?|prompt|input|context)\b",
+    r"|\breduce the (?:length|size) of (?:the |your )?(?:messages?|prompt|input|context)\b"
+    r"|\b(?:context|tokens?|prompt)(?: length| window| size)? limit (?:is |was |has been )?(?:reached|exceeded)\b"
+    r"|\binput token count is \d+ but\b|\bmax(?:imum)? input tokens\b|\bat most \d+ tokens\b"
+    r"|\bmore than max(?:imum)? tokens\b|(?:\bnot|n't) fit (?:in|into|within) [^.\n]{0,20}\b(?:context|model)\b",
     re.IGNORECASE,
 )
 _ABOUT_LENGTH = re.compile(r"\b(?:tokens?|context|length|long|window|characters)\b", re.IGNORECASE)
 _MONEY = (
-    r"(?:credits?|balance|funds?|quota|billing|budget|spend(?:ing)?|monthly limits?|usage limits?|prepaid|subscription)"
+    r"(?:credits?|balance|funds?|quota|billing|budget|spend(?:ing)?|(?:monthly|usage|free tier) limits?|prepaid"
+    r"|subscription|free allocation|allowance)"
 )
 _USED_UP = re.compile(
     rf"\b{_MONEY}\b[^.\n]{{0,60}}\b(?:insufficient|exhausted|depleted|ra?un out|used up|too low|negative|reached|"
     r"exceeded|not enough|overdue|inactive|not active|expired|is (?:zero|0))\b"
     r"|\b(?:insufficient|exhausted|depleted|out of|used (?:up )?(?:all|your)|not enough|exceeded|reached|"
-    rf"no (?:more|remaining|available)|purchase|buy|recharge|top up|add)\b[^.\n]{{0,60}}\b{_MONEY}\b"
-    r"|\bpayment (?:is )?required\b|\b(?:account|invoice)\b[^.\n]{0,40}\b(?:in arrears|overdue|unpaid)\b"
+    rf"no (?:more|remaining|available)|does(?:n't| not) have any|purchase|buy|recharge|top up|add)\b"
+    rf"[^.\n]{{0,60}}\b{_MONEY}\b|\b(?:over|crossed) budget\b|\bpayment (?:is )?required\b"
+    r"|\b(?:account|invoice)\b[^.\n]{0,40}\b(?:in arrears|overdue|unpaid)\b"
     # OpenAI; Alibaba; Cloudflare; LiteLLM
     r"|\bcheck your (?:plan|billing)\b|\bfree tier\b[^.\n]{0,60}\bexhausted\b"
     r"|\b(?:used up|run out of)\b[^.\n]{0,40}\b(?:free|allocation)\b|\bexceededbudget\b",
     re.IGNORECASE,
 )
 _RATE = re.compile(
-    r"\brate[ _-]?limit|\bper[ _-]?(?:second|min(?:ute)?|hour|day)\b|per(?:minute|day)|\b[RT]P[MD]\b|\bretry in\b"
-    r"|\btry again in\b",
+    r"\brate[ _-]?limit|(?:\b|_)per[ _-]?(?:second|min(?:ute)?|hour|day)(?![a-z])|per(?:minute|day)|\b[RT]P[MD]\b"
+    r"|\bretry in\b|\btry again in\b|\bquota exceeded for \S*googleapis\.com/",  # Vertex: a quota of each minute
     re.IGNORECASE,
 )
 
@@ -246,7 +264,7 @@ def kind_by_unknown_phrase(status: int | None, message: str) -> Kind | None:
     """
     if _RATE.search(message):
         return None
-    if status in (None, 400, 402, 403, 429) and _USED_UP.search(message):
+    if status in (None, 400, 402, 403, 412, 429) and _USED_UP.search(message):
         return QuotaExceededError
     if status in (None, 400, 413, 422) and _OVERFLOW.search(message) and _ABOUT_LENGTH.search(message):
         return ContextOverflowError

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timezone
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import Any
 
 from completion.contract.errors import (
@@ -28,6 +29,7 @@ from completion.contract.errors import (
     MalformedStreamError,
     PermissionDeniedError,
     ProviderError,
+    RateLimitError,
     ServerError,
     Transient,
 )
@@ -54,6 +56,9 @@ def _kind(status: int | None, codes: list[str], message: str) -> Kind:
     by_word = _first(codes, KIND_BY_CODE)
     if by_word in (None, PermissionDeniedError):  # xAI sends this code if the account has no credits left
         by_word = _kind_by_phrase(status, message.lower()) or kind_by_unknown_phrase(status, message) or by_word
+    if status == 400 and by_word is None:  # AWS throttles with 400 in some services, and gateways with any status
+        by_code = _first(codes, KIND_BY_CODE_WITHOUT_STATUS)
+        by_word = by_code if by_code is RateLimitError else None
     if status == 403 and by_word not in KINDS_OF_403:
         by_word = None
     if status is None:
@@ -125,6 +130,13 @@ def is_error(value: Mapping[str, Any]) -> bool:
     )
 
 
+def is_foreign_error(event: Mapping[str, Any]) -> bool:
+    """An event that the wire does not know is an error: in a shape of another wire, or of a gateway."""
+    # FastAPI and gateways: {"message": "…"}, {"detail": "…"}, {"error_code": "…"}
+    words = any(event.get(key) for key in ("message", "detail", "error_code"))
+    return is_error(event) or ("type" not in event and words)
+
+
 def not_a_stream(text: str, content_type: str) -> CompletionError:
     """The error for a 200 response whose body is not a stream."""
     value = _parse_body(text)
@@ -187,11 +199,23 @@ _MAX_MESSAGE = 4000  # characters
 _MAX_NAME = 200
 
 _MESSAGE_FIELDS = (
-    "message", "detail", "details", "msg", "Message", "error_message",
-    "error_msg", "errorMessage", "error_description", "faultstring", "description", "reason",
-)  # fmt: skip
+    "message",
+    "detail",
+    "details",
+    "msg",
+    "Message",
+    "error_message",
+    "error_msg",  # Baidu
+    "errorMessage",  # a Lambda function behind a gateway
+    "error_description",  # OAuth
+    "faultstring",  # Apigee
+    "description",
+    "reason",
+    "title",  # RFC 9457, where there is no detail
+)
 _WAIT_FIELDS = ("retry_after", "retryAfter", "retry_after_seconds", "retry_after_s")
 _CODE_FIELDS = ("code", "type", "status", "__type", "error_type", "error_code")
+_NOT_A_CODE = ("", "error", "about:blank")  # Anthropic's outer {"type": "error"}; RFC 9457
 _STATUS_FIELDS = ("status_code", "statusCode", "http_status_code")
 
 
@@ -224,8 +248,7 @@ def _parse_error(value: Any) -> _ParsedError:
             status = _status_number(code)
             if status is not None:
                 parsed.status = parsed.status or status
-            # Anthropic's outer {"type": "error"} is not a code.
-            elif isinstance(code, str | int) and not isinstance(code, bool) and code not in ("", "error"):
+            elif isinstance(code, str | int) and not isinstance(code, bool) and code not in _NOT_A_CODE:
                 parsed.codes += filter(None, [_code_name(str(code))])
         metadata = level.get("metadata")
         for holder in (level, metadata if isinstance(metadata, Mapping) else {}):
@@ -270,8 +293,10 @@ def _levels(value: Any, depth: int = 0) -> Iterator[Mapping[str, Any]]:
         found = _embedded(inner)
         if found is not None and depth < _MAX_WRAPPED:
             yield from _levels(found, depth + 1)
-        # {"error": "out of memory"} is a message, {"error": "over_capacity"} is a code.
-        yield {"message": inner} if " " in inner else {"code": inner}
+        # {"error": "out of memory"} is a message, {"error": "over_capacity"} is a code. {"error": "Bad Request",
+        # "message": …}, the form of web frameworks, repeats the status.
+        is_message = " " in inner and inner.title() not in _PHRASES_OF_HTTP
+        yield {"message": inner} if is_message else {"code": inner} if " " not in inner else {}
     yield value
     if isinstance(value.get("message"), Mapping):  # Mistral: {"message": {"detail": [{"loc": …, "msg": "…"}]}}
         yield value["message"]
@@ -279,6 +304,7 @@ def _levels(value: Any, depth: int = 0) -> Iterator[Mapping[str, Any]]:
         yield {"message": inner}
 
 
+_PHRASES_OF_HTTP = {status.phrase.title() for status in HTTPStatus}
 _MAX_WRAPPED = 4  # gateways in front of each other
 
 _WRAPPING_FIELDS = (
@@ -291,6 +317,11 @@ _WRAPPING_FIELDS = (
     "response",
     "detail",
     "details",
+    "error",
+    "errors",
+    "fault",
+    "data",
+    "body",
 )
 
 
@@ -312,10 +343,10 @@ def _wrapped(level: Mapping[str, Any]) -> Iterator[Any]:
     if isinstance(metadata, Mapping) and isinstance(metadata.get("error"), Mapping):
         yield metadata["error"]
     # Cloudflare: {"success": false, "errors": [{"code": 3040, "message": "…"}]}
-    errors = level.get("errors")
-    for item in errors[:1] if isinstance(errors, list) else ():
-        if isinstance(item, Mapping | str):
-            yield item
+    for errors in (level.get("errors"), level.get("error")):
+        for item in errors[:1] if isinstance(errors, list) else ():
+            if isinstance(item, Mapping | str):
+                yield item
     # LiteLLM: {"message": "litellm.BadRequestError: AnthropicException - {\"type\": \"error\", \"error\": …}"}
     message = level.get("message")
     found = _embedded(message) if isinstance(message, str) else None
@@ -324,27 +355,47 @@ def _wrapped(level: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def _embedded(text: str) -> Mapping[str, Any] | None:
-    """The JSON object in a text, or the repr of a Python dict, if it is an error; else None."""
-    begin = text.find("{")
-    if begin < 0:
-        return None
-    try:
-        found, _ = json.JSONDecoder().raw_decode(text[begin:])
-    except (ValueError, RecursionError):
-        found = _python_dict(text[begin : text.rfind("}") + 1])
-    is_error = isinstance(found, Mapping) and found.keys() & {"error", "message", "errors", "detail", "Message"}
-    return found if is_error else None
+    """The object in a text, if it is an error; else None. It is JSON, or JSON and dicts as Python shows them.
+
+    ``Error code: 400 - {'error': …}`` is what the openai package raises, ``Exception - b'{"error": …}'`` LiteLLM.
+    """
+    for part in (_unquoted(text), text):
+        begin = part.find("{")
+        if begin < 0:
+            continue
+        for read_json in (str, _json_of_repr):
+            try:
+                found, _ = json.JSONDecoder().raw_decode(read_json(part[begin:]))
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(found, Mapping) and found.keys() & {"error", "message", "errors", "detail", "Message"}:
+                return found
+    return None
 
 
-def _python_dict(text: str) -> Any:
-    """The value of a Python literal; None if the text is not one. Gateways in Python quote errors as such."""
-    # Error code: 400 - {'error': {'message': 'prompt is too long', 'code': None}}
-    if not text.startswith(("{'", '{"')) or len(text) > _MAX_MESSAGE:
-        return None
+_QUOTED_OBJECT = re.compile(r"""b?(?:'(?=\{)(?:[^'\\]|\\.)*'|"(?=\{)(?:[^"\\]|\\.)*")""", re.DOTALL)
+_REPR_TOKEN = re.compile(r"""'((?:[^'\\]|\\.)*)'|"(?:[^"\\]|\\.)*"|\b(?:None|True|False)\b""", re.DOTALL)
+_REPR_NAMES = {"None": "null", "True": "true", "False": "false"}
+
+
+def _unquoted(text: str) -> str:
+    """The first object inside quotes, which Python put around a string or bytes; an empty string if there is none."""
+    found = _QUOTED_OBJECT.search(text)
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return None
+        value = ast.literal_eval(found[0]) if found else ""  # one literal: nothing that could nest too deeply
+    except (ValueError, SyntaxError):
+        return ""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def _json_of_repr(text: str) -> str:
+    """A dict as Python shows it, as JSON."""
+
+    def as_json(token: re.Match[str]) -> str:
+        quoted = token[0] if token[1] is None else '"' + token[1].replace('"', '\\"') + '"'
+        return _REPR_NAMES.get(quoted) or re.sub(r"\\x(..)", r"\\u00\1", quoted).replace("\\'", "'")
+
+    return _REPR_TOKEN.sub(as_json, text)
 
 
 def _text(value: Any) -> str:
@@ -354,6 +405,8 @@ def _text(value: Any) -> str:
     if isinstance(first, Mapping) and isinstance(first.get("msg"), str):
         path = first.get("loc")
         return ".".join(map(str, path)) + f": {first['msg']}" if isinstance(path, list) else first["msg"]
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):  # NestJS: one for each field
+        return "; ".join(value)
     return value if isinstance(value, str) else ""
 
 

@@ -51,7 +51,7 @@ class MessageTurn(TurnReader):
         if read is not None:
             self._has_known_events = True
             return read(self, data)
-        if "error" in (kind, name) or data.get("error") or ("type" not in data and _is_gateway_error(data)):
+        if "error" in (kind, name) or refusals.is_foreign_error(data):
             raise refusals.in_band(data)
         if kind != "ping":
             log.debug("skipped an event of unknown type")  # do not log the type: it may be an echo of the key
@@ -136,8 +136,3 @@ _EVENTS: dict[str, Callable[[MessageTurn, dict[str, Any]], Iterable[StreamChunk]
 def assemble(events: Events, on_end_of_turn: OnEndOfTurn = lambda seconds: None) -> Iterator[StreamChunk]:
     """The chunks of one turn."""
     return assembled(events, MessageTurn(), on_end_of_turn)
-
-
-def _is_gateway_error(data: dict[str, Any]) -> bool:
-    """The event is an error of a gateway: {"message": "…"}, {"detail": "…"} or {"error_code": "…"}."""
-    return any(data.get(key) for key in ("message", "detail", "error_code"))

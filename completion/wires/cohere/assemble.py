@@ -54,7 +54,7 @@ class CohereTurn(TurnReader):
         if read is not None:
             self._has_known_events = True
             return read(self, data)
-        if "error" in (kind, name) or data.get("error") or ("type" not in data and data.get("message")):
+        if "error" in (kind, name) or refusals.is_foreign_error(data):
             raise refusals.in_band(data)
         log.debug("skipped an event of unknown type")  # do not log the type: it may be an echo of the key
         self._has_unknown_events = True

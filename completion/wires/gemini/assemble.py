@@ -42,6 +42,7 @@ class GenerateTurn(TurnReader):
         candidate = _first_candidate(data.get("candidates"))
         if candidate is None:
             return self._take_without_candidate(data)
+        self._has_known_events = True
         if self.is_over:
             summary.check_same_response(data)
         summary.read_response(data)
@@ -70,6 +71,8 @@ class GenerateTurn(TurnReader):
         if data.keys() & {"candidates", "promptFeedback", "usageMetadata", "responseId"}:
             self._has_known_events = True
             self._summary.read_response(data)
+        elif refusals.is_foreign_error(data):
+            raise refusals.in_band(data)
         else:
             log.debug("skipped an event of unknown shape")
             self._has_unknown_events = True

@@ -58,7 +58,7 @@ class InteractionTurn(TurnReader):
         if read is not None:
             self._has_known_events = True
             return read(self, data)
-        if "error" in (kind, name) or data.get("error"):
+        if "error" in (kind, name) or refusals.is_foreign_error(data):
             raise refusals.in_band(data)
         log.debug("skipped an event of unknown type")
         self._has_unknown_events = True

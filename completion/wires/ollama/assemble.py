@@ -47,6 +47,8 @@ class OllamaTurn(TurnReader):
         if data.get("error"):
             raise refusals.in_band(data)
         if type(message) is not dict and "done" not in data:
+            if refusals.is_foreign_error(data):
+                raise refusals.in_band(data)
             log.debug("skipped a line that is not part of a chat")
             self._has_unknown_events = True
             return ()

@@ -61,7 +61,7 @@ class ResponseTurn(TurnReader):
         if read is not None:
             self._has_known_events = True
             return self._before_the_end(read(self, data)) if self.is_over else read(self, data)
-        if "error" in (kind, name) or data.get("error") or ("type" not in data and data.get("message")):
+        if "error" in (kind, name) or refusals.is_foreign_error(data):
             raise refusals.in_band(data)
         if str_or_empty(kind).startswith(_PREFIX):
             self._has_known_events = True
