@@ -10,12 +10,18 @@ starts. A reasoning block is closed before text or a call starts. Nothing follow
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, overload
 
 from completion.contract.citations import Citation
 from completion.contract.codec import Record, Tagged, nested, nested_or_absent, nested_tuple_or_absent
+
+if TYPE_CHECKING:
+    from completion.contract.run import Chunk
+
+    ChunkT = TypeVar("ChunkT", bound=Chunk)
 
 
 class FinishReason(str, Enum):
@@ -55,7 +61,7 @@ class Usage(Record):
     cache_creation_1h_tokens: int = 0
     reasoning_tokens: int = 0
 
-    def __add__(self, other: object) -> Usage:
+    def __add__(self, other: Usage) -> Usage:
         if not isinstance(other, Usage):
             return NotImplemented
         return Usage(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
@@ -65,6 +71,27 @@ class StreamChunk(Tagged):
     """One step of an answer; the base class of all chunks."""
 
     __slots__ = ()
+
+    # TextDelta.from_json is a TextDelta, and StreamChunk.from_json a Chunk: ``if chunk.type == "text_delta"`` narrows it.
+    if TYPE_CHECKING:
+
+        @overload
+        @classmethod
+        def from_dict(cls: type[ChunkT], document: Mapping[str, Any]) -> ChunkT: ...  # type: ignore[misc]
+        @overload
+        @classmethod
+        def from_dict(cls, document: Mapping[str, Any]) -> Chunk: ...
+        @classmethod
+        def from_dict(cls, document: Mapping[str, Any]) -> Any: ...
+
+        @overload
+        @classmethod
+        def from_json(cls: type[ChunkT], text: str | bytes) -> ChunkT: ...  # type: ignore[misc]
+        @overload
+        @classmethod
+        def from_json(cls, text: str | bytes) -> Chunk: ...
+        @classmethod
+        def from_json(cls, text: str | bytes) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)

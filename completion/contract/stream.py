@@ -72,6 +72,7 @@ def _is_already_executing(exc: BaseException) -> bool:
 
 
 _ChatStreamT = TypeVar("_ChatStreamT", bound=Callable[..., Any])
+_StreamT = TypeVar("_StreamT", bound="ChatStream")
 
 
 def without_our_frames(chat_stream: _ChatStreamT) -> _ChatStreamT:
@@ -167,7 +168,7 @@ class ChatStream(Generator[Chunk, None, None]):
         self._origin = (provider, model)
         self._is_over = False
 
-    def __iter__(self) -> ChatStream:
+    def __iter__(self: _StreamT) -> _StreamT:
         return self
 
     def __next__(self) -> Chunk:
@@ -356,7 +357,7 @@ class ChatStream(Generator[Chunk, None, None]):
         if not was_over:
             raise stream_cancelled(*self._origin)
 
-    def __enter__(self) -> ChatStream:
+    def __enter__(self: _StreamT) -> _StreamT:  # of a RunStream, a RunStream: its ``result`` is known in a ``with``
         return self
 
     def __exit__(

@@ -129,7 +129,7 @@ def test_usages_can_be_added() -> None:
 
 def test_only_usage_can_be_added_to_usage() -> None:
     with pytest.raises(TypeError):
-        Usage(1) + 1
+        Usage(1) + 1  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("word", ["end_turn", "tool_use", "max_tokens", "stop_sequence", "content_filter", "refusal"])

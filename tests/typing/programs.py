@@ -42,6 +42,7 @@ from completion import (
     RetryingModel,
     RunFinished,
     RunInfo,
+    RunStream,
     StreamChunk,
     StructuredStream,
     TextBlock,
@@ -110,6 +111,14 @@ def text_and_turn(model: OpenAIModel) -> Turn:
 
 def any_model(model: CompletionModel, question: str) -> Iterator[str]:
     for chunk in model.chat_stream(ChatRequest(question)):
+        if chunk.type == "text_delta":
+            yield chunk.delta
+
+
+def relayed(lines: Iterable[str]) -> Iterator[str]:
+    """The chunks of a server that sends them on."""
+    for line in lines:
+        chunk = StreamChunk.from_json(line)
         if chunk.type == "text_delta":
             yield chunk.delta
 
@@ -325,6 +334,15 @@ class Timing(Middleware):
 class Older(Middleware):
     def on_chunk(self, run: RunInfo, chunk: StreamChunk) -> StreamChunk | Sequence[StreamChunk] | None:
         return [chunk, TextDelta("!")] if isinstance(chunk, TextDelta) else chunk
+
+
+def leave_the_run_open(model: ChatModel) -> str:
+    with run_chat(model, "Oslo?", [weather]) as run:
+        assert_type(run, RunStream)
+        for text in run.text_stream:
+            print(text, end="")
+        assert_type(iter(run), RunStream)
+    return run.result.text
 
 
 def asked(call: ToolCallBlock) -> bool | str:
