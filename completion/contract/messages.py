@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from completion.contract.citations import Citation
 from completion.contract.codec import Record, Tagged, check_fields, nested, nested_or_absent, nested_tuple_or_absent
@@ -246,7 +246,7 @@ class ToolResultBlock(Block):
 
     type: ClassVar[Literal["tool_result"]] = "tool_result"
     call_id: str
-    blocks: tuple[Block, ...] = field(metadata=nested(Block))
+    blocks: tuple[AnyBlock, ...] = field(metadata=nested(Block))
     is_error: bool = False
 
     if TYPE_CHECKING:  # wider than the field: a plain string, or any sequence of strings and blocks
@@ -321,12 +321,28 @@ class ProviderBlock(Block):
         return {"text/plain": repr(self)} if image is None else image._repr_mimebundle_()
 
 
+if TYPE_CHECKING:  # the union of the blocks: ``if block.type == "text": block.text`` narrows it
+    AnyBlock: TypeAlias = (
+        TextBlock
+        | ImageBlock
+        | DocumentBlock
+        | AudioBlock
+        | ToolResultBlock
+        | ToolCallBlock
+        | ReasoningBlock
+        | RedactedReasoningBlock
+        | ProviderBlock
+    )
+else:
+    AnyBlock = Block
+
+
 @dataclass(frozen=True, slots=True)
 class Message(Record):
     """A message of the user or of the model. ``blocks`` may be a plain string, or mix strings and blocks."""
 
     role: Role
-    blocks: tuple[Block, ...] = field(metadata=nested(Block))
+    blocks: tuple[AnyBlock, ...] = field(metadata=nested(Block))
 
     if TYPE_CHECKING:  # wider than the field: a plain string, or any sequence of strings and blocks
 
@@ -430,12 +446,12 @@ def _decoded_size(base64_text: str) -> int:
     return len(base64_text.rstrip("=")) * 3 // 4
 
 
-def _as_blocks(given: str | Sequence[str | Block], owner: str) -> tuple[Block, ...]:
+def _as_blocks(given: str | Sequence[str | Block], owner: str) -> tuple[AnyBlock, ...]:
     if isinstance(given, str | Block):
         given = [given]
     if not isinstance(given, Iterable):
         raise TypeError(f"{owner}.blocks takes a str or a list of str and blocks, got {type(given).__name__}")
-    blocks = tuple(TextBlock(item) if isinstance(item, str) else item for item in given)
+    blocks: tuple[Any, ...] = tuple(TextBlock(item) if isinstance(item, str) else item for item in given)
     for i, block in enumerate(blocks):
         if not isinstance(block, Block):
             raise TypeError(

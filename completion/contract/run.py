@@ -27,7 +27,7 @@ from completion.contract.chunks import (
     Usage,
 )
 from completion.contract.codec import Record, nested, nested_or_absent
-from completion.contract.messages import Block, Message, ToolCallBlock
+from completion.contract.messages import AnyBlock, Block, Message, ToolCallBlock
 
 CompactionMethod = Literal["tool_results", "truncate", "summary", "function"]
 
@@ -96,7 +96,7 @@ class ToolResult(StreamChunk):
     run_id: str
     step_id: str
     call_id: str
-    blocks: tuple[Block, ...] = field(metadata=nested(Block))
+    blocks: tuple[AnyBlock, ...] = field(metadata=nested(Block))
     is_error: bool = False
     name: str = ""
     seconds: float | None = field(default=None, compare=False)

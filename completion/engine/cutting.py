@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from dataclasses import replace
 
-from completion.contract.messages import Block, TextBlock, ToolResultBlock
+from completion.contract.messages import AnyBlock, TextBlock, ToolResultBlock
 
 _HEAD_SHARE = 2 / 3
 """The share of the remaining characters that come from the beginning. The end matters too: errors are often there."""
@@ -28,7 +28,7 @@ def shortened(result: ToolResultBlock, max_chars: int | None) -> ToolResultBlock
     kept = max(max_chars - len(notice), max_chars // 2)
     head_end = int(kept * _HEAD_SHARE)
     tail_start = length - (kept - head_end)
-    blocks: list[Block] = []
+    blocks: list[AnyBlock] = []
     position, has_notice = 0, False
     for block in result.blocks:
         if not isinstance(block, TextBlock):

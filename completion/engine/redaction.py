@@ -22,7 +22,7 @@ from completion.contract.chunks import (
     ToolCallStarted,
 )
 from completion.contract.errors import ConfigurationError
-from completion.contract.messages import Block, Message, ReasoningBlock, TextBlock, ToolCallBlock, ToolResultBlock
+from completion.contract.messages import AnyBlock, Message, ReasoningBlock, TextBlock, ToolCallBlock, ToolResultBlock
 from completion.contract.packages import install_command
 from completion.contract.request import ChatRequest
 from completion.contract.run import Chunk
@@ -150,10 +150,10 @@ class Redaction(StatefulMiddleware["_RunState"]):
                 return [*deltas, replace(chunk, raw=raw, error=self.redact(error))]
         return []
 
-    def _redact_blocks(self, blocks: Iterable[Block]) -> tuple[Block, ...]:
+    def _redact_blocks(self, blocks: Iterable[AnyBlock]) -> tuple[AnyBlock, ...]:
         return tuple(map(self._redact_block, blocks))
 
-    def _redact_block(self, block: Block) -> Block:
+    def _redact_block(self, block: AnyBlock) -> AnyBlock:
         match block:
             case TextBlock(text):
                 return replace(block, text=self.redact(text))

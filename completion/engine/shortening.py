@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from completion.contract.messages import Block, Message, ProviderBlock, TextBlock, ToolResultBlock
+from completion.contract.messages import AnyBlock, Message, ProviderBlock, TextBlock, ToolResultBlock
 from completion.engine.cutting import shortened
 from completion.engine.size import guess_message
 
@@ -134,7 +134,7 @@ class _Cut:
     def applied_to(self, message: Message) -> Message:
         return replace(message, blocks=tuple(map(self._applied_to_block, message.blocks)))
 
-    def _applied_to_block(self, block: Block) -> Block:
+    def _applied_to_block(self, block: AnyBlock) -> AnyBlock:
         if not isinstance(block, ToolResultBlock):
             return block
         if not self.keeps_media:
@@ -142,7 +142,7 @@ class _Cut:
         return shortened(block, self.max_chars)
 
 
-def _without_media(block: Block) -> Block:
+def _without_media(block: AnyBlock) -> AnyBlock:
     return block if isinstance(block, TextBlock | ProviderBlock) else TextBlock(f"[{block.type}: removed]")
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from completion.contract.messages import (
+    AnyBlock,
     AudioBlock,
     Block,
     DocumentBlock,
@@ -357,7 +358,7 @@ class _Pairing:
         accepted = self._rules.error_blocks if result.is_error else self._rules.result_blocks
         if all(self._fits(block, accepted) for block in result.blocks):
             return result, []
-        kept: list[Block] = []
+        kept: list[AnyBlock] = []
         moved: list[Block] = []
         for block in result.blocks:
             if self._fits(block, accepted):

@@ -123,6 +123,19 @@ def relayed(lines: Iterable[str]) -> Iterator[str]:
             yield chunk.delta
 
 
+def shown(message: Message) -> str:
+    parts: list[str] = []
+    for block in message.blocks:
+        if block.type == "text":
+            assert_type(block, TextBlock)
+            parts.append(block.text)
+        elif block.type == "tool_result":
+            parts += [inner.text for inner in block.blocks if inner.type == "text"]
+        elif isinstance(block, ToolCallBlock):
+            parts.append(block.name)
+    return " ".join(parts)
+
+
 def close_early(model: AnthropicModel) -> StreamChunk:
     with closing(model.chat_stream("Hi")) as stream:
         return next(stream)
