@@ -72,7 +72,7 @@ class StreamChunk(Tagged):
 
     __slots__ = ()
 
-    # TextDelta.from_json is a TextDelta. StreamChunk.from_json is a Chunk, so ``if chunk.type == "text_delta"`` narrows.
+    # TextDelta.from_json is a TextDelta, StreamChunk.from_json a Chunk: ``if chunk.type == "text_delta"`` narrows.
     if TYPE_CHECKING:
 
         @overload
