@@ -5,13 +5,13 @@ ChatRequest -> wires.anthropic.lower -> POST {base_url}/v1/messages -> wires.ant
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from completion.adapters.account import HttpClient, HttpModel, HttpOptions, Options
+from completion.adapters.checks import given_base_url, headers_of
 from completion.contract.errors import ConfigurationError
 from completion.transport.credentials import ApiKey, Key
 from completion.wires import sizes
@@ -57,7 +57,7 @@ class AnthropicClient(HttpClient):
         model_version: str | None = None,
         **options: Unpack[HttpOptions],
     ) -> None:
-        base_url = base_url or os.environ.get("ANTHROPIC_BASE_URL") or BASE_URL
+        base_url = given_base_url(base_url, "ANTHROPIC_BASE_URL", self.name) or BASE_URL
         dialect = versioned(options, version, betas, model_version, provider=self.name)
         super().__init__(
             base_url=base_url.rstrip("/").removesuffix("/v1"),
@@ -81,7 +81,7 @@ def versioned(
     if isinstance(betas, str):
         raise TypeError(f"betas must be a list of strings, got a string: write [{betas!r}]")
     # A caller may give version and betas as headers too. The names are lower case, so that each is sent once.
-    headers = {name.lower(): value for name, value in (options.get("headers") or {}).items()}
+    headers = {name.lower(): value for name, value in headers_of(options).items()}
     version = headers.pop("anthropic-version", version)
     betas = (*(betas or ()), *filter(None, re.split(r"\s*,\s*", headers.pop("anthropic-beta", ""))))
     if not isinstance(version, str) or not version:

@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from completion.adapters.account import HttpClient, HttpModel, HttpOptions
 from completion.adapters.anthropic import AnthropicOptions, versioned
+from completion.adapters.checks import given_base_url
 from completion.adapters.google_credentials import access_token as google_token
 from completion.contract.errors import ConfigurationError
 from completion.contract.request import ChatRequest
@@ -88,7 +89,7 @@ class AnthropicVertexClient(HttpClient):
         options["headers"] = {
             name: value for name, value in (options["headers"] or {}).items() if name != "anthropic-version"
         }
-        base_url = base_url or os.environ.get("ANTHROPIC_VERTEX_BASE_URL") or f"https://{_vertex_host(region)}"
+        base_url = given_base_url(base_url, "ANTHROPIC_VERTEX_BASE_URL", self.name) or f"https://{_vertex_host(region)}"
         self.parent = f"/v1/projects/{quote(project_id, safe=':')}/locations/{region}/publishers/anthropic/models"
         if access_token is None:
             key = ApiKey(CachedToken(google_token), self.key_variable, noun="token", option="access_token")
@@ -199,7 +200,7 @@ def _foundry_url(resource: str | None, base_url: str | None, name: str) -> str:
     if resource and base_url:
         raise ConfigurationError("got resource= and base_url=: give one", provider=name)
     if not resource:
-        base_url = base_url or os.environ.get("ANTHROPIC_FOUNDRY_BASE_URL")
+        base_url = given_base_url(base_url, "ANTHROPIC_FOUNDRY_BASE_URL", name)
     if base_url:
         return _without_route(base_url)
     resource = resource or os.environ.get("ANTHROPIC_FOUNDRY_RESOURCE")
@@ -272,7 +273,7 @@ class AnthropicMantleClient(HttpClient):
         model_version: str | None = None,
         **options: Unpack[HttpOptions],
     ) -> None:
-        base_url = base_url or os.environ.get("ANTHROPIC_BEDROCK_MANTLE_BASE_URL")
+        base_url = given_base_url(base_url, "ANTHROPIC_BEDROCK_MANTLE_BASE_URL", self.name)
         if not base_url:
             region = _region(region, ("AWS_REGION", "AWS_DEFAULT_REGION"), self.name)
             base_url = f"https://bedrock-mantle.{region}.api.aws"

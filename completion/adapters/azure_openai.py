@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
 from completion.adapters.account import HttpClient, HttpModel, HttpOptions, Options
+from completion.adapters.checks import given_base_url
 from completion.adapters.openai import checked_dialect
 from completion.adapters.openai_responses import WireName, check_wire, wire_and_path
 from completion.contract.errors import ConfigurationError
@@ -73,7 +74,7 @@ class AzureOpenAIClient(HttpClient):
         wire: WireName = "chat",
         **options: Unpack[HttpOptions],
     ) -> None:
-        base_url = base_url or os.environ.get("AZURE_OPENAI_ENDPOINT")
+        base_url = given_base_url(base_url, "AZURE_OPENAI_ENDPOINT", self.name)
         if not base_url:
             raise ConfigurationError("no base URL: set AZURE_OPENAI_ENDPOINT or give base_url=", provider=self.name)
         if "/openai/deployments/" in base_url:

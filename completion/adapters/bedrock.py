@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote
 
 from completion.adapters.account import HttpClient, HttpModel, HttpOptions, Options
+from completion.adapters.checks import given_base_url
 from completion.contract.errors import ConfigurationError
 from completion.transport.credentials import Key
 from completion.transport.sigv4 import BEARER_TOKEN, AwsKey, AwsKeys, region_of_profile
@@ -81,7 +82,7 @@ class BedrockClient(HttpClient):
         **options: Unpack[HttpOptions],
     ) -> None:
         keys = aws_keys(aws_access_key_id, aws_secret_access_key, aws_session_token, profile, api_key, self.name)
-        base_url = base_url or os.environ.get(URL_VARIABLE)
+        base_url = given_base_url(base_url, URL_VARIABLE, self.name)
         region = aws_region(region, base_url, profile, self.name)
         super().__init__(
             base_url=base_url or runtime_url(region, self.name),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 from completion.contract.errors import ConfigurationError
@@ -15,17 +17,36 @@ _HEADER_VALUE = re.compile(r"(?:[!-~\xa0-\xff][\t -~\xa0-\xff]*)?")
 _ALL_ADDRESSES = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
-def checked_base_url(base_url: str, provider: str) -> str:
-    """The base URL without a slash at its end.
+def given_base_url(base_url: str | None, variable: str, provider: str) -> str | None:
+    """The base URL of the caller, or else that of the environment variable; None if there is neither.
+
+    Raises:
+        ConfigurationError: the caller's is not a string, or that of the variable is not a base URL.
+    """
+    if base_url:
+        _require_str(base_url, provider)
+        return base_url  # Endpoint checks the rest
+    found = os.environ.get(variable)
+    return checked_base_url(found, provider, variable) if found else None
+
+
+def _require_str(base_url: object, provider: str) -> None:
+    if not isinstance(base_url, str):
+        raise ConfigurationError(f"base_url must be a str, got {type(base_url).__name__}", provider=provider)
+
+
+def checked_base_url(base_url: str, provider: str, origin: str = "base_url") -> str:
+    """The base URL without a slash at its end. ``origin``: where it is from, for the errors.
 
     Raises:
         ConfigurationError: it is not an HTTP URL, or it contains a password, a query or a fragment.
     """
+    _require_str(base_url, provider)
     # urlsplit removes tabs and line ends silently.
     bad = next((at for at, char in enumerate(base_url) if char.isspace() or not char.isprintable()), None)
     if bad is not None:
         raise ConfigurationError(
-            f"base_url must not contain white space or control characters, got {base_url[bad]!r} at position {bad}",
+            f"{origin} must not contain white space or control characters, got {base_url[bad]!r} at position {bad}",
             provider=provider,
         )
     try:
@@ -35,14 +56,14 @@ def checked_base_url(base_url: str, provider: str) -> str:
         is_usable = False
     if not is_usable:
         shown = base_url.rpartition("@")[2].partition("?")[0]
-        raise ConfigurationError(f"base_url must be like 'https://host/v1', got {shown!r}", provider=provider)
+        raise ConfigurationError(f"{origin} must be like 'https://host/v1', got {shown!r}", provider=provider)
     if parts.username or parts.password:
         raise ConfigurationError(
-            "base_url must not contain a user name or password: give api_key= or headers=", provider=provider
+            f"{origin} must not contain a user name or password: give api_key= or headers=", provider=provider
         )
     if parts.query or parts.fragment:
         raise ConfigurationError(
-            "base_url must not contain a query or fragment: a key in a URL ends up in logs", provider=provider
+            f"{origin} must not contain a query or fragment: a key in a URL ends up in logs", provider=provider
         )
     return base_url.rstrip("/")
 
@@ -69,6 +90,20 @@ def completed_base_url(url: str, default: str | None) -> str:
     host = _ALL_ADDRESSES.get(host, host)
     netloc = f"[{host}]" if ":" in host else host
     return f"{parts.scheme or base.scheme}://{netloc}{f':{port}' if port else ''}{parts.path.rstrip('/') or base.path}"
+
+
+def headers_of(options: Mapping[str, Any]) -> Mapping[str, str]:
+    """The option ``headers``; an empty mapping if there is none.
+
+    Raises:
+        TypeError: it is not a mapping.
+    """
+    headers = options.get("headers")
+    if headers is None:
+        return {}
+    if not isinstance(headers, Mapping):
+        raise TypeError(f"headers= must be a dict of names and values, got {type(headers).__name__}")
+    return headers
 
 
 def checked_headers(headers: Mapping[str, str], provider: str) -> dict[str, str]:

@@ -5,12 +5,12 @@ ChatRequest -> wires.cohere.lower -> POST {base_url}/v2/chat -> wires.cohere.ass
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from typing import TYPE_CHECKING, ClassVar
 
 from completion.adapters.account import HttpClient, HttpModel, HttpOptions, Options
+from completion.adapters.checks import given_base_url
 from completion.transport.credentials import ApiKey, Key
 from completion.wires.cohere import COHERE_CHAT
 
@@ -40,7 +40,7 @@ class CohereClient(HttpClient):
     def __init__(
         self, *, api_key: Key | None = None, base_url: str | None = None, **options: Unpack[HttpOptions]
     ) -> None:
-        base_url = base_url or os.environ.get("CO_API_URL") or BASE_URL
+        base_url = given_base_url(base_url, "CO_API_URL", self.name) or BASE_URL
         variable, *more = KEY_VARIABLES
         super().__init__(
             # Some URLs at hand are those of version 1.

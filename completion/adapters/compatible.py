@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from completion.adapters.account import HttpClient, HttpModel
-from completion.adapters.checks import completed_base_url
+from completion.adapters.checks import checked_base_url, completed_base_url
 from completion.adapters.openai import checked_dialect
 from completion.adapters.openai_responses import WireName, check_wire, wire_and_path
 from completion.contract.errors import ConfigurationError
@@ -89,9 +89,10 @@ class Provider:
         Raises:
             ConfigurationError: there is no base URL, or a placeholder has no valid value.
         """
-        found = next(filter(None, map(os.environ.get, self.url_variables)), None)
-        if found and not any(parts.values()):
-            return completed_base_url(found.strip(), self.base_url)
+        variable = next(filter(os.environ.get, self.url_variables), None)
+        if variable and not any(parts.values()):
+            base_url = completed_base_url(os.environ[variable].strip(), self.base_url)
+            return checked_base_url(base_url, self.name, variable)
         if self.base_url is None:
             ways = " or ".join(["give base_url=", *(f"set {variable}" for variable in self.url_variables)])
             raise ConfigurationError(f"no base URL: {ways}", provider=self.name)

@@ -13,7 +13,8 @@ from functools import partial
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-from completion.adapters.checks import checked_base_url, checked_headers
+from completion.adapters.checks import checked_base_url, checked_headers, headers_of
+from completion.contract.checks import require_whole_number
 from completion.contract.chunks import StreamChunk
 from completion.contract.errors import (
     AuthenticationError,
@@ -65,11 +66,12 @@ class Endpoint:
         self.base_url: str = checked_base_url(base_url, provider)
         self._key = key
         self._provider = provider
+        require_whole_number(max_event_bytes, "max_event_bytes")
         self._max_event_bytes = max_event_bytes
         self._transport = Transport(
             provider=provider,
             timeout=Timeout.of(timeout),
-            headers=checked_headers(headers or {}, provider),
+            headers=checked_headers(headers_of({"headers": headers}), provider),
             session=session,
             request_id_headers=request_id_headers,
             no_proxy=no_proxy,

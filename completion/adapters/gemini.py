@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
 from completion.adapters.account import HttpClient, HttpModel, HttpOptions, Options
+from completion.adapters.checks import given_base_url
 from completion.adapters.google_credentials import access_token
 from completion.contract.errors import ConfigurationError
 from completion.transport.credentials import ApiKey, CachedToken, Key
@@ -77,7 +78,7 @@ class GeminiClient(HttpClient):
         self.is_vertex = project is not None
         if project is None:
             self.parent, self.collection = "/v1beta", "models"
-            base_url = base_url or os.environ.get("GOOGLE_GEMINI_BASE_URL") or BASE_URL
+            base_url = given_base_url(base_url, "GOOGLE_GEMINI_BASE_URL", self.name) or BASE_URL
             key = gemini_key(api_key)
         else:
             location = location or os.environ.get("GOOGLE_CLOUD_LOCATION") or "global"
@@ -87,7 +88,7 @@ class GeminiClient(HttpClient):
             self.parent = f"/v1/projects/{quote(project, safe=':')}/locations/{location}"
             self.collection = "publishers/google/models"
             prefix = "" if location == "global" else f"{location}-"
-            base_url = base_url or os.environ.get("GOOGLE_VERTEX_BASE_URL")
+            base_url = given_base_url(base_url, "GOOGLE_VERTEX_BASE_URL", self.name)
             base_url = base_url or f"https://{prefix}aiplatform.googleapis.com"
             token = CachedToken(access_token)
             key = ApiKey(token, "GOOGLE_APPLICATION_CREDENTIALS", noun="token", option="access_token")

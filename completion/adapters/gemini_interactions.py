@@ -5,12 +5,12 @@ ChatRequest -> wires.gemini_interactions.lower -> POST {base_url}/v1beta/interac
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from typing import TYPE_CHECKING, ClassVar
 
 from completion.adapters.account import HttpClient, HttpModel, HttpOptions, Options
+from completion.adapters.checks import given_base_url
 from completion.adapters.gemini import BASE_URL, KEY_VARIABLES, gemini_key
 from completion.transport.credentials import Key
 from completion.wires import sizes
@@ -42,7 +42,7 @@ class GeminiInteractionsClient(HttpClient):
     def __init__(
         self, *, api_key: Key | None = None, base_url: str | None = None, **options: Unpack[HttpOptions]
     ) -> None:
-        base_url = base_url or os.environ.get("GOOGLE_GEMINI_BASE_URL") or BASE_URL
+        base_url = given_base_url(base_url, "GOOGLE_GEMINI_BASE_URL", self.name) or BASE_URL
         super().__init__(base_url=re.sub(r"/v1beta/?$", "", base_url), key=gemini_key(api_key), **options)
 
     def models_path(self) -> str:

@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from completion.adapters.account import HttpClient, HttpModel, HttpOptions, Options
-from completion.adapters.checks import completed_base_url
+from completion.adapters.checks import checked_base_url, completed_base_url
 from completion.transport.credentials import ApiKey, Key
 from completion.wires.ollama import OLLAMA_CHAT
 
@@ -44,9 +44,11 @@ class OllamaClient(HttpClient):
     def __init__(
         self, *, api_key: Key | None = None, base_url: str | None = None, **options: Unpack[HttpOptions]
     ) -> None:
+        origin = "base_url"
         if not base_url:
-            found = next(filter(None, map(os.environ.get, URL_VARIABLES)), "")
-            base_url = completed_base_url(found, BASE_URL) if found.strip() else BASE_URL
+            origin = next((name for name in URL_VARIABLES if os.environ.get(name, "").strip()), "")
+            base_url = completed_base_url(os.environ[origin], BASE_URL) if origin else BASE_URL
+        base_url = checked_base_url(base_url, self.name, origin)
         super().__init__(
             # A URL for the OpenAI-compatible route is often at hand; the native route is beside it.
             base_url=re.sub(r"/(v1|api)/?$", "", base_url),

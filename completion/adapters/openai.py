@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, get_args
 from urllib.parse import urlsplit
 
 from completion.adapters.account import HttpClient, HttpModel, HttpOptions, Options
+from completion.adapters.checks import given_base_url, headers_of
 from completion.contract.errors import ConfigurationError
 from completion.contract.request import EFFORTS
 from completion.transport.credentials import ApiKey, Key
@@ -66,8 +67,8 @@ class OpenAIClient(HttpClient):
         efforts: Sequence[str] | None = None,
         **options: Unpack[HttpOptions],
     ) -> None:
-        base_url = base_url_or_default(base_url)
-        options["headers"] = {**account_headers(organization, project), **(options.get("headers") or {})}
+        base_url = base_url_or_default(base_url, self.name)
+        options["headers"] = {**account_headers(organization, project), **headers_of(options)}
         is_compatible = not is_openai(base_url) if compatible is None else compatible
         dialect = checked_dialect(
             COMPATIBLE if is_compatible else OPENAI, token_field, reasoning_back, provider=self.name
@@ -109,9 +110,9 @@ class OpenAIModel(HttpModel):
         super().__init__(model, client=client, **options)
 
 
-def base_url_or_default(base_url: str | None) -> str:
+def base_url_or_default(base_url: str | None, provider: str) -> str:
     """The base URL of the caller, or else of the environment, or else OpenAI's."""
-    return base_url or os.environ.get("OPENAI_BASE_URL") or BASE_URL
+    return given_base_url(base_url, "OPENAI_BASE_URL", provider) or BASE_URL
 
 
 def account_headers(organization: str | None, project: str | None) -> dict[str, str]:

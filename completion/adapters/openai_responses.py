@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from completion.adapters.account import HttpClient, HttpModel, HttpOptions, Options
+from completion.adapters.checks import headers_of
 from completion.adapters.openai import OpenAIClient, OpenAIModel, account_headers, base_url_or_default, is_openai
 from completion.contract.errors import ConfigurationError
 from completion.contract.frames import hide_arguments_in_tracebacks
@@ -56,9 +57,9 @@ class OpenAIResponsesClient(HttpClient):
         project: str | None = None,
         **options: Unpack[HttpOptions],
     ) -> None:
-        options["headers"] = {**account_headers(organization, project), **(options.get("headers") or {})}
+        options["headers"] = {**account_headers(organization, project), **headers_of(options)}
         super().__init__(
-            base_url=base_url_or_default(base_url),
+            base_url=base_url_or_default(base_url, self.name),
             key=ApiKey(api_key, self.key_variable),
             dialect=DEFAULT,
             **options,
@@ -114,7 +115,8 @@ class OpenAIFamily:
         if isinstance(client, OpenAIClient):
             return OpenAIModel(model, client=client, **options)
         is_for_chat = any(options.get(name) is not None for name in _CHAT_OPTIONS)
-        if client is None and (is_for_chat or not is_openai(base_url_or_default(options.get("base_url")))):
+        base_url = base_url_or_default(options.get("base_url"), OpenAIClient.name)
+        if client is None and (is_for_chat or not is_openai(base_url)):
             return OpenAIModel(model, **options)
         options = {name: value for name, value in options.items() if name not in _CHAT_OPTIONS}
         return OpenAIResponsesModel(model, client=client, **options)

@@ -209,7 +209,7 @@ def _portable_block(block: Block, role: Role, origin: Origin) -> Block | None:
                 block = replace(block, signature=None, provider=None, wire_data=None)
             return _clean(block)
         case ToolResultBlock(blocks=inner):
-            cleaned = [_clean(part) if isinstance(part, TextBlock) else part for part in inner]
+            cleaned: list[AnyBlock] = [_clean(part) if isinstance(part, TextBlock) else part for part in inner]
             is_clean = all(new is old for new, old in zip(cleaned, inner, strict=True))
             return block if is_clean else replace(block, blocks=tuple(cleaned))
     return block
@@ -218,12 +218,12 @@ def _portable_block(block: Block, role: Role, origin: Origin) -> Block | None:
 _SENT_FIELDS = ("text", "signature", "data", "call_id", "name", "args", "wire_data")
 
 
-def _clean(block: Any) -> Block:
+def _clean(block: Any) -> AnyBlock:
     """The block with U+FFFD for each half of a surrogate pair: it cannot be encoded as UTF-8."""
     fields = {name: getattr(block, name, None) for name in _SENT_FIELDS}
     cleaned = {name: _clean_value(value) for name, value in fields.items()}
     changed = {name: value for name, value in cleaned.items() if value is not fields[name]}
-    cleaned_block: Block = replace(block, **changed) if changed else block
+    cleaned_block: AnyBlock = replace(block, **changed) if changed else block
     return cleaned_block
 
 

@@ -371,6 +371,35 @@ def test_a_base_url_with_white_space_or_control_characters_is_refused(
         adapter.client(base_url if given == "option" else "")
 
 
+@adapters
+def test_an_error_of_a_base_url_names_the_variable_that_it_is_from(
+    adapter: Adapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(adapter.url_variable, "ftp://user:SECRET@host")
+    error = failure_of(lambda: adapter.client(""))
+    assert type(error) is ConfigurationError
+    assert f"{adapter.url_variable} must be like 'https://host/v1', got 'host'" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"base_url": 7}, ConfigurationError, "base_url must be a str, got int"),
+        ({"base_url": b"https://host"}, ConfigurationError, "base_url must be a str, got bytes"),
+        ({"headers": "X-A: b"}, TypeError, "headers= must be a dict of names and values, got str"),
+        ({"headers": [("X-A", "b")]}, TypeError, "headers= must be a dict of names and values, got list"),
+        ({"max_event_bytes": "1"}, ValueError, "max_event_bytes must be a whole number"),
+        ({"max_event_bytes": 0}, ValueError, "max_event_bytes must be"),
+    ],
+)
+@adapters
+def test_an_option_of_another_type_is_named(
+    adapter: Adapter, options: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        adapter.client_class(**{**adapter.given("https://host"), **options})
+
+
 @pytest.mark.parametrize(
     ("headers", "words"),
     [

@@ -388,7 +388,7 @@ def test_a_variable_replaces_the_base_url(
 @pytest.mark.parametrize("value", ["box:port", "a b", "user:secret@box", "box:99999999", "[::1"])
 def test_a_variable_that_is_not_a_url_is_refused(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OLLAMA_HOST", value)
-    with pytest.raises(ConfigurationError, match="base_url must") as caught:
+    with pytest.raises(ConfigurationError, match="OLLAMA_HOST must") as caught:
         completion.model("ollama-openai:m")
     assert "secret" not in str(caught.value)
 

@@ -174,7 +174,7 @@ def test_an_error_is_one_line_and_an_exit_code(server: ProviderServer, reply: Re
         ({"OPENAI_API_KEY": ""}, "set OPENAI_API_KEY"),
         ({"COMPLETION_MODEL": "nobody:m"}, "COMPLETION_MODEL=nobody:m: unknown family 'nobody'"),
         ({"COMPLETION_MODEL": "openai"}, "COMPLETION_MODEL=openai: the model id is missing: write openai:MODEL"),
-        ({"OPENAI_BASE_URL": "nowhere"}, "the base URL (--base-url, or from the environment) must be like"),
+        ({"OPENAI_BASE_URL": "nowhere"}, "OPENAI_BASE_URL must be like 'https://host/v1', got 'nowhere'"),
     ],
     ids=["no key", "unknown family", "no model id", "bad URL"],
 )

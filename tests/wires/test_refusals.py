@@ -29,7 +29,8 @@ from completion import (
     RequestTooLargeError,
     ServerError,
 )
-from completion.wires.refusals import in_band, not_a_stream, refusal, retry_after
+from completion.wires.refusals import in_band, not_a_stream, refusal
+from completion.wires.waits import retry_after
 
 
 @pytest.mark.parametrize(
