@@ -10,8 +10,6 @@ documentation shows. A fault may have several replies; the table shows the worst
 from __future__ import annotations
 
 import argparse
-import os
-import ssl
 import sys
 import threading
 import warnings
@@ -23,11 +21,11 @@ from typing import Any, Final
 
 import anthropic
 import openai
-import trustme
 
 from completion import AnthropicModel, CompletionError, OpenAIModel
-from completion.testing import ProviderServer, event
-from tests.faults.table import FAULTS, Fault, Wire, url_of
+from completion.testing import event
+from tests.faults.places import served
+from tests.faults.table import FAULTS, Fault, Wire
 
 HANG_S: Final = 8.0
 """A client that still waits after so many seconds hangs. The longest limit of completion is 5 s: an error body."""
@@ -131,18 +129,15 @@ def read(client: Client, fault: Fault, url: str) -> str:
     return found[0] if found else "hangs"
 
 
-def outcome(client: Client, fault: Fault, context: Any) -> str:
+def outcome(client: Client, fault: Fault) -> str:
     """The worst outcome of the replies of the fault."""
     found = []
-    with ProviderServer(context if fault.place == "untrusted certificate" else None) as server:
-        if fault.place == "dead proxy":
-            os.environ["HTTP_PROXY"] = "http://127.0.0.1:9"
+    with served(fault.place) as (server, url):
         for reply in fault.replies(client.wire):
             server.reply(reply)
-            found.append(read(client, fault, url_of(fault, server)))
+            found.append(read(client, fault, url))
             if found[-1] == "hangs":
                 break
-        os.environ.pop("HTTP_PROXY", None)
     return max(found, key=ORDER.index)
 
 
@@ -157,7 +152,6 @@ def main() -> None:
     parser.add_argument("--rst", action="store_true", help="print the table for the documentation")
     as_rst = parser.parse_args().rst
     warnings.simplefilter("ignore")
-    context = server_context()
     faults = [fault for fault in FAULTS if "sse" in fault.events]
     widths = [max(len(fault.name) for fault in faults), len("the answer or an error"), *[14] * len(CLIENTS)]
     heads = ["Fault", "right is", "ours, Chat", "openai", "ours, Messages", "anthropic"]
@@ -165,7 +159,7 @@ def main() -> None:
     rows = [line, in_columns(heads, widths), line]
     counts = {client.name: dict.fromkeys(ORDER, 0) for client in CLIENTS}
     for fault in faults:
-        cells = [outcome(client, fault, context) for client in CLIENTS]
+        cells = [outcome(client, fault) for client in CLIENTS]
         for client, cell in zip(CLIENTS, cells, strict=True):
             counts[client.name][cell] += 1
         rows.append(in_columns([fault.name, expected(fault), *cells], widths))
@@ -181,13 +175,6 @@ def main() -> None:
 
 def in_columns(cells: list[str], widths: list[int]) -> str:
     return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
-
-
-def server_context() -> Any:
-    """The TLS context of a server that no client trusts."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
-    return context
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from completion import (
     AuthenticationError,
     CompletionError,
     ConfigurationError,
+    ConnectTimeoutError,
     DeadlineExceededError,
     IdleTimeoutError,
     InvalidRequestError,
@@ -30,12 +31,12 @@ from completion import (
     TransportError,
     TruncatedStreamError,
 )
-from completion.testing import Cut, Pause, ProviderServer, Reply, Reset, Stall, Trickle, event
+from completion.testing import Cut, Pause, Reply, Reset, Stall, Trickle, event
 from completion.testing.replies import Framing, Piece
 from tests import aws
+from tests.faults.places import Place
 
 Events = Literal["sse", "lines", "frames"]
-Place = Literal["server", "untrusted certificate", "https to http", "dead proxy", "unknown host"]
 
 NEW_TEXT: Final = "a\u2028b\u2029c\u0085d\U0001f600"
 LIMIT_S: Final = 0.1
@@ -224,6 +225,13 @@ def broken_bodies() -> Iterator[Fault]:
         max_event_bytes=200_000,
     )
     yield Fault(
+        "event of 64 MiB",
+        lambda wire: [Reply(wire.begun_with(b"x" * 2**26), wire.ended)],
+        None,
+        (MalformedStreamError,),
+        max_event_bytes=2**24,  # the default
+    )
+    yield Fault(
         "gzip that is cut",
         lambda wire: [Reply(gzip.compress(wire.turn)[: len(wire.begun) // 4], headers={"Content-Encoding": "gzip"})],
         None,
@@ -279,8 +287,13 @@ def no_answer() -> Iterator[Fault]:
     yield Fault("reset instead of headers", fixed(Reply(before_headers=[Reset()])), None, lost)
     yield Fault("not HTTP", fixed(Reply(before_headers=[b"SSH-2.0-OpenSSH_9.9\r\n", Cut()])), None, lost)
     yield Fault("certificate that is not trusted", whole, None, lost, place="untrusted certificate")
+    yield Fault("certificate of another host", whole, None, lost, place="certificate of another host")
     yield Fault("no TLS at an https URL", whole, None, lost, place="https to http")
     yield Fault("proxy that is not there", whole, None, lost, place="dead proxy")
+    yield Fault("proxy that refuses", fixed(Reply(status=403), Reply(status=407)), None, lost, place="proxy")
+    silent = fixed(Reply(before_headers=[Stall()]))
+    late = (ConnectTimeoutError,)
+    yield Fault("proxy that is silent", silent, None, late, Timeout(connect=LIMIT_S, read=LIMIT_S), place="proxy")
     yield Fault("host that is not in DNS", whole, None, lost, place="unknown host")
 
 
@@ -312,10 +325,3 @@ def statuses() -> Iterator[Fault]:
 
 
 FAULTS: Final = [*answers(), *broken_bodies(), *slow_servers(), *no_answer(), *statuses()]
-
-
-def url_of(fault: Fault, server: ProviderServer) -> str:
-    """Where the client sends its request."""
-    if fault.place == "https to http":
-        return server.url.replace("http:", "https:")
-    return "http://provider.invalid" if fault.place == "unknown host" else server.url

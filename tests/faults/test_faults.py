@@ -13,7 +13,8 @@ from completion.transport import body as transport_body
 from completion.wires import assembly
 from tests.adapters.test_adapters import ADAPTERS, Adapter
 from tests.documents import ROOT
-from tests.faults.table import FAULTS, LIMIT_S, Fault, Wire, url_of
+from tests.faults.places import served
+from tests.faults.table import FAULTS, LIMIT_S, Fault, Wire
 from tests.loopback import HI, PATIENCE_S
 from tests.wire_pieces import IS_SAMPLED
 
@@ -74,32 +75,27 @@ def wait_until_closed(server: ProviderServer) -> None:
 
 
 @pytest.mark.parametrize(("adapter", "fault"), CELLS)
-def test_each_fault_has_its_right_outcome(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, adapter: Adapter, fault: Fault
-) -> None:
+def test_each_fault_has_its_right_outcome(monkeypatch: pytest.MonkeyPatch, adapter: Adapter, fault: Fault) -> None:
     monkeypatch.setattr(transport_body, "_ERROR_BODY_SECONDS", 0.1)
     monkeypatch.setattr(transport_body, "_DRAIN_SECONDS", 0.1)
     monkeypatch.setattr(assembly, "WAIT_FOR_EOF_S", 0.1)
-    is_untrusted = fault.place == "untrusted certificate"
-    server: ProviderServer = request.getfixturevalue("untrusted_server" if is_untrusted else "server")
-    if fault.place == "dead proxy":
-        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     options = {} if fault.max_event_bytes is None else {"max_event_bytes": fault.max_event_bytes}
-    model = adapter.model(url_of(fault, server), timeout=fault.limit, **options)
-    for reply in fault.replies(wire_of(adapter)):
-        server.reply(reply)
-        began = time.monotonic()
-        outcome = outcome_of(model)
-        assert is_right(outcome, fault), repr(outcome)
-        assert time.monotonic() - began < FAR_TOO_LONG_S
-        if isinstance(outcome, CompletionError):
-            assert (outcome.provider, outcome.model) == (adapter.family, "m")
-            if fault.may_retry is not None:
-                assert isinstance(outcome.retry_classification(), Transient) is fault.may_retry
-    if fault.place == "server":  # a broken connection must not spoil the next request
-        assert next_outcome(model, server, adapter, fault) == "a"
-    model.close()
-    wait_until_closed(server)
+    with served(fault.place) as (server, url):
+        model = adapter.model(url, timeout=fault.limit, **options)
+        for reply in fault.replies(wire_of(adapter)):
+            server.reply(reply)
+            began = time.monotonic()
+            outcome = outcome_of(model)
+            assert is_right(outcome, fault), repr(outcome)
+            assert time.monotonic() - began < FAR_TOO_LONG_S
+            if isinstance(outcome, CompletionError):
+                assert (outcome.provider, outcome.model) == (adapter.family, "m")
+                if fault.may_retry is not None:
+                    assert isinstance(outcome.retry_classification(), Transient) is fault.may_retry
+        if fault.place == "server":  # a broken connection must not spoil the next request
+            assert next_outcome(model, server, adapter, fault) == "a"
+        model.close()
+        wait_until_closed(server)
 
 
 def test_the_documentation_shows_each_fault() -> None:
