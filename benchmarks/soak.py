@@ -2,9 +2,9 @@
 
     python benchmarks/soak.py [--minutes 5] [--seed N] [--streams 100000]
 
-First short streams, one after the other from eight threads, against a server in another process. Then rounds of the
-chaos of ``tests/chaos.py``. A line is printed now and then: descriptors, threads, memory, connections. The exit status
-is 1 if a promise was broken or something stayed open.
+First short streams over TLS, one after the other from eight threads, against a server in another process. Then rounds
+of the chaos of ``tests/chaos.py``. A line is printed now and then: descriptors, threads, memory, connections; over TLS
+each connection is one handshake. The exit status is 1 if a promise was broken or something stayed open.
 """
 
 from __future__ import annotations
@@ -15,11 +15,16 @@ import logging
 import multiprocessing
 import os
 import random
+import ssl
 import sys
+import tempfile
 import threading
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
+
+import requests
+import trustme
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # python puts the folder of this file there, and not the root
 
@@ -30,11 +35,18 @@ from tests.chaos import STREAMS_OF_A_ROUND, WORKERS, Chaos, what_is_open, what_s
 LINES = 10
 
 
-def serve(pipe: Connection) -> None:
-    """A provider on loopback. It says how many connections it has accepted, until it is told to stop."""
+def serve(pipe: Connection, authority: str) -> None:
+    """A provider on loopback. It says how many connections it has accepted, until it is told to stop.
+
+    ``authority``: where to write the certificate that the client must trust.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    issuer = trustme.CA()
+    issuer.issue_cert("127.0.0.1").configure_cert(context)
+    issuer.cert_pem.write_to_path(authority)
     chunk = event({"choices": [{"index": 0, "delta": {"content": "word "}, "finish_reason": None}]})
     end = event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}) + event("[DONE]")
-    with ProviderServer() as server:
+    with ProviderServer(context) as server:
         server.always(Reply(*[chunk] * 5, end, batch=True))
         pipe.send(server.url)
         while pipe.recv() == "connections":
@@ -62,9 +74,16 @@ def report(what: str, done: int, began: float, connections: int) -> None:
 
 def short_streams(total: int) -> None:
     ours, theirs = multiprocessing.Pipe()
-    server = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs,), daemon=True)
-    server.start()
-    model = OpenAIModel("m", api_key="sk-soak-0123456789", base_url=ours.recv())
+    with tempfile.TemporaryDirectory() as folder, requests.Session() as session:
+        session.verify = str(Path(folder) / "authority.pem")
+        server = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs, session.verify), daemon=True)
+        server.start()
+        model = OpenAIModel("m", api_key="sk-soak-0123456789", base_url=ours.recv(), session=session)
+        read_streams(model, total, ours)
+        server.join(10)
+
+
+def read_streams(model: OpenAIModel, total: int, ours: Connection) -> None:
     began = time.monotonic()
 
     def work(count: int) -> None:
@@ -81,7 +100,6 @@ def short_streams(total: int) -> None:
         ours.send("connections")
         report("streams", total // LINES * (part + 1), began, ours.recv())
     ours.send("stop")
-    server.join(10)
 
 
 def chaos(seed: int, minutes: float) -> list[str]:

@@ -340,6 +340,17 @@ def test_threads_that_start_at_once_share_one_pool(server: ProviderServer) -> No
         stream.close()
 
 
+def test_many_short_streams_over_tls_need_one_handshake_for_each_thread(tls_server: ProviderServer) -> None:
+    tls_server.always(Reply(text("a"), END))
+    model = model_of(tls_server)
+    readers = 8
+    threads = [Caught(lambda: [model.chat_stream(HI).collect() for _ in range(50)]) for _ in range(readers)]
+    for thread in threads:
+        assert thread.within(PATIENCE_S).error is None
+    assert len(tls_server.requests) == 50 * readers
+    assert tls_server.connections <= readers  # each connection of this server has one handshake
+
+
 def test_threads_get_their_own_answers() -> None:
     with _Echo() as port:
         model = OpenAIModel("m", base_url=f"http://127.0.0.1:{port}", api_key=KEY, timeout=Timeout(read=PATIENCE_S))
