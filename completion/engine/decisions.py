@@ -24,8 +24,8 @@ Decision = bool | str | Refusal | Mapping[str, Any]
 these arguments."""
 
 
-def decided(call: ToolCallBlock, decision: Any, where: str) -> ToolCallBlock | Refusal:
-    """The call to make, or why it is not made. ``where``: how the message of an error begins.
+def apply_decision(call: ToolCallBlock, decision: Any, error_prefix: str) -> ToolCallBlock | Refusal:
+    """The call to make, or why it is not made.
 
     Raises:
         TypeError: this is not a decision. None is probably a missing ``return``: it must not count as a yes, and as a
@@ -42,7 +42,7 @@ def decided(call: ToolCallBlock, decision: Any, where: str) -> ToolCallBlock | R
             return decision
         case Mapping():
             return replace(call, args=dict(decision))
-    raise TypeError(f"{where} True, False, a reason or a dict of arguments, got {decision!r}")
+    raise TypeError(f"{error_prefix} True, False, a reason or a dict of arguments, got {decision!r}")
 
 
 def waits_for_approval(messages: Sequence[Message], tools: Mapping[str, Tool]) -> bool:
@@ -56,8 +56,8 @@ def waits_for_approval(messages: Sequence[Message], tools: Mapping[str, Tool]) -
 class Decisions:
     """The decisions about the calls at the end of a history.
 
-    ``calls``: those that were decided about. ``verdicts``: what was decided, by call id. ``open_calls``: all calls
-    without a result. ``of_client``: those of client-side tools.
+    ``calls``: those that have a decision. ``verdicts``: the call to make or the refusal, by call id. ``open_calls``:
+    all calls without a result. ``client_calls``: those of client-side tools.
 
     Raises:
         TypeError: something in ``given`` is not a decision.
@@ -74,16 +74,16 @@ class Decisions:
         if not isinstance(given, Mapping):
             raise TypeError(f"run_chat: decisions= must be a dict by call id, got {type(given).__name__}")
         self.open_calls = open_calls_of(messages)
-        self.of_client = [call for call in self.open_calls if call.name in client_tools]
+        self.client_calls = [call for call in self.open_calls if call.name in client_tools]
         can_wait = [call for call in self.open_calls if call.name not in client_tools]
         self._undecided = [call for call in can_wait if call.call_id not in given]
         by_id = {call.call_id: call for call in can_wait}
         for call_id in given:
             if call_id not in by_id:
                 waiting = f"the calls that wait are: {', '.join(by_id)}" if by_id else "no call waits"
-                raise ValueError(f"run_chat: decisions= is about the call {call_id!r}, which does not wait; {waiting}")
+                raise ValueError(f"run_chat: decisions= contains the call {call_id!r}, which does not wait; {waiting}")
         self.verdicts = {
-            call_id: decided(by_id[call_id], decision, f"run_chat: decisions[{call_id!r}] must be")
+            call_id: apply_decision(by_id[call_id], decision, f"run_chat: decisions[{call_id!r}] must be")
             for call_id, decision in given.items()
         }
         for call_id, verdict in self.verdicts.items():

@@ -25,7 +25,7 @@ from typing import Any
 
 from completion.contract.checks import require_whole_number
 from completion.contract.messages import TextBlock, ToolCallBlock, ToolResultBlock
-from completion.engine.decisions import Decision, decided
+from completion.engine.decisions import Decision, apply_decision
 from completion.engine.middleware import AbortRun, Middleware, Pending, Refusal, RunInfo, StatefulMiddleware
 from completion.engine.tools import Tool
 from completion.offload.threads import call_in_thread
@@ -79,7 +79,7 @@ class Approval(Middleware):
         decision = self.ask(run, call)
         if isinstance(decision, Pending):
             return decision
-        verdict = decided(call, decision, f"Approval: decide({call.name}) must return")
+        verdict = apply_decision(call, decision, f"Approval: decide({call.name}) must return")
         if isinstance(verdict, ToolCallBlock):
             run.approved.add(call.call_id)
         return verdict

@@ -263,7 +263,7 @@ class Run:
             yield self._announce(self._finish_step(step))
             waits_again = {call.call_id for call in step.waiting}
         self._pending = decisions.still_waiting(waits_again)
-        if self._pending or decisions.of_client:
+        if self._pending or decisions.client_calls:
             self._is_done, self._reason = self.ending.abort is None, FinishReason.TOOL_USE
             return
         with self.ending.catching_aborts():
