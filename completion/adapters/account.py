@@ -50,8 +50,9 @@ class _HidesKeyInTracebacks:
     """A base class: if the constructor of a subclass raises, no local variable in the traceback shows the key."""
 
     def __init_subclass__(cls) -> None:
-        if "__init__" in cls.__dict__:
-            cls.__init__ = hide_arguments_in_tracebacks(cls.__init__)  # type: ignore[method-assign]
+        constructor = cls.__dict__.get(name := "__init__")
+        if constructor is not None:  # not cls.__init__ = …: type checkers would take it for the signature
+            setattr(cls, name, hide_arguments_in_tracebacks(constructor))
 
 
 class HttpClient(_HidesKeyInTracebacks):
