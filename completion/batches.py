@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import pickle
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
@@ -81,6 +81,8 @@ def batch(
     require_whole_number(concurrency, "concurrency")
     if isinstance(requests, str | bytes | ChatRequest) or not isinstance(requests, Iterable):
         raise TypeError(f"batch: requests must be an iterable of requests, got {type(requests).__name__}")
+    if isinstance(requests, Mapping):  # its keys are strings, and would be asked
+        raise TypeError("batch: requests is a mapping; give (key, request) pairs: requests.items()")
     if executor is not None and not isinstance(executor, Executor):
         raise TypeError(f"batch: executor must be a concurrent.futures.Executor, got {type(executor).__name__}")
     pool = _Threads(concurrency) if executor is None else executor
@@ -180,11 +182,19 @@ class _Job:
                 close()
 
     def _until_cancelled(self, stream: Iterator[Any]) -> Iterator[Any]:
-        """The chunks. A third-party stream may ignore the token, so check it after each chunk."""
-        for chunk in stream:
-            if self.token.cancelled:
-                raise StreamCancelledError("the batch was cancelled")
-            yield chunk
+        """The chunks. A third-party stream may ignore the token, so check it after each chunk.
+
+        Its exception becomes a CompletionError here, so that ``collect`` adds the turn so far to it.
+        """
+        try:
+            for chunk in stream:
+                if self.token.cancelled:
+                    raise StreamCancelledError("the batch was cancelled")
+                yield chunk
+        except Exception as error:
+            if isinstance(error, CompletionError):
+                raise
+            raise _as_ours(error, self.model) from error
 
 
 def _restored_job(model: CompletionModel, request: ChatRequest) -> _Job:

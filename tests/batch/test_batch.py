@@ -45,6 +45,8 @@ class Echo:
         if text.startswith("sleep"):
             time.sleep(float(text.split()[1]))
         yield TextDelta(f"{text} {FLAVOUR.get()}")
+        if text == "break":
+            raise ValueError("no")
         yield TurnFinished(FinishReason.END_TURN)
 
 
@@ -65,6 +67,14 @@ def test_a_failure_does_not_end_the_batch(prompt: str, cause: type[BaseException
     assert isinstance(first.error, completion.CompletionError)
     assert isinstance(first.error.__cause__, cause)
     assert str(second.turn) == "Two plain"
+
+
+def test_the_error_of_a_third_partys_stream_has_the_turn_so_far() -> None:
+    (result,) = completion.batch(Echo(), ["break"])
+    assert result.error is not None
+    assert str(result.error) == "echo: ValueError: no"
+    assert str(result.error.partial) == "break plain"
+    assert isinstance(result.error.__cause__, ValueError)
 
 
 @pytest.mark.parametrize("ordered", [False, True])
@@ -226,6 +236,8 @@ def test_one_request_instead_of_many_is_refused(given: object) -> None:
 
 
 def test_an_item_that_is_not_a_request_is_named() -> None:
+    with pytest.raises(TypeError, match=r"requests is a mapping; give \(key, request\) pairs: requests.items\(\)"):
+        completion.batch(Echo(), {"a": "One"})  # type: ignore[arg-type, unused-ignore]
     with pytest.raises(TypeError, match="request 1 is a int"):
         list(completion.batch(Echo(), ["One", 2]))  # type: ignore[list-item]
 
