@@ -28,6 +28,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from completion.contract.checks import can_write_into
 from completion.contract.errors import CompletionError, ConfigurationError
 from completion.events.aws_eventstream import with_checksums
 from completion.testing.scrubbing import Scrubber
@@ -268,7 +269,7 @@ def check_writable(path: Path) -> None:
     if path.is_dir():
         raise ConfigurationError(f"{path}: this is a folder; give recorded() the path of a file")
     folder = next(parent for parent in path.parents if parent.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
+    if not folder.is_dir() or not can_write_into(folder):
         raise ConfigurationError(f"{path}: the recording cannot be written into {folder}; check its permissions")
 
 

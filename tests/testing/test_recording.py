@@ -563,6 +563,12 @@ def test_a_folder_is_refused_before_anything_is_asked(path: Path) -> None:
             pass
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="nobody can write to /proc, root neither")
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_asked() -> None:
+    with pytest.raises(ConfigurationError, match="cannot be written into /proc; check its permissions"):
+        recorded("/proc/recording.jsonl").__enter__()
+
+
 @given(st.lists(st.binary(max_size=40), max_size=8), st.lists(st.integers(1, 400), max_size=12), st.booleans())
 def test_chunks_and_pieces_come_back_as_they_were(bodies: list[bytes], cuts: list[int], is_whole: bool) -> None:
     framed = b"".join(b"%x\r\n%b\r\n" % (len(body), body) for body in bodies if body) + b"0\r\n\r\n" * is_whole
