@@ -143,7 +143,7 @@ class _Outcome:
 
 
 class _Job:
-    """One request. In this process it runs in the caller's context and with the token. Neither is pickled."""
+    """One request. In this process it runs with the caller's context and the batch's token; neither is pickled."""
 
     def __init__(self, model: CompletionModel, request: ChatRequest, context: Context | None, token: CancelToken):
         self.model, self.request, self.context, self.token = model, request, context, token
@@ -219,7 +219,7 @@ class _Batch:
     concurrency: int
     executor: Executor
     ordered: bool
-    # Taken when batch() is called, because next() may be called in another thread, where neither is set.
+    # The context and the outer token are taken when batch() is called: next() may run in a thread that has neither.
     context: Context = field(default_factory=copy_context)
     outer: CancelToken | None = field(default_factory=CancelToken.current)
     token: CancelToken = field(default_factory=CancelToken)
@@ -263,7 +263,7 @@ class _Batch:
         future.add_done_callback(lambda _: finished.put(index))
 
     def cancel(self) -> None:
-        """Keep the answers that are there, which were paid for, and forget what still runs."""
+        """Keep the answers that have ended, because they were paid for, and drop the requests that still run."""
         self.is_cancelled, self.has_more = True, False
         for _, future, _ in self.running.values():
             future.cancel()
@@ -294,7 +294,7 @@ class _Batch:
         self.ready[index] = BatchResult(index, key, outcome.turn, outcome.error, outcome.seconds)
 
     def next_ready(self) -> int | None:
-        """The index of the result to yield next; None if it is not ready."""
+        """The index of the result to yield next; None if none can be yielded now."""
         if self.ordered:
             if self.is_cancelled:
                 return min(self.ready, default=None)
@@ -324,7 +324,7 @@ def _results(state: _Batch) -> Generator[BatchResult, None, None]:
                 if state.ready or not state.finished.empty():
                     break
             state.wait()
-            # A cancelled job may have ended before our waker was called.
+            # cancel() above may not have been called yet, although the outer token is cancelled and has ended a job.
             if state.outer is not None and state.outer.cancelled and not state.is_cancelled:
                 state.cancel()
             index = state.next_ready()

@@ -1,4 +1,4 @@
-"""The base URL and the headers of a client: checks, and what a variable of the environment leaves out."""
+"""Checks the base URL and the headers of a client, and completes a base URL from the environment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def given_base_url(base_url: str | None, variable: str, provider: str) -> str | 
     """The base URL of the caller, or else that of the environment variable; None if there is neither.
 
     Raises:
-        ConfigurationError: the caller's is not a string, or that of the variable is not a base URL.
+        ConfigurationError: ``base_url`` is not a string, or the value of the variable is not a base URL.
     """
     if base_url:
         _require_str(base_url, provider)
@@ -36,13 +36,14 @@ def _require_str(base_url: object, provider: str) -> None:
 
 
 def checked_base_url(base_url: str, provider: str, origin: str = "base_url") -> str:
-    """The base URL without a slash at its end. ``origin``: where it is from, for the errors.
+    """The base URL without a slash at its end. ``origin``: the option or variable that it is from, for the errors.
 
     Raises:
-        ConfigurationError: it is not an HTTP URL, or it contains a password, a query or a fragment.
+        ConfigurationError: it is not an HTTP URL, or it contains white space, a user name, a password, a query or a
+            fragment.
     """
     _require_str(base_url, provider)
-    # urlsplit removes tabs and line ends silently.
+    # Checked before urlsplit, which silently removes tabs and line ends.
     bad = next((at for at, char in enumerate(base_url) if char.isspace() or not char.isprintable()), None)
     if bad is not None:
         raise ConfigurationError(
@@ -69,20 +70,21 @@ def checked_base_url(base_url: str, provider: str, origin: str = "base_url") -> 
 
 
 def completed_base_url(url: str, default: str | None) -> str:
-    """A base URL from the environment. A scheme, port or path that it does not have is taken from the default.
+    """A base URL from the environment. A path, scheme or host that it lacks is that of the default.
 
-    ``OLLAMA_HOST`` is also the server's variable: 0.0.0.0 and :: mean that it listens on all addresses of this machine.
+    The port too, but only if the scheme is missing: ``http://host`` means port 80. ``OLLAMA_HOST`` is also the variable
+    of the server: 0.0.0.0 and :: mean that it listens on all addresses of this machine, so they become loopback here.
     """
     base = urlsplit(default or "")
     if "@" in url or not url.isprintable():
-        return url  # HttpClient checks base URLs: it refuses a password or a control character
+        return url  # checked_base_url refuses the password or the control character
     has_scheme = "://" in url
     if not has_scheme and (not base.netloc or "{" in base.netloc):
         return url
     try:
         parts = urlsplit(url if has_scheme else f"//{url}")
         port = parts.port if has_scheme else parts.port or base.port
-    except ValueError:  # the port is not a number: HttpClient refuses this too
+    except ValueError:  # the port is not a number: checked_base_url refuses this too
         return url
     if has_scheme and parts.hostname not in _ALL_ADDRESSES:
         return url if parts.path.strip("/") else url.rstrip("/") + base.path

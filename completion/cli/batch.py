@@ -55,7 +55,7 @@ def batch(arguments: Sequence[str]) -> int:
         # Before resolve(): the target of /dev/stdout may be a pipe, which has no path.
         if out.exists() and not out.is_file():
             raise Refused(f"-o {out} is not a file")
-        out = out.resolve()  # of a link, write the file that it leads to
+        out = out.resolve()  # if OUT is a link, write its target
         if source.resolve() == out:
             raise Refused("IN and OUT are the same file")
         if source.exists() and not source.is_file():
@@ -89,7 +89,7 @@ def new_parser() -> Parser:
     parser.add_argument(
         "-m", "--model", metavar="FAMILY:MODEL", help="the model; default: $COMPLETION_MODEL, else local"
     )
-    parser.add_argument("--base-url", metavar="URL", help="the server; default: the family's own")
+    parser.add_argument("--base-url", metavar="URL", help="the server; default: the family's variable, else its own")
     parser.add_argument(
         "--concurrency", type=_positive, default=16, metavar="N", help="how many requests run at a time (default: 16)"
     )
@@ -143,7 +143,7 @@ def _check(source: Path, answer: Answer | None, model: str | None) -> tuple[dict
 
 
 def _model(name: str | None, options: argparse.Namespace) -> ChatModel:
-    """The model of -m, or the one that a batch file names: a model of OpenAI, unless the name has a family."""
+    """The model that a batch file names, or that of -m. A name without a family is a model of OpenAI."""
     if name is not None and name.partition(":")[0] not in registry.families():
         name = f"openai:{name}"
     return make_model(argparse.Namespace(model=name or options.model, base_url=options.base_url))

@@ -28,7 +28,7 @@ class Progress:
         except ImportError:
             self._bar: Any = None
             return
-        # Into a file or pipe, a line every ten seconds is enough.
+        # In a file or a pipe, a line every ten seconds is enough.
         interval = 0.2 if sys.stderr.isatty() else _INTERVAL_S
         self._bar = tqdm(total=total, unit="req", file=sys.stderr, mininterval=interval, dynamic_ncols=True)
 

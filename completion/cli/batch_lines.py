@@ -82,7 +82,7 @@ def _line(number: int, document: Any, answer: Answer | None) -> Line:
     else:
         request = _of_ours(document)
     if answer is not None:
-        # No provider can enforce a schema with open keys: it is told in the system prompt, as ``structured`` does.
+        # No provider can enforce a schema with open keys, so it is put into the system prompt, as ``structured`` does.
         request = asking_for(answer, "schema" if answer.open_reason is None else "prompt", request)
     request.check_tool_choice()
     return Line(number, key, request, model)

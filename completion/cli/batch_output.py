@@ -131,7 +131,7 @@ def _documents(path: Path) -> Iterator[tuple[int, bytes, dict[str, Any] | None]]
 
 
 def _is_ours(raw: bytes) -> bool:
-    """Whether this may be the beginning of a line of ours. A power failure may leave NULs in its place."""
+    """Whether this may be the beginning of a line that we wrote. A power failure may leave NUL bytes in its place."""
     text = raw.rstrip(b"\0").replace(b" ", b"")
     return text.startswith(_BEGIN) or _BEGIN.startswith(text)
 

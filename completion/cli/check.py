@@ -52,8 +52,8 @@ MAX_FAULT_CHARS = 300
 
 LATE_S = 0.5
 AT_ONCE = 0.05
-"""An answer was not streamed if the first chunk takes longer than ``LATE_S``, and all others follow within this
-fraction of that time."""
+"""An answer was probably not streamed if the first chunk takes longer than ``LATE_S``, and all others follow within
+``AT_ONCE`` times that time."""
 
 FAILED_ANSWER = "speed unknown: the answer failed"
 

@@ -31,7 +31,8 @@ With more words than that, all of them are a prompt: ``completion chat with me``
 Command = Callable[[Sequence[str]], int]
 """Takes the arguments without the command's name; returns the exit code."""
 
-# From 0 to 1. "model" is to "models" 0.91 similar, "chta" to "chat" 0.75, "hat" to "ask" less.
+# How similar a word must be to a command to count as misspelled, from 0 to 1: "model" and "models" are similar by 0.91,
+# "chta" and "chat" by 0.75.
 MIN_SIMILARITY = 0.75
 
 
@@ -118,5 +119,5 @@ def _refuse_misspelled(word: str) -> None:
 
 
 def _silence_stdout() -> None:
-    """Send the rest of the buffer to /dev/null: Python flushes it at exit and would fail once more."""
+    """Send the rest of the buffer to /dev/null: Python flushes it at exit, and this would fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -83,7 +83,7 @@ def _print_families() -> None:
 
 
 def _key(family: registry.Family) -> tuple[str, str]:
-    """The environment variable of the family's key, and whether it is set. Of several, the first that is set."""
+    """The environment variable of the family's key, and whether it is set. If it has several, the first that is set."""
     variables = getattr(family, "key_variables", None) or [getattr(family, "key_variable", None)]
     if variables[0] is None:
         return "-", "needs no key"

@@ -57,7 +57,7 @@ def shared_parser(name: str, usage: str, about: str, epilog: str) -> Parser:
 
 
 def given_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """The settings of a Conversation that the options give. None means that the session's own setting is used."""
+    """The settings of a Conversation from the options. None: the option is not given, the session's setting stays."""
     return {
         "system_prompt": options.system,
         "max_tokens": options.max_tokens,
@@ -82,7 +82,7 @@ def refuse_binary(parser: argparse.ArgumentParser, text: str, attach: str = "--a
 
 @contextmanager
 def exit_on_bad_option(parser: argparse.ArgumentParser) -> Iterator[None]:
-    """Exit with an error if the block raises ValueError: it is about the value of an option."""
+    """If the block raises ValueError, which is about the value of an option, exit with its message."""
     try:
         yield
     except ValueError as error:

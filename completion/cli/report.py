@@ -83,7 +83,7 @@ def tell(text: str) -> None:
 
 def report(error: CompletionError) -> int:
     """Print the error as one line; returns its exit code."""
-    # Other errors quote the provider, whose words we do not change. Only our own hints in them contain base_url.
+    # Other errors quote the provider, whose words we do not change. Only "base_url" is replaced: our own hints have it.
     is_ours = isinstance(error, ConfigurationError | UnsupportedContentError)
     tell(with_option_names(str(error)) if is_ours else _BASE_URL.sub(_BASE_URL_OPTION, str(error)))
     return next((code for kind, code, _ in EXIT_CODES if isinstance(error, kind)), FAILED)

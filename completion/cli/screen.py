@@ -27,7 +27,7 @@ class Screen:
     """Prints the chunks of one answer. Text of a model or a tool cannot send control codes to a terminal.
 
     Args:
-        tool_names: of earlier calls whose results are printed, by call id.
+        tool_names: the names of tools by call id, for results of calls that are not among the chunks.
     """
 
     def __init__(self, tool_names: Mapping[str, str] | None = None) -> None:

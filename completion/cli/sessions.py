@@ -34,7 +34,7 @@ _MODEL_KEY = "model"
 class Session:
     """The file of a conversation, and what it contains.
 
-    ``path``: None if the conversation is not saved. ``model``: the name of its last model, None if unknown.
+    ``path``: None if the conversation is not saved. ``model``: the name of its last model; None if unknown.
 
     Args:
         was_asked_for: ``-c`` or ``--session`` was given. Otherwise, a session that cannot be saved is not a failure.
@@ -67,7 +67,7 @@ class Session:
         return with_settings(self._stored, model, tools, middleware, **given)
 
     def save(self, conversation: Conversation, model_name: str) -> int:
-        """Write the session file, if there is one; returns the exit code. It is replaced in one step, or unchanged."""
+        """Write the session file, if there is one; returns the exit code. After a failure the old file is unchanged."""
         if self.path is None:
             return OK
         if self._is_guarded and _version_of(self.path) != self._seen:
@@ -113,7 +113,7 @@ def open_session(parser: argparse.ArgumentParser, options: argparse.Namespace) -
 
 
 def _check_writable(parser: argparse.ArgumentParser, path: Path, name: str) -> None:
-    """Exit with an error if the session cannot be saved later: better now than after an answer that costs money."""
+    """Exit with an error if the session could not be saved: better now than after an answer that costs money."""
     folder = path.parent
     if path.is_dir():
         why = "it is a folder"
@@ -126,8 +126,17 @@ def _check_writable(parser: argparse.ArgumentParser, path: Path, name: str) -> N
     parser.error(f"{name} cannot be written: {why}")
 
 
+def _is_writable(folder: Path) -> bool:
+    # os.access returns True for root, also where nobody can write.
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
 def is_switched_off() -> bool:
-    """Nothing is saved in the state folder: the user turned it off, or has no home folder."""
+    """Whether nothing is saved in the state folder: the user turned it off, or has no home folder."""
     return os.environ.get(NO_HISTORY, "") not in ("", "0") or not state_folder().is_absolute()
 
 
@@ -204,7 +213,7 @@ def _last_session(parser: argparse.ArgumentParser) -> Session:
 
 
 def _begin_history() -> None:
-    """Make the state folder. The first time, tell the user."""
+    """Make the state folder, if there is none, and tell the user."""
     folder = state_folder()
     if folder.is_dir():
         return

@@ -1,4 +1,4 @@
-"""Makes the model, the tools and the tracer from the options of ``ask`` and ``chat``."""
+"""Makes the model, the tools and the tracer from the options of a command."""
 
 from __future__ import annotations
 

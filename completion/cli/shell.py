@@ -164,7 +164,7 @@ def _zsh(commands: list[Command]) -> Iterator[str]:
         yield f"        {pattern}) _arguments -s \\"
         for option in command.options:
             yield f"            {_zsh_option(option)} \\"
-        # The name of the command is a word too.
+        # The name of the command is the first word.
         more = "'*: :->words'" if command.name == "ask" else "'1: :'"
         if command.words is not None:
             more += f" '2:word:{_zsh_values(command.words)}'"

@@ -91,8 +91,8 @@ class Talk:
     def decide_waiting_calls(self, question: Callable[[ToolCallBlock], bool | str]) -> int:
         """Ask about the tool calls of the session that wait for approval, and continue; returns the exit code.
 
-        A call without a decision keeps waiting. If the user sends a message instead, the model reads that it was not
-        made.
+        A call without a decision keeps waiting. If the user sends a message instead, the model reads that the call was
+        not made.
         """
         loaded = {tool.name for tool in self.conversation.tools}
         decisions: dict[str, Decision] = {}
@@ -245,7 +245,7 @@ class Talk:
 
 
 def _last_question(messages: Sequence[Message]) -> int | None:
-    """The index of the user's last message that is not the results of tools."""
+    """The index of the user's last message without tool results; None if there is none."""
     for at in range(len(messages) - 1, -1, -1):
         if messages[at].role == "user" and not any(isinstance(block, ToolResultBlock) for block in messages[at].blocks):
             return at
@@ -253,7 +253,7 @@ def _last_question(messages: Sequence[Message]) -> int | None:
 
 
 def _path_typed(name: str) -> str:
-    """The path. A terminal quotes a file that is dropped on it, or escapes the spaces: this is undone."""
+    """The path. If a file is dropped on a terminal, it quotes the path or escapes spaces; this is undone here."""
     if name.startswith(("http://", "https://")) or os.path.exists(os.path.expanduser(name)):
         return name
     try:

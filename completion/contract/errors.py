@@ -80,7 +80,7 @@ class CompletionError(Exception):
     * ``body``: the text of the provider's answer, at most 64 KiB.
     * ``should_retry``: the provider's ``x-should-retry`` header.
     * ``attempts``: how many times a RetryingModel called the model.
-    * ``partial``: the ``Turn`` so far, set by ``collect()``.
+    * ``partial``: the ``Turn`` so far, set by ``collect()`` and ``text_stream``.
     * ``partial_messages``: of a run, the messages of its finished steps.
     * ``usage``: of a run, the tokens so far.
     """

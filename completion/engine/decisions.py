@@ -2,8 +2,8 @@
 
     a call waits -> RunFinished.pending  ...  run_chat(model, request, tools, decisions={call_id: True}) -> its result
 
-Between the two there may be days and another process: all that is needed is in the messages. A call waits if it is in
-the model's last message, has no result, and is not one of a client-side tool.
+The second call may come days later and in another process, because the messages contain all that it needs. A call waits
+if it is in the model's last message, has no result, and is not a call of a client-side tool.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ these arguments."""
 
 
 def apply_decision(call: ToolCallBlock, decision: Any, error_prefix: str) -> ToolCallBlock | Refusal:
-    """The call to make, or why it is not made.
+    """The call to make, or the refusal.
 
     Raises:
-        TypeError: this is not a decision. None is probably a missing ``return``: it must not count as a yes, and as a
-            no it would hide the mistake.
+        TypeError: this is not a decision. None is an error too: it is probably a missing ``return``. It must not count
+            as a yes, and as a no it would hide the mistake.
     """
     match decision:
         case True:
@@ -46,8 +46,10 @@ def apply_decision(call: ToolCallBlock, decision: Any, error_prefix: str) -> Too
 
 
 def waits_for_approval(messages: Sequence[Message], tools: Mapping[str, Tool]) -> bool:
-    """Whether a call of a tool with ``approval=True`` waits at the end of the history. A message that the user has
-    added since stands in place of a decision."""
+    """Whether a call of a tool with ``approval=True`` waits at the end of the history.
+
+    False if the user has written a message after the call: the message replaces a decision.
+    """
     waiting = any(tools[call.name].approval for call in open_calls_of(messages) if call.name in tools)
     since = takewhile(lambda message: message.role == "user", reversed(messages))
     return waiting and all(isinstance(block, ToolResultBlock) for message in since for block in message.blocks)
@@ -56,8 +58,8 @@ def waits_for_approval(messages: Sequence[Message], tools: Mapping[str, Tool]) -
 class Decisions:
     """The decisions about the calls at the end of a history.
 
-    ``calls``: those that have a decision. ``verdicts``: the call to make or the refusal, by call id. ``open_calls``:
-    all calls without a result. ``client_calls``: those of client-side tools.
+    ``open_calls``: all calls without a result. ``client_calls``: those of them for client-side tools. ``calls``: those
+    that have a decision. ``verdicts``: for each decision, the call to make or the refusal, by call id.
 
     Raises:
         TypeError: something in ``given`` is not a decision.
@@ -96,5 +98,5 @@ class Decisions:
         self.calls = [ToolCallFinished(call.call_id, call.name, call.args) for call in chosen]
 
     def still_waiting(self, again: Collection[str]) -> tuple[ToolCallBlock, ...]:
-        """The calls without a decision, and those whose ids wait ``again``, in the order of the history."""
+        """The calls without a decision, and those with an id in ``again``, in the order of the history."""
         return tuple(call for call in self.open_calls if call in self._undecided or call.call_id in again)

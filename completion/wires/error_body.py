@@ -57,6 +57,10 @@ class ErrorBody:
 
 
 def read_error(value: Any) -> ErrorBody:
+    """What the JSON of an error body says. Of each fact, the most specific object that has it counts; see ``_levels``.
+
+    ``codes`` has the codes of all objects, the most specific first.
+    """
     parsed = ErrorBody()
     if isinstance(value, list) and value:
         value = value[0]
@@ -86,9 +90,9 @@ def read_error(value: Any) -> ErrorBody:
 
 
 def _levels(value: Any, depth: int = 0) -> Iterator[Mapping[str, Any]]:
-    """The objects that may contain message and code: ``error``, the objects inside it, then the body.
+    """The objects that may contain the message and the code, the most specific first, because the first message counts.
 
-    The most specific one is first, because the first message counts: what a gateway wraps comes before its own words.
+    The error that a gateway passes on comes before the gateway's own: wrapped errors, then ``error``, then the body.
     """
     if isinstance(value, str):
         yield {"message": value}
@@ -146,7 +150,7 @@ _WRAPPING_FIELDS = (
 
 
 def _wrapped(level: Mapping[str, Any]) -> Iterator[Any]:
-    """The errors that a gateway passes on inside of its own."""
+    """The errors of a provider that a gateway passes on inside its own error."""
     # OpenRouter: {"message": "Provider returned error", "metadata": {"raw": "{\"error\": …}", "provider_name": "…"}}
     metadata = level.get("metadata")
     for holder in (metadata if isinstance(metadata, Mapping) else {}, level):
@@ -175,9 +179,9 @@ def _wrapped(level: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def _embedded(text: str) -> Mapping[str, Any] | None:
-    """The object in a text, if it is an error; else None. It is JSON, or JSON and dicts as Python shows them.
+    """The error object inside a text: JSON, or the ``repr`` of a dict, of a string or of bytes. None if there is none.
 
-    ``Error code: 400 - {'error': …}`` is what the openai package raises, ``Exception - b'{"error": …}'`` LiteLLM.
+    The openai package raises ``Error code: 400 - {'error': …}``, and LiteLLM ``Exception - b'{"error": …}'``.
     """
     for part in (_unquoted(text), text):
         begin = part.find("{")
@@ -199,7 +203,7 @@ _REPR_NAMES = {"None": "null", "True": "true", "False": "false"}
 
 
 def _unquoted(text: str) -> str:
-    """The first object inside quotes, which Python put around a string or bytes; an empty string if there is none."""
+    """The text of the first ``repr`` of a string or of bytes that begins with ``{``; an empty string if none."""
     found = _QUOTED_OBJECT.search(text)
     try:
         value = ast.literal_eval(found[0]) if found else ""  # one literal: nothing that could nest too deeply
@@ -209,7 +213,7 @@ def _unquoted(text: str) -> str:
 
 
 def _json_of_repr(text: str) -> str:
-    """A dict as Python shows it, as JSON."""
+    """The ``repr`` of a dict, changed to JSON."""
 
     def as_json(token: re.Match[str]) -> str:
         quoted = token[0] if token[1] is None else '"' + token[1].replace('"', '\\"') + '"'
@@ -219,13 +223,13 @@ def _json_of_repr(text: str) -> str:
 
 
 def _text(value: Any) -> str:
-    """The value if it is a string; the first error if it is a list of FastAPI errors; else an empty string."""
+    """The value if it is a string; of a list, the first FastAPI error or all strings; else an empty string."""
     # FastAPI: [{"loc": ["body", "model"], "msg": "Field required", "input": …}]
     first = value[0] if isinstance(value, list) and value else None
     if isinstance(first, Mapping) and isinstance(first.get("msg"), str):
         path = first.get("loc")
         return ".".join(map(str, path)) + f": {first['msg']}" if isinstance(path, list) else first["msg"]
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):  # NestJS: one for each field
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):  # NestJS: a message for each field
         return "; ".join(value)
     return value if isinstance(value, str) else ""
 
@@ -236,6 +240,7 @@ def code_name(code: str) -> str:
 
 
 def _status_number(value: Any) -> int | None:
+    """The value if it is an HTTP status of an error, as a number or as digits; else None."""
     if isinstance(value, str) and value.isdecimal() and len(value) == 3:
         value = int(value)
     return value if isinstance(value, int) and 400 <= value <= 599 else None

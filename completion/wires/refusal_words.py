@@ -62,7 +62,7 @@ WORDS: dict[Kind, tuple[str, ...]] = {
         "invalid_api_key",  # OpenAI
         "authentication_error",  # Anthropic
         "API_KEY_INVALID",  # Gemini, with status 400
-        # AWS; with its usual status, 403, they stay PermissionDeniedError
+        # AWS. It usually sends them with status 403; then the error is PermissionDeniedError.
         "ExpiredTokenException",
         "IncompleteSignatureException",
         "InvalidClientTokenId",
@@ -220,7 +220,7 @@ PHRASES: tuple[tuple[Kind, tuple[int | None, ...], tuple[str, ...]], ...] = (
 KINDS_OF_403 = (PermissionDeniedError, QuotaExceededError, ContentFilterError)
 
 
-# For phrases that are not in the table: what is too long, and what is used up.
+# For messages without a phrase of the table. _OVERFLOW: the input is too long. _USED_UP: the money or quota is used up.
 _OVERFLOW = re.compile(
     r"\b(?:prompt|inputs?|context|conversation|messages?|sequence|history|chat)\b[^.\n]{0,80}"
     r"\b(?:too (?:long|large|big|many)|exceed(?:s|ed|ing)?|longer than|larger than|greater than|overflow(?:s|ed)?)\b"
@@ -252,15 +252,15 @@ _USED_UP = re.compile(
 )
 _RATE = re.compile(
     r"\brate[ _-]?limit|(?:\b|_)per[ _-]?(?:second|min(?:ute)?|hour|day)(?![a-z])|per(?:minute|day)|\b[RT]P[MD]\b"
-    r"|\bretry in\b|\btry again in\b|\bquota exceeded for \S*googleapis\.com/",  # Vertex: a quota of each minute
+    r"|\bretry in\b|\btry again in\b|\bquota exceeded for \S*googleapis\.com/",  # Vertex: a quota per minute
     re.IGNORECASE,
 )
 
 
 def kind_by_unknown_phrase(status: int | None, message: str) -> Kind | None:
-    """The error for a message in words that no table has: the context is full, or the account has no money.
+    """The error for a message without a phrase of the table: the context is full, or the account has no money.
 
-    Compaction and fallback depend on these two. An ordinary rate limit is neither, whatever its words.
+    Only these two, because compaction and fallback depend on them. None for any other message, and for a rate limit.
     """
     if _RATE.search(message):
         return None
@@ -306,7 +306,7 @@ ONLY_IN_RESPONSES = re.compile(
 
 
 def normalized(code: str) -> str:
-    """The code in the form in which codes are compared: providers spell the same one in several ways."""
+    """The code as it is compared: providers spell the same code in several ways."""
     return code.lower().replace("_", "").removesuffix("error").removesuffix("exception")
 
 

@@ -1,11 +1,11 @@
-"""From a provider's error response to our error: one table from status and body, for all adapters.
+"""From a provider's error response to our error, by the tables in ``refusal_words``.
 
     the HTTP status, then the body's code or type:  400 + context_length_exceeded -> ContextOverflowError
 
-An error object inside a 200 body is read with the same table. Its status is the number in the body, or none.
+An error object inside a 200 body is read with the same tables. Its status is the number in the body, or none.
 
-There is one table for all adapters, because gateways and compatible servers pass on the codes of the provider behind
-them, and no code has two meanings.
+The tables are the same for all adapters, because gateways and compatible servers pass on the codes of the provider
+behind them, and no code has two meanings.
 """
 
 from __future__ import annotations
@@ -46,21 +46,22 @@ from completion.wires.waits import retry_after, wait_in_words
 
 _MAX_MESSAGE = 4000  # characters
 
-# --- the table -------------------------------------------------------------------------------------------------------
+# --- the class of the error ------------------------------------------------------------------------------------------
 
 
 def _kind(status: int | None, codes: list[str], message: str) -> Kind:
     by_word = _first(codes, KIND_BY_CODE)
-    if by_word in (None, PermissionDeniedError):  # xAI sends this code if the account has no credits left
+    if by_word in (None, PermissionDeniedError):  # xAI also sends such a code if no credits are left
         by_word = _kind_by_phrase(status, message.lower()) or kind_by_unknown_phrase(status, message) or by_word
-    if status == 400 and by_word is None:  # AWS throttles with 400 in some services, and gateways with any status
+    if status == 400 and by_word is None:  # some services of AWS, and gateways, throttle with 400
         by_code = _first(codes, KIND_BY_CODE_WITHOUT_STATUS)
         by_word = by_code if by_code is RateLimitError else None
     if status == 403 and by_word not in KINDS_OF_403:
         by_word = None
     if status is None:
         return by_word or _first(codes, KIND_BY_CODE_WITHOUT_STATUS) or ProviderError
-    # With 401 and 5xx the status counts: most words would contradict it. Azure sends 401 with PermissionDenied.
+    # With 401 and 5xx the status counts: most codes and phrases would contradict it. Azure sends 401 with the code
+    # PermissionDenied.
     if status == 401 or (status >= 500 and by_word not in KINDS_OF_5XX):
         by_word = None
     return by_word or KIND_BY_STATUS.get(status, ServerError if status >= 500 else InvalidRequestError)
@@ -116,7 +117,7 @@ def in_band(value: Any) -> ProviderError:
 
 
 def is_error(value: Mapping[str, Any]) -> bool:
-    """An object is an error in one of the shapes that no chunk of an answer has."""
+    """Whether the object is an error: it has one of the shapes that no chunk of an answer has."""
     # Cloudflare: {"success": false, "errors": [{"code": 3040, "message": "…"}]}
     errors = value.get("errors")
     return bool(
@@ -128,7 +129,7 @@ def is_error(value: Mapping[str, Any]) -> bool:
 
 
 def is_foreign_error(event: Mapping[str, Any]) -> bool:
-    """An event that the wire does not know is an error: in a shape of another wire, or of a gateway."""
+    """Whether an event that the wire does not know is an error, in the shape of another wire or of a gateway."""
     # FastAPI and gateways: {"message": "…"}, {"detail": "…"}, {"error_code": "…"}
     words = any(event.get(key) for key in ("message", "detail", "error_code"))
     return is_error(event) or ("type" not in event and words)
@@ -162,6 +163,7 @@ def _error(status: int | None, parsed: ErrorBody, message: str, **facts: Any) ->
 
 
 def _advice(error: ProviderError) -> str | None:
+    """What the caller can do, for the end of the message; None if the message says it already or we know nothing."""
     classification = error.retry_classification()
     if not isinstance(classification, Transient):
         return _other_field(error) or _other_api(error) or ADVICE.get(type(error))

@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """How many seconds to wait, by the header ``retry-after-ms`` or else ``retry-after`` (seconds or an HTTP date).
 
-    None if neither is there, or the value makes no sense.
+    None if neither is there, or the value is invalid or in the past.
     """
     milliseconds = number(headers.get("retry-after-ms"))
     if milliseconds is not None:
@@ -43,11 +43,11 @@ _WAIT = re.compile(
 _WAIT_PART = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
 _UNITS = {"": 1, "ms": 0.001, "milli": 0.001, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "hr": 3600, "hour": 3600}
 _UNITS |= {"second": 1, "minute": 60, "millisecond": 0.001, "d": 86400, "day": 86400}
-_MAX_WAIT = 30 * 86400  # seconds; a longer one is not a time to wait
+_MAX_WAIT = 30 * 86400  # seconds; a longer time is probably a mistake, and is ignored
 
 
 def wait_in_words(message: str) -> float | None:
-    """The seconds to wait that stand in the text of a message; None if there are none."""
+    """How many seconds the text of a message asks to wait; None if it does not say."""
     found = _WAIT.search(message)
     if found is None:
         return None
