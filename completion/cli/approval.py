@@ -25,7 +25,8 @@ def with_approval(
     """The tools, and the middleware that asks the question before the calls that need it.
 
     It asks before calls of tools with ``approval=True``. With ``--approve`` it asks before every call, with ``--yes``
-    before none. The returned tools are without ``approval``, which would end the run: here the user answers at once.
+    before none. The returned tools are copies without ``approval``, because ``approval`` would end the run, and here
+    the user answers at once.
     """
     asked = [tool.name for tool in tools if options.approve or getattr(tool, "approval", False)]
     copies = [_without_approval(tool) for tool in tools]

@@ -143,7 +143,7 @@ def _check(source: Path, answer: Answer | None, model: str | None) -> tuple[dict
 
 
 def _model(name: str | None, options: argparse.Namespace) -> ChatModel:
-    """The model that a batch file names, or that of -m. A name without a family is a model of OpenAI."""
+    """The model that a batch file names (of OpenAI, if the name has no family), else that of -m."""
     if name is not None and name.partition(":")[0] not in registry.families():
         name = f"openai:{name}"
     return make_model(argparse.Namespace(model=name or options.model, base_url=options.base_url))
