@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,7 +11,7 @@ from completion.contract.chunks import RedactedReasoning, StreamChunk
 from completion.contract.citations import Citation
 from completion.contract.errors import MalformedStreamError
 from completion.wires.anthropic.names import CALLER, CITATIONS, TOOL_USE_FIELDS, WIRE
-from completion.wires.arguments import parse_args
+from completion.wires.arguments import arguments_text, parse_args
 from completion.wires.citations import citation
 from completion.wires.json_values import is_too_deep, objects_in, provider_block, str_or_empty
 from completion.wires.tool_call import ToolCall
@@ -70,7 +69,7 @@ class ContentBlocks:
                 block = block or self._open_block(index, "thinking", {})
                 block.signature = str_or_empty(delta.get("signature")) or block.signature
             case "input_json_delta":
-                yield from self._input(index, block, str_or_empty(delta.get("partial_json")))
+                yield from self._input(index, block, arguments_text(delta.get("partial_json")))
             case "citations_delta":
                 # {"type": "citations_delta", "citation": {"type": "page_location", "cited_text": "…", …}}
                 citation = objects_in([delta.get("citation")])
@@ -158,8 +157,7 @@ class ContentBlocks:
         # Deltas replace the input of content_block_start; without deltas it counts.
         call, start_input = block.call, block.fields.get("input")
         if start_input not in (None, "", {}) and not "".join(block.inputs).strip():
-            is_text = isinstance(start_input, str)
-            call.add(start_input if is_text else json.dumps(start_input, ensure_ascii=False, separators=(",", ":")))
+            call.add(arguments_text(start_input))
         call.close()
         yield from self._order.release()
         extra_fields = {

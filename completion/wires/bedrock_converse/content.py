@@ -9,7 +9,7 @@ from typing import Any
 
 from completion.contract.chunks import RedactedReasoning, StreamChunk
 from completion.contract.errors import MalformedStreamError
-from completion.wires.arguments import parse_args
+from completion.wires.arguments import arguments_text, parse_args
 from completion.wires.bedrock_converse.names import CITATIONS, WIRE
 from completion.wires.json_values import is_too_deep, objects_in, provider_block, str_or_empty
 from completion.wires.tool_call import ToolCall
@@ -54,7 +54,7 @@ class ContentBlocks:
         if isinstance(reasoning, dict):
             yield from self._reasoning(index, reasoning)
         if isinstance(call, dict):
-            yield from self._input(index, str_or_empty(call.get("input")))
+            yield from self._input(index, arguments_text(call.get("input")))
         if isinstance(delta.get("citation"), dict):
             # {"citation": {"title": "…", "sourceContent": [{"text": "…"}], "location": {"documentPage": {…}}}}
             yield from self._opened(index, _TEXT)

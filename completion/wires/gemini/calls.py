@@ -14,6 +14,7 @@ from typing import Any
 
 from completion.contract.chunks import StreamChunk
 from completion.contract.errors import MalformedStreamError
+from completion.wires.arguments import arguments_text
 from completion.wires.json_values import MAX_DEPTH, objects_in, str_or_empty
 from completion.wires.tool_call import ToolCall, made_up_call_id
 from completion.wires.turn_order import TurnOrder
@@ -90,7 +91,7 @@ class PartialArguments:
     def end(self) -> str:
         """The rest of complete arguments; empty if there are none."""
         if self._name is None:
-            return "" if self._whole in (None, {}) else _json(self._whole)
+            return "" if self._whole in (None, {}) else arguments_text(self._whole)
         return "" if self._goes_back else self._close() + "}"
 
     def cut(self) -> str:

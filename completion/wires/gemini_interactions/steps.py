@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from typing import Any
 
 from completion.contract.chunks import StreamChunk
 from completion.contract.citations import Citation
+from completion.wires.arguments import arguments_text
 from completion.wires.citations import ByteOffsets, citation
 from completion.wires.gemini_interactions.names import ANNOTATIONS, CONTENT, WIRE
 from completion.wires.json_values import objects_in, provider_block, str_or_empty
@@ -66,7 +66,7 @@ class Steps:
                 step.signature = str_or_empty(delta.get("signature")) or step.signature
             case "arguments_delta":
                 # {"type": "arguments_delta", "arguments": "{\"a\":"}
-                text = str_or_empty(delta.get("arguments")) or str_or_empty(delta.get("partial_arguments"))
+                text = arguments_text(delta.get("arguments")) or arguments_text(delta.get("partial_arguments"))
                 if step is None:
                     step = self._opened(index, "function_call")
                     yield from self._order.call(step.call)
@@ -150,8 +150,7 @@ class Steps:
         # Deltas replace the arguments of step.start; without deltas those count.
         given = step.fields.get("arguments")
         if given not in (None, "", {}) and not step.has_arguments:
-            is_text = isinstance(given, str)
-            step.call.add(given if is_text else json.dumps(given, ensure_ascii=False, separators=(",", ":")))
+            step.call.add(arguments_text(given))
         step.call.signature = step.signature or None
         step.call.close()
         return self._order.release()

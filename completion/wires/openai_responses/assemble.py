@@ -194,7 +194,7 @@ class ResponseTurn(TurnReader):
     def _arguments_delta(self, data: dict[str, Any]) -> Iterator[StreamChunk]:
         # {"type": "response.function_call_arguments.delta", "output_index": 0, "item_id": "fc_1", "delta": "{"}
         item = yield from self._items.item(data, "function_call")
-        yield from self._items.arguments(item, str_or_empty(data.get("delta")))
+        yield from self._items.arguments(item, arguments_text(data.get("delta")))
 
     def _arguments_done(self, data: dict[str, Any]) -> Iterable[StreamChunk]:
         item = self._items.known(data, "function_call")
