@@ -6,8 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from completion.contract.chunks import FinishReason, TurnFinished, Usage
-from completion.wires.finish_words import REASONS, raise_if_failed
+from completion.wires.finish_words import FAILURES, REASONS, raise_if_failed
 from completion.wires.json_values import str_or_empty
+
+# The finish reasons of an answer that is not complete.
+_CUT_OFF = (
+    FinishReason.MAX_TOKENS,
+    FinishReason.CONTENT_FILTER,
+    FinishReason.REFUSAL,
+    FinishReason.CONTEXT_OVERFLOW,
+)
 
 
 class TurnSummary:
@@ -28,6 +36,16 @@ class TurnSummary:
         self.last_usage: Usage | None = None
         """The usage that was read last."""
 
+    def read_reason(self, word: str) -> None:
+        """Keep the provider's word for why the model stopped; an empty one is ignored.
+
+        The last word counts. But a plain "stop", which some gateways add at the end of every stream, does not hide that
+        the answer was cut off.
+        """
+        before = self.provider_reason
+        if word and not (before and self._meaning(before) in _CUT_OFF and self._meaning(word) is FinishReason.END_TURN):
+            self.provider_reason = word
+
     def finish_reason(self, calls_finished: int) -> FinishReason:
         """Why the model stopped.
 
@@ -44,13 +62,21 @@ class TurnSummary:
 
     def _known(self, word: str) -> FinishReason:
         """The finish reason for a word. Gateways change the case: STOP, MAX_TOKENS; or send a word of another wire."""
+        reason = self._meaning(word)
+        if reason is None:
+            raise_if_failed(word)
+        return reason or FinishReason.OTHER
+
+    def _meaning(self, word: str) -> FinishReason | None:
         known = self._finish_reasons
         lower = word.lower()
         reason = known.get(word) or known.get(lower)
-        if reason is None:
-            raise_if_failed(word)
-            reason = REASONS.get(lower, FinishReason.OTHER)
-        return reason
+        return REASONS.get(lower) if reason is None and lower not in FAILURES else reason
+
+    def keep_usage(self, usage: Usage) -> None:
+        """Keep a usage. The last one counts, but some gateways send one with zeros after it."""
+        if self.last_usage is None or usage.input_tokens or usage.output_tokens:
+            self.last_usage = usage
 
     def usage(self) -> Usage | None:
         """The tokens of the turn; None if the provider did not say."""

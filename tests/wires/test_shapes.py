@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 
-from completion import Turn, collect
+from completion import FinishReason, TruncatedStreamError, Turn, Usage, collect
 from completion.wires.anthropic import MESSAGES
 from completion.wires.bedrock_converse import CONVERSE
 from completion.wires.gemini import GENERATE_CONTENT
 from completion.wires.gemini_interactions import INTERACTIONS
+from completion.wires.openai_chat import CHAT_COMPLETIONS
 from completion.wires.openai_responses import RESPONSES
 from completion.wires.wire import Wire
-from tests.wire_pieces import ignore_end
+from tests.wire_pieces import ignore_end, until_error
 
 
 def turn(wire: Wire, *events: tuple[str, dict[str, Any]]) -> Turn:
@@ -74,3 +75,112 @@ def test_the_arguments_of_a_gemini_call_may_be_text() -> None:
     parts = [{"functionCall": {"name": "f", "args": '{"a": 1}'}}]
     event = {"candidates": [{"content": {"parts": parts}, "finishReason": "STOP"}]}
     assert turn(GENERATE_CONTENT, ("message", event)).tool_calls[0].args == {"a": 1}
+
+
+def chat(reason: str | None = None, usage: Any = None, **delta: Any) -> tuple[str, dict[str, Any]]:
+    return "message", {"choices": [{"index": 0, "delta": delta, "finish_reason": reason}], "usage": usage}
+
+
+def candidate(reason: str | None = None, usage: Any = None, **fields: Any) -> tuple[str, dict[str, Any]]:
+    found = {"content": {"parts": [{"text": "Hi"}]}, "finishReason": reason, **fields}
+    return "message", {"candidates": [found], "usageMetadata": usage}
+
+
+def stopped(reason: str | None = None, **usage: Any) -> tuple[str, dict[str, Any]]:
+    return typed("message_delta", delta={"stop_reason": reason}, usage=usage)
+
+
+@pytest.mark.parametrize(
+    ("wire", "events"),
+    [
+        (CHAT_COMPLETIONS, [chat("length", content="Hi"), chat("stop")]),
+        (GENERATE_CONTENT, [candidate("MAX_TOKENS"), candidate("STOP")]),
+        (MESSAGES, [stopped("max_tokens"), stopped("end_turn")]),
+        (CONVERSE, [("messageStop", {"stopReason": "max_tokens"}), ("messageStop", {"stopReason": "end_turn"})]),
+    ],
+    ids=lambda value: value.name if isinstance(value, Wire) else "",
+)
+def test_a_plain_stop_does_not_hide_that_the_answer_was_cut(
+    wire: Wire, events: list[tuple[str, dict[str, Any]]]
+) -> None:
+    assert turn(wire, *events).reason is FinishReason.MAX_TOKENS
+
+
+COUNTED = Usage(input_tokens=5, output_tokens=7)
+
+
+@pytest.mark.parametrize(
+    ("wire", "events"),
+    [
+        (
+            MESSAGES,
+            [
+                typed("message_start", message={"id": "m", "usage": {"input_tokens": 5, "output_tokens": 7}}),
+                stopped("end_turn", input_tokens=0, output_tokens=0),
+            ],
+        ),
+        (
+            GENERATE_CONTENT,
+            [
+                candidate("STOP", {"promptTokenCount": 5, "candidatesTokenCount": 7, "totalTokenCount": 12}),
+                ("message", {"usageMetadata": {"promptTokenCount": 0, "totalTokenCount": 0}}),
+            ],
+        ),
+        (
+            RESPONSES,
+            [
+                typed("response.created", response={"usage": {"input_tokens": 5, "output_tokens": 7}}),
+                typed("response.completed", response={"usage": {"input_tokens": 0, "output_tokens": 0}}),
+            ],
+        ),
+        (
+            INTERACTIONS,
+            [
+                typed(
+                    "interaction.created", interaction={"usage": {"total_input_tokens": 5, "total_output_tokens": 7}}
+                ),
+                typed("interaction.completed", interaction={"status": "completed", "usage": {"total_input_tokens": 0}}),
+            ],
+        ),
+    ],
+    ids=lambda value: value.name if isinstance(value, Wire) else "",
+)
+def test_zeros_do_not_replace_what_was_counted(wire: Wire, events: list[tuple[str, dict[str, Any]]]) -> None:
+    assert turn(wire, *events).usage == COUNTED
+
+
+@pytest.mark.parametrize(
+    ("wire", "events"),
+    [
+        (
+            GENERATE_CONTENT,
+            [candidate("STOP", {"promptTokenCount": 5, "candidatesTokenCount": 7, "totalTokenCount": 20})],
+        ),
+        (
+            INTERACTIONS,
+            [
+                typed(
+                    "interaction.completed",
+                    interaction={
+                        "status": "completed",
+                        "usage": {"total_input_tokens": 5, "total_output_tokens": 7, "total_tokens": 20},
+                    },
+                )
+            ],
+        ),
+    ],
+    ids=lambda value: value.name if isinstance(value, Wire) else "",
+)
+def test_thoughts_that_only_the_total_includes_count(wire: Wire, events: list[tuple[str, dict[str, Any]]]) -> None:
+    assert turn(wire, *events).usage == Usage(input_tokens=5, output_tokens=15, reasoning_tokens=8)
+
+
+def test_a_response_may_count_with_the_names_of_chat_completions() -> None:
+    usage = {"prompt_tokens": 5, "completion_tokens": 7}
+    assert turn(RESPONSES, typed("response.completed", response={"usage": usage})).usage == COUNTED
+
+
+def test_the_end_of_another_choice_does_not_end_the_answer() -> None:
+    other = {"choices": [{"index": 1, "delta": {"content": "No"}, "finish_reason": "stop"}]}
+    error = until_error(CHAT_COMPLETIONS.chunks(iter([chat(content="Hi"), ("message", other)]), ignore_end))[1]
+    assert isinstance(error, TruncatedStreamError)

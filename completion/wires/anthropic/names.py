@@ -57,7 +57,9 @@ MESSAGE_EXTRAS = ("container", "stop_details", "context_management")
 
 
 # A usage without any of these is not a usage.
-USAGE_COUNTERS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+INPUT_COUNTERS = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+OUTPUT_COUNTERS = ("output_tokens",)
+USAGE_COUNTERS = (*INPUT_COUNTERS, *OUTPUT_COUNTERS)
 
 COUNTED = (
     *("model", "messages", "system", "tools", "tool_choice", "thinking", "output_config", "cache_control"),

@@ -7,7 +7,15 @@ from typing import Any
 
 from completion.contract.chunks import FinishReason, StreamChunk, Usage
 from completion.contract.errors import MalformedStreamError
-from completion.wires.anthropic.names import FINISH_REASONS, MESSAGE, MESSAGE_EXTRAS, USAGE_COUNTERS, WIRE
+from completion.wires.anthropic.names import (
+    FINISH_REASONS,
+    INPUT_COUNTERS,
+    MESSAGE,
+    MESSAGE_EXTRAS,
+    OUTPUT_COUNTERS,
+    USAGE_COUNTERS,
+    WIRE,
+)
 from completion.wires.json_values import positive_int, provider_block, str_or_empty, without_none
 from completion.wires.turn_summary import TurnSummary
 
@@ -53,14 +61,23 @@ class MessageSummary(TurnSummary):
         """Keep the stop reason and what comes with it, if it is there."""
         if not isinstance(fields, dict):
             return
-        self.provider_reason = str_or_empty(fields.get("stop_reason")) or self.provider_reason
+        self.read_reason(str_or_empty(fields.get("stop_reason")))
         self.stop_sequence = str_or_empty(fields.get("stop_sequence")) or self.stop_sequence
         self._extras |= {name: fields[name] for name in MESSAGE_EXTRAS if fields.get(name)}
 
     def update_usage(self, usage: Any) -> None:
-        """Later counters replace earlier ones: they are totals, and may be smaller."""
-        if isinstance(usage, dict):
-            self._usage |= without_none(usage)
+        """Later counters replace earlier ones: they are totals, and may be smaller.
+
+        Some compatible servers count in ``message_start`` only, and send zeros later: a message whose whole prompt, or
+        whole answer, is zero did not count it.
+        """
+        if not isinstance(usage, dict):
+            return
+        usage = without_none(usage)
+        for names in (INPUT_COUNTERS, OUTPUT_COUNTERS):
+            if not any(positive_int(usage, name) for name in names):
+                usage = {name: value for name, value in usage.items() if name not in names or name not in self._usage}
+        self._usage |= usage
 
     def read_fallback_model(self, block: dict[str, Any]) -> None:
         """Keep the model of a fallback block: another model answers from here on."""

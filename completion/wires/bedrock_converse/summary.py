@@ -21,7 +21,7 @@ class ConverseSummary(TurnSummary):
 
     def read_stop(self, data: dict[str, Any]) -> None:
         # {"stopReason": "stop_sequence", "additionalModelResponseFields": {"delta": {"stop_sequence": "END"}}}
-        self.provider_reason = str_or_empty(data.get("stopReason")) or self.provider_reason
+        self.read_reason(str_or_empty(data.get("stopReason")))
         additional = data.get("additionalModelResponseFields")
         if not isinstance(additional, dict):
             return
@@ -35,7 +35,7 @@ class ConverseSummary(TurnSummary):
         self.has_metadata = True
         usage, tier, trace = data.get("usage"), data.get("serviceTier"), data.get("trace")
         if isinstance(usage, dict):
-            self.last_usage = parse_usage(usage)
+            self.keep_usage(parse_usage(usage))
         if isinstance(tier, dict):
             self.service_tier = tier.get("type")
         if isinstance(trace, dict) and trace:  # what a guardrail found, or where a prompt router went

@@ -37,8 +37,10 @@ class GenerateSummary(TurnSummary):
         """Keep what a chunk says about the response. The first id and model count, and the last usage."""
         usage = data.get("usageMetadata")
         # Totals: the last usage replaces the others, also if it has fewer counters.
-        if type(usage) is dict and ("totalTokenCount" in usage or _has_counters(usage)):
-            self._usage = usage
+        # Some gateways send zeros in the last chunk.
+        if type(usage) is dict and _has_counters(usage):
+            is_zero = not any(positive_int(usage, name) for name in USAGE_COUNTERS)
+            self._usage = {**usage, **self._usage} if is_zero else usage
         if self.response_id is None:
             self.response_id = data.get("responseId")
         if self.model is None:
@@ -57,7 +59,8 @@ class GenerateSummary(TurnSummary):
         """Keep the finish reason of a candidate, and its fields that are not content."""
         reason = candidate.get("finishReason")
         if reason and reason != NO_REASON and isinstance(reason, str):
-            self.provider_reason, self._is_blocked = reason, False
+            self.read_reason(reason)
+            self._is_blocked = False
             blocking = [rating for rating in objects_in(candidate.get("safetyRatings")) if rating.get("blocked")]
             if blocking:
                 self._extras["safetyRatings"] = blocking
@@ -110,9 +113,14 @@ def parse_usage(fields: dict[str, Any]) -> Usage:
     # {"promptTokenCount": 9, "toolUsePromptTokenCount": 0, "cachedContentTokenCount": 0, "candidatesTokenCount": 12,
     #  "thoughtsTokenCount": 7, "totalTokenCount": 28}
     thoughts = positive_int(fields, "thoughtsTokenCount")
+    input_tokens = positive_int(fields, "promptTokenCount") + positive_int(fields, "toolUsePromptTokenCount")
+    answer = positive_int(fields, "candidatesTokenCount")
+    if input_tokens and answer and not thoughts:
+        # Some gateways leave out the thoughts: only the total includes them.
+        thoughts = max(positive_int(fields, "totalTokenCount") - input_tokens - answer, 0)
     return Usage(
-        input_tokens=positive_int(fields, "promptTokenCount") + positive_int(fields, "toolUsePromptTokenCount"),
-        output_tokens=positive_int(fields, "candidatesTokenCount") + thoughts,
+        input_tokens=input_tokens,
+        output_tokens=answer + thoughts,
         cached_input_tokens=positive_int(fields, "cachedContentTokenCount"),
         reasoning_tokens=thoughts,
     )

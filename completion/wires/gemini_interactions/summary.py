@@ -25,7 +25,7 @@ class InteractionSummary(TurnSummary):
         self.service_tier = interaction.get("service_tier") or self.service_tier
         usage = interaction.get("usage")
         if isinstance(usage, dict) and any(name in usage for name in USAGE_COUNTERS):
-            self.last_usage = parse_usage(usage)
+            self.keep_usage(parse_usage(usage))
 
     def read_end(self, interaction: dict[str, Any]) -> None:
         """Keep the status of a completed interaction.
@@ -46,9 +46,14 @@ def parse_usage(fields: dict[str, Any]) -> Usage:
     # {"total_input_tokens": 22, "total_tool_use_tokens": 198, "total_cached_tokens": 0, "total_output_tokens": 590,
     #  "total_thought_tokens": 1173, "total_tokens": 1983}
     thoughts = positive_int(fields, "total_thought_tokens")
+    input_tokens = positive_int(fields, "total_input_tokens") + positive_int(fields, "total_tool_use_tokens")
+    answer = positive_int(fields, "total_output_tokens")
+    if input_tokens and answer and not thoughts:
+        # Some gateways leave out the thoughts: only the total includes them.
+        thoughts = max(positive_int(fields, "total_tokens") - input_tokens - answer, 0)
     return Usage(
-        input_tokens=positive_int(fields, "total_input_tokens") + positive_int(fields, "total_tool_use_tokens"),
-        output_tokens=positive_int(fields, "total_output_tokens") + thoughts,
+        input_tokens=input_tokens,
+        output_tokens=answer + thoughts,
         cached_input_tokens=positive_int(fields, "total_cached_tokens"),
         reasoning_tokens=thoughts,
     )

@@ -25,6 +25,7 @@ class ChatSummary(TurnSummary):
         self.has_delta = False
         """A chunk had a ``delta`` that was not empty."""
         self._choice_index: Any = None
+        self._has_choice = False
         self._finished_id: Any = None
         self._usage: dict[str, Any] | None = None
         self._sources: dict[str, Any] = {}
@@ -36,13 +37,16 @@ class ChatSummary(TurnSummary):
             return None
         if len(choices) == 1 and type(choices[0]) is dict and not choices[0].get("index"):
             choice: dict[str, Any] = choices[0]
+            self._has_choice = True
             return choice
         for choice in choices:
             if isinstance(choice, dict) and choice.get("index") in (self._choice_index, 0, None):
+                self._has_choice = True
                 return choice
-        is_first_chunk = self._choice_index is None and self.response_id is None
+        is_first_chunk = not self._has_choice and self.response_id is None
         if is_first_chunk and isinstance(choices[0], dict):
             self._choice_index = choices[0].get("index")
+            self._has_choice = True
             return choices[0]
         return None
 
@@ -84,7 +88,7 @@ class ChatSummary(TurnSummary):
             return
         word = str(reason)
         raise_if_failed(word, FAILURES)
-        self.provider_reason = word
+        self.read_reason(word)
         self._finished_id = data.get("id")
 
     def check_no_second_answer(self, data: dict[str, Any], delta: dict[str, Any]) -> None:

@@ -40,7 +40,7 @@ class ResponseSummary(TurnSummary):
         self.service_tier = response.get("service_tier") or self.service_tier  # first "auto", at the end the one used
         usage = response.get("usage")
         if usage and isinstance(usage, dict):
-            self.last_usage = parse_usage(usage)
+            self.keep_usage(parse_usage(usage))
 
     def read_end(self, event: str, response: dict[str, Any]) -> None:
         """Keep how the response ended.
@@ -71,11 +71,13 @@ def parse_usage(fields: dict[str, Any]) -> Usage:
     """The usage of a response."""
     # {"input_tokens": 9, "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0}, "output_tokens": 12,
     #  "output_tokens_details": {"reasoning_tokens": 7}, "total_tokens": 21}
-    prompt = fields.get("input_tokens_details")
+    # Gateways in front of Chat Completions pass on its names: prompt_tokens, completion_tokens.
+    prompt = fields.get("input_tokens_details") or fields.get("prompt_tokens_details")
+    answer = fields.get("output_tokens_details") or fields.get("completion_tokens_details")
     return Usage(
-        input_tokens=positive_int(fields, "input_tokens"),
-        output_tokens=positive_int(fields, "output_tokens"),
+        input_tokens=positive_int(fields, "input_tokens") or positive_int(fields, "prompt_tokens"),
+        output_tokens=positive_int(fields, "output_tokens") or positive_int(fields, "completion_tokens"),
         cached_input_tokens=positive_int(prompt, "cached_tokens"),
         cache_creation_input_tokens=positive_int(prompt, "cache_write_tokens"),
-        reasoning_tokens=positive_int(fields.get("output_tokens_details"), "reasoning_tokens"),
+        reasoning_tokens=positive_int(answer, "reasoning_tokens"),
     )
