@@ -91,5 +91,7 @@ def without_surrogates(text: str) -> str:
 
 
 def objects_in(value: Any) -> list[dict[str, Any]]:
-    """The JSON objects of a list; empty if the value is not a list."""
+    """The JSON objects of a list. An object alone counts as a list of one; for any other value the list is empty."""
+    if isinstance(value, dict):
+        return [value] if value else []
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

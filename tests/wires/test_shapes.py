@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from completion import FinishReason, TruncatedStreamError, Turn, Usage, collect
+from completion import FinishReason, ServerError, TruncatedStreamError, Turn, Usage, collect
 from completion.wires.anthropic import MESSAGES
 from completion.wires.bedrock_converse import CONVERSE
 from completion.wires.gemini import GENERATE_CONTENT
 from completion.wires.gemini_interactions import INTERACTIONS
+from completion.wires.ollama import OLLAMA_CHAT
 from completion.wires.openai_chat import CHAT_COMPLETIONS
 from completion.wires.openai_responses import RESPONSES
 from completion.wires.wire import Wire
@@ -184,3 +185,64 @@ def test_the_end_of_another_choice_does_not_end_the_answer() -> None:
     other = {"choices": [{"index": 1, "delta": {"content": "No"}, "finish_reason": "stop"}]}
     error = until_error(CHAT_COMPLETIONS.chunks(iter([chat(content="Hi"), ("message", other)]), ignore_end))[1]
     assert isinstance(error, TruncatedStreamError)
+
+
+TEXT = {"type": "output_text", "text": "Hi"}
+CALL = {"id": "c", "function": {"name": "f", "arguments": {"a": 1}}}
+
+
+@pytest.mark.parametrize(
+    ("wire", "events"),
+    [
+        (CHAT_COMPLETIONS, [("message", {"choices": {"delta": {"content": "Hi"}, "finish_reason": "stop"}})]),
+        (GENERATE_CONTENT, [candidate("STOP", content={"parts": {"text": "Hi"}})]),
+        (
+            GENERATE_CONTENT,
+            [("message", {"candidates": {"content": {"parts": [{"text": "Hi"}]}, "finishReason": "STOP"}})],
+        ),
+        (RESPONSES, [typed("response.completed", response={"output": {"type": "message", "content": TEXT}})]),
+        (RESPONSES, [typed("response.completed", response={"output": [{"type": "message", "content": "Hi"}]})]),
+        (RESPONSES, [typed("response.completed", output=[{"type": "message", "content": [TEXT]}])]),
+        (RESPONSES, [typed("response.done", response={"output": [{"type": "message", "content": [TEXT]}]})]),
+    ],
+    ids=lambda value: value.name if isinstance(value, Wire) else "",
+)
+def test_an_object_or_a_text_in_place_of_a_list_is_read(wire: Wire, events: list[tuple[str, dict[str, Any]]]) -> None:
+    found = turn(wire, *events)
+    assert (found.text, found.reason) == ("Hi", FinishReason.END_TURN)
+
+
+@pytest.mark.parametrize(
+    ("wire", "event"),
+    [
+        (CHAT_COMPLETIONS, chat("tool_calls", tool_calls=CALL)),
+        (OLLAMA_CHAT, ("message", {"message": {"tool_calls": CALL}, "done": True, "done_reason": "stop"})),
+    ],
+    ids=lambda value: value.name if isinstance(value, Wire) else "",
+)
+def test_one_call_in_place_of_a_list_is_read(wire: Wire, event: tuple[str, dict[str, Any]]) -> None:
+    assert turn(wire, event).tool_calls[0].args == {"a": 1}
+
+
+def test_a_completed_response_with_an_error_is_that_error() -> None:
+    response = {"status": "completed", "error": {"code": "server_error", "message": "It broke."}}
+    error = until_error(RESPONSES.chunks(iter([typed("response.completed", response=response)]), ignore_end))[1]
+    assert isinstance(error, ServerError)
+
+
+def test_an_item_that_was_cut_is_not_a_finished_answer() -> None:
+    item = {"type": "message", "status": "incomplete", "content": [TEXT]}
+    found = turn(RESPONSES, typed("response.output_item.done", item=item), typed("response.completed"))
+    assert (found.text, found.reason, found.provider_reason) == ("Hi", FinishReason.OTHER, "incomplete")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        typed("response.reasoning.delta", output_index=0, delta="Hm."),
+        typed("response.reasoning_summary.delta", output_index=0, delta={"text": "Hm."}),
+    ],
+    ids=["OpenRouter", "older name"],
+)
+def test_reasoning_under_other_names_is_read(event: tuple[str, dict[str, Any]]) -> None:
+    assert turn(RESPONSES, event, typed("response.completed")).reasoning == "Hm."

@@ -14,7 +14,7 @@ from completion.wires.assembly import TurnReader, assembled
 from completion.wires.gemini.calls import FunctionCalls
 from completion.wires.gemini.names import SIGNATURE, WIRE
 from completion.wires.gemini.summary import GenerateSummary
-from completion.wires.json_values import has_surrogates, provider_block, str_or_empty
+from completion.wires.json_values import has_surrogates, objects_in, provider_block, str_or_empty
 from completion.wires.wire import OnEndOfTurn
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class GenerateTurn(TurnReader):
         content = candidate.get("content")
         parts = content.get("parts") if type(content) is dict else None
         if type(parts) is not list:
-            return ()
+            parts = objects_in(parts)
         if len(parts) == 1 and type(parts[0]) is dict and len(parts[0]) == 1 and self.order.can_yield_text_directly:
             # The fast path: most events are a piece of text.
             text = parts[0].get("text")
@@ -151,8 +151,4 @@ def assemble(events: Events, on_end_of_turn: OnEndOfTurn = lambda seconds: None)
 
 def _first_candidate(candidates: Any) -> dict[str, Any] | None:
     """The candidate with index 0 or without one."""
-    if type(candidates) is list:
-        for candidate in candidates:
-            if type(candidate) is dict and not candidate.get("index"):
-                return candidate
-    return None
+    return next((candidate for candidate in objects_in(candidates) if not candidate.get("index")), None)

@@ -33,6 +33,8 @@ class ChatSummary(TurnSummary):
     def first_choice(self, data: dict[str, Any]) -> dict[str, Any] | None:
         """The choice with index 0 or without one; else the choice with the index of the first chunk."""
         choices = data.get("choices")
+        if isinstance(choices, dict):
+            choices = [choices]
         if not choices or not isinstance(choices, list):
             return None
         if len(choices) == 1 and type(choices[0]) is dict and not choices[0].get("index"):

@@ -81,6 +81,7 @@ class ResponseTurn(TurnReader):
     def finish(self) -> Iterator[StreamChunk]:
         yield from self._items.end()
         self._summary.is_refusal = self._items.has_refusal
+        self._summary.has_cut_item = self._items.has_cut_item
         yield self._summary.turn_finished(self.order.calls_finished)
 
     def _before_the_end(self, chunks: Iterable[StreamChunk]) -> Iterator[StreamChunk]:
@@ -106,7 +107,10 @@ class ResponseTurn(TurnReader):
     def _end_response(self, data: dict[str, Any]) -> Iterator[StreamChunk]:
         # {"type": "response.completed", "response": {"status": "completed", "output": […], "usage": {…}, …}}
         response = data.get("response")
-        response = response if isinstance(response, dict) else {}
+        if not isinstance(response, dict):
+            response = data  # no server known: the fields of the response beside the type of the event
+        if not response.get("usage") and data.get("usage"):
+            response = {**response, "usage": data["usage"]}
         yield from self._items.final(objects_in(response.get("output")))
         self._summary.read_end(str_or_empty(data.get("type")).removeprefix(_PREFIX), response)
         self.expect_nothing()
@@ -166,7 +170,9 @@ class ResponseTurn(TurnReader):
 
     def _summary_delta(self, data: dict[str, Any]) -> Iterator[StreamChunk]:
         # {"type": "response.reasoning_summary_text.delta", "output_index": 0, "summary_index": 0, "delta": "I"}
-        return self._reasoning(data, "summary", data.get("delta"))
+        delta = data.get("delta")
+        text = delta.get("text") if isinstance(delta, dict) else delta
+        return self._reasoning(data, "summary", text)
 
     def _summary_done(self, data: dict[str, Any]) -> Iterator[StreamChunk]:
         part = data.get("part")
@@ -214,6 +220,7 @@ _EVENTS: dict[str, Callable[[ResponseTurn, dict[str, Any]], Iterable[StreamChunk
     "response.in_progress": ResponseTurn._in_progress,
     "response.queued": ResponseTurn._in_progress,
     "response.completed": ResponseTurn._end_response,
+    "response.done": ResponseTurn._end_response,  # gateways
     "response.incomplete": ResponseTurn._end_response,
     "response.cancelled": ResponseTurn._end_response,
     "response.failed": ResponseTurn._end_response,
@@ -229,8 +236,12 @@ _EVENTS: dict[str, Callable[[ResponseTurn, dict[str, Any]], Iterable[StreamChunk
     "response.reasoning_summary_text.delta": ResponseTurn._summary_delta,
     "response.reasoning_summary_text.done": ResponseTurn._summary_done,
     "response.reasoning_summary_part.done": ResponseTurn._summary_done,
+    "response.reasoning_summary.delta": ResponseTurn._summary_delta,  # the older names
+    "response.reasoning_summary.done": ResponseTurn._summary_done,
     "response.reasoning_text.delta": ResponseTurn._reasoning_delta,
     "response.reasoning_text.done": ResponseTurn._reasoning_done,
+    "response.reasoning.delta": ResponseTurn._reasoning_delta,  # OpenRouter
+    "response.reasoning.done": ResponseTurn._reasoning_done,
     "response.function_call_arguments.delta": ResponseTurn._arguments_delta,
     "response.function_call_arguments.done": ResponseTurn._arguments_done,
     **{f"{name}.delta": ResponseTurn._input_delta for name in INPUT_FIELDS},

@@ -32,6 +32,8 @@ class Items:
         self._by_id: dict[int | str | None, Item] = {}
         self.has_refusal = False
         """A message had a ``refusal``."""
+        self.has_cut_item = False
+        """An item ended before it was complete."""
         self._open_reasoning: tuple[Item, Any] | None = None  # the item, and the part of it that is open
 
     def added(self, index: Any, fields: dict[str, Any]) -> Iterator[StreamChunk]:
@@ -157,10 +159,11 @@ class Items:
                 log.debug("skipped an item without a type")
             case _:
                 yield from self._order.block(provider_block(WIRE, item.with_inputs(fields)))
+        self.has_cut_item |= fields.get("status") == "incomplete"
         item.is_done = True
 
     def _end_message(self, item: Item, fields: dict[str, Any]) -> Iterator[StreamChunk]:
-        for n, part in enumerate(objects_in(fields.get("content"))):
+        for n, part in enumerate(_parts_of(fields)):
             yield from self.whole_part(item, n, part)
         parts = list(item.parts.values())
         if parts:
@@ -254,7 +257,13 @@ def _hashable(key: Any) -> int | str | None:
 
 def _has_text(fields: dict[str, Any]) -> bool:
     """The message has text or a refusal."""
-    return any(part.get("text") or part.get("refusal") for part in objects_in(fields.get("content")))
+    return any(part.get("text") or part.get("refusal") for part in _parts_of(fields))
+
+
+def _parts_of(message: dict[str, Any]) -> list[dict[str, Any]]:
+    """The parts of a message. Some gateways send a string, as Chat Completions does."""
+    content = message.get("content")
+    return [{"type": "output_text", "text": content}] if isinstance(content, str) else objects_in(content)
 
 
 def _as_json(fields: dict[str, Any]) -> str:

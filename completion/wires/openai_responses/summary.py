@@ -19,6 +19,9 @@ class ResponseSummary(TurnSummary):
         super().__init__(FINISH_REASONS)
         self.is_refusal = False
         """A message had a ``refusal``."""
+        self.has_cut_item = False
+        """An item ended before it was complete."""
+        self._has_status = False
         self._created_id: Any = None
 
     def read_created(self, response: dict[str, Any]) -> None:
@@ -53,16 +56,20 @@ class ResponseSummary(TurnSummary):
         """
         self.read(response)
         status = str_or_empty(response.get("status"))
-        if status in ("", "in_progress", "queued") or event == "failed":
-            status = event
-        if status == "failed":
-            error = response.get("error") or {"code": "failed", "message": "the provider says that the response failed"}
+        self._has_status = status not in ("", "in_progress", "queued")
+        if not self._has_status or event == "failed":
+            status = "completed" if event == "done" else event
+        error = response.get("error")
+        if status == "failed" or error:
+            error = error or {"code": "failed", "message": "the provider says that the response failed"}
             raise refusals.in_band({"error": error})
         details = response.get("incomplete_details")
         why = str_or_empty(details.get("reason")) if isinstance(details, dict) else ""
         self.provider_reason = why if status == "incomplete" and why else status
 
     def finish_reason(self, calls_finished: int) -> FinishReason:
+        if self.has_cut_item and not self._has_status:
+            self.provider_reason = "incomplete"
         reason = super().finish_reason(calls_finished)
         return FinishReason.REFUSAL if self.is_refusal and reason is FinishReason.END_TURN else reason
 
