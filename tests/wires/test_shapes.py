@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from completion import FinishReason, ServerError, TruncatedStreamError, Turn, Usage, collect
+from completion import FinishReason, MalformedStreamError, ServerError, TruncatedStreamError, Turn, Usage, collect
 from completion.wires.anthropic import MESSAGES
 from completion.wires.bedrock_converse import CONVERSE
 from completion.wires.gemini import GENERATE_CONTENT
@@ -246,3 +246,47 @@ def test_an_item_that_was_cut_is_not_a_finished_answer() -> None:
 )
 def test_reasoning_under_other_names_is_read(event: tuple[str, dict[str, Any]]) -> None:
     assert turn(RESPONSES, event, typed("response.completed")).reasoning == "Hm."
+
+
+def test_the_input_of_a_bedrock_call_may_come_with_its_start() -> None:
+    call = {"toolUse": {"toolUseId": "c", "name": "f", "input": {"a": 1}}}
+    start = ("contentBlockStart", {"contentBlockIndex": 0, "start": call})
+    assert turn(CONVERSE, start, ("messageStop", {"stopReason": "tool_use"})).tool_calls[0].args == {"a": 1}
+
+
+def test_a_whole_interaction_in_its_last_event_is_read() -> None:
+    steps = [{"type": "model_output", "content": [{"type": "text", "text": "Hi"}]}]
+    found = turn(INTERACTIONS, typed("interaction.completed", interaction={"status": "completed", "steps": steps}))
+    assert (found.text, found.reason) == ("Hi", FinishReason.END_TURN)
+
+
+def test_an_interaction_that_failed_is_an_error() -> None:
+    failed = typed("interaction.failed", interaction={"status": "failed", "error": {"code": 500, "message": "Broken."}})
+    error = until_error(INTERACTIONS.chunks(iter([failed]), ignore_end))[1]
+    assert isinstance(error, ServerError)
+
+
+@pytest.mark.parametrize(
+    ("wire", "events"),
+    [
+        (
+            INTERACTIONS,
+            [
+                typed("interaction.created", interaction={"id": "v1_a"}),
+                typed("step.delta", index=0, delta={"type": "text", "text": "Hi"}),
+                typed("interaction.created", interaction={"id": "v1_b"}),
+            ],
+        ),
+        (
+            CONVERSE,
+            [
+                ("messageStart", {"role": "assistant"}),
+                ("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": "Hi"}}),
+                ("messageStart", {"role": "assistant"}),
+            ],
+        ),
+    ],
+    ids=lambda value: value.name if isinstance(value, Wire) else "",
+)
+def test_a_second_answer_in_the_first_is_malformed(wire: Wire, events: list[tuple[str, dict[str, Any]]]) -> None:
+    assert isinstance(until_error(wire.chunks(iter(events), ignore_end))[1], MalformedStreamError)

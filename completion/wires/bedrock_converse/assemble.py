@@ -68,6 +68,8 @@ class ConverseTurn(TurnReader):
     def _message_start(self, data: dict[str, Any]) -> tuple[()]:
         # {"role": "assistant"}
         self._check_not_stopped()
+        if self._content.has_started:
+            raise MalformedStreamError("a second message begins in the body of the first")
         return ()
 
     def _block_start(self, data: dict[str, Any]) -> Iterable[StreamChunk]:

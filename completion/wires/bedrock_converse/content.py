@@ -28,6 +28,11 @@ class ContentBlocks:
         self._open: dict[Any, _OpenBlock] = {}  # by contentBlockIndex
         self._stopped: set[Any] = set()  # by contentBlockIndex; only calls and blocks of other kinds
 
+    @property
+    def has_started(self) -> bool:
+        """A block started."""
+        return bool(self._open or self._stopped or self._order.text_length)
+
     def start(self, index: Any, start: dict[str, Any]) -> Iterator[StreamChunk]:
         """A block starts. Text and reasoning have no start event: their first delta opens the block."""
         call = start.get("toolUse")
@@ -82,6 +87,9 @@ class ContentBlocks:
                     yield from self._order.end_reasoning(block.signature or None)
             case "call":
                 self._stopped.add(index)
+                # Bedrock sends the input in deltas only; some gateways send it with the start.
+                if block.fields.get("input") and not block.call.arguments.text.strip():
+                    block.call.add(arguments_text(block.fields["input"]))
                 block.call.close()
                 yield from self._order.release()
             case _:

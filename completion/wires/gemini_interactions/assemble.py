@@ -14,7 +14,7 @@ from completion.wires.assembly import TurnReader, assembled
 from completion.wires.gemini_interactions.names import WIRE
 from completion.wires.gemini_interactions.steps import Steps
 from completion.wires.gemini_interactions.summary import InteractionSummary
-from completion.wires.json_values import has_surrogates
+from completion.wires.json_values import has_surrogates, objects_in
 from completion.wires.wire import OnEndOfTurn
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class InteractionTurn(TurnReader):
     def _created(self, data: dict[str, Any]) -> tuple[()]:
         # {"event_type": "interaction.created", "interaction": {"id": "v1_…", "status": "in_progress", "model": "…"}}
         self._check_not_over()
-        self._summary.read_interaction(_object(data, "interaction"))
+        self._summary.read_created(_object(data, "interaction"))
         return ()
 
     def _status_update(self, data: dict[str, Any]) -> tuple[()]:
@@ -105,11 +105,16 @@ class InteractionTurn(TurnReader):
     def _step_stop(self, data: dict[str, Any]) -> Iterator[StreamChunk]:
         return self._steps.stop(data.get("index"))
 
-    def _completed(self, data: dict[str, Any]) -> tuple[()]:
+    def _completed(self, data: dict[str, Any]) -> Iterator[StreamChunk]:
         # {"event_type": "interaction.completed", "interaction": {"id": "v1_…", "status": "completed", "usage": {…}}}
-        self._summary.read_end(_object(data, "interaction"))
+        interaction = _object(data, "interaction")
+        if not (self._steps.has_started or self.order.text_length):
+            # The API sends steps in events of their own; some gateways send the whole interaction only.
+            for index, step in enumerate(objects_in(interaction.get("steps"))):
+                yield from self._steps.start(index, step)
+                yield from self._steps.stop(index)
+        self._summary.read_end(interaction)
         self.expect_nothing()
-        return ()
 
 
 _EVENTS: dict[str, Callable[[InteractionTurn, dict[str, Any]], Iterable[StreamChunk]]] = {
@@ -119,6 +124,7 @@ _EVENTS: dict[str, Callable[[InteractionTurn, dict[str, Any]], Iterable[StreamCh
     "step.delta": InteractionTurn._step_delta,
     "step.stop": InteractionTurn._step_stop,
     "interaction.completed": InteractionTurn._completed,
+    "interaction.failed": InteractionTurn._completed,  # not documented
 }
 
 

@@ -26,6 +26,8 @@ class Steps:
         self._open: dict[Any, _Step] = {}  # by index
         self.offsets = ByteOffsets()
         """Knows the text of the turn that is not ASCII."""
+        self.has_started = False
+        """A step started."""
         self._step_begins_at = 0  # characters of the turn's text before the last model_output
 
     def start(self, index: Any, fields: dict[str, Any]) -> Iterator[StreamChunk]:
@@ -34,6 +36,7 @@ class Steps:
         for other in [index, *(at for at, step in self._open.items() if step.kind in ("thought", "model_output"))]:
             yield from self.stop(other)
         step = self._open[index] = _Step(fields)
+        self.has_started = True
         match step.kind:
             case "thought":
                 # {"type": "thought", "signature": "", "summary": [{"type": "text", "text": "I should …"}]}
@@ -108,6 +111,7 @@ class Steps:
         step = self._open.get(index)
         if step is None:
             step = self._open[index] = _Step({"type": kind})
+            self.has_started = True
         return step
 
     def _reasoning(self, step: _Step, item: dict[str, Any]) -> list[StreamChunk]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from completion.contract.chunks import Usage
-from completion.contract.errors import ProviderError
+from completion.contract.errors import MalformedStreamError, ProviderError
 from completion.wires import refusals
 from completion.wires.gemini_interactions.names import FAILED, FINISH_REASONS, USAGE_COUNTERS
 from completion.wires.json_values import positive_int, str_or_empty
@@ -17,6 +17,17 @@ class InteractionSummary(TurnSummary):
 
     def __init__(self) -> None:
         super().__init__(FINISH_REASONS)
+
+    def read_created(self, interaction: dict[str, Any]) -> None:
+        """Keep the fields of ``interaction.created``.
+
+        Raises:
+            MalformedStreamError: it is another interaction than the one before.
+        """
+        found = interaction.get("id")
+        if found and self.response_id and found != self.response_id:
+            raise MalformedStreamError("a second interaction begins in the body of the first")
+        self.read_interaction(interaction)
 
     def read_interaction(self, interaction: dict[str, Any]) -> None:
         """Keep the fields of an interaction: the first id and model, the last tier and usage."""
