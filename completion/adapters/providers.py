@@ -11,16 +11,23 @@ from completion.wires.openai_chat.dialect import COMPATIBLE, ChatDialect
 
 # Many providers refuse a request with an unknown field, so ``top_k`` is not sent to those that do not document it.
 _NO_TOP_K = ChatDialect(supports_top_k=False)
-_GROQ = ChatDialect(supports_top_k=False, supports_stream_options=False, reasoning_back="reasoning")
+# Some refuse unknown fields of messages as well: a history may have blocks of another server, such as OpenRouter's.
+_GROQ = ChatDialect(
+    supports_top_k=False,
+    supports_stream_options=False,
+    reasoning_back="reasoning",
+    supports_provider_blocks=False,  # "property 'annotations' is unsupported"
+)
 _REASONING_CONTENT = ChatDialect(supports_top_k=False, reasoning_back="reasoning_content")
 _OPENROUTER = ChatDialect(reasoning_back="reasoning_details")
-_CEREBRAS = ChatDialect(supports_top_k=False, reasoning_back="reasoning")
+_CEREBRAS = ChatDialect(supports_top_k=False, reasoning_back="reasoning", supports_provider_blocks=False)
 _MISTRAL = ChatDialect(
     supports_top_k=False,
     supports_stream_options=False,
     seed_field="random_seed",
     needs_answer_after_results=True,  # error 3230
     needs_prefix=True,  # error 3230 too
+    supports_provider_blocks=False,  # "extra_forbidden"
     call_id_style="nine",
 )
 _MOONSHOT = ChatDialect(

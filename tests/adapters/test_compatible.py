@@ -21,6 +21,7 @@ from completion import (
     ConfigurationError,
     Message,
     OpenAIModel,
+    ProviderBlock,
     ToolCallBlock,
     ToolChoice,
     ToolDefinition,
@@ -46,7 +47,12 @@ ROWS: Final[dict[str, tuple[str | None, tuple[str, ...], dict[str, Any]]]] = {
     "groq": (
         "https://api.groq.com/openai/v1",
         ("GROQ_API_KEY",),
-        {"supports_top_k": False, "supports_stream_options": False, "reasoning_back": "reasoning"},
+        {
+            "supports_top_k": False,
+            "supports_stream_options": False,
+            "reasoning_back": "reasoning",
+            "supports_provider_blocks": False,
+        },
     ),
     "deepseek": (
         "https://api.deepseek.com",
@@ -64,7 +70,7 @@ ROWS: Final[dict[str, tuple[str | None, tuple[str, ...], dict[str, Any]]]] = {
     "cerebras": (
         "https://api.cerebras.ai/v1",
         ("CEREBRAS_API_KEY",),
-        {"supports_top_k": False, "reasoning_back": "reasoning"},
+        {"supports_top_k": False, "reasoning_back": "reasoning", "supports_provider_blocks": False},
     ),
     "mistral": (
         "https://api.mistral.ai/v1",
@@ -76,6 +82,7 @@ ROWS: Final[dict[str, tuple[str | None, tuple[str, ...], dict[str, Any]]]] = {
             "needs_answer_after_results": True,
             "needs_prefix": True,
             "call_id_style": "nine",
+            "supports_provider_blocks": False,
         },
     ),
     "perplexity": ("https://api.perplexity.ai", ("PERPLEXITY_API_KEY",), {}),
@@ -463,6 +470,26 @@ def test_mistral_gets_its_own_seed_and_an_answer_behind_results(server: Provider
     assert [message["role"] for message in sent["messages"]] == ["user", "assistant", "tool", "assistant", "user"]
     assert sent["messages"][3]["content"] == "OK."
     assert (sent["random_seed"], "seed" in sent) == (7, False)
+
+
+@pytest.mark.parametrize("family", ["groq", "cerebras", "mistral"])
+def test_blocks_of_another_server_do_not_reach_one_that_refuses_them(family: str, server: ProviderServer) -> None:
+    server.reply(Reply(END))
+    citation = {"type": "url_citation", "url_citation": {"url": "https://sky.example/"}}
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+    custom = {"id": "c", "type": "custom", "custom": {"name": "f", "input": "x"}}
+    history = [
+        Message.user("q"),
+        Message.assistant(["A", ProviderBlock("openai-chat", citation), ProviderBlock("openai-chat", image)]),
+        Message.user("r"),
+        Message.assistant([ProviderBlock("openai-chat", custom)]),
+        Message.tool_result("c", "1"),
+        Message.user("s"),
+    ]
+    completion.model(f"{family}:m", api_key=KEY, base_url=server.url).chat_stream(ChatRequest(history)).collect()
+    sent = server.requests[0].json()["messages"]
+    assert [message["content"] for message in sent] == ["q", "A", "r\n\ns"]
+    assert sent[1].keys() == {"role", "content"}
 
 
 def test_a_context_that_is_full_is_max_tokens_at_mistral(server: ProviderServer) -> None:

@@ -29,6 +29,8 @@ class ChatDialect:
         seed_field: the field for ``seed``.
         needs_answer_after_results: it refuses a message of the user directly behind tool results.
         needs_prefix: it refuses a last message of the assistant that is not marked as the beginning of the answer.
+        supports_provider_blocks: it supports what its answers add to the format of OpenAI's first version: images,
+            annotations and calls of custom tools. Otherwise these blocks of earlier turns are left out.
         call_id_style: which ids of tool calls it accepts. ``"nine"``: exactly nine letters and digits.
     """
 
@@ -40,6 +42,7 @@ class ChatDialect:
     seed_field: str = "seed"
     needs_answer_after_results: bool = False
     needs_prefix: bool = False
+    supports_provider_blocks: bool = True
     call_id_style: Literal["default", "nine"] = "default"
     efforts: tuple[str, ...] | None = None
 

@@ -36,6 +36,8 @@ _NINE = CallIds(illegal=re.compile("[^a-zA-Z0-9]"), exact_length=9)  # Mistral: 
 
 def history_rules(dialect: ChatDialect | None) -> HistoryRules:
     ids = _NINE if dialect and dialect.call_id_style == "nine" else _IDS
+    if dialect and not dialect.supports_provider_blocks:
+        return HistoryRules(call_ids=ids, fills_message=_is_plain)
     return HistoryRules(call_ids=ids, fills_message=_fills_message, provider_call=_custom_call)
 
 
@@ -43,10 +45,14 @@ def _custom_call(data: dict[str, Any]) -> Any:
     return data.get("id") if "custom" in data else None
 
 
+def _is_plain(block: Block) -> bool:
+    return not isinstance(block, ReasoningBlock | RedactedReasoningBlock | ProviderBlock)
+
+
 def _fills_message(block: Block) -> bool:
     if isinstance(block, ProviderBlock):
         return _field_of(block.data) in ("tool_calls", "images")
-    return not isinstance(block, ReasoningBlock | RedactedReasoningBlock)
+    return _is_plain(block)
 
 
 def messages(request: ChatRequest, dialect: ChatDialect) -> list[dict[str, Any]]:
@@ -86,7 +92,7 @@ def _assistant(message: Message, dialect: ChatDialect) -> Iterator[dict[str, Any
                 lists["tool_calls"].append(_tool_call(block))
             case ProviderBlock(data=own):
                 field = _field_of(own)
-                if field is not None:
+                if field is not None and dialect.supports_provider_blocks:
                     lists[field].append(own)
             case ReasoningBlock() | RedactedReasoningBlock():
                 pass
