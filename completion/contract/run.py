@@ -125,7 +125,8 @@ class RunFinished(StreamChunk):
     ``usage`` is the sum of all turns and of what the tools report. ``new_messages`` are those of all steps. Append them
     to the history: it can then be sent again, unless a tool call without a result was left to the caller. ``output``
     is the JSON data of ``run_chat(…, output=T)``; None if there is none. ``pending``: the calls that wait for a person.
-    ``run_chat(…, decisions=…)`` goes on with them.
+    ``run_chat(…, decisions=…)`` goes on with them. An aborted run answers its own calls; those that
+    waited before it keep waiting.
     """
 
     type: ClassVar[Literal["run_finished"]] = "run_finished"

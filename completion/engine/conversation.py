@@ -30,7 +30,7 @@ from completion.contract.turn import Turn
 from completion.engine.bounds import RunConfig
 from completion.engine.compaction import BUDGET_SHARE, Compaction, CompactionSettings, Compactor, ShorteningModel
 from completion.engine.decisions import Decision
-from completion.engine.history import open_calls_of, why_invalid
+from completion.engine.history import ends_with_results, open_calls_of, why_invalid
 from completion.engine.middleware import Hooks, RunInfo
 from completion.engine.run import require_list, run_chat
 from completion.engine.run_stream import RunResult, RunStream
@@ -151,7 +151,8 @@ class Conversation:
     def resume(self, decisions: Mapping[str, Decision]) -> RunStream:
         """Go on with the calls that wait for a person: see ``run_chat(…, decisions=…)``.
 
-        If the run fails or is dropped, the messages so far are kept, so that no call is made twice.
+        If the run fails or is dropped, the messages so far are kept, so that no call is made twice. Then ``resume({})``
+        asks the model for its answer again.
 
         Raises:
             CompletionError: see ``run_chat``.
@@ -159,8 +160,10 @@ class Conversation:
             ValueError: no call waits, or a decision is about a call that does not wait.
             TypeError: this is not a decision.
         """
-        if not self.pending:
-            raise ValueError("Conversation: no call waits for a decision; use stream() or run()")
+        can_go_on = ends_with_results(self.messages)
+        if not self.pending and (decisions or not can_go_on):
+            instead = "resume({}) asks the model to go on" if can_go_on else "use stream() or run()"
+            raise ValueError(f"Conversation: no call waits for a decision; {instead}")
         return self._begin([], decisions)
 
     def _begin(self, new: Sequence[Message], decisions: Mapping[str, Decision] | None = None) -> RunStream:

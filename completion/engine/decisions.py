@@ -15,7 +15,7 @@ from typing import Any
 
 from completion.contract.chunks import ToolCallFinished
 from completion.contract.messages import Message, ToolCallBlock, ToolResultBlock
-from completion.engine.history import open_calls_of
+from completion.engine.history import ends_with_results, open_calls_of
 from completion.engine.middleware import Refusal
 from completion.engine.tools import Tool
 
@@ -60,6 +60,9 @@ class Decisions:
 
     ``open_calls``: all calls without a result. ``client_calls``: those of them for client-side tools. ``calls``: those
     that have a decision. ``verdicts``: for each decision, the call to make or the refusal, by call id.
+    ``calls``: those that have a decision. ``verdicts``: the call to make or the refusal, by call id. ``open_calls``:
+    all calls without a result. ``client_calls``: those of client-side tools. ``go_on``: the history ends with calls or
+    their results, so the model goes on with an answer that it has begun.
 
     Raises:
         TypeError: something in ``given`` is not a decision.
@@ -76,6 +79,7 @@ class Decisions:
         if not isinstance(given, Mapping):
             raise TypeError(f"run_chat: decisions= must be a dict by call id, got {type(given).__name__}")
         self.open_calls = open_calls_of(messages)
+        self.go_on = bool(self.open_calls) or ends_with_results(messages)
         self.client_calls = [call for call in self.open_calls if call.name in client_tools]
         can_wait = [call for call in self.open_calls if call.name not in client_tools]
         self._undecided = [call for call in can_wait if call.call_id not in given]

@@ -60,6 +60,11 @@ def open_calls_of(messages: Sequence[Message]) -> list[ToolCallBlock]:
     return []
 
 
+def ends_with_results(messages: Sequence[Message]) -> bool:
+    """Whether the last message contains tool results, which the model has not read."""
+    return bool(messages) and any(isinstance(block, ToolResultBlock) for block in messages[-1].blocks)
+
+
 def why_unanswered(messages: Sequence[Message]) -> str | None:
     """The calls at the end of the history that have no result; None if there are none."""
     calls = open_calls_of(messages)

@@ -52,8 +52,8 @@ def run_chat(
     Another turn follows when tool calls were answered, when the provider paused the answer (reason ``pause``), or when
     middleware asks for one. A tool that is in ``request.tools`` and not in ``tools`` is a client-side tool: the run
     does not answer its calls, and ends with the reason ``tool_use``. A ``tool_choice`` that forces a call applies to
-    the first turn only; then the model decides. The model can call only what the request offered: a tool that
-    middleware took out of the request is unknown.
+    the first turn only, and not to a run that goes on with ``decisions``; then the model decides. The model can call
+    only what the request offered: a tool that middleware took out of the request is unknown.
 
     Args:
         model: any CompletionModel, wrappers included.
@@ -138,6 +138,7 @@ class Run:
         self._client_tools = defined - tools.keys()
         # Without a call that waits or a client-side one, there is nothing to decide: the model is asked at once.
         self._decisions = decisions if decisions and (decisions.calls or decisions.open_calls) else None
+        self._goes_on = decisions is not None and decisions.go_on
         self._config = config
         self._hooks = Hooks(middleware if output is None else [*middleware, output])
         self._calls = Calls(self.info, self._hooks, self.ending, config.parallel_tools, self._add_usage)
@@ -189,8 +190,8 @@ class Run:
             reason = self._reason if abort is None else FinishReason.ABORTED
             self._calls.add_late_usage()
             data = None if abort or not self.output else self.output.data
-            pending = () if abort else self._pending
-            end = RunFinished(info.run_id, reason, info.usage, tuple(self._new_messages), abort, data, pending)
+            new_messages = tuple(self._new_messages)
+            end = RunFinished(info.run_id, reason, info.usage, new_messages, abort, data, self._pending)
             self._announce(end)
             self._call_end_hooks("on_finished", info, end)
             self.end = end
@@ -226,8 +227,8 @@ class Run:
     def _next_request(self) -> ChatRequest:
         request = replace(self._request, messages=(*self._request.messages, *self._new_messages))
         choice = request.tool_choice
-        # A forced call would be forced in every turn: the run would never end.
-        if self.info.iteration > 1 and choice is not None and choice.kind in ("any", "tool"):
+        # A forced call would be forced in every turn, or after every decision: the calls would never end.
+        if (self.info.iteration > 1 or self._goes_on) and choice is not None and choice.kind in ("any", "tool"):
             request = replace(request, tool_choice=ToolChoice.auto())
         for hook in self._hooks["on_request"]:
             request = returned(hook(self.info, request), ChatRequest, hook)

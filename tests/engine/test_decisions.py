@@ -37,6 +37,7 @@ from completion import (
     ToolCallBlock,
     ToolCallFinished,
     ToolCallStarted,
+    ToolChoice,
     ToolDefinition,
     ToolResult,
     ToolResultBlock,
@@ -306,6 +307,28 @@ def test_a_cancel_while_another_tool_runs_lets_no_call_wait() -> None:
     assert "not run" in read_by_model(result.new_messages)["c0"]
 
 
+def test_an_aborted_run_still_lists_the_calls_that_waited_before_it() -> None:
+    disk = Disk(work=lambda path: stream.cancel())
+    first = disk.run(DELETE_BOTH)
+    request = ChatRequest((*HI.messages, *first.new_messages))
+    stream = run_chat(ScriptedModel(), request, disk.tools, decisions={"c0": True})
+    result = stream.collect()
+    assert result.abort is not None and result.abort.kind == "cancelled"
+    assert waiting(result) == ["c2"]
+    last = ChatRequest((*request.messages, *result.new_messages))
+    assert run_chat(ScriptedModel(DONE), last, disk.tools, decisions={"c2": False}).collect().text == "Done."
+
+
+def test_a_forced_call_is_not_forced_again_after_the_decision() -> None:
+    disk = Disk()
+    first = disk.run(DELETE_BOTH)
+    model = ScriptedModel(DONE)
+    messages = (*HI.messages, *first.new_messages)
+    request = ChatRequest(messages, tool_choice=ToolChoice.any(), tools=[tool.definition for tool in disk.tools])
+    run_chat(model, request, disk.tools, decisions={"c0": True, "c2": True}).collect()
+    assert [sent.tool_choice for sent in model.requests] == [ToolChoice.auto()]
+
+
 # A conversation
 
 
@@ -345,6 +368,24 @@ def test_a_failure_after_the_call_was_made_keeps_its_result_so_that_it_is_not_ma
     assert (chat.pending, disk.deleted) == ((), ["a"])
     assert read_by_model(chat.messages) == {"c0": "deleted a"}
     assert chat.run("Go on.").text == "Done."
+
+
+def test_resuming_without_decisions_asks_again_after_the_model_failed() -> None:
+    disk = Disk()
+    broken: list[Any] = [TransportError("the connection broke")]
+    model = ScriptedModel(calls(("delete", {"path": "a"})), broken, DONE)
+    chat = Conversation(model, tools=disk.tools, tool_choice=ToolChoice.any())
+    chat.run("Clean up.")
+    with pytest.raises(TransportError):
+        chat.resume({"c0": True}).collect()
+    with pytest.raises(ValueError, match="no call waits"):
+        chat.resume({"c0": True})
+    chat = Conversation.from_json(chat.to_json(), model, tools=disk.tools)
+    assert chat.resume({}).collect().text == "Done."
+    assert (disk.deleted, [message.role for message in chat.messages]) == (["a"], ["user", "assistant"] * 2)
+    assert model.requests[-1].tool_choice == ToolChoice.auto()
+    with pytest.raises(ValueError, match="no call waits"):
+        chat.resume({})
 
 
 def test_a_reader_that_leaves_while_the_tool_runs_leaves_a_call_that_is_not_made_again() -> None:
