@@ -9,7 +9,7 @@ Old tool results are shortened first. Then messages are removed, or replaced by 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
@@ -165,7 +165,10 @@ class Compactor:
         if not removed:
             return "tool_results", ()
         if callable(compaction):
-            messages = tuple(compaction(removed))
+            returned = compaction(removed)
+            messages = tuple(returned) if isinstance(returned, Iterable) else (returned,)
+            if not all(isinstance(message, Message) for message in messages):
+                raise TypeError(f"Conversation: compaction= must return Messages, got {type(returned).__name__}")
             if problem := why_invalid(messages) or why_unanswered(messages):
                 raise ValueError(f"Conversation: compaction= returned messages that make an invalid history: {problem}")
             return "function", messages

@@ -58,7 +58,7 @@ class Redaction(StatefulMiddleware["_RunState"]):
 
     Not changed: the history (StepFinished, RunFinished), which keeps the model's own words and is redacted each time it
     is sent; signed reasoning and signed calls, because a changed text does not match its signature; calls of
-    client-side tools; files; provider blocks.
+    client-side tools; the definitions of tools; files; provider blocks.
 
     Put it last: the other middleware then sees redacted chunks. Their ``on_request`` still sees the request before
     redaction.
@@ -169,8 +169,14 @@ class Redaction(StatefulMiddleware["_RunState"]):
         if isinstance(value, str):
             return self.redact(value)
         if isinstance(value, dict):
-            return {key: self._redact_json(item) for key, item in value.items()}
-        return [self._redact_json(item) for item in value] if isinstance(value, list) else value
+            redacted: dict[Any, Any] = {}
+            for key, item in value.items():
+                name = self._redact_json(key)
+                while name in redacted:  # two secrets have become the same text
+                    name += "_"
+                redacted[name] = self._redact_json(item)
+            return redacted
+        return [self._redact_json(item) for item in value] if isinstance(value, list | tuple) else value
 
     def redact_from(self, text: str, start: int, *, is_complete: bool) -> tuple[str, int]:
         """The redacted text from ``start`` to where more text could change the result, and that position.

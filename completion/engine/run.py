@@ -414,11 +414,16 @@ class Run:
         if self._has_ended:
             return
         self._has_ended = True
+        interrupt: BaseException | None = None
         for hook in self._hooks[name]:
             try:
                 hook(*arguments)
             except Exception:
                 log.exception("the hook %s of a middleware failed", name)
+            except BaseException as error:  # Ctrl-C: the hooks that remain release what they hold
+                interrupt = interrupt or error
+        if interrupt is not None:
+            raise interrupt
 
 
 def _new_id(kind: str) -> str:

@@ -404,3 +404,11 @@ def test_an_overflow_behind_middleware_that_keeps_the_latest_messages_leaves_eac
     Conversation(model, tools=[looking("x" * 280)], middleware=[Latest()]).run("Look!")
     assert len(model.requests[-1].messages) < 6
     assert why_invalid(model.requests[-1].messages) is None
+
+
+@pytest.mark.parametrize("returned", [None, "notes", ["notes"]], ids=repr)
+def test_a_function_that_returns_no_messages_is_named(returned: Any) -> None:
+    conversation = Conversation(ScriptedModel("One.", "Two."), budget=100, compaction=lambda messages: returned)
+    conversation.run("x" * 300)
+    with pytest.raises(TypeError, match="compaction= must return Messages, got"):
+        conversation.run("y" * 300)

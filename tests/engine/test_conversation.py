@@ -875,3 +875,16 @@ def _check_tool_results(request: ChatRequest) -> None:
         assert sorted(answered) == sorted(asked_for)
         asked_for = [part["id"] for part in parts if part["type"] == "tool_use"]
     assert asked_for == []
+
+
+def test_ctrl_c_in_the_last_hook_of_a_middleware_leaves_the_conversation_usable() -> None:
+    class Interrupted(Middleware):
+        def on_finished(self, run: RunInfo, end: RunFinished) -> None:
+            raise KeyboardInterrupt
+
+    conversation = Conversation(ScriptedModel("One.", "Two."), middleware=[Interrupted()])
+    with pytest.raises(KeyboardInterrupt):
+        conversation.run("Hi")
+    assert [message.text for message in conversation.messages] == ["Hi", "One."]
+    conversation.middleware = ()
+    assert conversation.run("Again").text == "Two."

@@ -492,6 +492,17 @@ def test_the_reader_gets_redacted_arguments_and_the_tool_gets_the_original_ones(
     assert look.args == [args]
 
 
+def test_the_names_in_arguments_are_redacted_and_none_is_lost() -> None:
+    args = {"cc": {"a@example.org": 1, "b@example.org": {"c@example.org": "d"}}}
+    model = ScriptedModel(calls(("look", args)), "Well.")
+    chunks = list(
+        run_chat(model, "Hi", [Tool(ToolDefinition("look", "", ANY_OBJECT), lambda **_: "fine")], [Redaction("email")])
+    )
+    hidden = {"cc": {"[redacted]": 1, "[redacted]_": {"[redacted]": "d"}}}
+    assert ToolCallFinished("c0", "look", hidden) in chunks
+    assert model.requests[1].messages[1].blocks == (ToolCallBlock("c0", "look", hidden),)
+
+
 def test_the_reader_gets_a_redacted_malformed_call() -> None:
     turn: Steps = [
         ToolCallStarted("c0", "look"),
