@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from completion.cli.report import FAILED, OK, tell, with_option_names
-from completion.contract.checks import can_write_into
+from completion.contract.files import can_write_into
 from completion.contract.messages import Message
 from completion.contract.model import CompletionModel
 from completion.contract.request import ChatRequest
@@ -124,15 +124,6 @@ def _check_writable(parser: argparse.ArgumentParser, path: Path, name: str) -> N
     else:
         return
     parser.error(f"{name} cannot be written: {why}")
-
-
-def _is_writable(folder: Path) -> bool:
-    # os.access returns True for root, also where nobody can write.
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError:
-        return False
 
 
 def is_switched_off() -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from completion.contract.model import CompletionModel
 
 
@@ -28,14 +26,3 @@ def require_whole_number(given: object, name: str) -> None:
     """Raise ValueError unless ``given`` is an int of 1 or more. A bool is not a number here."""
     if isinstance(given, bool) or not isinstance(given, int) or given < 1:
         raise ValueError(f"{name} must be a whole number of 1 or more, got {given!r}")
-
-
-def can_write_into(folder: Path) -> bool:
-    """Whether a file can be made in the folder. ``os.access`` says yes to root, also where nobody can write."""
-    import tempfile  # rarely needed, and slow to import
-
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError:
-        return False

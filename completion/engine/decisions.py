@@ -59,10 +59,8 @@ class Decisions:
     """The decisions about the calls at the end of a history.
 
     ``open_calls``: all calls without a result. ``client_calls``: those of them for client-side tools. ``calls``: those
-    that have a decision. ``verdicts``: for each decision, the call to make or the refusal, by call id.
-    ``calls``: those that have a decision. ``verdicts``: the call to make or the refusal, by call id. ``open_calls``:
-    all calls without a result. ``client_calls``: those of client-side tools. ``go_on``: the history ends with calls or
-    their results, so the model goes on with an answer that it has begun.
+    that have a decision. ``verdicts``: for each decision, the call to make or the refusal, by call id. ``go_on``: the
+    history ends with calls or their results, so the model goes on with an answer that it has begun.
 
     Raises:
         TypeError: something in ``given`` is not a decision.

@@ -28,8 +28,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from completion.contract.checks import can_write_into
 from completion.contract.errors import CompletionError, ConfigurationError
+from completion.contract.files import can_write_into
 from completion.events.aws_eventstream import with_checksums
 from completion.testing.scrubbing import Scrubber
 from completion.transport.encoding import Decoder
