@@ -148,7 +148,7 @@ def press_ctrl_c(program: str, url: str, is_waiting: Callable[[], bool]) -> None
         assert process.stdout is not None
         assert process.stdout.readline() == "blocked\n"
         assert is_waiting()
-        time.sleep(0.2)  # from here to the wait itself
+        time.sleep(0.5)  # from here to the wait itself
         process.send_signal(signal.SIGINT)
         _, shown = process.communicate(timeout=PATIENCE_S)
     finally:

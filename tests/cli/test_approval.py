@@ -156,7 +156,7 @@ def test_ctrl_c_at_the_question_stops_the_answer_but_not_the_chat(server: Provid
     server.reply(deleting(), saying("Better."))
     terminal = chat(server)
     terminal.wait_for("[y/n/always] ")
-    terminal.type("\x03")
+    terminal.press_ctrl_c()
     terminal.wait_for_prompt_behind("(stopped)")
     terminal.type("Again\n")
     terminal.wait_for_prompt_behind("Better.")
@@ -168,7 +168,7 @@ def test_ctrl_c_at_the_question_of_a_single_prompt_ends_the_command(server: Prov
     server.reply(deleting())
     terminal = Terminal(server, "--tools", "home", "Go", TERM="dumb")
     terminal.wait_for("[y/n/always] ")
-    terminal.type("\x03")
+    terminal.press_ctrl_c()
     assert terminal.ended() == 130
     assert len(server.requests) == 1
 
@@ -243,7 +243,7 @@ def test_ctrl_c_at_the_question_leaves_the_call_waiting(server: ProviderServer, 
     before = Path(waiting).read_text()
     terminal = session_chat(server, "--tools", "home")
     terminal.wait_for("Call it?")
-    terminal.type("\x03")
+    terminal.press_ctrl_c()
     terminal.wait_for_prompt_behind("always]")
     leave(terminal)
     assert Path(waiting).read_text() == before

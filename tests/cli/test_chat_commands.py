@@ -198,11 +198,11 @@ def test_ctrl_c_drops_a_message_that_is_not_finished(server: ProviderServer) -> 
     terminal.wait_for("... ")
     terminal.type("and more")
     terminal.wait_for("and more")  # readline reads: a signal before that would wait for a key
-    terminal.type("\x03")
+    terminal.press_ctrl_c()
     try:
         terminal.wait_for_prompt_behind("and more", 5)
     except AssertionError:  # the signal came a moment before readline read again: the next key ends its wait
-        terminal.type("\x03")
+        terminal.press_ctrl_c()
         terminal.wait_for("> ")
     terminal.type("Second\n")
     terminal.wait_for_prompt_behind("Yes.")
@@ -228,7 +228,7 @@ def test_an_answer_that_was_stopped_can_be_asked_again(server: ProviderServer) -
     terminal.wait_for("> ")
     terminal.type("Tell me\n")
     terminal.wait_for("An endless")
-    terminal.type("\x03")
+    terminal.press_ctrl_c()
     terminal.wait_for("(stopped)")
     terminal.type("/retry\n")
     terminal.wait_for_prompt_behind("Better.")

@@ -214,6 +214,7 @@ def test_ctrl_c_ends_it_quietly_and_hangs_up(server: ProviderServer) -> None:
         assert process.stdout is not None
         assert process.stderr is not None
         os.read(process.stdout.fileno(), 5)
+        time.sleep(0.3)  # see press_ctrl_c
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
         assert process.stderr.read() == b"\n"
@@ -459,6 +460,12 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())
 
+    def press_ctrl_c(self) -> None:
+        # From the last output to the wait itself: a signal in between has no effect until the next key is pressed,
+        # because Python looks for signals before and after a system call.
+        time.sleep(0.3)
+        self.type("\x03")
+
     def wait_for(self, text: str, timeout: float = 20) -> None:
         ends_at = time.monotonic() + timeout
         while text not in self.screen:
@@ -523,7 +530,7 @@ def test_ctrl_c_in_chat_stops_the_answer_but_not_the_program(server: ProviderSer
     terminal.wait_for("> ")
     terminal.type("Tell me\n")
     terminal.wait_for("An endless")
-    terminal.type("\x03")
+    terminal.press_ctrl_c()
     terminal.wait_for("(stopped)")
     assert server.wait_hung_up()
     terminal.type("Shorter\n")

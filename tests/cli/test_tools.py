@@ -257,6 +257,7 @@ def test_ctrl_c_ends_the_command_while_a_tool_blocks(server: ProviderServer, fol
     with subprocess.Popen(arguments, env=environment(server), cwd=folder, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         wait_for(folder / "began")
+        time.sleep(0.3)  # see Terminal.press_ctrl_c
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
         assert process.stderr.read() == b"\n"
@@ -339,7 +340,7 @@ def test_ctrl_c_while_a_tool_blocks_stops_the_run_but_not_the_program(
     terminal.wait_for("> ")
     terminal.type("Wait\n")
     wait_for(folder / "began")
-    terminal.type("\x03")
+    terminal.press_ctrl_c()
     terminal.wait_for("(stopped)")
     terminal.type("Again\n")
     terminal.wait_for_prompt_behind("Better.")
@@ -354,7 +355,7 @@ def test_ctrl_c_before_the_first_chunk_removes_the_question_from_the_history(ser
     terminal.wait_for("> ")
     terminal.type("Wait\n")
     assert server.wait_for_requests(1)
-    terminal.type("\x03")
+    terminal.press_ctrl_c()
     terminal.wait_for("(stopped)")
     terminal.type("Again\n")
     terminal.wait_for_prompt_behind("Better.")
