@@ -52,12 +52,11 @@ def wait_in_words(message: str) -> float | None:
     if found is None:
         return None
     seconds = 0.0
-    for number, unit in _WAIT_PART.findall(found[1]):
-        unit = unit.lower()
-        factor = _UNITS.get(unit, _UNITS.get(unit.removesuffix("s")) if unit != "s" else 1)
+    for amount, unit in _WAIT_PART.findall(found[1].lower()):
+        factor = _UNITS.get(unit, _UNITS.get(unit.removesuffix("s")))
         if factor is None:
             break
-        seconds += float(number) * factor
+        seconds += float(amount) * factor
     return seconds if 0 < seconds <= _MAX_WAIT else None
 
 
