@@ -63,7 +63,7 @@ def wait_in_words(message: str) -> float | None:
 def number(text: str | None) -> float | None:
     """The text as a number that is finite and not negative, else None."""
     try:
-        number = float(text) if text else -1.0
+        value = float(text) if text else -1.0
     except ValueError:
         return None
-    return number if math.isfinite(number) and number >= 0 else None
+    return value if math.isfinite(value) and value >= 0 else None
