@@ -22,6 +22,7 @@ from completion.contract.cancel import CancelToken
 from completion.contract.chunks import FinishReason, ToolCallFinished, ToolCallMalformed, Usage
 from completion.contract.collect import call_block
 from completion.contract.messages import Block, TextBlock, ToolCallBlock, ToolResultBlock
+from completion.contract.request import ToolDefinition
 from completion.engine.bounds import Ending
 from completion.engine.middleware import AbortRun, Hooks, Pending, Refusal, RunInfo, returned
 from completion.engine.tools import Tool, ToolContext, ToolError
@@ -39,6 +40,8 @@ _INTERRUPTED = "This call was interrupted, and its effects are unknown."
 
 MALFORMED_ARGUMENTS = "__malformed_arguments__"
 """In the history, the only argument of a malformed call: its value is the text of the arguments as it arrived."""
+
+_CUT_OFF = (FinishReason.MAX_TOKENS, FinishReason.CONTENT_FILTER, FinishReason.REFUSAL, FinishReason.CONTEXT_OVERFLOW)
 
 Call = ToolCallFinished | ToolCallMalformed
 
@@ -74,6 +77,21 @@ def with_distinct_ids(calls: Sequence[Call]) -> list[Call]:
     return list(by_id.values())
 
 
+def id_of_cut_off_call(
+    calls: Sequence[Call], reason: FinishReason | None, tools: Sequence[ToolDefinition]
+) -> str | None:
+    """The id of the last call of a turn, if the turn was cut off before the arguments of the call; else None.
+
+    Such a call looks like one without arguments. But with defaults in their place, a tool could do what the model did
+    not ask for. The call of a tool without parameters is complete.
+    """
+    last = calls[-1] if calls else None
+    if reason not in _CUT_OFF or not isinstance(last, ToolCallFinished) or last.args:
+        return None
+    takes_arguments = any(tool.name == last.name and tool.input_schema.get("properties") for tool in tools)
+    return last.call_id if takes_arguments else None
+
+
 class Calls:
     """Answers the tool calls of a run.
 
@@ -104,6 +122,7 @@ class Calls:
         calls: Sequence[Call],
         offered: Sequence[str],
         verdicts: Mapping[str, ToolCallBlock | Refusal] = NO_VERDICTS,
+        cut_off: str | None = None,
     ) -> Generator[Answer, None, None]:
         """A result for each call, in the order of the calls, as soon as it is known; none for a call that waits.
 
@@ -114,6 +133,7 @@ class Calls:
             calls: each has a different id.
             offered: the names of the tools that the model may call.
             verdicts: what people have decided about some of the calls.
+            cut_off: the id of a call whose arguments are missing, see ``id_of_cut_off_call``.
         """
         self._run.approved.clear()  # a model may use the id of an earlier call again
         wakeups: SimpleQueue[None] = SimpleQueue()
@@ -121,6 +141,8 @@ class Calls:
         for call, task in zip(calls, tasks, strict=True):
             if isinstance(call, ToolCallMalformed):
                 task.fail(_how_to_correct(call, reason))
+            elif call.call_id == cut_off:
+                task.fail(f"The answer was cut off before the arguments of this call. Call {call.name} again.")
         threads = Threads(self._parallel)
         remove_callback = self._ending.token.on_cancel(lambda: wakeups.put(None))
         try:

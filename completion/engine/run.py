@@ -25,7 +25,7 @@ from completion.contract.run import RunFinished, RunStarted, StepFinished, StepS
 from completion.contract.stream import closable, direct_iterator, drop_connection, without_our_frames
 from completion.contract.turn import Turn
 from completion.engine.bounds import Ending, RunConfig
-from completion.engine.calls import NO_VERDICTS, Call, Calls, block_of, with_distinct_ids
+from completion.engine.calls import NO_VERDICTS, Call, Calls, block_of, id_of_cut_off_call, with_distinct_ids
 from completion.engine.cutting import shortened
 from completion.engine.decisions import Decision, Decisions, waits_for_approval
 from completion.engine.middleware import Hooks, Refusal, RunInfo, returned
@@ -303,14 +303,16 @@ class Run:
         """Build the turn from its chunks, and separate the calls of client-side tools."""
         turn, calls = so_far.turn(), with_distinct_ids(so_far.calls)
         self._reason = turn.reason or self._reason
+        cut_off = id_of_cut_off_call(calls, turn.reason, self._request.tools)
         own_calls: list[Call] = []
         client_calls: list[Call] = []
         for call in calls:
-            # The caller could not run a malformed call: the run answers it, and the model corrects it.
+            # The caller could not run a malformed call, or one that was cut off: the run answers it, and the model
+            # corrects it.
             is_offered = call.name in self._client_tools and call.name in self._offered
-            is_client_call = is_offered and isinstance(call, ToolCallFinished)
+            is_client_call = is_offered and isinstance(call, ToolCallFinished) and call.call_id != cut_off
             (client_calls if is_client_call else own_calls).append(call)
-        return Step(turn, calls, own_calls, client_calls)
+        return Step(turn, calls, own_calls, client_calls, cut_off=cut_off)
 
     def _answer_calls(
         self, step: Step, calls: Sequence[Call], verdicts: Mapping[str, ToolCallBlock | Refusal] = NO_VERDICTS
@@ -318,7 +320,7 @@ class Run:
         info = self.info
         if calls:
             self._check_limits()  # first: without another turn, nothing would read the results
-        with closing(self._calls.answers(step.turn.reason, calls, self._offered, verdicts)) as answers:
+        with closing(self._calls.answers(step.turn.reason, calls, self._offered, verdicts, step.cut_off)) as answers:
             for name, result, seconds in answers:
                 result = shortened(result, self._config.max_result_chars)
                 call_id, blocks, is_error = result.call_id, result.blocks, result.is_error

@@ -23,7 +23,7 @@ class Step:
     """A turn of the model, its tool calls and their results.
 
     ``own_calls``: the run answers them. ``client_calls``: the caller does. ``follow_up``: messages of middleware that
-    asks for another turn; None if it does not ask.
+    asks for another turn; None if it does not ask. ``cut_off``: the id of a call whose arguments are missing.
     """
 
     turn: Turn
@@ -34,6 +34,7 @@ class Step:
     follow_up: list[Message] | None = None
     is_aborted: bool = False
     has_turn: bool = True
+    cut_off: str | None = None
 
     @classmethod
     def of_decisions(cls, calls: Sequence[ToolCallFinished]) -> Step:

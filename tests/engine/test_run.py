@@ -149,6 +149,27 @@ def test_another_turn_follows_a_turn_with_calls_for_any_finish_reason() -> None:
     assert end_of(run_chat(model, HI, [named("now")])).reason == FinishReason.END_TURN
 
 
+REMOVE = ToolDefinition("remove", "", {"type": "object", "properties": {"folder": {"type": "string"}}})
+
+
+@pytest.mark.parametrize("reason", [FinishReason.MAX_TOKENS, FinishReason.CONTENT_FILTER])
+@pytest.mark.parametrize("is_client_call", [False, True], ids=["own", "client"])
+def test_a_call_that_was_cut_off_before_its_arguments_does_not_run(reason: FinishReason, is_client_call: bool) -> None:
+    ran: list[str] = []
+    tools = [] if is_client_call else [Tool(REMOVE, lambda folder="everything": ran.append(folder))]
+    request = ChatRequest("Hi", tools=[REMOVE] if is_client_call else [])
+    end = end_of(run_chat(ScriptedModel(turn(called("remove"), reason=reason), turn("ok")), request, tools))
+    told = "The answer was cut off before the arguments of this call. Call remove again."
+    assert (ran, texts(end.new_messages), end.reason) == ([], [told], FinishReason.END_TURN)
+
+
+def test_only_the_last_call_of_a_turn_was_cut_off() -> None:
+    calls = [*called("remove", "a"), *called("remove", "b", folder="tmp")]
+    model = ScriptedModel(turn(calls, reason=FinishReason.MAX_TOKENS), turn("ok"))
+    tools = [Tool(REMOVE, lambda folder="everything": folder)]
+    assert texts(end_of(run_chat(model, HI, tools)).new_messages) == ["everything", "tmp"]
+
+
 @pytest.mark.parametrize("reason", [FinishReason.MAX_TOKENS, FinishReason.REFUSAL])
 def test_a_turn_without_calls_ends_the_run_with_its_reason(reason: FinishReason) -> None:
     with ScriptedModel(turn("Hm.", reason=reason)) as model:
