@@ -6,7 +6,17 @@ from typing import Any
 
 import pytest
 
-from completion import FinishReason, MalformedStreamError, ServerError, TruncatedStreamError, Turn, Usage, collect
+from completion import (
+    FinishReason,
+    MalformedStreamError,
+    ProviderBlock,
+    ServerError,
+    TextBlock,
+    TruncatedStreamError,
+    Turn,
+    Usage,
+    collect,
+)
 from completion.wires.anthropic import MESSAGES
 from completion.wires.bedrock_converse import CONVERSE
 from completion.wires.gemini import GENERATE_CONTENT
@@ -290,3 +300,25 @@ def test_an_interaction_that_failed_is_an_error() -> None:
 )
 def test_a_second_answer_in_the_first_is_malformed(wire: Wire, events: list[tuple[str, dict[str, Any]]]) -> None:
     assert isinstance(until_error(wire.chunks(iter(events), ignore_end))[1], MalformedStreamError)
+
+
+def test_the_transcript_of_a_spoken_answer_is_its_text() -> None:
+    pieces = [{"id": "a1", "data": "QUJD"}, {"id": "a1", "transcript": "Hel"}, {"transcript": "lo", "data": "REVG"}]
+    found = turn(CHAT_COMPLETIONS, *(chat(audio=piece) for piece in pieces), chat("stop"))
+    data = {"type": "audio", "audio": {"id": "a1", "data": ["QUJD", "REVG"]}}
+    assert found.message.blocks == (TextBlock("Hello"), ProviderBlock("openai-chat", data))
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        typed("response.output_audio_transcript.delta", output_index=0, delta="Hello"),
+        typed(
+            "response.output_item.done",
+            item={"type": "message", "content": [{"type": "output_audio", "transcript": "Hello"}]},
+        ),
+    ],
+    ids=["delta", "item"],
+)
+def test_a_spoken_response_has_its_text(event: tuple[str, dict[str, Any]]) -> None:
+    assert turn(RESPONSES, event, typed("response.completed")).text == "Hello"

@@ -31,6 +31,9 @@ class ChatTurn(TurnReader):
         super().__init__(self._summary, origin)
         self._calls = Calls(self.order)
         self._reasoning = ReasoningReader(self.order)
+        self._audio: dict[
+            str, Any
+        ] = {}  # the spoken answer; its data is a list, because each piece has its own padding
 
     def take(self, name: str, data: dict[str, Any]) -> Iterable[StreamChunk]:
         # {"id": "…", "choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": null}], "usage": null}
@@ -81,6 +84,8 @@ class ChatTurn(TurnReader):
     def finish(self) -> Iterator[StreamChunk]:
         yield from self.order.end()
         yield from self._calls.custom_blocks()
+        if self._audio:
+            yield provider_block(WIRE, {"type": "audio", "audio": self._audio})  # its text is in the turn already
         yield from self._summary.chunks(self.order.calls_finished)
 
     def _delta_chunks(self, delta: dict[str, Any]) -> Iterator[StreamChunk]:
@@ -94,6 +99,7 @@ class ChatTurn(TurnReader):
             for part in content if isinstance(content, list) else [content]:
                 yield from self._part_chunks(part)
         yield from self._refusal_chunks(delta.get("refusal"))
+        yield from self._audio_chunks(delta.get("audio"))
         for piece in objects_in(delta.get("tool_calls")):
             yield from self._calls.take(piece)
         function = delta.get("function_call")  # the older form, for one call only
@@ -127,6 +133,18 @@ class ChatTurn(TurnReader):
         if refusal and isinstance(refusal, str):
             self._summary.is_refusal = True
             yield from self.order.text(refusal)
+
+    def _audio_chunks(self, audio: Any) -> Iterator[StreamChunk]:
+        """The chunks of a piece of a spoken answer: its transcript is text."""
+        # {"id": "audio_1", "transcript": "Hel", "data": "<base64>", "expires_at": 1729018505}
+        if isinstance(audio, dict):
+            if audio.get("id"):
+                self._audio["id"] = audio["id"]
+            if audio.get("data"):
+                self._audio.setdefault("data", []).append(audio["data"])
+            transcript = str_or_empty(audio.get("transcript"))
+            if transcript:
+                yield from self.order.text(transcript)
 
 
 def assemble(

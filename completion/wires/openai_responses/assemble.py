@@ -231,6 +231,8 @@ _EVENTS: dict[str, Callable[[ResponseTurn, dict[str, Any]], Iterable[StreamChunk
     "response.output_text.delta": ResponseTurn._text_delta,
     "response.output_text.done": ResponseTurn._text_done,
     "response.output_text.annotation.added": ResponseTurn._annotation,
+    "response.audio.transcript.delta": ResponseTurn._text_delta,
+    "response.output_audio_transcript.delta": ResponseTurn._text_delta,
     "response.refusal.delta": ResponseTurn._refusal_delta,
     "response.refusal.done": ResponseTurn._text_done,
     "response.reasoning_summary_text.delta": ResponseTurn._summary_delta,

@@ -16,6 +16,8 @@ from completion.wires.openai_responses.names import CALL_FIELDS, MESSAGE, MESSAG
 from completion.wires.tool_call import ToolCall
 from completion.wires.turn_order import TurnOrder
 
+_TEXTS = ("text", "refusal", "transcript")  # the fields of a part of a message that are its text
+
 log = logging.getLogger(__name__)
 
 
@@ -194,7 +196,7 @@ class Items:
         """A part of a message that is complete. Its text counts if none came before."""
         part = item.part(n)
         part.fields = {**part.fields, **{name: value for name, value in fields.items() if value}}
-        text = str_or_empty(fields.get("text")) or str_or_empty(fields.get("refusal"))
+        text = next(filter(None, (str_or_empty(fields.get(name)) for name in _TEXTS)), "")
         if text and not part.length:
             yield from self.text(part, text)
 
@@ -257,7 +259,7 @@ def _hashable(key: Any) -> int | str | None:
 
 def _has_text(fields: dict[str, Any]) -> bool:
     """The message has text or a refusal."""
-    return any(part.get("text") or part.get("refusal") for part in _parts_of(fields))
+    return any(part.get(name) for part in _parts_of(fields) for name in _TEXTS)
 
 
 def _parts_of(message: dict[str, Any]) -> list[dict[str, Any]]:
