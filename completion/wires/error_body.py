@@ -123,6 +123,8 @@ def _levels(value: Any, depth: int = 0) -> Iterator[Mapping[str, Any]]:
         is_message = " " in inner and inner.title() not in _PHRASES_OF_HTTP
         yield {"message": inner} if is_message else {"code": inner} if " " not in inner else {}
     yield value
+    if isinstance(value.get("base_resp"), Mapping):  # MiniMax: {"base_resp": {"status_code": 1008, "status_msg": "…"}}
+        yield {"message": value["base_resp"].get("status_msg")}
     if isinstance(value.get("message"), Mapping):  # Mistral: {"message": {"detail": [{"loc": …, "msg": "…"}]}}
         yield value["message"]
     if isinstance(inner, str):  # a code is the message as well if there is no other

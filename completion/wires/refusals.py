@@ -120,8 +120,11 @@ def is_error(value: Mapping[str, Any]) -> bool:
     """Whether the object is an error: it has one of the shapes that no chunk of an answer has."""
     # Cloudflare: {"success": false, "errors": [{"code": 3040, "message": "…"}]}
     errors = value.get("errors")
+    # MiniMax: {"base_resp": {"status_code": 1008, "status_msg": "…"}}, with the code 0 in each chunk of an answer
+    base = value.get("base_resp")
     return bool(
         value.get("error")
+        or (isinstance(base, Mapping) and base.get("status_code"))
         or "error" in (value.get("object"), value.get("type"))
         or (isinstance(errors, list) and errors)
         or value.get("success") is False
@@ -132,6 +135,9 @@ def is_foreign_error(event: Mapping[str, Any]) -> bool:
     """Whether an event that the wire does not know is an error, in the shape of another wire or of a gateway."""
     # FastAPI and gateways: {"message": "…"}, {"detail": "…"}, {"error_code": "…"}
     words = any(event.get(key) for key in ("message", "detail", "error_code"))
+    """An event that the wire does not know is an error: in a shape of another wire, or of a gateway."""
+    # FastAPI and gateways: {"message": "…"}, {"detail": "…"}, {"error_code": "…"}; Amazon: {"Message": "…"}
+    words = any(event.get(key) for key in ("message", "detail", "error_code", "error_msg", "Message"))
     return is_error(event) or ("type" not in event and words)
 
 

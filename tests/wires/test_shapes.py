@@ -10,6 +10,7 @@ from completion import (
     FinishReason,
     MalformedStreamError,
     ProviderBlock,
+    ProviderError,
     ServerError,
     TextBlock,
     TruncatedStreamError,
@@ -322,3 +323,15 @@ def test_the_transcript_of_a_spoken_answer_is_its_text() -> None:
 )
 def test_a_spoken_response_has_its_text(event: tuple[str, dict[str, Any]]) -> None:
     assert turn(RESPONSES, event, typed("response.completed")).text == "Hello"
+
+
+@pytest.mark.parametrize("wire", [CHAT_COMPLETIONS, RESPONSES, MESSAGES, GENERATE_CONTENT, INTERACTIONS, OLLAMA_CHAT])
+@pytest.mark.parametrize(
+    "body",
+    [{"base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}}, {"Message": "insufficient balance"}],
+    ids=["MiniMax", "Amazon"],
+)
+def test_an_error_in_the_shape_of_another_server_is_raised(wire: Wire, body: dict[str, Any]) -> None:
+    error = until_error(wire.chunks(iter([("message", body)]), ignore_end))[1]
+    assert isinstance(error, ProviderError)
+    assert "insufficient balance" in str(error)

@@ -175,13 +175,10 @@ def _raise_if_error(data: dict[str, Any], name: str) -> None:
         raise refusals.in_band(data)
     if data.get("choices") is not None or data.get("usage") or "chat.completion" in str_or_empty(data.get("object")):
         return
-    # FastAPI, Snowflake, MiniMax:
-    # {"detail": "…"}, {"code": "399505", "message": "…"}, {"base_resp": {"status_code": 1008, "status_msg": "…"}}
-    base = data.get("base_resp")
-    has_failed = isinstance(base, dict) and base.get("status_code")
-    message = data.get("detail") or data.get("error_code") or str_or_empty(data.get("message"))
-    if error is not None or has_failed or message or refusals.is_error(data):
-        raise refusals.in_band({**data, "message": base.get("status_msg")} if isinstance(base, dict) else data)
+    # FastAPI, Snowflake: {"detail": "…"}, {"code": "399505", "message": "…"}
+    message = str_or_empty(data.get("message")) or any(data.get(key) for key in ("detail", "error_code", "Message"))
+    if error is not None or message or refusals.is_error(data):
+        raise refusals.in_band(data)
 
 
 def _texts(parts: Any) -> Iterator[str]:
