@@ -17,14 +17,19 @@ from completion.batches import BatchResult
 from completion.batches import batch as run_batch
 from completion.cli.batch_extras import Progress, cluster
 from completion.cli.batch_lines import Key, Line, read_lines
-from completion.cli.batch_output import Output, Refused, lock, merge
+from completion.cli.batch_output import Held, Output, Refused, lock, merge
 from completion.cli.options import Parser
 from completion.cli.report import FAILED, INTERRUPTED, OK, WRONG_USAGE, tell
 from completion.cli.schemas import schema_of
 from completion.cli.setup import make_model
 from completion.contract.answer import Answer, answer_in
 from completion.contract.cancel import CancelToken
-from completion.contract.errors import CompletionError, ConfigurationError, StreamCancelledError
+from completion.contract.errors import (
+    CompletionError,
+    ConfigurationError,
+    StreamCancelledError,
+    UnsupportedContentError,
+)
 from completion.contract.model import ChatModel
 
 MAX_FAULTS = 20
@@ -138,7 +143,8 @@ def _check(source: Path, answer: Answer | None, model: str | None) -> tuple[dict
     for fault in faults[:MAX_FAULTS]:
         tell(f"{source}: {fault}")
     if faults:
-        raise Refused(f"{source}: {len(faults)} invalid lines; no request was sent")
+        lines = "1 invalid line" if len(faults) == 1 else f"{len(faults)} invalid lines"
+        raise Refused(f"{source}: {lines}; no request was sent")
     return digests, [*models]
 
 
@@ -169,6 +175,7 @@ def _run(
     failed = len(output.failed) - len(again_keys)
     code = OK
     not_set_up: ConfigurationError | None = None
+    held = Held()
     try:
         with _ctrl_c_cancels() as token:
             for name, model in models.items():
@@ -182,10 +189,12 @@ def _run(
                     if document is None:
                         continue
                     failed += "error" in document
-                    (again if result.key in again_keys else output).append(document)
+                    file = again if result.key in again_keys else output
+                    held.append(file, document, was_sent=not isinstance(result.error, UnsupportedContentError))
                     usage = result.turn.usage if result.turn else None
                     progress.add(usage.output_tokens if usage else 0, failed="error" in document)
         if not_set_up is None:
+            held.write()
             output.prepare()  # OUT must also exist if there was no request to send
     except StreamCancelledError:
         code = INTERRUPTED

@@ -51,7 +51,10 @@ def read_lines(path: Path, answer: Answer | None) -> Iterator[Line | str]:
             if not raw.strip():
                 continue
             try:
-                yield _line(number, json.loads(raw), answer)
+                # Decoded here: json.loads() would guess UTF-16 or UTF-32 from the first bytes of each line.
+                yield _line(number, json.loads(raw.decode("utf-8")), answer)
+            except UnicodeDecodeError:
+                yield f"line {number}: it is not UTF-8"
             except RecursionError:
                 yield f"line {number}: it is nested too deeply"
             except (ValueError, TypeError, KeyError, AttributeError) as error:

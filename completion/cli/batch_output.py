@@ -88,6 +88,33 @@ class Output:
             self._file = None
 
 
+class Held:
+    """Lines that say nothing about the setup: a request that the provider does not support is never sent.
+
+    They wait until another line is written, because without a key OUT must not be touched.
+    """
+
+    MOST: Final = 1000
+    """So many lines wait at most: a whole IN of unsupported requests must not fill the memory."""
+
+    def __init__(self) -> None:
+        self._lines: list[tuple[Output, dict[str, Any]]] = []
+        self._is_set_up = False
+
+    def append(self, file: Output, document: dict[str, Any], *, was_sent: bool) -> None:
+        """Write the line, or let it wait."""
+        self._lines.append((file, document))
+        self._is_set_up = self._is_set_up or was_sent or len(self._lines) > self.MOST
+        if self._is_set_up:
+            self.write()
+
+    def write(self) -> None:
+        """Write the lines that wait."""
+        lines, self._lines = self._lines, []
+        for file, document in lines:
+            file.append(document)
+
+
 def merge(out: Path, retried: Path) -> None:
     """Replace the lines of OUT with those of ``retried`` that have the same id, by one rename."""
     if not retried.exists():

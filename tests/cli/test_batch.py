@@ -307,6 +307,29 @@ def test_without_a_key_out_is_not_touched(server: ProviderServer, tmp_path: Path
     assert not (tmp_path / "out.jsonl").exists()
 
 
+def test_without_a_key_an_unsupported_request_is_no_line_of_out(server: ProviderServer, tmp_path: Path) -> None:
+    file = {"type": "image", "source": {"type": "file", "file_id": "f"}}
+    source = write(
+        tmp_path / "in.jsonl",
+        {"id": "a", "messages": [{"role": "user", "blocks": [file]}]},
+        {"id": "b", "prompt": "One"},
+    )
+    out = tmp_path / "out.jsonl"
+    arguments = ("batch", source, "-o", str(out), "--concurrency", "1")
+    assert run(server, *arguments, OPENAI_API_KEY="").returncode == 3
+    assert not out.exists()
+    assert run(server, *arguments).returncode == 1
+    lines = read(out)
+    assert lines["a"]["error"]["type"] == "UnsupportedContentError"
+    assert lines["b"]["text"] == "Hello"
+
+
+@pytest.mark.parametrize("raw", ["{}".encode("utf-16"), b'{"id": "a", "prompt": "\xff"}'])
+def test_a_line_in_another_encoding_is_said_to_be_not_utf_8(raw: bytes, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_bytes(raw)
+    assert [*read_lines(tmp_path / "in.jsonl", None)] == ["line 1: it is not UTF-8"]
+
+
 def test_a_second_run_is_refused_and_ctrl_c_leaves_no_line(server: ProviderServer, tmp_path: Path) -> None:
     server.always(Reply(delta(content="Hello"), Pause(20), end()))
     source = write(tmp_path / "in.jsonl", {"id": "a", "prompt": "One"})
