@@ -165,10 +165,7 @@ def _run(
     options: argparse.Namespace,
 ) -> int:
     retried = out.with_name(out.name + ".retry")
-    # Before the merge, check that both files belong to this IN.
-    Output(out, digests), Output(retried, digests)
-    merge(out, retried)
-    output, again = Output(out, digests), Output(retried, digests)
+    output, again = _outputs(out, retried, digests)
     again_keys = set(output.failed) if options.retry_failed else set()
     todo = digests.keys() - (output.done - again_keys)
     progress = Progress(len(todo))
@@ -210,6 +207,14 @@ def _run(
         return FAILED if failed else OK
     tell("interrupted; run the same command again to continue")
     return code
+
+
+def _outputs(out: Path, retried: Path, digests: dict[Key, str]) -> tuple[Output, Output]:
+    """OUT with the lines of an interrupted ``--retry-failed``, and the file for new ones."""
+    # Before the merge, check that both files belong to this IN.
+    Output(out, digests), Output(retried, digests)
+    merge(out, retried)
+    return Output(out, digests), Output(retried, digests)
 
 
 def _requests(
