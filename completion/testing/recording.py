@@ -137,6 +137,8 @@ class _Replay:
         self._match = match
         self._recorded = [(_facts(one.method, one.url, one.body), one) for one in recorded]
         self._is_served = [False] * len(recorded)
+        # Of the whole block: a secret of one request was also replaced in the requests after it.
+        self._scrubber = Scrubber()
         self._lock = threading.Lock()
 
     def find(self, traffic: Traffic) -> Script:
@@ -146,9 +148,10 @@ class _Replay:
             ConfigurationError: there is none, or no more.
         """
         _refuse_if(self.is_over)
-        scrubber = Scrubber()
-        scrubber.learn(traffic.headers, traffic.url)
-        sent = _facts(traffic.method, scrubber.scrub_url(traffic.url), scrubber.scrub(traffic.body))
+        with self._lock:
+            self._scrubber.learn(traffic.headers, traffic.url)
+            url, body = self._scrubber.scrub_url(traffic.url), self._scrubber.scrub(traffic.body)
+        sent = _facts(traffic.method, url, body)
         with self._lock:
             same = [number for number, (facts, _) in enumerate(self._recorded) if self._is_same(facts, sent)]
             number = next((number for number in same if not self._is_served[number]), None)

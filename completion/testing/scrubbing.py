@@ -20,7 +20,6 @@ _MIN_SEARCHED: Final = 8
 _SHORT_KEY = re.compile(r"(?=.*[A-Za-z])(?=.*[^A-Za-z\s]).{6,}")
 _KEY_HEADER = re.compile(r"auth|key", re.IGNORECASE)
 
-# The names of headers whose values are replaced. Those of a request are also searched for in everything else.
 # The names of headers whose values are replaced. If a request has such a value, it is replaced everywhere else too.
 _SECRET_HEADER = re.compile(
     r"auth(?!enticate)|cookie|secret|password|credential|signature|key|token(?!s)|session"

@@ -420,6 +420,18 @@ def test_another_key_replays_the_same_file(name: str, server: ProviderServer, pa
         adapter.model(server.url, session=session, api_key=OTHER_KEY).chat_stream("Hi").collect()
 
 
+def test_a_secret_of_an_earlier_request_does_not_change_a_later_one(server: ProviderServer, path: Path) -> None:
+    server.always(HELLO)
+    for _ in range(2):
+        with recorded(path) as session:
+            first = model_at(server.url, session=session, headers={"OpenAI-Project": "weather-app"})
+            second = model_at(server.url, session=session, api_key=OTHER_KEY)
+            first.chat_stream("Hi").collect()
+            assert second.chat_stream(f"Describe weather-app and {KEY}.").collect().text == "Hello"
+    assert len(server.requests) == 2
+    assert "weather-app" not in path.read_text()
+
+
 def encodings(secret: str) -> list[bytes]:
     """The secret in base64 at each position in a group of three bytes, without the characters at its edges."""
     raw = secret.encode()
