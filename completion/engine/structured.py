@@ -5,6 +5,7 @@ structured(model, request, City) -> StructuredStream -> {"name": "Os"}, {"name":
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 from collections.abc import Generator, Iterator
@@ -249,7 +250,7 @@ class _Asking:
                 failure = error
             if failure is None:
                 if heard.shown is NOTHING or heard.shown != data:  # it came at once, or without a known key
-                    yield data
+                    yield copy.deepcopy(data)  # ``value`` may contain ``data``, and the caller may change what it gets
                 self.value = value
                 return
             try:

@@ -785,3 +785,12 @@ def test_a_finished_call_is_not_mistaken_for_the_answer_of_another_tool() -> Non
     script = [*call_of("look", {"name": "Rome"}, "c0"), *OSLO_CALL]
     assert asked([*script, TurnFinished(FinishReason.TOOL_USE)], mode="tool") == City("Oslo")
     assert isinstance(script[1], ToolCallFinished)
+
+
+@pytest.mark.parametrize("pieces", [['{"n": [1]}'], ['Here: {"n": ', "[1]}"], [*'{"n": [1]}']])
+def test_a_caller_that_changes_the_shown_values_does_not_change_the_result(pieces: list[str]) -> None:
+    model = ScriptedModel([*map(TextDelta, pieces), TurnFinished(FinishReason.END_TURN)])
+    stream = structured(model, "x", JsonSchema("numbers", {"type": "object"}), mode="prompt")
+    for shown in stream:
+        shown.setdefault("n", []).append(7)
+    assert stream.value == {"n": [1]}
