@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from contextvars import copy_context
+from copy import deepcopy
 from dataclasses import fields, replace
 from queue import Empty, SimpleQueue
 from threading import Event
@@ -243,7 +244,7 @@ class _Task:
 
     def __init__(self, call: Call, run: RunInfo, ending: Ending, wakeups: SimpleQueue[None]) -> None:
         self.call_id = call.call_id
-        self.call = block_of(call)
+        self.call = deepcopy(block_of(call))  # hooks may change it; the history keeps the model's own arguments
         self.name = call.name
         self.context = ToolContext(run.run_id, run.step_id, call.call_id, CancelToken())
         self.tool: Tool | None = None
@@ -292,7 +293,7 @@ class _Task:
         began = time.perf_counter()
         try:
             with self.context.token:  # a model that the tool calls is cancelled together with the tool
-                blocks = tool.run(self.call.args, self.context)
+                blocks = tool.run(deepcopy(self.call.args), self.context)
             self._note_seconds(began)
             self.settle(blocks)
         except AbortRun as exc:

@@ -60,17 +60,16 @@ class Approval(Middleware):
             neither: ask about all calls.
 
     Raises:
-        TypeError: ``decide`` returned something else, None for example. This fails the run.
+        TypeError: an argument has the wrong type. Or ``decide`` returned something else, None for example; this fails
+            the run.
     """
 
     def __init__(self, decide: Decide, *, tags: Iterable[str] = (), names: Iterable[str] = ()) -> None:
-        if isinstance(tags, str) or isinstance(names, str):
-            raise TypeError("Approval: tags= and names= must be lists of str, got a str")
         if not callable(decide):
             raise TypeError(f"Approval: decide must be a function, got {type(decide).__name__}")
         self._decide = decide
         self._takes_run = _takes_run(decide)
-        self._tags, self._names = frozenset(tags), frozenset(names)
+        self._tags, self._names = _words(tags, "tags"), _words(names, "names")
 
     def before_tool(self, run: RunInfo, call: ToolCallBlock) -> ToolCallBlock | Refusal | Pending:
         tool = run.tools.get(call.name)
@@ -125,6 +124,18 @@ def _takes_run(decide: Callable[..., Any]) -> bool:
     return len(positional) > 1 and (positional[1].default is inspect.Parameter.empty or positional[1].name == "run")
 
 
+def _words(given: Iterable[str], argument: str) -> frozenset[str]:
+    """The tags or names. Anything that is not a str, such as the tool itself, would match no call: none would need
+    approval."""
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(f"Approval: {argument}= must be a list of str, got {type(given).__name__}")
+    words = frozenset(given)
+    for word in words:
+        if not isinstance(word, str):
+            raise TypeError(f"Approval: {argument}= must be a list of str, got a {type(word).__name__} in it")
+    return words
+
+
 class CallLimit(StatefulMiddleware[list[int]]):
     """Allows a number of tool calls per run; further calls are refused, and the model reads why.
 
@@ -137,11 +148,14 @@ class CallLimit(StatefulMiddleware[list[int]]):
 
     Raises:
         ValueError: ``most`` is not a whole number of 1 or more.
+        TypeError: ``name`` is not a str.
     """
 
     def __init__(self, most: int, *, name: str | None = None, ends_run: bool = False) -> None:
         super().__init__(lambda: [0])
         require_whole_number(most, "CallLimit: most")
+        if not isinstance(name, str | None):
+            raise TypeError(f"CallLimit: name must be the name of a tool, got {type(name).__name__}")
         self._most = most
         self._name = name
         self._ends_run = ends_run

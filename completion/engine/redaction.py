@@ -91,6 +91,8 @@ class Redaction(StatefulMiddleware["_RunState"]):
         for function in self._functions:
             if not callable(function):
                 raise TypeError(f"Redaction: give names, patterns or functions, got {type(function).__name__}")
+        if not isinstance(replacement, str) and not callable(replacement):
+            raise TypeError(f"Redaction: replacement must be a str or a function, got {type(replacement).__name__}")
         self._replacement = replacement
 
     @property

@@ -112,6 +112,8 @@ class Tool:
                 f"got {type(definition).__name__} and {type(function).__name__}"
             )
         require_seconds(timeout, f"{definition.name}: timeout")
+        if not isinstance(approval, bool):
+            raise TypeError(f"{definition.name}: approval must be True or False, got {approval!r}")
         self._definition = definition
         self.function = function
         self.timeout = timeout
@@ -206,7 +208,7 @@ class FunctionTool(Tool, Generic[P, R_co]):
                 "class method use tool(Thing.method)"
             )
         name = name or function.__name__
-        if not _NAME.fullmatch(name):
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise ValueError(f"@tool: {name!r} is not a valid tool name (1 to 64 letters, digits, _ and -); set name=")
         _refuse_generator(function, name)
         parameters = dict(_parameters(function) or {})

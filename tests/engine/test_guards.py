@@ -257,11 +257,6 @@ def test_a_decision_that_is_neither_yes_nor_no_is_an_error(decision: Any) -> Non
     assert look.args == []
 
 
-def test_names_given_as_one_string_are_refused() -> None:
-    with pytest.raises(TypeError, match="must be lists of str"):
-        Approval(lambda call: True, names="look")
-
-
 # Call limits
 
 
@@ -743,3 +738,21 @@ def test_earlier_middleware_sees_redacted_chunks() -> None:
     recording = Recording()
     list(run_of([answers("To jane@", "example.org")], [], recording, Redaction("email")))
     assert joined(recording.seen) == "To [redacted]"
+
+
+@pytest.mark.parametrize("given", ["look", None, [3], [Recorder().tool]], ids=repr)
+def test_tags_and_names_that_could_match_no_call_are_refused(given: Any) -> None:
+    with pytest.raises(TypeError, match=r"Approval: names= must be a list of str, got"):
+        Approval(lambda call: True, names=given)
+    with pytest.raises(TypeError, match=r"Approval: tags= must be a list of str, got"):
+        Approval(lambda call: True, tags=given)
+
+
+def test_a_limit_for_a_tool_needs_its_name() -> None:
+    with pytest.raises(TypeError, match="CallLimit: name must be the name of a tool, got Tool"):
+        CallLimit(1, name=Recorder().tool)  # type: ignore[arg-type]
+
+
+def test_a_replacement_that_is_neither_text_nor_a_function_is_refused() -> None:
+    with pytest.raises(TypeError, match="Redaction: replacement must be a str or a function, got int"):
+        Redaction("email", replacement=3)  # type: ignore[arg-type]

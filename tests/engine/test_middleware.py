@@ -23,10 +23,12 @@ from completion import (
     RetryingModel,
     RunConfig,
     RunFinished,
+    RunInfo,
     StepFinished,
     StreamChunk,
     TextDelta,
     ToolCallBlock,
+    ToolCallFinished,
     ToolContext,
     ToolDefinition,
     ToolResult,
@@ -544,3 +546,31 @@ def test_hooks_of_the_base_class_are_not_called() -> None:
 def test_a_class_in_place_of_an_object_is_refused() -> None:
     with pytest.raises(TypeError, match="methods of Middleware"):
         run_chat(ScriptedModel("Hello"), HI, (), [Seen])
+
+
+def test_the_history_keeps_the_arguments_that_a_hook_and_a_tool_change_in_place() -> None:
+    class Rewriting(Middleware):
+        def __init__(self) -> None:
+            self.seen: list[dict[str, Any]] = []
+
+        def before_tool(self, run: RunInfo, call: ToolCallBlock) -> ToolCallBlock:
+            call.args["items"].append(2)
+            return call
+
+        def after_tool(self, run: RunInfo, call: ToolCallBlock, result: ToolResultBlock) -> ToolResultBlock:
+            self.seen.append(call.args)
+            return result
+
+    got: list[list[int]] = []
+
+    def take(items: list[int]) -> None:
+        got.append(list(items))
+        items.clear()
+
+    middleware = Rewriting()
+    script = ScriptedModel(turn(called("take", items=[1])), "Done.")
+    *chunks, end = run_chat(script, "Go.", [named("take", take)], [middleware])
+    assert (got, middleware.seen) == ([[1, 2]], [{"items": [1, 2]}])
+    assert isinstance(end, RunFinished)
+    assert end.new_messages[0].blocks == (ToolCallBlock("c1", "take", {"items": [1]}),)
+    assert [chunk.args for chunk in chunks if isinstance(chunk, ToolCallFinished)] == [{"items": [1]}]

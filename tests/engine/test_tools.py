@@ -1028,3 +1028,9 @@ def test_a_return_value_that_is_not_json_is_an_error_result() -> None:
 
     _, (answer,) = run_with(function, turns=[call("function", "", {})])
     assert answer.is_error and "contains a value of type object, which is not JSON" in text_of(answer)
+
+
+@pytest.mark.parametrize("approval", [None, 1, "no"])
+def test_approval_is_true_or_false(approval: Any) -> None:
+    with pytest.raises(TypeError, match="pay: approval must be True or False, got"):
+        Tool(ToolDefinition("pay", "Pays.", {"type": "object"}), print, approval=approval)
