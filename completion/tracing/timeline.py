@@ -245,6 +245,9 @@ def _tool_result(run: _Run, line: _Line, now: float) -> None:
 def _run_finished(run: _Run, line: _Line, now: float) -> None:
     content = (line.get("content") or {}).get("abort") or {}
     abort = [f"aborted: {line['abort']}", *([str(content["message"])] if content.get("message") else [])]
+    for (_, call_id), bar in run.calls.items():
+        if call_id in (line.get("pending") or ()) and not bar.facts:
+            bar.facts = ["waits for a person"]
     run.ending = [*(abort if line["abort"] else [str(line["reason"])]), *_tokens(line["usage"])]
     run.is_bad = bool(line["abort"])
 

@@ -165,6 +165,8 @@ class JsonTracer(Middleware):
         facts = _FACTS[type(chunk)](chunk) if type(chunk) in _FACTS else {}
         match chunk:
             case StepStarted():
+                if chunk.iteration == 0:  # a step that answers decisions has no request
+                    state.begin_step(chunk.step_id)
                 facts["opened_ms"] = _since(state.requested_at)
             case TurnFinished():
                 facts.update(
@@ -209,6 +211,7 @@ class JsonTracer(Middleware):
             "abort": end.abort and end.abort.kind,
             "usage": end.usage,
             "new_messages": len(end.new_messages),
+            **({"pending": [call.call_id for call in end.pending]} if end.pending else {}),
         }
         self._end(run, "run_finished", facts, end)
         self._writer.flush()

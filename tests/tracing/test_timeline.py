@@ -319,3 +319,15 @@ def test_the_longest_line_of_a_tracer_can_be_read(tmp_path: Path) -> None:
     out = io.StringIO()
     assert show(path, out) == 1
     assert "could not be read" not in out.getvalue()
+
+
+def test_a_call_that_waits_for_a_person_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    turn = [ToolCallStarted("c1", "pay"), ToolCallFinished("c1", "pay", {}), TurnFinished(FinishReason.TOOL_USE)]
+    pay = Tool(ToolDefinition("pay", "Pays.", {"type": "object"}), lambda: "paid", approval=True)
+    with JsonTracer(path) as tracer:
+        run_chat(ScriptedModel(turn), "Pay.", [pay], [tracer]).collect()
+    out = io.StringIO()
+    assert show(path, out) == 1
+    row = next(line for line in out.getvalue().splitlines() if "pay" in line)
+    assert row.endswith("waits for a person")

@@ -128,6 +128,18 @@ def test_every_line_starts_with_the_same_keys(path: Path) -> None:
     assert len({line["run_id"] for line in lines}) == 1
 
 
+def test_the_step_that_answers_decisions_has_its_id_and_the_end_names_the_calls_that_wait(path: Path) -> None:
+    calls = [ToolCallBlock(call_id, "weather", {"city": "Oslo"}) for call_id in ("c1", "c2")]
+    request = ChatRequest([Message.user("Hi"), Message.assistant(calls)])
+    tool = Tool(WEATHER, weather, approval=True)
+    lines = traced(path, ScriptedModel(), tools=[tool], request=request, decisions={"c1": True})
+    ids = {line["kind"]: line["step_id"] for line in lines}
+    assert ids["step_started"] is not None
+    assert ids["step_started"] == ids["tool_started"] == ids["tool_result"] == ids["step_finished"]
+    assert (ids["run_started"], ids["run_finished"]) == (None, None)
+    assert lines[-1]["pending"] == ["c2"]
+
+
 def test_a_run_line_by_line(path: Path) -> None:
     lines = traced(
         path, ScriptedModel(CALL_TURN, "It is warm."), tools=[TOOL], request=ChatRequest("Hi", system_prompt="S")
