@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from types import TracebackType
@@ -43,9 +43,23 @@ def response_of(stream: object) -> ResponseInfo:
     return response if response is not None and has_all_fields else ResponseInfo()
 
 
-def closable(stream: Iterator[StreamChunk]) -> Generator[StreamChunk, None, None]:
+def iterator_of(stream: Iterable[StreamChunk]) -> Iterator[StreamChunk]:
+    """The stream itself; an iterable of a third party that is not an iterator, such as a list, becomes a generator.
+
+    Raises:
+        TypeError: the stream cannot be iterated. The usual mistake is an ``async def``, or a missing ``return``.
+    """
+    if hasattr(stream, "__next__"):
+        return cast(Iterator[StreamChunk], stream)
+    if isinstance(stream, str) or not isinstance(stream, Iterable):
+        raise TypeError(f"chat_stream must return an iterator of chunks, got {type(stream).__name__}")
+    return (chunk for chunk in stream)
+
+
+def closable(stream: Iterable[StreamChunk]) -> Generator[StreamChunk, None, None]:
     """The stream itself; an iterator of a third party without ``close()`` becomes a generator."""
-    return cast(Any, stream) if hasattr(stream, "close") else (chunk for chunk in stream)
+    iterator = iterator_of(stream)
+    return cast(Any, iterator) if hasattr(iterator, "close") else (chunk for chunk in iterator)
 
 
 def close_quietly(stream: object) -> None:

@@ -27,7 +27,7 @@ from completion.contract.errors import (
     TruncatedStreamError,
     stream_cancelled,
 )
-from completion.contract.stream import ChatStream, close_quietly
+from completion.contract.stream import ChatStream, close_quietly, iterator_of
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class Attempts(ABC):
 
     def open_stream(self) -> Iterator[StreamChunk]:
         """Call until a call succeeds. Raises the last error when there is no other attempt."""
-        return self._until_success(self.call)
+        return self._until_success(lambda: iterator_of(self.call()))
 
     def result(self, call: Callable[[], _T]) -> _T:
         """What ``call`` returns, in place of ``self.call``: for calls that return no stream."""

@@ -19,6 +19,7 @@ from completion import (
     ChatRequest,
     CompletionError,
     ConfigurationError,
+    FallbackModel,
     FinishReason,
     Message,
     OverloadedError,
@@ -745,3 +746,26 @@ def test_a_run_with_a_timeout_fails_clearly_if_no_thread_can_start() -> None:
             run_chat(ScriptedModel(turn("never")), HI, config=RunConfig(timeout=60))
     finally:
         threading.stack_size(usual_size)
+
+
+class Returns:
+    """A model of a third party that returns this object."""
+
+    name, model = "third", "party"
+
+    def __init__(self, returned: Any) -> None:
+        self._returned = returned
+
+    def chat_stream(self, req: ChatRequest | str) -> Any:
+        return self._returned
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, RetryingModel, lambda model: FallbackModel([model])])
+def test_a_model_of_a_third_party_may_return_a_list_and_a_wrong_type_is_named(wrap: Any) -> None:
+    chunks = [TextDelta("Yes."), TurnFinished(FinishReason.END_TURN)]
+    assert run_chat(wrap(Returns(chunks)), "Hi").collect().text == "Yes."
+    for wrong in (None, "Yes."):
+        with pytest.raises(
+            TypeError, match=f"chat_stream must return an iterator of chunks, got {type(wrong).__name__}"
+        ):
+            run_chat(wrap(Returns(wrong)), "Hi").collect()
