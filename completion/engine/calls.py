@@ -360,7 +360,9 @@ def _wait_for_end(tasks: Sequence[_Task]) -> None:
 
 
 def _no_such_tool(name: str, offered: Sequence[str]) -> str:
-    return f"There is no tool {name!r}. The tools are: {', '.join(offered) or 'none'}."
+    # Middleware may have offered a tool that has no function.
+    others = [other for other in offered if other != name]
+    return f"There is no tool {name!r}. The tools are: {', '.join(others) or 'none'}."
 
 
 def _words_of(error: BaseException) -> str:

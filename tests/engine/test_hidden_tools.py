@@ -53,6 +53,16 @@ def test_the_answer_to_an_unknown_call_does_not_name_hidden_tools() -> None:
     assert texts(end.new_messages) == ["There is no tool 'other'. The tools are: none."]
 
 
+def test_a_definition_that_middleware_added_without_a_function_is_not_named_as_a_tool() -> None:
+    class Adding(Middleware):
+        def on_request(self, run: RunInfo, request: ChatRequest) -> ChatRequest:
+            return replace(request, tools=(*request.tools, ToolDefinition("added", "", {"type": "object"})))
+
+    model = ScriptedModel(turn(called("added")), turn("ok"))
+    end = end_of(run_chat(model, HI, [named("open")], [Adding()]))
+    assert texts(end.new_messages) == ["There is no tool 'added'. The tools are: open."]
+
+
 def test_what_counts_is_the_request_of_the_same_turn() -> None:
     model = ScriptedModel(turn(called("now", "a")), turn(called("now", "b")), turn("ok"))
     end = end_of(run_chat(model, HI, [named("now")], [Hiding("now", when=lambda run: run.iteration == 1)]))
