@@ -58,8 +58,8 @@ def batch(arguments: Sequence[str]) -> int:
     source, out = Path(options.source), Path(options.out)
     try:
         # Before resolve(): the target of /dev/stdout may be a pipe, which has no path.
-        if out.exists() and not out.is_file():
-            raise Refused(f"-o {out} is not a file")
+        if options.out == "-" or (out.exists() and not out.is_file()):
+            raise Refused(f"-o {out} is not a file; OUT is read before it is written")
         out = out.resolve()  # if OUT is a link, write its target
         if source.resolve() == out:
             raise Refused("IN and OUT are the same file")

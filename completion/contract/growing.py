@@ -238,7 +238,7 @@ class GrowingJson:
 
     def _read_string(self, text: str, at: int) -> int:
         if found := _PLAIN.match(text, at):
-            self._add(found[0])
+            self._add(whole(found[0]))
             at = found.end()
             if at == len(text):
                 return at

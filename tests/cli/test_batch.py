@@ -239,11 +239,12 @@ def test_a_pipe_is_refused_because_in_is_read_twice(server: ProviderServer, tmp_
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no /dev/stdout")
-def test_standard_output_is_refused_as_out(server: ProviderServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("out", ["/dev/stdout", "-"])
+def test_standard_output_is_refused_as_out(out: str, server: ProviderServer, tmp_path: Path) -> None:
     source = write(tmp_path / "in.jsonl", {"id": "a", "prompt": "One"})
-    done = run(server, "batch", source, "-o", "/dev/stdout")
+    done = run(server, "batch", source, "-o", out)
     assert done.returncode == 2
-    assert "-o /dev/stdout is not a file" in done.stderr
+    assert f"-o {out} is not a file" in done.stderr
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="nobody can write to /proc, root neither")
