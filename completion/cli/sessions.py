@@ -117,6 +117,8 @@ def _check_writable(parser: argparse.ArgumentParser, path: Path, name: str) -> N
     folder = path.parent
     if path.is_dir():
         why = "it is a folder"
+    elif path.exists() and not path.is_file():
+        why = "it is not a file"  # as root, replacing /dev/null would remove the device
     elif not folder.is_dir():
         why = f"there is no folder {folder}"
     elif not can_write_into(folder):

@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from completion.contract.errors import ConfigurationError
-from completion.testing.recording_file import RecordedRequest, check_writable, parsed, read, recorded_from, write
+from completion.testing.recording_file import (
+    RecordedRequest,
+    check_is_file,
+    check_writable,
+    parsed,
+    read,
+    recorded_from,
+    write,
+)
 from completion.testing.scrubbing import Scrubber, collapsed
 from completion.transport import Session
 from completion.transport.recorder import Traffic, recording_session
@@ -58,6 +66,7 @@ def recorded(
     """
     file = Path(path).absolute()  # the program may change the current folder
     _check(mode, speed, match)
+    check_is_file(file)
     if mode == "replay" or (mode == "auto" and (file.exists() or file.is_symlink())):
         yield from _replayed(file, speed, match)
     else:
@@ -79,7 +88,11 @@ def _recording(file: Path) -> Iterator[Session]:
     session = recording_session(recorder.add, recorder.discard)
     try:
         yield session
-        write(file, recorder.finish())
+        try:
+            write(file, recorder.finish())
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise ConfigurationError(f"{file}: the recording cannot be written: {why}") from error
     finally:
         recorder.is_over = True
         session.close()

@@ -260,14 +260,23 @@ def _chunked(pieces: Sequence[Piece]) -> Iterator[tuple[float, bytes]]:
 # Writing
 
 
+def check_is_file(path: Path) -> None:
+    """Refuse a folder, and a device: /dev/zero never ends, and as root, replacing /dev/null would remove it.
+
+    Raises:
+        ConfigurationError: the path exists and is not a file.
+    """
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "not a file"
+        raise ConfigurationError(f"{path}: this is {what}; give recorded() the path of a file")
+
+
 def check_writable(path: Path) -> None:
     """Check at the beginning that the file can be written at the end, when the requests have been paid for.
 
     Raises:
-        ConfigurationError: it is a folder, or its folder cannot be written.
+        ConfigurationError: its folder cannot be written.
     """
-    if path.is_dir():
-        raise ConfigurationError(f"{path}: this is a folder; give recorded() the path of a file")
     folder = next(parent for parent in path.parents if parent.exists())
     if not folder.is_dir() or not can_write_into(folder):
         raise ConfigurationError(f"{path}: the recording cannot be written into {folder}; check its permissions")

@@ -128,8 +128,9 @@ def test_a_link_to_a_session_stays_a_link(run: Run) -> None:
         ("s.json", '{"schema": "completion.conversation.1", "messages": 7}', "is not a session"),
         ("no/such/s.json", None, "cannot be written: there is no folder"),
         (".", None, "cannot be written: it is a folder"),
+        ("/dev/full", None, "cannot be written: it is not a file"),
     ],
-    ids=["not JSON", "another file", "damaged", "no folder", "a folder"],
+    ids=["not JSON", "another file", "damaged", "no folder", "a folder", "a device"],
 )
 def test_a_bad_session_exits_with_2_and_changes_nothing(
     server: ProviderServer, run: Run, name: str, text: str | None, message: str

@@ -575,10 +575,24 @@ def test_a_folder_is_refused_before_anything_is_asked(path: Path) -> None:
             pass
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no /dev/null")
+@pytest.mark.parametrize("mode", ["record", "auto", "replay"])
+def test_a_device_is_refused_and_stays_a_device(mode: Mode) -> None:
+    with pytest.raises(ConfigurationError, match="this is not a file; give recorded"):
+        recorded(os.devnull, mode).__enter__()
+    assert Path(os.devnull).is_char_device()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="nobody can write to /proc, root neither")
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_asked() -> None:
     with pytest.raises(ConfigurationError, match="cannot be written into /proc; check its permissions"):
         recorded("/proc/recording.jsonl").__enter__()
+
+
+def test_a_recording_that_cannot_be_written_at_the_end_is_our_error(path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="the recording cannot be written: ") as caught, recorded(path):
+        path.mkdir()
+    assert isinstance(caught.value.__cause__, OSError)
 
 
 @given(st.lists(st.binary(max_size=40), max_size=8), st.lists(st.integers(1, 400), max_size=12), st.booleans())
