@@ -151,4 +151,9 @@ def assemble(events: Events, on_end_of_turn: OnEndOfTurn = lambda seconds: None)
 
 def _first_candidate(candidates: Any) -> dict[str, Any] | None:
     """The candidate with index 0 or without one."""
+    if type(candidates) is list:  # a loop: it runs for each chunk, and a generator costs more
+        for candidate in candidates:
+            if type(candidate) is dict and not candidate.get("index"):
+                return candidate
+        return None
     return next((candidate for candidate in objects_in(candidates) if not candidate.get("index")), None)

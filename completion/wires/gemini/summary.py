@@ -37,8 +37,10 @@ class GenerateSummary(TurnSummary):
         """Keep what a chunk says about the response. The first id and model count, and the last usage."""
         usage = data.get("usageMetadata")
         # Totals: the last usage replaces the others, also if it has fewer counters.
-        # Some gateways send zeros in the last chunk.
-        if type(usage) is dict and _has_counters(usage):
+        if type(usage) is dict and usage.get("totalTokenCount"):  # most chunks
+            self._usage = usage
+        elif type(usage) is dict and _has_counters(usage):
+            # Some gateways send zeros in the last chunk.
             is_zero = not any(positive_int(usage, name) for name in USAGE_COUNTERS)
             self._usage = {**usage, **self._usage} if is_zero else usage
         if self.response_id is None:
