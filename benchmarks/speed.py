@@ -146,8 +146,8 @@ def draw(times: Times, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(7, 4.2))
     names = [name for name in times if "(paced)" not in name][::-1]
+    figure, axes = pyplot.subplots(figsize=(7, 0.5 + 0.28 * len(names)))
     medians = [statistics.median(times[name]) for name in names]
     spread = [[m - min(times[n]) for m, n in zip(medians, names, strict=True)],
               [max(times[n]) - m for m, n in zip(medians, names, strict=True)]]  # fmt: skip
@@ -155,7 +155,7 @@ def draw(times: Times, path: Path) -> None:
     bars = axes.barh(names, medians, xerr=spread, color=colours, capsize=3)
     axes.bar_label(bars, labels=[f"{value:.1f} µs" for value in medians], padding=6)
     axes.set_xlabel("CPU per streamed chunk, µs (median, fastest and slowest round)")
-    axes.set_xlim(0, max(medians) * 1.2)
+    axes.set_xlim(0, max(map(max, times.values())) * 1.25)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     figure.tight_layout()
