@@ -1,4 +1,4 @@
-"""What the wires of Google's models share: the version of a model, how much it thinks, where its files are."""
+"""What the wires of Google's models share: the version of a model, how much it thinks, its files, its usage."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
+from completion.contract.chunks import Usage
 from completion.contract.messages import Base64Source, FileSource, ImageBlock, UrlSource
 from completion.wires.lowering import image_type, unsupported
 
@@ -95,3 +96,15 @@ def _checked_type(block: Any, media_type: str) -> str:
     if not is_readable[block.type]:
         raise unsupported(type(block).__name__, f"Gemini does not read {media_type}")
     return media_type
+
+
+def usage_of(*, input_tokens: int, cached: int, answer: int, thoughts: int, total: int) -> Usage:
+    """The usage of a turn. Some gateways leave out the thoughts: then only the total includes them."""
+    if input_tokens and answer and not thoughts:
+        thoughts = max(total - input_tokens - answer, 0)
+    return Usage(
+        input_tokens=input_tokens,
+        output_tokens=answer + thoughts,
+        cached_input_tokens=cached,
+        reasoning_tokens=thoughts,
+    )

@@ -133,9 +133,12 @@ def is_error(value: Mapping[str, Any]) -> bool:
 
 def is_foreign_error(event: Mapping[str, Any]) -> bool:
     """Whether an event that the wire does not know is an error, in the shape of another wire or of a gateway."""
-    # FastAPI and gateways: {"message": "…"}, {"detail": "…"}, {"error_code": "…"}; Amazon: {"Message": "…"}
-    words = any(event.get(key) for key in ("message", "detail", "error_code", "error_msg", "Message"))
-    return is_error(event) or ("type" not in event and words)
+    return is_error(event) or ("type" not in event and has_words_of_error(event))
+
+
+def has_words_of_error(event: Mapping[str, Any]) -> bool:
+    """Whether an event that is no part of an answer says what went wrong, as FastAPI, Amazon and gateways do."""
+    return any(event.get(key) for key in ("message", "detail", "error_code", "error_msg", "Message"))
 
 
 def not_a_stream(text: str, content_type: str) -> CompletionError:

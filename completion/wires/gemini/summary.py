@@ -18,6 +18,7 @@ from completion.wires.gemini.names import (
     WIRE,
 )
 from completion.wires.gemini.sources import citations_of
+from completion.wires.google import usage_of
 from completion.wires.json_values import objects_in, positive_int, provider_block, str_or_empty
 from completion.wires.turn_summary import TurnSummary
 
@@ -114,15 +115,10 @@ def parse_usage(fields: dict[str, Any]) -> Usage:
     """The usage of a chunk. Thoughts are not in the candidates, and results of server-side tools not in the prompt."""
     # {"promptTokenCount": 9, "toolUsePromptTokenCount": 0, "cachedContentTokenCount": 0, "candidatesTokenCount": 12,
     #  "thoughtsTokenCount": 7, "totalTokenCount": 28}
-    thoughts = positive_int(fields, "thoughtsTokenCount")
-    input_tokens = positive_int(fields, "promptTokenCount") + positive_int(fields, "toolUsePromptTokenCount")
-    answer = positive_int(fields, "candidatesTokenCount")
-    if input_tokens and answer and not thoughts:
-        # Some gateways leave out the thoughts: only the total includes them.
-        thoughts = max(positive_int(fields, "totalTokenCount") - input_tokens - answer, 0)
-    return Usage(
-        input_tokens=input_tokens,
-        output_tokens=answer + thoughts,
-        cached_input_tokens=positive_int(fields, "cachedContentTokenCount"),
-        reasoning_tokens=thoughts,
+    return usage_of(
+        input_tokens=positive_int(fields, "promptTokenCount") + positive_int(fields, "toolUsePromptTokenCount"),
+        cached=positive_int(fields, "cachedContentTokenCount"),
+        answer=positive_int(fields, "candidatesTokenCount"),
+        thoughts=positive_int(fields, "thoughtsTokenCount"),
+        total=positive_int(fields, "totalTokenCount"),
     )

@@ -8,6 +8,7 @@ from completion.contract.chunks import Usage
 from completion.contract.errors import MalformedStreamError, ProviderError
 from completion.wires import refusals
 from completion.wires.gemini_interactions.names import FAILED, FINISH_REASONS, USAGE_COUNTERS
+from completion.wires.google import usage_of
 from completion.wires.json_values import positive_int, str_or_empty
 from completion.wires.turn_summary import TurnSummary
 
@@ -56,15 +57,10 @@ def parse_usage(fields: dict[str, Any]) -> Usage:
     """The usage of an answer. Thoughts are not in the output, and results of server-side tools not in the input."""
     # {"total_input_tokens": 22, "total_tool_use_tokens": 198, "total_cached_tokens": 0, "total_output_tokens": 590,
     #  "total_thought_tokens": 1173, "total_tokens": 1983}
-    thoughts = positive_int(fields, "total_thought_tokens")
-    input_tokens = positive_int(fields, "total_input_tokens") + positive_int(fields, "total_tool_use_tokens")
-    answer = positive_int(fields, "total_output_tokens")
-    if input_tokens and answer and not thoughts:
-        # Some gateways leave out the thoughts: only the total includes them.
-        thoughts = max(positive_int(fields, "total_tokens") - input_tokens - answer, 0)
-    return Usage(
-        input_tokens=input_tokens,
-        output_tokens=answer + thoughts,
-        cached_input_tokens=positive_int(fields, "total_cached_tokens"),
-        reasoning_tokens=thoughts,
+    return usage_of(
+        input_tokens=positive_int(fields, "total_input_tokens") + positive_int(fields, "total_tool_use_tokens"),
+        cached=positive_int(fields, "total_cached_tokens"),
+        answer=positive_int(fields, "total_output_tokens"),
+        thoughts=positive_int(fields, "total_thought_tokens"),
+        total=positive_int(fields, "total_tokens"),
     )

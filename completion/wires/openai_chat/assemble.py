@@ -31,9 +31,8 @@ class ChatTurn(TurnReader):
         super().__init__(self._summary, origin)
         self._calls = Calls(self.order)
         self._reasoning = ReasoningReader(self.order)
-        self._audio: dict[
-            str, Any
-        ] = {}  # the spoken answer; its data is a list, because each piece has its own padding
+        # The spoken answer. Its data is a list, because each piece has its own padding.
+        self._audio: dict[str, Any] = {}
 
     def take(self, name: str, data: dict[str, Any]) -> Iterable[StreamChunk]:
         # {"id": "…", "choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": null}], "usage": null}
@@ -175,9 +174,9 @@ def _raise_if_error(data: dict[str, Any], name: str) -> None:
         raise refusals.in_band(data)
     if data.get("choices") is not None or data.get("usage") or "chat.completion" in str_or_empty(data.get("object")):
         return
-    # FastAPI, Snowflake: {"detail": "…"}, {"code": "399505", "message": "…"}
-    message = str_or_empty(data.get("message")) or any(data.get(key) for key in ("detail", "error_code", "Message"))
-    if error is not None or message or refusals.is_error(data):
+    # FastAPI, Snowflake: {"detail": "…"}, {"code": "399505", "message": "…"}. A message that is an object is Ollama's.
+    has_words = refusals.has_words_of_error({**data, "message": str_or_empty(data.get("message"))})
+    if error is not None or has_words or refusals.is_error(data):
         raise refusals.in_band(data)
 
 
