@@ -1,6 +1,8 @@
 """What the body of an error says, in any of the shapes of providers, gateways and web frameworks.
 
-{"error": {"message": …, "code": …}}, {"detail": …}, an error inside another one -> ErrorBody(message, codes, …)
+    {"error": {"message": …, "code": …}}, {"detail": …}, an error inside another one -> ErrorBody(message, codes, …)
+
+Gateways pass on the error of a provider inside their own; the innermost message and code count.
 """
 
 from __future__ import annotations
@@ -98,26 +100,11 @@ def _levels(value: Any, depth: int = 0) -> Iterator[Mapping[str, Any]]:
         yield {"message": value}
     if not isinstance(value, Mapping):
         return
-    inner = value.get("error")
-    if depth < _MAX_WRAPPED:
+    if depth < _MAX_DEPTH:
         for wrapped in _wrapped(value):
             yield from _levels(wrapped, depth + 1)
-    if isinstance(inner, Mapping):
-        if depth < _MAX_WRAPPED:
-            for wrapped in _wrapped(inner):
-                yield from _levels(wrapped, depth + 1)
-        yield inner
-        for key in ("innererror", "error", "message"):
-            if isinstance(inner.get(key), Mapping):
-                yield inner[key]
-                if depth < _MAX_WRAPPED:
-                    yield from _levels(inner[key], depth + 1)
-        if isinstance(inner.get("error"), str):
-            yield {"message": inner["error"]}
-    elif isinstance(inner, str):
-        found = _embedded(inner)
-        if found is not None and depth < _MAX_WRAPPED:
-            yield from _levels(found, depth + 1)
+    inner = value.get("error")
+    if isinstance(inner, str):
         # {"error": "out of memory"} is a message, {"error": "over_capacity"} is a code. {"error": "Bad Request",
         # "message": …}, the form of web frameworks, repeats the status.
         is_message = " " in inner and inner.title() not in _PHRASES_OF_HTTP
@@ -125,14 +112,17 @@ def _levels(value: Any, depth: int = 0) -> Iterator[Mapping[str, Any]]:
     yield value
     if isinstance(value.get("base_resp"), Mapping):  # MiniMax: {"base_resp": {"status_code": 1008, "status_msg": "…"}}
         yield {"message": value["base_resp"].get("status_msg")}
-    if isinstance(value.get("message"), Mapping):  # Mistral: {"message": {"detail": [{"loc": …, "msg": "…"}]}}
-        yield value["message"]
+    # Azure: {"code": "…", "message": "…", "innererror": {"code": "…"}}
+    # Mistral: {"message": {"detail": [{"loc": …, "msg": "…"}]}}
+    for key in ("innererror", "message"):
+        if isinstance(value.get(key), Mapping) and depth < _MAX_DEPTH:
+            yield from _levels(value[key], depth + 1)
     if isinstance(inner, str):  # a code is the message as well if there is no other
         yield {"message": inner}
 
 
 _PHRASES_OF_HTTP = {status.phrase.title() for status in HTTPStatus}
-_MAX_WRAPPED = 4  # gateways in front of each other
+_MAX_DEPTH = 8  # two objects for each of four gateways in front of each other
 
 _WRAPPING_FIELDS = (
     "raw",
@@ -166,8 +156,6 @@ def _wrapped(level: Mapping[str, Any]) -> Iterator[Any]:
                     yield value
             elif isinstance(value, Mapping):
                 yield value
-    if isinstance(metadata, Mapping) and isinstance(metadata.get("error"), Mapping):
-        yield metadata["error"]
     # Cloudflare: {"success": false, "errors": [{"code": 3040, "message": "…"}]}
     for errors in (level.get("errors"), level.get("error")):
         for item in errors[:1] if isinstance(errors, list) else ():
