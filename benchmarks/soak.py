@@ -15,40 +15,31 @@ import logging
 import multiprocessing
 import os
 import random
-import ssl
 import sys
-import tempfile
 import threading
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import requests
-import trustme
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # python puts the folder of this file there, and not the root
 
 from completion import OpenAIModel
 from completion.testing import ProviderServer, Reply, event
+from tests.certificates import authority_file, server_context
 from tests.chaos import STREAMS_OF_A_ROUND, WORKERS, Chaos, what_is_open, what_stays_open
 
 LINES = 10
 
 
-def serve(pipe: Connection, authority: str) -> None:
-    """A provider on loopback. It says how many connections it has accepted, until it is told to stop.
-
-    ``authority``: where to write the certificate that the client must trust.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    issuer = trustme.CA()
-    issuer.issue_cert("127.0.0.1").configure_cert(context)
-    issuer.cert_pem.write_to_path(authority)
+def serve(pipe: Connection) -> None:
+    """A provider on loopback. It sends its URL, and later its number of connections, until it is told to stop."""
     chunk = event({"choices": [{"index": 0, "delta": {"content": "word "}, "finish_reason": None}]})
     end = event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}) + event("[DONE]")
-    with ProviderServer(context) as server:
+    with ProviderServer(server_context()) as server:
         server.always(Reply(*[chunk] * 5, end, batch=True))
-        pipe.send(server.url)
+        pipe.send((server.url, str(authority_file())))
         while pipe.recv() == "connections":
             pipe.send(server.connections)
 
@@ -74,13 +65,13 @@ def report(what: str, done: int, began: float, connections: int) -> None:
 
 def short_streams(total: int) -> None:
     ours, theirs = multiprocessing.Pipe()
-    with tempfile.TemporaryDirectory() as folder, requests.Session() as session:
-        session.verify = str(Path(folder) / "authority.pem")
-        server = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs, session.verify), daemon=True)
-        server.start()
-        model = OpenAIModel("m", api_key="sk-soak-0123456789", base_url=ours.recv(), session=session)
+    server = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs,), daemon=True)
+    server.start()
+    with requests.Session() as session:
+        base_url, session.verify = ours.recv()
+        model = OpenAIModel("m", api_key="sk-soak-0123456789", base_url=base_url, session=session)
         read_streams(model, total, ours)
-        server.join(10)
+    server.join(10)
 
 
 def read_streams(model: OpenAIModel, total: int, ours: Connection) -> None:

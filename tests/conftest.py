@@ -11,9 +11,9 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-import trustme
 
 from completion.testing import ProviderServer
+from tests.certificates import authority_file, server_context
 from tests.wire_pieces import IS_SAMPLED
 
 # No deadline: on a busy machine an example may take long.
@@ -59,14 +59,9 @@ def server() -> Iterator[ProviderServer]:
 
 
 @pytest.fixture(scope="session")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, Path]:
+def authority() -> tuple[ssl.SSLContext, Path]:
     """The TLS context of a server, and the file with the certificate of its authority."""
-    authority = trustme.CA()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    bundle = tmp_path_factory.mktemp("tls") / "authority.pem"
-    authority.cert_pem.write_to_path(str(bundle))
-    return context, bundle
+    return server_context(), authority_file()
 
 
 @pytest.fixture

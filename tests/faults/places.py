@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import os
-import ssl
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
-from pathlib import Path
 from typing import Final, Literal
 
-import trustme
-
 from completion.testing import ProviderServer
+from tests.certificates import authority_file, server_context
 
 Place = Literal[
     "server",
@@ -33,7 +28,7 @@ CA_VARIABLES: Final = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 def served(place: Place) -> Iterator[tuple[ProviderServer, str]]:
     """The server, and the URL to which the client sends its request. Environment variables are set meanwhile."""
     hosts = {"untrusted certificate": "127.0.0.1", "certificate of another host": "elsewhere.invalid"}
-    context = _context(hosts[place]) if place in hosts else None
+    context = server_context(hosts[place]) if place in hosts else None
     with ProviderServer(context) as server:
         urls = {
             "https to http": server.url.replace("http:", "https:"),
@@ -46,7 +41,7 @@ def served(place: Place) -> Iterator[tuple[ProviderServer, str]]:
         elif place == "proxy":
             variables["HTTPS_PROXY"] = server.url
         elif place == "certificate of another host":
-            variables = dict.fromkeys(CA_VARIABLES, str(_authority()[1]))
+            variables = dict.fromkeys(CA_VARIABLES, str(authority_file()))
         with _environment(variables):
             yield server, urls.get(place, server.url)
 
@@ -63,20 +58,3 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-@cache
-def _authority() -> tuple[trustme.CA, Path, tempfile.TemporaryDirectory[str]]:
-    """An authority, the file with its certificate, and the folder of the file, which lives as long as its object."""
-    authority = trustme.CA()
-    folder = tempfile.TemporaryDirectory()
-    path = Path(folder.name) / "authority.pem"
-    authority.cert_pem.write_to_path(str(path))
-    return authority, path, folder
-
-
-@cache
-def _context(host: str) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    _authority()[0].issue_cert(host).configure_cert(context)
-    return context
